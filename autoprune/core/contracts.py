@@ -1,0 +1,55 @@
+"""The two contracts: who proposes candidates, and who turns them into numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.space import Candidate
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """Proposes candidates and learns from evaluations; never evaluates, never touches disk, clock or global state.
+
+    >>> searcher.ask(2)          # at most 2 candidates, new ones
+    [A, B]
+    >>> searcher.ask(2)          # nothing to propose before an answer
+    []
+    >>> searcher.tell([of_B])    # answers come in any order, failed ones too
+    >>> searcher.ask(2)
+    [C]
+
+    `[]` while nothing is pending means the searcher has ended. Two searchers built with the same problem and seed and
+    given the same calls propose the same candidates: that is how a run resumes.
+    """
+
+    def ask(self, n: int) -> list[Candidate]:
+        """Up to n candidates to evaluate next."""
+        ...
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        """Answers to candidates asked before, in any order, ok or not."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Turns candidates into evaluations; a failure is an Evaluation, never an exception.
+
+    The same candidate gives the same values whatever was evaluated before.
+    """
+
+    @property
+    def slots(self) -> int:
+        """How many candidates can be in flight at once."""
+        ...
+
+    def submit(self, candidate: Candidate) -> None:
+        """Takes one candidate; at most `slots` may be uncollected."""
+        ...
+
+    def collect(self) -> Evaluation:
+        """The next finished evaluation; waits for one."""
+        ...

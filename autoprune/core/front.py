@@ -1,0 +1,116 @@
+"""Pareto dominance: who is on the front, how much of the objective space it covers, which member to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.objective import Bound, Objective
+from autoprune.errors import ConfigError, InfeasibleBudget
+
+
+def nondominated(losses: np.ndarray) -> np.ndarray:
+    """(n,) True for rows of (n, m) losses that no other row dominates; of equal rows the first. All must be finite."""
+    losses = np.asarray(losses, dtype=float)
+    if len(losses) == 0:
+        return np.zeros(0, dtype=bool)
+    if not np.isfinite(losses).all():
+        raise ValueError("expected finite losses; failed evaluations must be left out before")
+    return np.asarray(moocore.is_nondominated(losses), dtype=bool)
+
+
+def hypervolume(losses: np.ndarray, reference: Sequence[float]) -> float:
+    """Volume dominated by (n, m) losses within the reference point; 0 for an empty set, points beyond it add 0."""
+    losses = np.asarray(losses, dtype=float).reshape(-1, len(reference))
+    if len(losses) == 0:
+        return 0.0
+    if not np.isfinite(losses).all():
+        raise ValueError("expected finite losses; failed evaluations must be left out before")
+    return float(moocore.hypervolume(losses, ref=np.asarray(reference, dtype=float)))
+
+
+@dataclass(frozen=True)
+class Front:
+    """Non-dominated evaluations at full fidelity, by the last objective's loss and then by levels.
+
+    `dense` holds the dense costs, so that "macs<=0.5" is read as a share. Iterable, with a length.
+    """
+
+    members: tuple[Evaluation, ...]
+    objectives: tuple[Objective, ...]
+    dense: Mapping[str, float]
+
+    @staticmethod
+    def of(
+        evaluations: Sequence[Evaluation], objectives: Sequence[Objective], dense: Mapping[str, float]
+    ) -> Front:
+        """The front of all ok evaluations at full fidelity; the same for any order they came in."""
+        usable = [e for e in evaluations if e.ok and e.candidate.fidelity == 1.0]
+        objectives = tuple(objectives)
+        rows = [([o.loss(e.values[o.name]) for o in objectives], e) for e in usable]
+        rows.sort(key=lambda row: (row[0][::-1], row[1].candidate.levels))
+        losses = np.array([row[0] for row in rows]).reshape(len(rows), len(objectives))
+        members = tuple(row[1] for row, keep in zip(rows, nondominated(losses), strict=True) if keep)
+        return Front(members, objectives, dict(dense))
+
+    def __iter__(self) -> Iterator[Evaluation]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> Evaluation:
+        return self.members[index]
+
+    def losses(self) -> np.ndarray:
+        """(n, m) losses of the members, lower is better."""
+        rows = [[o.loss(e.values[o.name]) for o in self.objectives] for e in self.members]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self.objectives))
+
+    def pick(self, text: str) -> Evaluation:
+        """The member that is best by the first objective the bounds do not name, among those within all bounds.
+
+        `text` is one bound or several with commas: "macs<=0.5", "macs<=0.5,params<=100000". InfeasibleBudget when no
+        member is within them.
+        """
+        bounds = [Bound.parse(part).absolute(self.dense) for part in text.split(",")]
+        for bound in bounds:
+            if self.members and bound.name not in self.members[0].values:
+                raise ConfigError(f"expected a bound on one of {sorted(self.members[0].values)}, got {text!r}")
+        inside = [e for e in self.members if all(bound.admits(e.values[bound.name]) for bound in bounds)]
+        if not inside:
+            raise InfeasibleBudget(self._why_empty(text, bounds))
+        named = {bound.name for bound in bounds}
+        free = [o for o in self.objectives if o.name not in named] or list(self.objectives)
+        return min(inside, key=lambda e: tuple(o.loss(e.values[o.name]) for o in free))
+
+    def knee(self) -> Evaluation:
+        """The member farthest below the chord between the ends of the front, each objective scaled to [0, 1].
+
+        With more than two objectives: the member nearest to the ideal point.
+        """
+        if not self.members:
+            raise InfeasibleBudget("the front is empty: no evaluation succeeded")
+        losses = self.losses()
+        spread = np.ptp(losses, axis=0)
+        scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
+        # for two objectives the ends are (0, 1) and (1, 0): distance from their chord grows with 1 - x - y
+        score = scaled.sum(axis=1) if scaled.shape[1] == 2 else np.linalg.norm(scaled, axis=1)
+        return self.members[int(score.argmin())]
+
+    def hypervolume(self, reference: Sequence[float]) -> float:
+        """Volume of loss space (see Objective.loss) the front dominates within the reference point."""
+        return hypervolume(self.losses(), reference)
+
+    def _why_empty(self, text: str, bounds: Sequence[Bound]) -> str:
+        ranges = []
+        for bound in bounds:
+            values = [e.values[bound.name] for e in self.members]
+            if values:
+                share = f" ({min(values) / self.dense[bound.name]:.4f} of dense)" if bound.name in self.dense else ""
+                ranges.append(f"{bound.name} from {min(values):g}{share} to {max(values):g}")
+        return f"no member of the front satisfies {text!r}; the front has {len(self)} members with " + ", ".join(ranges)

@@ -1,0 +1,68 @@
+"""From name patterns to levels: which units are searched, and which kept counts each may have."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from autoprune.core.space import SearchSpace
+from autoprune.core.unit import Unit
+from autoprune.errors import SpaceError
+
+
+@dataclass(frozen=True)
+class LevelRule:
+    """What units matching a name pattern (shell style: * ? [abc]) may keep.
+
+    `keep` are shares of the width, dense included or not; each becomes a count rounded up to a multiple of
+    `round_to` and is dropped when it falls below `min_keep` positions. `keep` empty leaves the unit dense, that is,
+    out of the search. `kind` restricts the rule to one kind of unit.
+    """
+
+    match: str
+    keep: tuple[float, ...] = ()
+    kind: str | None = None
+    round_to: int = 1
+    min_keep: int = 1
+
+    def covers(self, unit: Unit) -> bool:
+        return fnmatchcase(unit.name, self.match) and self.kind in (None, unit.kind)
+
+    def levels(self, width: int) -> tuple[int, ...]:
+        """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share."""
+        # 1e-9: a share such as 0.7 of 10 must be 7, not the 8 that ceil makes of 7.000000000000001
+        counts = {self.round_to * math.ceil(share * width / self.round_to - 1e-9) for share in self.keep}
+        return (width, *sorted((c for c in counts if max(self.min_keep, 1) <= c < width), reverse=True))
+
+
+def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpace:
+    """The space of all units that a rule gives more than one level; of several matching rules the first counts.
+
+    Raises SpaceError for a rule whose pattern matches no unit and for a space without a choice.
+    """
+    for rule in rules:
+        if not any(rule.covers(unit) for unit in units):
+            raise SpaceError(_no_match(rule, units))
+    searched: dict[str, tuple[int, ...]] = {}
+    for unit in units:
+        rule = next((rule for rule in rules if rule.covers(unit)), None)
+        levels = rule.levels(unit.width) if rule else (unit.width,)
+        if len(levels) > 1:
+            searched[unit.name] = levels
+    if not searched:
+        raise SpaceError(
+            f"expected a rule that gives at least one of {len(units)} units more than its dense level, got none. "
+            "Lower min_keep or add smaller shares to keep."
+        )
+    return SearchSpace(tuple(searched), tuple(searched.values()))
+
+
+def _no_match(rule: LevelRule, units: Sequence[Unit]) -> str:
+    names = [unit.name for unit in units if rule.kind in (None, unit.kind)]
+    close = difflib.get_close_matches(rule.match, names, n=3, cutoff=0.3) or names[:3]
+    kind = f" of kind {rule.kind!r}" if rule.kind else ""
+    hint = f"; units{kind} here are for example {close}" if close else f"; there is no unit{kind} at all"
+    return f"pattern {rule.match!r} matches no unit{kind}{hint}. `autoprune inspect` lists them all."

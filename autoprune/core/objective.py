@@ -1,0 +1,70 @@
+"""What is optimised and what must hold: objectives with a direction, bounds on measured values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from autoprune.errors import ConfigError
+
+Direction = Literal["min", "max"]
+
+KNOWN_DIRECTIONS: Mapping[str, Direction] = {"accuracy": "max", "kl": "min", "macs": "min", "params": "min"}
+
+_BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A measured value and whether more or less of it is better: the one place where a sign is flipped.
+
+    `bound` is the worst admissible value: for "min" a largest, for "max" a smallest. On a cost a bound of at most 1
+    is a share of the dense network's.
+    """
+
+    name: str
+    direction: Direction
+    unit: str = ""
+    bound: float | None = None
+
+    def loss(self, value: float) -> float:
+        """The value with its sign such that lower is better."""
+        return value if self.direction == "min" else -value
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A limit on one measured value, e.g. "macs<=0.5" or "accuracy>=0.9"."""
+
+    name: str
+    sense: Literal["<=", ">="]
+    value: float
+
+    @staticmethod
+    def parse(text: str) -> Bound:
+        """The bound a text such as 'macs<=0.5' or 'macs=0.5' names ('=' is a budget: at most). ConfigError if none."""
+        match = _BOUND.match(text)
+        try:
+            if match is None:
+                raise ValueError
+            name, sense, value = match[1], match[2], float(match[3])
+        except ValueError:
+            raise ConfigError(
+                f"expected a bound such as 'macs<=0.5', 'params<=100000' or 'accuracy>=0.9', got {text!r}"
+            ) from None
+        return Bound(name, ">=" if sense == ">=" else "<=", value)
+
+    def absolute(self, dense: Mapping[str, float]) -> Bound:
+        """The same bound with a share of a dense cost (a value of at most 1) turned into that cost's unit."""
+        if self.name in dense and 0 < self.value <= 1:
+            return Bound(self.name, self.sense, self.value * dense[self.name])
+        return self
+
+    def admits(self, value: float) -> bool:
+        """NaN is never admitted."""
+        return value <= self.value if self.sense == "<=" else value >= self.value
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.sense}{self.value:g}"

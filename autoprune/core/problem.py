@@ -1,0 +1,69 @@
+"""The problem every searcher gets: a space, objectives, costs known without running anything, and hard bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.core.cost import CostModel
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.objective import Bound, Objective
+from autoprune.core.space import SearchSpace
+from autoprune.errors import ConfigError, InfeasibleBudget
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A search space with what to optimise in it.
+
+    `bounds` limit costs in their own units (never a share) and hold for every candidate a searcher may propose.
+    `distortion` names a measured value that grows with damage (0 when dense, e.g. "kl"), or None.
+    Letters: n candidates, u units, m objectives.
+    """
+
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    costs: CostModel
+    bounds: tuple[Bound, ...] = ()
+    distortion: str | None = None
+
+    def cost_values(self, levels: np.ndarray) -> dict[str, np.ndarray]:
+        """Every cost of (n, u) level indices, (n,) each."""
+        return self.costs.evaluate(self.space.units, self.space.kept(levels))
+
+    def feasible(self, levels: np.ndarray) -> np.ndarray:
+        """(n,) True where all bounds hold."""
+        values = self.cost_values(levels)
+        inside = np.ones(len(levels), dtype=bool)
+        for bound in self.bounds:
+            inside &= values[bound.name] <= bound.value
+        return inside
+
+    def reach(self) -> dict[str, tuple[float, float]]:
+        """Least and largest value of every cost: those of the smallest and of the dense candidate."""
+        ends = self.cost_values(np.array([self.space.smallest.levels, self.space.dense.levels]))
+        return {name: (value.min().item(), value.max().item()) for name, value in ends.items()}
+
+    def losses(self, evaluations: Sequence[Evaluation]) -> np.ndarray:
+        """(n, m) objective values of ok evaluations, lower is better."""
+        rows = [[o.loss(e.values[o.name]) for o in self.objectives] for e in evaluations]
+        return np.array(rows, dtype=float).reshape(len(evaluations), len(self.objectives))
+
+    def check_bounds(self) -> None:
+        """Raises ConfigError for a bound on no cost or not an upper one, InfeasibleBudget for one out of reach."""
+        reach = self.reach()
+        for bound in self.bounds:
+            if bound.name not in reach or bound.sense != "<=":
+                raise ConfigError(
+                    f"expected a budget as an upper bound on one of the costs {sorted(reach)}, got {bound}. "
+                    "What is only known after an evaluation cannot be a budget; pick from the front by it."
+                )
+            least, dense = reach[bound.name]
+            if not bound.value >= least:
+                raise InfeasibleBudget(
+                    f"budget {bound.name} <= {bound.value:g} ({bound.value / dense:.4f} of dense) cannot be reached: "
+                    f"the smallest network of this space has {bound.name} = {least:g} ({least / dense:.4f} of dense). "
+                    "Raise the budget, or allow fewer kept positions or more units in the space."
+                )

@@ -1,0 +1,93 @@
+"""The search space: which units are decided, and how many of their positions may stay."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoprune.errors import SpaceError
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """One level index per unit of a space (0 = dense), and the share of the selection set it is scored on."""
+
+    levels: tuple[int, ...]
+    fidelity: float = 1.0
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Units by name and, for each, the kept counts to choose from.
+
+    `levels[u]` is strictly decreasing and starts with the unit's full width, so that level 0 is dense, a larger
+    level removes more, and no two level vectors name the same network.
+    """
+
+    units: tuple[str, ...]
+    levels: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.units:
+            raise SpaceError("expected at least one unit to search over, got none. Widen the patterns of the space.")
+        if len(set(self.units)) != len(self.units) or len(self.units) != len(self.levels):
+            raise SpaceError(f"expected one list of levels per unit and no name twice, got units {list(self.units)}")
+        for unit, counts in zip(self.units, self.levels, strict=True):
+            if not counts or counts[-1] < 1 or any(a <= b for a, b in itertools.pairwise(counts)):
+                raise SpaceError(
+                    f"unit {unit!r}: expected kept counts that strictly decrease from its width and stay above 0, "
+                    f"got {list(counts)}. Raise min_keep or drop the level."
+                )
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(u,) number of levels of each unit."""
+        return np.array([len(counts) for counts in self.levels], dtype=np.int64)
+
+    @property
+    def count(self) -> int:
+        """How many networks the space holds."""
+        return math.prod(len(counts) for counts in self.levels)
+
+    @property
+    def dense(self) -> Candidate:
+        return Candidate((0,) * len(self.units))
+
+    @property
+    def smallest(self) -> Candidate:
+        return Candidate(tuple(len(counts) - 1 for counts in self.levels))
+
+    def kept(self, levels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, u) kept counts of (n, u) level indices; (u,) in, (u,) out."""
+        indices = np.asarray(levels, dtype=np.int64)
+        widest = int(self.sizes.max())
+        table = np.array([counts + (0,) * (widest - len(counts)) for counts in self.levels], dtype=np.int64)
+        return table[np.arange(len(self.units)), indices]
+
+    def key(self, candidate: Candidate) -> tuple[int, ...]:
+        """The identity of a candidate's network: its kept counts."""
+        return tuple(counts[level] for counts, level in zip(self.levels, candidate.levels, strict=True))
+
+    def check(self, candidate: Candidate) -> None:
+        """Raises SpaceError unless every level index exists."""
+        levels = candidate.levels
+        inside = len(levels) == len(self.units) and all(
+            isinstance(level, int) and 0 <= level < len(counts)
+            for level, counts in zip(levels, self.levels, strict=True)
+        )
+        if not inside:
+            raise SpaceError(
+                f"expected {len(self.units)} level indices, each from 0 to {(self.sizes - 1).tolist()}, got {levels}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"units": list(self.units), "levels": [list(counts) for counts in self.levels]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> SearchSpace:
+        return SearchSpace(tuple(data["units"]), tuple(tuple(counts) for counts in data["levels"]))

@@ -1,0 +1,92 @@
+"""Every error autoprune raises on purpose, one tree.
+
+AutopruneError
+├── ConfigError          a job file, an override or an argument is wrong (all mistakes at once)
+├── PluginError          a plug-in cannot be imported or does not keep its contract
+├── SpaceError           units, levels and patterns do not make a search space
+├── InfeasibleBudget     a budget outside what the space can reach
+├── UnsupportedModel     the network cannot be traced, has no parameters, or nothing in it can be pruned
+├── DataError            data of the wrong shape or type, with NaN, or shared between sets that must be disjoint
+├── VerifyError          a pruned network does not compute what its masked original computes
+├── RecipeError          an export does not fit the network it is loaded into
+├── RunExists            a run folder that is already there is never written over
+├── RunNotFound          no run in that folder
+├── JournalError         a run folder's journal cannot be used as it is
+│   ├── JournalMismatch  resume would not repeat what the journal says
+│   └── JournalLocked    another process is writing to this run
+└── RunFailed            the search ran and failed; what was measured is in the journal
+
+Each is also the builtin a caller would expect. A message says what was expected, what came, where, and what to do.
+"""
+
+
+class AutopruneError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code = 2
+
+
+class ConfigError(AutopruneError, ValueError):
+    """A job file, an override or an argument is wrong. `problems` lists every mistake, one sentence each."""
+
+    def __init__(self, problems: str | list[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PluginError(AutopruneError, ImportError):
+    """A plug-in cannot be imported or does not keep its contract."""
+
+
+class SpaceError(AutopruneError, ValueError):
+    """Units, levels and patterns do not make a search space."""
+
+
+class InfeasibleBudget(AutopruneError, ValueError):
+    """A budget outside what the space can reach; the message names the least reachable cost."""
+
+
+class UnsupportedModel(AutopruneError, ValueError):
+    """The network cannot be traced, has no parameters, or nothing in it can be pruned."""
+
+
+class DataError(AutopruneError, ValueError):
+    """Data of the wrong shape or type, with NaN, or shared between sets that must be disjoint."""
+
+
+class VerifyError(AutopruneError, RuntimeError):
+    """A pruned network does not compute what its masked original computes."""
+
+    exit_code = 1
+
+
+class RecipeError(AutopruneError, ValueError):
+    """An export does not fit the network it is loaded into."""
+
+
+class RunExists(AutopruneError, FileExistsError):
+    """A run folder that is already there is never written over."""
+
+
+class RunNotFound(AutopruneError, FileNotFoundError):
+    """No run in that folder."""
+
+
+class JournalError(AutopruneError, ValueError):
+    """A run folder's journal cannot be used as it is."""
+
+    exit_code = 1
+
+
+class JournalMismatch(JournalError):
+    """Resume would not repeat what the journal says."""
+
+
+class JournalLocked(JournalError):
+    """Another process is writing to this run."""
+
+
+class RunFailed(AutopruneError, RuntimeError):
+    """The search ran and failed; what was measured is in the journal."""
+
+    exit_code = 1
