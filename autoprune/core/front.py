@@ -45,9 +45,7 @@ class Front:
     dense: Mapping[str, float]
 
     @staticmethod
-    def of(
-        evaluations: Sequence[Evaluation], objectives: Sequence[Objective], dense: Mapping[str, float]
-    ) -> Front:
+    def of(evaluations: Sequence[Evaluation], objectives: Sequence[Objective], dense: Mapping[str, float]) -> Front:
         """The front of all ok evaluations at full fidelity; the same for any order they came in."""
         usable = [e for e in evaluations if e.ok and e.candidate.fidelity == 1.0]
         objectives = tuple(objectives)

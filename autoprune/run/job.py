@@ -1,0 +1,57 @@
+"""A job with everything resolved: what a search needs, whoever assembled it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from autoprune.core.contracts import Searcher
+from autoprune.core.cost import UserCost
+from autoprune.core.levels import LevelRule
+from autoprune.core.objective import Objective
+from autoprune.core.problem import Problem
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.data import Data
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a search needs.
+
+    `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
+    measurement (lower is better) that stands in for the first objective that is not a cost while searching.
+    `document` is the plain data the job was made from, written to the run folder as job.yaml.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    data: Callable[[], Data]
+    rules: tuple[LevelRule, ...]
+    objectives: tuple[Objective, ...]
+    searcher: Callable[[Problem, int], Searcher]
+    fitness: Callable[..., Any]
+    criterion: str | Callable[..., Any] = "obs"
+    costs: Mapping[str, UserCost] = field(default_factory=dict)
+    evaluations: int = 300
+    seed: int = 0
+    guide: str | None = "kl"
+    device: str = "auto"
+    threads: int | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: `done` of `total` steps of one phase (trace, statistics, search, front)."""
+
+    phase: str
+    done: int
+    total: int
+    message: str = ""
+
+
+Report = Callable[[Progress], None]
