@@ -1,0 +1,114 @@
+"""From a finished trace to a structure: which atoms are units, and everything else in terms of their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from autoprune.core.cost import CostModel, Polynomial
+from autoprune.core.unit import Slot, Unit
+from autoprune.prune.axes import Atom, Axis, Product, Sum, leaves, resolve, size, spans
+from autoprune.prune.recorder import Contraction, Recorder
+from autoprune.prune.structure import Frozen, ModuleSize, Structure, Term
+
+
+def assemble(model: nn.Module, recorder: Recorder) -> Structure:
+    """The structure a trace has found.
+
+    A unit is an atom of two or more positions that is not frozen, that some weight produces and some weight consumes.
+    """
+    slots = _slots(recorder)
+    prunable = {atom: found for atom, found in slots.items() if _is_unit(atom, found)}
+    names = _names(prunable)
+    sizer = _Sizer(names)
+    units = tuple(Unit(names[atom], "channels", atom.size, tuple(found)) for atom, found in prunable.items())
+    terms = tuple(Term(c.module, sizer.product(c.constant, c.axes)) for c in recorder.contractions)
+    params = [sizer.product(1, recorder.roots[name]) for name, _ in model.named_parameters()]
+    costs = {"macs": _total([term.macs for term in terms]), "params": _total(params)}
+    return Structure(
+        units=units,
+        frozen=_frozen(recorder.contractions, terms),
+        cost=CostModel({unit.name: unit.width for unit in units}, costs),
+        sizes=_module_sizes(model, recorder, sizer),
+        terms=terms,
+        batch_norms=dict(recorder.batch_norms),
+        uncounted=tuple(recorder.uncounted),
+    )
+
+
+def _slots(recorder: Recorder) -> dict[Atom, list[Slot]]:
+    slots: dict[Atom, list[Slot]] = {}
+    for tensor, roots in recorder.roots.items():
+        for dim, root in enumerate(roots):
+            for atom, span in spans(root):
+                slots.setdefault(atom, []).append(Slot(tensor, dim, recorder.role(root), span))
+    return slots
+
+
+def _is_unit(atom: Atom, slots: Sequence[Slot]) -> bool:
+    return not atom.frozen and atom.size > 1 and {"out", "in"} <= {slot.role for slot in slots}
+
+
+def _names(prunable: Mapping[Atom, Sequence[Slot]]) -> dict[Atom, str]:
+    """The module that first produces a unit, with a running number where it produces several."""
+    modules = {
+        atom: next(slot.tensor.rpartition(".")[0] for slot in slots if slot.role == "out")
+        for atom, slots in prunable.items()
+    }
+    produced = list(modules.values())
+    names: dict[Atom, str] = {}
+    for index, (atom, module) in enumerate(modules.items()):
+        number = produced[: index + 1].count(module)
+        names[atom] = f"{module}/{number}" if produced.count(module) > 1 else module
+    return names
+
+
+class _Sizer:
+    """Sizes of axes as polynomials in the kept counts of named atoms; all other atoms are constants."""
+
+    def __init__(self, names: Mapping[Atom, str]) -> None:
+        self.names = names
+
+    def __call__(self, axis: Axis) -> Polynomial:
+        axis = resolve(axis)
+        if isinstance(axis, Sum):
+            return _total([self(part) for part in axis.parts])
+        if isinstance(axis, Product):
+            return self.product(1, axis.factors)
+        return Polynomial.of(self.names[axis]) if axis in self.names else Polynomial.constant(axis.size)
+
+    def product(self, constant: int, axes: Sequence[Axis]) -> Polynomial:
+        result = Polynomial.constant(constant)
+        for axis in axes:
+            result = result * self(axis)
+        return result
+
+
+def _total(polynomials: Sequence[Polynomial]) -> Polynomial:
+    total = Polynomial()
+    for polynomial in polynomials:
+        total = total + polynomial
+    return total
+
+
+def _frozen(contractions: Sequence[Contraction], terms: Sequence[Term]) -> tuple[Frozen, ...]:
+    """One row for every operator no unit touches, with the reasons found on its axes."""
+    dense = [c.constant * math.prod(size(axis) for axis in c.axes) for c in contractions]
+    rows = []
+    for contraction, term, macs in zip(contractions, terms, dense, strict=True):
+        if not term.macs.units:
+            atoms = [atom for axis in contraction.axes for atom in leaves(axis) if atom.size > 1]
+            reasons = dict.fromkeys(atom.frozen or "not both produced and consumed by a weight" for atom in atoms)
+            rows.append(Frozen(contraction.module, macs / sum(dense), "; ".join(reasons)))
+    return tuple(rows)
+
+
+def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[ModuleSize, ...]:
+    found: dict[tuple[str, str], ModuleSize] = {}
+    for module, attribute, axis in recorder.sizes:
+        value = sizer(axis)
+        if value.units and isinstance(getattr(model.get_submodule(module), attribute, None), int):
+            found[module, attribute] = ModuleSize(module, attribute, value)
+    return tuple(found.values())
