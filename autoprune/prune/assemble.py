@@ -33,7 +33,7 @@ def assemble(model: nn.Module, recorder: Recorder) -> Structure:
         cost=CostModel({unit.name: unit.width for unit in units}, costs),
         sizes=_module_sizes(model, recorder, sizer),
         terms=terms,
-        batch_norms=dict(recorder.batch_norms),
+        batch_norms={m: norm for m, norm in recorder.batch_norms.items() if recorder.uses[m] == 1},
         uncounted=tuple(recorder.uncounted),
     )
 

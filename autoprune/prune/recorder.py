@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,8 @@ class Recorder:
 
     contractions: list[Contraction] = field(default_factory=list)
     sizes: list[tuple[str, str, Axis]] = field(default_factory=list)  # (module, attribute, axis)
-    batch_norms: dict[str, str] = field(default_factory=dict)
+    batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
+    uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
     uncounted: dict[str, None] = field(default_factory=dict)
     roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
     _axes: dict[int, tuple[torch.Tensor, Axes]] = field(default_factory=dict)  # tensors are held so that ids last
@@ -115,6 +117,14 @@ class Recorder:
         module = self.owner(weight)
         if module is not None:
             self._producers[id(tensor)] = module
+
+    def note_uses(self, call: Call) -> None:
+        """Counts readers of what weights made; an output written in place is no longer what the weight made."""
+        for tensor in call.tensors:
+            if id(tensor) in self._producers:
+                self.uses[self._producers[id(tensor)]] += 1
+        for leaf in tree_leaves(call.output):
+            self._producers.pop(id(leaf), None)
 
     def maker(self, tensor: torch.Tensor) -> str | None:
         """The module whose weight made exactly this tensor, if one did."""

@@ -40,8 +40,8 @@ class Term:
 class Structure:
     """The prunable structure of a network: picklable, free of tensors.
 
-    `batch_norms` names, for a convolution or linear module, the batch norm its output goes into, when it goes nowhere
-    else before. `uncounted` lists operators whose MACs no rule counts.
+    `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output.
+    `uncounted` lists operators whose MACs no rule counts.
     """
 
     units: tuple[Unit, ...]

@@ -101,8 +101,9 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
         arguments |= dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
         call = Call(schema.name.removeprefix("aten::"), arguments, output, self.stack[-1])
-        rule = find_rule(func)
+        self.recorder.note_uses(call)
         axes = None
+        rule = find_rule(func)
         if rule is None:
             self._freeze(call)
         else:

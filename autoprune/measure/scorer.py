@@ -1,0 +1,84 @@
+"""Scores one candidate: stitch, re-estimate batch norms, apply the fitness. Stateless: every score starts afresh."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.space import Candidate, SearchSpace
+from autoprune.errors import PluginError
+from autoprune.measure.batch import Batch
+from autoprune.measure.fitness import Fitness
+from autoprune.measure.recalibrate import recalibrate
+from autoprune.prune.bank import Bank
+from autoprune.prune.modes import evaluating
+
+
+@dataclass
+class Scorer:
+    """Turns candidates of one space into evaluations on one device.
+
+    `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
+    fidelity below 1 uses the first batches only. `objective` names the value of a fitness that returns a bare float.
+    """
+
+    bank: Bank
+    space: SearchSpace
+    calibrate: Sequence[tuple[torch.Tensor, ...]]
+    select: Sequence[Batch]
+    fitness: Fitness
+    objective: str = "fitness"
+    worker: str = field(default="serial")
+
+    def network(self, candidate: Candidate) -> nn.Module:
+        """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
+        self.space.check(candidate)
+        counts = dict(zip(self.space.units, self.space.key(candidate), strict=True))
+        network = self.bank.build(counts)
+        if any(candidate.levels):  # the dense network keeps its own statistics
+            recalibrate(network, self.calibrate)
+        return network
+
+    def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+        """The fitness of a network, checked: finite floats by name. PluginError otherwise."""
+        with evaluating(network), torch.no_grad():
+            return check_values(self.fitness(network, batches), self.objective)
+
+    def score(self, candidate: Candidate) -> Evaluation:
+        """One evaluation; whatever goes wrong with this candidate is part of it."""
+        start = time.perf_counter()
+        batches = self.select[: max(1, math.ceil(candidate.fidelity * len(self.select)))]
+        try:
+            values = self.measure(self.network(candidate), batches)
+        except Exception as error:  # a user's code may raise anything; the run goes on and the cause is recorded
+            seconds = time.perf_counter() - start
+            return Evaluation(candidate, {}, "failed", f"{type(error).__name__}: {error}", seconds, self.worker)
+        return Evaluation(candidate, values, "ok", "", time.perf_counter() - start, self.worker)
+
+
+def check_values(result: object, objective: str) -> dict[str, float]:
+    """A fitness' result as finite floats by name."""
+    values = dict(result) if isinstance(result, Mapping) else {objective: result}
+    checked = {}
+    for name, value in values.items():
+        try:
+            checked[str(name)] = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise PluginError(
+                f"expected the fitness to return a float or a dict of floats, got {value!r} for {name!r}"
+            ) from None
+        if not math.isfinite(checked[str(name)]):
+            raise PluginError(f"expected a finite fitness, got {name} = {value}")
+    return checked
+
+
+def with_dense_outputs(model: nn.Module, batches: Sequence[Batch]) -> tuple[Batch, ...]:
+    """The batches with the dense network's outputs filled in."""
+    with evaluating(model), torch.no_grad():
+        return tuple(batch._replace(dense=model(*batch.inputs)) for batch in batches)

@@ -1,0 +1,113 @@
+"""Builds the smaller network: sliced tensors in a copy of the model, with the sizes its modules keep put right."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.unit import Unit
+from autoprune.errors import SpaceError
+from autoprune.prune.structure import Structure
+
+Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
+Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indices that stay
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, each tensor once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def kept_indices(units: Iterable[Unit], positions: Positions, shapes: Mapping[str, tuple[int, ...]]) -> Indices:
+    """For every tensor that loses something: which indices stay along each dimension that loses some.
+
+    An index stays when none of the units lying across it gives it up.
+    """
+    masks: dict[str, dict[int, np.ndarray]] = {}
+    for unit in units:
+        kept = positions.get(unit.name)
+        if kept is None or len(kept) == unit.width:
+            continue
+        check_positions(unit, kept)
+        removed = np.setdiff1d(np.arange(unit.width), kept)
+        for slot in unit.slots:
+            mask = masks.setdefault(slot.tensor, {}).setdefault(slot.dim, np.ones(shapes[slot.tensor][slot.dim], bool))
+            mask[slot.span.indices(removed)] = False
+    return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in masks.items()}
+
+
+def check_positions(unit: Unit, kept: np.ndarray) -> None:
+    """Raises SpaceError unless the positions are strictly increasing, at least one, and within the unit."""
+    if len(kept) == 0 or kept[0] < 0 or kept[-1] >= unit.width or (np.diff(kept) <= 0).any():
+        raise SpaceError(
+            f"unit {unit.name!r} has positions 0 to {unit.width - 1}: expected at least one to stay, each named once "
+            f"in rising order, got {np.asarray(kept).tolist()}"
+        )
+
+
+def select(tensor: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor:
+    """The tensor with only the given indices of the given dimensions; memory format is kept."""
+    result = tensor.detach()
+    for dim, indices in dims.items():
+        result = result.index_select(dim, torch.from_numpy(indices).to(tensor.device))
+    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        result = result.contiguous(memory_format=torch.channels_last)
+    return result
+
+
+def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) -> dict[str, torch.Tensor]:
+    """Every tensor that gets smaller, sliced; tensors that stay whole are not among them."""
+    tensors = named_tensors(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    indices = kept_indices(structure.units, positions, shapes)
+    return {name: select(tensors[name], dims) for name, dims in indices.items()}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a built network is made of: positions that stay by unit, and the sizes its modules keep."""
+
+    positions: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, Mapping[str, int]]  # module -> attribute -> value
+
+
+def make_recipe(structure: Structure, positions: Positions) -> Recipe:
+    """The recipe for keeping the given positions."""
+    counts = {unit.name: len(positions.get(unit.name, range(unit.width))) for unit in structure.units}
+    sizes: dict[str, dict[str, int]] = {}
+    for size in structure.sizes:
+        value = size.value.substitute(counts).terms.get((), 0)
+        sizes.setdefault(size.module, {})[size.attribute] = value
+    return Recipe({name: tuple(np.asarray(kept).tolist()) for name, kept in positions.items()}, sizes)
+
+
+def rebuild(model: nn.Module, tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Mapping[str, int]]) -> nn.Module:
+    """A copy of the model with some tensors replaced and some module attributes set.
+
+    The copy shares nothing with the model, which is not touched. Ties, requires_grad, training mode, hooks and
+    everything else modules keep come along; gradients do not.
+    """
+    current = named_tensors(model)
+    memo: dict[int, Any] = {}
+    for name, tensor in current.items():
+        replaced = tensors.get(name)
+        value = tensor.detach().clone() if replaced is None else replaced.detach()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
+    small = copy.deepcopy(model, memo)
+    for module, attributes in sizes.items():
+        for attribute, number in attributes.items():
+            setattr(small.get_submodule(module), attribute, number)
+    return small
+
+
+def cut(model: nn.Module, structure: Structure, positions: Positions) -> nn.Module:
+    """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
+    recipe = make_recipe(structure, positions)
+    return rebuild(model, slice_tensors(model, structure, positions), recipe.sizes)
