@@ -69,6 +69,20 @@ class Front:
         rows = [[o.loss(e.values[o.name]) for o in self.objectives] for e in self.members]
         return np.array(rows, dtype=float).reshape(len(rows), len(self.objectives))
 
+    def thinned(self, limit: int) -> Front:
+        """At most `limit` members: those whose loss would cost the most hypervolume, one by one; both ends stay."""
+        members = list(self.members)
+        losses = self.losses()
+        while len(members) > max(limit, len(self.objectives)):
+            spread = np.where(np.ptp(losses, axis=0) > 0, np.ptp(losses, axis=0), 1.0)
+            scaled = (losses - losses.min(axis=0)) / spread
+            contribution = moocore.hv_contributions(scaled, ref=np.full(scaled.shape[1], 1.1))
+            contribution[scaled.argmin(axis=0)] = np.inf
+            drop = int(contribution.argmin())
+            members.pop(drop)
+            losses = np.delete(losses, drop, axis=0)
+        return Front(tuple(members), self.objectives, self.dense)
+
     def pick(self, text: str) -> Evaluation:
         """The member that is best by the first objective the bounds do not name, among those within all bounds.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from autoprune.core.space import SearchSpace
@@ -19,7 +19,8 @@ class LevelRule:
 
     `keep` are shares of the width, dense included or not; each becomes a count rounded up to a multiple of
     `round_to` and is dropped when it falls below `min_keep` positions. `keep` empty leaves the unit dense, that is,
-    out of the search. `kind` restricts the rule to one kind of unit.
+    out of the search. `kind` restricts the rule to one kind of unit. `source` says where the rule is written, for
+    messages.
     """
 
     match: str
@@ -27,6 +28,7 @@ class LevelRule:
     kind: str | None = None
     round_to: int = 1
     min_keep: int = 1
+    source: str = field(default="", compare=False, repr=False)
 
     def covers(self, unit: Unit) -> bool:
         return fnmatchcase(unit.name, self.match) and self.kind in (None, unit.kind)
@@ -48,8 +50,8 @@ def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpac
             raise SpaceError(_no_match(rule, units))
     searched: dict[str, tuple[int, ...]] = {}
     for unit in units:
-        rule = next((rule for rule in rules if rule.covers(unit)), None)
-        levels = rule.levels(unit.width) if rule else (unit.width,)
+        first = next((rule for rule in rules if rule.covers(unit)), None)
+        levels = first.levels(unit.width) if first else (unit.width,)
         if len(levels) > 1:
             searched[unit.name] = levels
     if not searched:
@@ -65,4 +67,5 @@ def _no_match(rule: LevelRule, units: Sequence[Unit]) -> str:
     close = difflib.get_close_matches(rule.match, names, n=3, cutoff=0.3) or names[:3]
     kind = f" of kind {rule.kind!r}" if rule.kind else ""
     hint = f"; units{kind} here are for example {close}" if close else f"; there is no unit{kind} at all"
-    return f"pattern {rule.match!r} matches no unit{kind}{hint}. `autoprune inspect` lists them all."
+    place = f"{rule.source}: " if rule.source else ""
+    return f"{place}pattern {rule.match!r} matches no unit{kind}{hint}. `autoprune inspect` lists them all."

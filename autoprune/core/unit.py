@@ -57,12 +57,12 @@ class Unit:
     slots: tuple[Slot, ...]
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
-        """The slots of one role, in the order the network runs."""
+        """The slots of one role, in the order the model lists its tensors."""
         return tuple(slot for slot in self.slots if slot.role == role)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules whose tensors the unit touches, each once, in the order the network runs."""
+        """Names of the modules whose tensors the unit touches, each once, in the order the model lists its tensors."""
         return tuple(dict.fromkeys(slot.tensor.rpartition(".")[0] for slot in self.slots))
 
     def to_json(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Job:
 
     `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
     measurement (lower is better) that stands in for the first objective that is not a cost while searching.
+    `front_size` is how many networks are built and measured on the report set at most.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -37,6 +38,7 @@ class Job:
     criterion: str | Callable[..., Any] = "obs"
     costs: Mapping[str, UserCost] = field(default_factory=dict)
     evaluations: int = 300
+    front_size: int = 32
     seed: int = 0
     guide: str | None = "kl"
     device: str = "auto"
@@ -54,4 +56,4 @@ class Progress:
     message: str = ""
 
 
-Report = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]

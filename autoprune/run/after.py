@@ -1,0 +1,84 @@
+"""What can be asked of a run afterwards: its front, one network of it, another budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.objective import Bound
+from autoprune.core.space import Candidate
+from autoprune.errors import ConfigError, RunFailed
+from autoprune.run.drive import check_identity, silent
+from autoprune.run.folder import RunFolder
+from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document
+from autoprune.run.job import Job, OnProgress
+from autoprune.run.journal import read_journal
+from autoprune.run.session import Session, open_session
+from autoprune.search.allocation import plan
+from autoprune.search.distortion import distortions_from
+
+
+def read_front(path: Path, pick: str | None = None) -> list[Row]:
+    """The rows of a run's front, or the one that a pick such as "macs<=0.5" names."""
+    document = read_document(RunFolder.open(path))
+    rows: list[Row] = document["rows"]
+    return rows if pick is None else [pick_row(document, pick)]
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """Every evaluation in a run's journal, in order."""
+    records = read_journal(RunFolder.open(path).journal)
+    return [Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"]
+
+
+def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
+    """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
+    row = pick_row(read_document(RunFolder.open(path)), pick)
+    return export_member(_reopen(job, path, progress), row, out)
+
+
+def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:
+    """The best network within a budget such as "macs=0.4", from what a run has measured, without new probes.
+
+    Of the plan for exactly this budget (dynamic programming over the measured damages of single units) and the best
+    network measured within it, the better one on the selection set; it is measured on the report set and, with `out`,
+    exported.
+
+    Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
+    """
+    session = _reopen(job, path, progress)
+    bound = _cost_bound(session, budget)
+    evaluations = read_evaluations(path)
+    distortions = distortions_from(session.problem, evaluations)
+    planned = Candidate(plan(session.problem, distortions, bound.name, bound.value))
+    contenders = [e for e in evaluations if e.ok and bound.admits(e.values[bound.name])]
+    if planned not in {e.candidate for e in contenders}:
+        contenders.append(_scored(session, planned))
+    measured = [o for o in session.problem.objectives if o.name not in session.dense_costs]
+    best = min(contenders, key=lambda e: [o.loss(e.values[o.name]) for o in measured])
+    row = build_member(session, best).row
+    return row if out is None else export_member(session, row, out)
+
+
+def _reopen(job: Job, path: Path, progress: OnProgress) -> Session:
+    session = open_session(job, progress)
+    check_identity(session, read_journal(RunFolder.open(path).journal)[0])
+    return session
+
+
+def _cost_bound(session: Session, budget: str) -> Bound:
+    bound = Bound.parse(budget).absolute(session.dense_costs)
+    if bound.name not in session.dense_costs or bound.sense != "<=":
+        raise ConfigError(f"expected a budget on one of {sorted(session.dense_costs)}, as in macs=0.4, got {budget!r}")
+    return bound
+
+
+def _scored(session: Session, candidate: Candidate) -> Evaluation:
+    evaluation = session.scorer.score(candidate)
+    if not evaluation.ok:
+        raise RunFailed(f"the plan for this budget cannot be scored: {evaluation.cause}")
+    costs = session.problem.cost_values(np.array([candidate.levels]))
+    values = {**evaluation.values, **{name: value[0].item() for name, value in costs.items()}}
+    return Evaluation(candidate, values, "ok", "", evaluation.seconds, evaluation.worker)

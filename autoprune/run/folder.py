@@ -1,0 +1,93 @@
+"""The run folder: which files are in it, and writing them so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoprune.errors import RunExists, RunNotFound
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job.yaml"
+
+    @property
+    def space(self) -> Path:
+        return self.path / "space.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def front_csv(self) -> Path:
+        return self.path / "front.csv"
+
+    @property
+    def front_json(self) -> Path:
+        return self.path / "front.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @staticmethod
+    def create(path: Path) -> RunFolder:
+        """A new folder. RunExists when there is anything at the path already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunExists(
+                f"expected a new folder for the run, {path} is already there. "
+                f"Give another --out, or continue it with: autoprune resume {path}"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path)
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """The folder of a run started before. RunNotFound when there is none."""
+        folder = RunFolder(path)
+        if not folder.job.is_file():
+            raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}")
+        return folder
+
+    @staticmethod
+    def next_free(path: Path) -> Path:
+        """The path, or with -2, -3, ... appended the first that is free."""
+        candidate, number = path, 2
+        while candidate.exists():
+            candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+        return candidate
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, data: Any) -> None:
+    write_text(path, yaml.safe_dump(data, sort_keys=False))

@@ -1,0 +1,155 @@
+"""The final front: its members built as they will be exported, proved, and measured on the report set."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.front import Front
+from autoprune.core.objective import Objective
+from autoprune.core.space import Candidate
+from autoprune.errors import ConfigError, RunNotFound, VerifyError
+from autoprune.prune.surgery import make_recipe, named_tensors
+from autoprune.prune.verify import verify_positions
+from autoprune.run.export import write_export
+from autoprune.run.folder import RunFolder, write_json, write_text
+from autoprune.run.job import Progress
+from autoprune.run.session import Session
+
+Row = dict[str, Any]
+SELECT = "select_"  # prefix of values measured on the selection set
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network as it is deployed, with what is known about it."""
+
+    network: nn.Module
+    row: Row
+
+
+def build_member(session: Session, evaluation: Evaluation) -> Built:
+    """The network of an evaluation, compared with its masked original and measured on the report set.
+
+    Raises VerifyError when the two compute different things.
+    """
+    candidate = evaluation.candidate
+    network = session.scorer.network(candidate)
+    counts = dict(zip(session.space.units, session.space.key(candidate), strict=True))
+    positions = session.bank.positions(counts)
+    report = verify_positions(
+        session.model, network, session.structure, positions, session.example, named_tensors(network)
+    )
+    if not report.ok:
+        raise VerifyError(
+            f"network {_label(counts)}: expected pruned and masked outputs to agree to 1e-4, they differ by "
+            f"{report.worst:.2g} relative. This is a defect of autoprune; please report it with the model."
+        )
+    measured = session.scorer.measure(network, session.reported)
+    return Built(network, _row(session, candidate, measured, evaluation.values, report.worst))
+
+
+def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
+    """Builds and measures the front of a search and writes front.csv and front.json."""
+    front = Front.of(evaluations, session.problem.objectives, session.dense_costs)
+    members = front.thinned(session.job.front_size).members
+    rows = []
+    for index, evaluation in enumerate(members):
+        session.progress(Progress("front", index, len(members)))
+        rows.append(build_member(session, evaluation).row)
+    session.progress(Progress("front", len(members), len(members)))
+    if folder is not None:
+        write_text(folder.front_csv, to_csv(rows))
+        objectives = [[o.name, o.direction] for o in row_objectives(session)]
+        write_json(folder.front_json, {"objectives": objectives, "dense": session.dense_costs, "rows": rows})
+    return rows
+
+
+def row_objectives(session: Session) -> tuple[Objective, ...]:
+    """The objectives the front was formed by, under the names its rows have."""
+    costs = session.dense_costs
+    return tuple(
+        o if o.name in costs else Objective(SELECT + o.name, o.direction, o.unit) for o in session.problem.objectives
+    )
+
+
+def pick_row(document: Mapping[str, Any], text: str) -> Row:
+    """The row of a front.json document that `Front.pick` takes: bounds on any column, "macs<=0.5" as a share."""
+    objectives = tuple(Objective(name, direction) for name, direction in document["objectives"])
+    rows = {tuple(row["levels"]): row for row in document["rows"]}
+    members = tuple(Evaluation(Candidate(levels), _numbers(row)) for levels, row in rows.items())
+    picked: Row = rows[Front(members, objectives, document["dense"]).pick(text).candidate.levels]
+    return picked
+
+
+def read_document(folder: RunFolder) -> dict[str, Any]:
+    """The document of front.json. RunNotFound while the run has no front yet."""
+    if not folder.front_json.is_file():
+        raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
+    document: dict[str, Any] = json.loads(folder.front_json.read_text())
+    return document
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """One line a network; lists and mappings stay in front.json."""
+    flat = [flat_row(row) for row in rows]
+    names = list(flat[0]) if flat else ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def flat_row(row: Row) -> Row:
+    return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
+
+
+def export_member(session: Session, row: Row, directory: Path) -> Row:
+    """Builds the network of a row again, checks that it does what the row says, and writes it."""
+    values = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
+    built = build_member(session, Evaluation(Candidate(tuple(row["levels"])), values))
+    recipe = make_recipe(session.structure, session.bank.positions(built.row["kept"]))
+    write_export(built.network, session.model, recipe, built.row, directory)
+    return built.row
+
+
+def _row(
+    session: Session,
+    candidate: Candidate,
+    measured: Mapping[str, float],
+    selected: Mapping[str, float],
+    verify_error: float,
+) -> Row:
+    counts = dict(zip(session.space.units, session.space.key(candidate), strict=True))
+    costs = {name: v[0].item() for name, v in session.problem.cost_values(np.array([candidate.levels])).items()}
+    clash = costs.keys() & measured.keys()
+    if clash:
+        raise ConfigError(f"fitness and costs both report {sorted(clash)}: rename one of them")
+    return {
+        "candidate": _label(counts),
+        **costs,
+        **{f"{name}_ratio": value / session.dense_costs[name] for name, value in costs.items()},
+        **measured,
+        **{SELECT + name: value for name, value in selected.items() if name not in costs},
+        "verify_error": verify_error,
+        "levels": list(candidate.levels),
+        "kept": counts,
+    }
+
+
+def _label(counts: Mapping[str, int]) -> str:
+    return "-".join(str(count) for count in counts.values())
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}

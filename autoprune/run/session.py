@@ -1,0 +1,185 @@
+"""A job made ready: model and data loaded, structure found, bank filled, problem stated, scorer at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.levels import build_space
+from autoprune.core.objective import Bound, Objective
+from autoprune.core.problem import Problem
+from autoprune.core.space import SearchSpace
+from autoprune.data import Data
+from autoprune.errors import ConfigError, UnsupportedModel
+from autoprune.measure.batch import Batch
+from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.structure import Structure
+from autoprune.prune.surgery import named_tensors, rebuild
+from autoprune.prune.trace import find_structure
+from autoprune.prune.verify import demote_wrong_units
+from autoprune.run.job import Job, OnProgress, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched."""
+
+    job: Job
+    model: nn.Module
+    data: Data
+    structure: Structure
+    space: SearchSpace
+    problem: Problem
+    device: torch.device
+    progress: OnProgress
+
+    @cached_property
+    def bank(self) -> Bank:
+        """Statistics, order of positions and compensation; made once, when first needed."""
+        criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
+        self.progress(Progress("statistics", 0, 1))
+        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._inputs(self.data.calibrate))
+        self.progress(Progress("statistics", 1, 1))
+        return bank
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        select = with_dense_outputs(self.model, self._batches(self.data.select))
+        inputs = self._inputs(self.data.calibrate)
+        return Scorer(self.bank, self.space, inputs, select, self.job.fitness, first_measured(self.job))
+
+    @cached_property
+    def reported(self) -> Sequence[Batch]:
+        """The report set, which only the final front may see."""
+        return with_dense_outputs(self.model, self._batches(self.data.report))
+
+    @property
+    def example(self) -> tuple[torch.Tensor, ...]:
+        return tuple(x.to(self.device) for x in self.data.example)
+
+    @cached_property
+    def dense_costs(self) -> dict[str, float]:
+        return self.problem.costs.dense()
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to repeat the journal."""
+        return {
+            "space": self.space.to_json(),
+            "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
+            "guide": self.job.guide,
+            "seed": self.job.seed,
+            "evaluations": self.job.evaluations,
+            "model": model_digest(self.model),
+            "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
+        }
+
+    def environment(self) -> dict[str, Any]:
+        """What a reader of the results needs to know about where they were made."""
+        return {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "platform": platform.platform(),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "data": self.data.description,
+            "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
+            "uncounted_operators": list(self.structure.uncounted),
+        }
+
+    def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
+        return [batch.to(self.device) for batch in batches]
+
+    def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
+        return [batch.inputs for batch in self._batches(batches)]
+
+
+def open_session(job: Job, progress: OnProgress) -> Session:
+    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    device = pick_device(job.device)
+    data, model = job.data(), load_model(job)
+    model = model.to(device).eval()
+    example = tuple(x.to(device) for x in data.example)
+    progress(Progress("trace", 0, 2))
+    structure = find_structure(model, example)
+    progress(Progress("trace", 1, 2))
+    structure = demote_wrong_units(model, structure, example)
+    progress(Progress("trace", 2, 2))
+    if not structure.units:
+        reasons = "; ".join(f"{row.what}: {row.reason}" for row in structure.frozen[:5])
+        raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")
+    space = build_space(structure.units, job.rules)
+    problem = state_problem(job, structure, space)
+    return Session(job, model, data, structure, space, problem, device, progress)
+
+
+def load_model(job: Job) -> nn.Module:
+    """A copy of the user's model."""
+    model = job.model()
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
+    if not any(parameter.numel() for parameter in model.parameters()):
+        raise UnsupportedModel(f"expected a network with parameters, got a {type(model).__name__} without any.")
+    return rebuild(model, {}, {})
+
+
+def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem:
+    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
+    costs = structure.cost
+    for name, cost in job.costs.items():
+        costs = costs.with_cost(name, cost)
+    dense = costs.dense()
+    bounds = [
+        Bound(o.name, "<=", o.bound).absolute(dense)
+        for o in job.objectives
+        if o.bound is not None and o.direction == "min" and o.name in dense
+    ]
+    stood_for = first_measured(job, dense)
+    objectives = tuple(
+        Objective(job.guide, "min") if job.guide and o.name == stood_for else Objective(o.name, o.direction, o.unit)
+        for o in job.objectives
+    )
+    problem = Problem(space, objectives, costs, tuple(bounds), job.guide)
+    problem.check_bounds()
+    return problem
+
+
+def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
+    """The first objective that is measured and no cost; "fitness" when all are costs."""
+    known = set(costs) if costs is not None else {"macs", "params", *job.costs}
+    return next((o.name for o in job.objectives if o.name not in known), "fitness")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is cuda, mps or cpu, the first there is."""
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"run.device: expected a device torch can use here, got {name!r}: {error}") from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def model_digest(model: nn.Module) -> str:
+    """sha256 over names, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named_tensors(model).items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
