@@ -1,0 +1,250 @@
+"""The command line: parse, call, print. No logic.
+
+Exit codes: 0 done; 2 a wrong config, argument or model; 1 a failed run; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from autoprune.errors import AutopruneError, ConfigError, DataError, InfeasibleBudget, UnsupportedModel
+
+if TYPE_CHECKING:
+    from autoprune.config import JobSpec
+    from autoprune.run import RunResult
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Config = Annotated[Path, typer.Argument(help="A job file, such as configs/quickstart.yaml.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run folder, such as results/quickstart.", show_default=False)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: search.evaluations=100.")
+]
+Pick = Annotated[str, typer.Option(metavar="BOUNDS", help="Which network: the best within 'macs<=0.5'.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+class Format(StrEnum):
+    """How a front is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def main() -> None:
+    """The console script. As with `python -m`, plug-ins in the current directory can be imported."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    app(prog_name="autoprune")
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", envvar="AUTOPRUNE_TRACEBACK", help="Show where an error came from.")
+    ] = False,
+) -> None:
+    """Search-based pruning: from a trained network to a Pareto front of really smaller ones."""
+    ctx.obj = show_traceback
+
+
+@app.command()
+def inspect(
+    ctx: typer.Context,
+    config: Config,
+    settings: Settings = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON too.")] = None,
+) -> None:
+    """Show units, levels, the reachable range of every cost, the frozen share and why."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+
+        spec = configs.load(config, settings or ())
+        with _placed(spec):
+            inspection = run.inspect_job(spec.resolve())
+        console.print_inspection(inspection)
+        if json_file is not None:
+            json_file.write_text(json.dumps(inspection.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def search(
+    ctx: typer.Context, config: Config, settings: Settings = None, out: Out = None, quiet: Quiet = False
+) -> None:
+    """Search for the front of a job and write a run folder (results/NAME unless --out names one)."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+        from autoprune.run.folder import RunFolder
+
+        spec = configs.load(config, settings or ())
+        folder = out or RunFolder.next_free(Path("results") / spec.name)
+        with _placed(spec), _resumable(folder), console.progress_display(quiet) as progress:
+            result = run.search(spec.resolve(), folder, progress=progress)
+        _print_result(result, folder)
+
+
+@app.command()
+def resume(ctx: typer.Context, folder: Run, quiet: Quiet = False) -> None:
+    """Continue a run that was cut short; the same result as without the cut."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+
+        job = configs.load_run(folder).resolve()
+        with _resumable(folder), console.progress_display(quiet) as progress:
+            result = run.resume(job, folder, progress=progress)
+        _print_result(result, folder)
+
+
+@app.command()
+def front(
+    ctx: typer.Context,
+    folder: Run,
+    form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.table,
+    pick: Annotated[str | None, typer.Option(metavar="BOUNDS", help="Only the best within 'macs<=0.5'.")] = None,
+) -> None:
+    """Print the front of a run."""
+    with _reporting(ctx):
+        from autoprune import console, run
+
+        console.print_rows(run.read_front(folder, pick), form)
+
+
+@app.command()
+def solve(
+    ctx: typer.Context,
+    folder: Run,
+    budget: Annotated[str, typer.Option(metavar="COST=VALUE", help="A budget: macs=0.4 (share) or params=1e5.")],
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Answer another budget from what was measured already, without new probes."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+
+        job = configs.load_run(folder).resolve()
+        with console.progress_display(quiet) as progress:
+            row = run.solve(job, folder, budget, out, progress=progress)
+        console.print_rows([row])
+        if out is not None:
+            _print_export(out)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    folder: Run,
+    pick: Pick,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write one network of a run: recipe.json and weights.safetensors."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+
+        job = configs.load_run(folder).resolve()
+        with console.progress_display(quiet) as progress:
+            row = run.export(job, folder, pick, out, progress=progress)
+        console.print_rows([row])
+        _print_export(out)
+
+
+@app.command()
+def report(ctx: typer.Context, folder: Run) -> None:
+    """Write report.html of a run again."""
+    with _reporting(ctx):
+        from autoprune import run
+
+        typer.echo(f"report: {run.report(folder)}")
+
+
+def _print_result(result: RunResult, folder: Path) -> None:
+    """The front, where it lies, and what to type next."""
+    from autoprune import console
+
+    console.print_rows(result.rows)
+    typer.echo(f"ended:  {result.ended}\nrun:    {folder}\nreport: {folder / 'report.html'}")
+    if result.rows:
+        ratio = result.rows[len(result.rows) // 2]["macs_ratio"]
+        pick = f"macs<={math.ceil(ratio * 100) / 100:g}"  # rounded up, so that it picks a network
+        name = shlex.quote(str(folder))
+        typer.echo(f"next:   autoprune export {name} --pick '{pick}' --out {name}-small")
+
+
+def _print_export(out: Path) -> None:
+    typer.echo(f"written to {out}; load it with autoprune.load(fresh_model, {str(out)!r})")
+
+
+@contextmanager
+def _reporting(ctx: typer.Context) -> Iterator[None]:
+    """Turns errors into one message on standard error and an exit code."""
+    try:
+        yield
+    except BrokenPipeError:  # `autoprune front RUN | head`; typer ends quietly
+        raise
+    except KeyboardInterrupt as interrupt:
+        _fail(ctx, "\n".join(["interrupted", *_notes(interrupt)]), 130)
+    except AutopruneError as error:
+        _fail(ctx, "\n".join([f"error: {_message(error)}", *_notes(error)]), error.exit_code)
+    except Exception as error:
+        hint = f"This was not foreseen; `autoprune --traceback {ctx.info_name} ...` shows where it came from."
+        _fail(ctx, "\n".join([f"error: {type(error).__name__}: {error}", *_notes(error), hint]), 1)
+
+
+def _fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
+    if ctx.obj:
+        traceback.print_exc()
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+def _message(error: AutopruneError) -> str:
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        return "\n  ".join([f"{len(error.problems)} mistakes", *error.problems])
+    return str(error)
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
+
+
+@contextmanager
+def _placed(spec: JobSpec) -> Iterator[None]:
+    """Adds to an error that shows only when the job runs where its cause is written."""
+    try:
+        yield
+    except AutopruneError as error:
+        causes = {InfeasibleBudget: "objectives", DataError: "data", UnsupportedModel: "model"}
+        for section in (section for kind, section in causes.items() if isinstance(error, kind)):
+            error.add_note(f"The {section} of this job: {spec.where(section)}")
+        raise
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Adds to an interrupt how to go on with the run."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if (folder / "job.yaml").exists():
+            interrupt.add_note(f"What was measured is kept; go on with: autoprune resume {shlex.quote(str(folder))}")
+        raise

@@ -1,0 +1,10 @@
+"""From a YAML file to a job: text -> plain data with places -> frozen models -> resolved objects.
+
+Here: everything a job file may say, and every mistake in it with its file and line, all at once. Not here: tracing,
+searching, run folders. Imports every room but cli; only cli imports it.
+"""
+
+from autoprune.config.loading import load, load_run
+from autoprune.config.spec import JobSpec
+
+__all__ = ["JobSpec", "load", "load_run"]

@@ -1,0 +1,193 @@
+"""Parts of a job that name code: a plug-in with its keyword arguments, or a built-in by its name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from autoprune.config.document import Document, KeyPath
+from autoprune.core.contracts import Searcher
+from autoprune.core.problem import Problem
+from autoprune.errors import PluginError
+from autoprune.plugins import Plugin, absolute_name, did_you_mean, find_path, load_plugin, misfits
+from autoprune.prune.criteria import CRITERIA
+from autoprune.search import SEARCHERS
+
+
+@dataclass(frozen=True)
+class Context:
+    """What validation needs to know beside the data: the folders of files, and the places of keys."""
+
+    document: Document = field(default_factory=lambda: Document({}, {(): "job"}))
+    folders: tuple[Path, ...] = ()
+
+    @staticmethod
+    def of(info: ValidationInfo) -> Context:
+        return info.context if isinstance(info.context, Context) else Context()
+
+
+def mistakes(*pairs: tuple[KeyPath, str]) -> PydanticCustomError:
+    """One validation error that stands for several sentences, each about a key below the value at hand."""
+    return PydanticCustomError("mistakes", "{text}", {"text": "; ".join(s for _, s in pairs), "mistakes": list(pairs)})
+
+
+class _Code(BaseModel):
+    """What calls and choices share. `given` names the positional arguments the code will get, `always` the keyword
+    arguments it gets beside the user's."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    given: ClassVar[tuple[str, ...]] = ()
+    always: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The user's keyword arguments."""
+        return dict(self.model_extra or {})
+
+    @classmethod
+    def _settled(cls, data: Mapping[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """A call held against its plug-in's signature, its paths made absolute, to mean the same from any folder."""
+        folders = Context.of(info).folders
+        try:
+            name = absolute_name(data["call"], folders)
+            plugin = load_plugin(name)
+        except PluginError as error:
+            raise mistakes((("call",), str(error))) from error
+        options = {key: value for key, value in data.items() if key != "call"}
+        cls._hold(plugin, options, data["call"])
+        return {"call": name, **{key: _settled_path(key, value, plugin, folders) for key, value in options.items()}}
+
+    @classmethod
+    def _hold(cls, plugin: Plugin, options: Iterable[str], name: str) -> None:
+        """Raises unless the plug-in takes what it is given and the options."""
+        pairs = misfits(plugin, cls.given, cls.always, list(options))
+        if pairs:
+            raise mistakes(*(((key,) if key else (), f"{sentence} (of {name})") for key, sentence in pairs))
+
+
+class Call(_Code):
+    """A plug-in and the keyword arguments to call it with: {call: "pkg.mod:name", option: 1}.
+
+    Validated by importing it and holding the arguments against its signature.
+    """
+
+    call: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, data: Any, info: ValidationInfo) -> Any:
+        named = isinstance(data, dict) and isinstance(data.get("call"), str)
+        return cls._settled(data, info) if named else data
+
+    def bound(self) -> Plugin:
+        """The plug-in with its keyword arguments filled in."""
+        return _bound(self.call, self.options)
+
+
+class FitnessCall(Call):
+    """(model, batches) -> float or {name: float}."""
+
+    given = ("model", "batches")
+
+
+class CostCall(Call):
+    """(kept counts by unit name) -> float."""
+
+    given = ("kept",)
+
+
+class _Choice(_Code):
+    """A built-in by its name or a plug-in: "obs", {name: evolution, population: 20}, {call: ...}."""
+
+    builtins: ClassVar[Mapping[str, Any]] = {}
+
+    name: str | None = None
+    call: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, data: Any, info: ValidationInfo) -> Any:
+        data = {"name": data} if isinstance(data, str) else data
+        if not isinstance(data, dict):
+            return data
+        if ("name" in data) == ("call" in data):
+            raise mistakes(((), f"expected either a name, one of {', '.join(cls.builtins)}, or a call; got {data}"))
+        if isinstance(data.get("call"), str):
+            return cls._settled(data, info)
+        if isinstance(data.get("name"), str):
+            cls._check_builtin(data["name"], [key for key in data if key != "name"])
+        return data
+
+    @classmethod
+    def _check_builtin(cls, name: str, options: list[str]) -> None:
+        if name not in cls.builtins:
+            known, hint = ", ".join(cls.builtins), did_you_mean(name, cls.builtins)
+            raise mistakes(((), f"expected one of {known} or {{call: ...}}, got {name!r}{hint}"))
+
+
+class CriterionChoice(_Choice):
+    """(weights, statistics) -> scores."""
+
+    builtins = CRITERIA
+    given = ("weights", "statistics")
+
+    @classmethod
+    def _check_builtin(cls, name: str, options: list[str]) -> None:
+        super()._check_builtin(name, options)
+        if options:
+            raise mistakes(*(((key,), f"unknown argument {key!r}; the criterion {name} takes none") for key in options))
+
+    def resolve(self) -> str | Plugin:
+        """A built-in stays a name; the rest is a function of (weights, statistics)."""
+        return _bound(self.call, self.options) if self.call else str(self.name)
+
+
+class SearcherChoice(_Choice):
+    """(problem, seed=...) -> Searcher."""
+
+    builtins = SEARCHERS
+    given = ("problem",)
+    always = ("seed",)
+
+    @classmethod
+    def _check_builtin(cls, name: str, options: list[str]) -> None:
+        super()._check_builtin(name, options)
+        cls._hold(load_plugin(SEARCHERS[name]), options, f"the searcher {name}")
+
+    def resolve(self) -> Callable[[Problem, int], Searcher]:
+        """A function of (problem, seed) that makes the searcher; picklable."""
+        return functools.partial(_make, str(self.call or SEARCHERS[str(self.name)]), self.options)
+
+
+def _make(name: str, options: Mapping[str, Any], problem: Problem, seed: int) -> Searcher:
+    searcher: Searcher = load_plugin(name)(problem, seed=seed, **options)
+    return searcher
+
+
+def _bound(name: str, options: Mapping[str, Any]) -> Plugin:
+    plugin = load_plugin(name)
+    return functools.partial(plugin, **options) if options else plugin
+
+
+def _settled_path(key: str, value: Any, plugin: Plugin, folders: Sequence[Path]) -> Any:
+    """A text that names something there as an absolute path, if it is meant as a path: it has a separator, or the
+    plug-in annotates the argument with Path. A word such as `train` is not one because a folder is called so."""
+    if not isinstance(value, str) or not ("/" in value or _annotated_path(plugin, key)):
+        return value
+    found = find_path(value, folders)
+    return value if found is None else str(found)
+
+
+def _annotated_path(plugin: Plugin, key: str) -> bool:
+    try:
+        parameter = inspect.signature(plugin).parameters.get(key)
+    except ValueError:
+        return False
+    return parameter is not None and "Path" in str(parameter.annotation)

@@ -1,0 +1,235 @@
+"""Everything a job file may say, as frozen models, and the job that follows from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from autoprune.config.calls import Call, Context, CostCall, CriterionChoice, FitnessCall, SearcherChoice, mistakes
+from autoprune.config.document import KeyPath
+from autoprune.core.levels import LevelRule
+from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
+from autoprune.run.job import Job
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RuleSpec(_Section):
+    """What the units of a name pattern may keep: exactly one of `keep`, `levels` and `skip`."""
+
+    match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
+    kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
+    keep: tuple[Share, ...] | None = Field(
+        None, strict=False, min_length=1, description="shares of the width to choose from", examples=["[0.75, 0.5]"]
+    )
+    levels: int | None = Field(None, ge=2, description="how many equal steps, dense included", examples=[8])
+    min_share: float | None = Field(None, gt=0, lt=1, description="the share the last level keeps", examples=[0.125])
+    round_to: int = Field(1, ge=1, description="kept counts are multiples of this", examples=[8])
+    min_keep: int = Field(1, ge=1, description="no level keeps fewer positions", examples=[4])
+    skip: bool = Field(False, description="leave these units dense", examples=["true"])
+
+    @model_validator(mode="after")
+    def _one_way(self) -> RuleSpec:
+        ways = [name for name in ("keep", "levels", "skip") if getattr(self, name)]
+        if len(ways) != 1:
+            got = " and ".join(ways) or "none of them"
+            raise mistakes(((), f"expected one of keep, levels and skip, got {got}. Write for example `levels: 8`."))
+        if self.min_share is not None and not self.levels:
+            raise mistakes((("min_share",), f"expected it beside levels only, got it beside {ways[0]}. Remove it."))
+        return self
+
+    def shares(self) -> tuple[float, ...]:
+        """The shares of the width to choose from, largest first when they are equal steps; empty to leave it dense."""
+        if self.levels is None:
+            return self.keep or ()
+        least = 0.125 if self.min_share is None else self.min_share
+        return tuple(1 - index * (1 - least) / (self.levels - 1) for index in range(self.levels))
+
+    def resolve(self, source: str) -> LevelRule:
+        """The rule; `source` says where it is written."""
+        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source)
+
+
+class SpaceSpec(_Section):
+    """A search space: rules in order, of which the first that matches a unit counts."""
+
+    version: Literal[1] = Field(description="of the format of this file", examples=[1])
+    units: tuple[RuleSpec, ...] = Field(
+        strict=False, min_length=1, description="rules by name pattern", examples=['[{match: "*", levels: 8}]']
+    )
+
+
+class ObjectiveSpec(_Section):
+    """A measured value and its direction."""
+
+    name: str = Field(min_length=1, description="a cost or what the fitness measures", examples=["accuracy"])
+    direction: Direction = Field(description="min if less is better, max if more is", examples=["min"])
+    unit: str = Field("", description="unit of measure, for display", examples=["ms"])
+    bound: float | None = Field(
+        None, allow_inf_nan=False, description="the worst admissible value; on a cost up to 1 a share", examples=[0.6]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_a_word(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            direction = KNOWN_DIRECTIONS.get(data, "min")
+            raise mistakes(
+                ((), f"expected a name and a direction, got {data!r}. Write {{name: {data}, direction: {direction}}}.")
+            )
+        return data
+
+    def resolve(self) -> Objective:
+        return Objective(self.name, self.direction, self.unit, self.bound)
+
+
+class SearchSpec(_Section):
+    """How the space is searched."""
+
+    searcher: SearcherChoice = Field("auto", validate_default=True, description="who proposes", examples=["auto"])
+    evaluations: int = Field(300, ge=1, description="how many networks are scored", examples=[300])
+    front_size: int = Field(32, ge=2, description="how many networks are built and reported at most", examples=[32])
+    seed: int = Field(0, ge=0, description="of every random choice", examples=[0])
+    guide: str | None = Field(
+        "kl",
+        min_length=1,
+        description="a measurement, lower is better, that guides in place of the first objective "
+        "that is no cost; null for none",
+        examples=["kl"],
+    )
+
+
+class RunSpec(_Section):
+    """Where the work is done."""
+
+    executor: Literal["serial", "processes", "ray"] = Field("serial", description="who evaluates", examples=["serial"])
+    workers: int = Field(1, ge=1, description="how many evaluate at once", examples=[1])
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N", examples=["auto"]
+    )
+    threads: int | None = Field(None, ge=1, description="of torch on the CPU; null for its default", examples=[2])
+
+    @field_validator("executor")
+    @classmethod
+    def _available(cls, executor: str) -> str:
+        if executor != "serial":
+            sentence = f"only serial is available in this version, got {executor!r}. Write `executor: serial`."
+            raise mistakes(((), sentence))
+        return executor
+
+    @field_validator("workers")
+    @classmethod
+    def _one(cls, workers: int) -> int:
+        if workers != 1:
+            raise mistakes(((), f"expected 1, as the serial executor has one worker, got {workers}. Write 1."))
+        return workers
+
+
+class JobSpec(_Section):
+    """A whole job file, validated: every plug-in imported, every argument known to fit, every path absolute."""
+
+    version: Literal[1] = Field(description="of the format of this file", examples=[1])
+    name: str = Field(
+        "job",
+        pattern=r"^[^./\\][^/\\]*$",
+        description="the run's folder, no slash in it and no dot in front",
+        examples=["first"],
+    )
+    model: Call = Field(description="makes the trained network", examples=['{call: "autoprune.zoo:digits_resnet"}'])
+    data: Call = Field(description="makes the data sets", examples=['{call: "autoprune.data:digits"}'])
+    space: SpaceSpec = Field(
+        description="what may be removed, inline or as a file", examples=["search_spaces/channels.yaml"]
+    )
+    objectives: tuple[ObjectiveSpec, ...] = Field(
+        strict=False,
+        min_length=1,
+        description="what is traded off",
+        examples=["[{name: accuracy, direction: max}, {name: macs, direction: min}]"],
+    )
+    fitness: FitnessCall = Field(
+        {"call": "autoprune.measure.fitness:classification"},
+        validate_default=True,
+        description="measures a network",
+        examples=['{call: "autoprune.measure.fitness:classification"}'],
+    )
+    criterion: CriterionChoice = Field(
+        "obs", validate_default=True, description="orders the positions of a unit", examples=["obs"]
+    )
+    costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
+    search: SearchSpec = Field({}, validate_default=True, description="how to search", examples=["{searcher: auto}"])
+    run: RunSpec = Field({}, validate_default=True, description="where to work", examples=["{executor: serial}"])
+
+    _context: Context = PrivateAttr(default_factory=Context)
+
+    def model_post_init(self, context: Any) -> None:
+        if isinstance(context, Context):
+            self._context = context
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, objectives: tuple[ObjectiveSpec, ...]) -> tuple[ObjectiveSpec, ...]:
+        seen = Counter[str]()
+        repeated: list[tuple[KeyPath, str]] = []
+        for index, name in enumerate(objective.name for objective in objectives):
+            seen[name] += 1
+            if seen[name] > 1:
+                repeated.append(((index, "name"), f"expected each objective once, got {name!r} again. Remove one."))
+        if repeated:
+            raise mistakes(*repeated)
+        return objectives
+
+    @field_validator("costs")
+    @classmethod
+    def _new_names(cls, costs: dict[str, CostCall]) -> dict[str, CostCall]:
+        taken = [name for name in costs if name in ("macs", "params")]
+        if taken:
+            raise mistakes(*(((name,), f"{name!r} is computed already. Give the cost another name.") for name in taken))
+        return costs
+
+    def where(self, *path: str | int) -> str:
+        """Where a key is written: "configs/quickstart.yaml:7"."""
+        return self._context.document.place(path)
+
+    def document(self) -> dict[str, Any]:
+        """The job as plain data that `load` makes the same job of again, from any folder."""
+        return {key: _plain(value) for key, value in self}
+
+    def resolve(self) -> Job:
+        """The job's objects. Nothing is built or read yet; the model and data factories run when the job does."""
+        return Job(
+            name=self.name,
+            model=self.model.bound(),
+            data=self.data.bound(),
+            rules=tuple(rule.resolve(self.where("space", "units", i)) for i, rule in enumerate(self.space.units)),
+            objectives=tuple(objective.resolve() for objective in self.objectives),
+            searcher=self.search.searcher.resolve(),
+            fitness=self.fitness.bound(),
+            criterion=self.criterion.resolve(),
+            costs={name: cost.bound() for name, cost in self.costs.items()},
+            evaluations=self.search.evaluations,
+            front_size=self.search.front_size,
+            seed=self.search.seed,
+            guide=self.search.guide,
+            device=self.run.device,
+            threads=self.run.threads,
+            document=self.document(),
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Lists, mappings and scalars; a key that is None by default and still None is left out."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        unset = {key for key, entry in value if entry is None and key in fields and fields[key].default is None}
+        return {key: _plain(entry) for key, entry in value if key not in unset}
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value

@@ -1,0 +1,182 @@
+"""What the command line shows: tables, numbers, progress. No logic beyond formatting."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from autoprune.run.fronts import SELECT, Row, flat_row, to_csv
+
+if TYPE_CHECKING:
+    from autoprune.run import Inspection
+    from autoprune.run.job import Progress
+
+WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
+
+
+def output() -> Console:
+    """Standard output, as wide as the terminal."""
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def shown(value: float | int | str) -> str:
+    """A value for a table: thousands separated, four decimals of a fraction, an exponent where they would be zero."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, int) or value == 0 or (value.is_integer() and abs(value) >= 2):
+        return f"{int(value):,}"
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def print_rows(rows: Sequence[Row], form: str = "table") -> None:
+    """The rows of a front as table, csv or json on standard output."""
+    if form == "json":
+        print(json.dumps([dict(row) for row in rows], indent=2))
+    elif form == "csv":
+        print(to_csv(rows), end="")
+    else:
+        screen = output()
+        screen.print(f"{len(rows)} network{'' if len(rows) == 1 else 's'}")
+        screen.print(_rows_table(rows))
+
+
+def _rows_table(rows: Sequence[Row]) -> Table:
+    """One line a network, one column a value; what was measured on the selection set only is left to csv and json."""
+    table = Table()
+    flat = [flat_row(row) for row in rows]
+    names = [name for name in (flat[0] if flat else ["candidate"]) if not name.startswith(SELECT)]
+    for name in names:
+        text = name == "candidate"
+        table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for row in flat:
+        table.add_row(*(shown(row[name]) for name in names))
+    return table
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """Units and levels, the reach of every cost, what is frozen and why."""
+    console = output()
+    console.print(_units_table(inspection))
+    console.print(_reach_table(inspection))
+    if inspection.frozen:
+        console.print(_frozen_table(inspection))
+    searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
+    if inspection.uncounted:
+        console.print(f"operators whose MACs no rule counts: {escape(', '.join(inspection.uncounted))}")
+    console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
+
+
+def _count(number: int) -> str:
+    """A count of any size: beyond a million as a power of ten, which a float of it may not reach."""
+    digits = str(number)
+    return f"{number:,}" if number < 10**6 else f"{digits[0]}.{digits[1]}e{len(digits) - 1}"
+
+
+def _units_table(inspection: Inspection) -> Table:
+    table = Table(title="units", title_justify="left")
+    for name, justify in (("unit", "left"), ("kind", "left"), ("width", "right"), ("kept counts", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("share of MACs", justify="right")
+    table.add_column("modules")
+    for unit in inspection.units:
+        levels = inspection.levels.get(unit.name)
+        counts = " ".join(map(str, levels)) if levels else "dense: no rule gives it a choice"
+        share = f"{inspection.shares.get(unit.name, 0.0):.1%}"
+        table.add_row(escape(unit.name), unit.kind, str(unit.width), counts, share, escape(_some(unit.modules)))
+    return table
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _reach_table(inspection: Inspection) -> Table:
+    table = Table(title="reachable costs", title_justify="left")
+    for name in ("cost", "least", "dense", "least / dense"):
+        table.add_column(name, justify="left" if name == "cost" else "right")
+    for name, (least, dense) in inspection.reach.items():
+        table.add_row(escape(name), shown(least), shown(dense), f"{least / dense:.4f}" if dense else "-")
+    return table
+
+
+def _frozen_table(inspection: Inspection) -> Table:
+    table = Table(title="frozen", title_justify="left")
+    for name in ("what", "share of MACs", "why"):
+        table.add_column(name, justify="right" if name.startswith("share") else "left")
+    for part in inspection.frozen:
+        table.add_row(escape(part.what), f"{part.share:.1%}", escape(part.reason))
+    return table
+
+
+@contextmanager
+def progress_display(quiet: bool, stream: TextIO | None = None) -> Iterator[Callable[[Progress], None]]:
+    """A callback that shows progress on standard error: bars on a terminal, else a line for every tenth of a phase."""
+    stream = stream or sys.stderr
+    if quiet:
+        yield lambda progress: None
+    elif stream.isatty():
+        with _bars(stream) as bars:
+            yield _BarReport(bars)
+    else:
+        yield _LineReport(stream)
+
+
+def _bars(stream: TextIO) -> Bars:
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[message]}", markup=False),
+    )
+    return Bars(*columns, console=Console(file=stream))
+
+
+class _BarReport:
+    """One bar for each phase, in the order they begin."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.phase not in self._tasks:
+            self._tasks[progress.phase] = self._bars.add_task(progress.phase, message="")
+        task = self._tasks[progress.phase]
+        self._bars.update(task, completed=progress.done, total=progress.total, message=progress.message)
+
+
+class _LineReport:
+    """A line where a phase begins, ends, or has gone another tenth of its way."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._tenths: dict[str, int] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        began, first = self._began.setdefault(progress.phase, (time.monotonic(), progress.done))
+        tenth = 10 * progress.done // progress.total if progress.total else 10
+        if tenth <= self._tenths.get(progress.phase, -1):
+            return
+        self._tenths[progress.phase] = tenth
+        seconds = time.monotonic() - began
+        line = f"{progress.phase} {progress.done}/{progress.total}, {seconds:.0f} s"
+        if progress.done > first and progress.done < progress.total:
+            line += f", {seconds * (progress.total - progress.done) / (progress.done - first):.0f} s left"
+        print(f"{line}, {progress.message}" if progress.message else line, file=self._stream, flush=True)

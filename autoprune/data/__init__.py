@@ -1,0 +1,13 @@
+"""Data a search needs: three disjoint sets of batches, and readers that make them.
+
+Here: `Data`, its checks, the embedded digits, readers of CIFAR-10, image folders and arrays. Not here: anything that
+runs a model. Imports `measure.batch` and errors; run, config and zoo may import this room. scikit-learn and Pillow are
+imported by the readers that need them, when they are called.
+"""
+
+from autoprune.data.cifar import cifar10
+from autoprune.data.embedded import digits, digits_train
+from autoprune.data.readers import arrays, image_folder
+from autoprune.data.sets import Data
+
+__all__ = ["Data", "arrays", "cifar10", "digits", "digits_train", "image_folder"]

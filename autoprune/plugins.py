@@ -1,0 +1,175 @@
+"""From the name of a plug-in, `pkg.mod:name` or `path/to/file.py:name`, to the function or class it names.
+
+Here: importing, and checking that a call would fit the signature. Not here: what a plug-in is for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from autoprune.errors import PluginError
+
+Plugin = Callable[..., Any]
+
+_FORMS = "'pkg.mod:name' or 'path/to/file.py:name'"
+
+
+def load_plugin(name: str, folders: Sequence[Path] = ()) -> Plugin:
+    """The function or class a plug-in name stands for; the same object for the same file, however often it is asked.
+
+    A relative file is looked for in the current directory and then in `folders`. Raises PluginError with what is
+    wrong: the form of the name, the module, an exception while importing it (with its line), the attribute, or that
+    it cannot be called.
+    """
+    source, _, attribute = absolute_name(name, folders).rpartition(":")
+    module = _file_module(Path(source), name) if source.endswith(".py") else _named_module(source, name)
+    plugin = _attribute(module, attribute, name)
+    if not callable(plugin):
+        raise PluginError(
+            f"expected {name!r} to name a function or class, got a {type(plugin).__name__}. Name something callable."
+        )
+    return plugin
+
+
+def absolute_name(name: str, folders: Sequence[Path] = ()) -> str:
+    """The plug-in name with the path of its file made absolute; a module's name as it is. PluginError if malformed."""
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise PluginError(
+            f"expected {_FORMS}, got {name!r}. Put a colon between the module or file and the name in it."
+        )
+    if not source.endswith(".py"):
+        return name
+    found = find_path(source, folders)
+    if found is None:
+        places = " or ".join(dict.fromkeys(str(folder) for folder in (Path.cwd(), *folders)))
+        raise PluginError(
+            f"expected a file {source!r} in {places}, found none. Give its path from the current directory."
+        )
+    return f"{found}:{attribute}"
+
+
+def find_path(text: str, folders: Sequence[Path] = ()) -> Path | None:
+    """The absolute path a text names, seen from the current directory or else from `folders`; None if nothing there."""
+    path = Path(text).expanduser()
+    candidates = (Path.cwd() / path, *(folder / path for folder in folders))
+    return next((Path(os.path.abspath(candidate)) for candidate in candidates if candidate.exists()), None)
+
+
+def misfits(
+    plugin: Plugin, given: Sequence[str], always: Sequence[str], options: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Why `plugin(*given, **always, **options)` cannot be called: pairs of (option, sentence), option "" for the rest.
+
+    `given` and `always` name the arguments it gets anyway, `options` those a user adds. Empty if it can be called, or
+    if it is a builtin that does not tell its signature. Types are not checked.
+    """
+    try:
+        parameters = inspect.signature(plugin).parameters
+    except ValueError:
+        return []
+    free, variadic = _free(parameters, len(given))
+    if free is None or not (variadic or {*always} <= {*free}):
+        wanted = [*given, *(f"{name}=..." for name in always)]
+        return [("", f"expected a function of ({', '.join(wanted)}), got one of ({', '.join(parameters)})")]
+    open_ = {name: p for name, p in free.items() if name not in always}
+    unknown = [key for key in sorted(options) if key in always or not (variadic or key in open_)]
+    takes = f"it takes {', '.join(open_)}" if open_ else "it takes none"
+    missing = [name for name, p in open_.items() if p.default is p.empty and name not in {*options}]
+    return [
+        *((key, f"unknown argument {key!r}{did_you_mean(key, open_)}; {takes}") for key in unknown),
+        *((name, f"expected the argument {name!r}, it is missing") for name in missing),
+    ]
+
+
+def _free(parameters: Mapping[str, inspect.Parameter], count: int) -> tuple[dict[str, inspect.Parameter] | None, bool]:
+    """What can still be passed by keyword after `count` positional arguments (None if it does not take so many), and
+    whether any keyword can."""
+    kinds = {p.kind for p in parameters.values()}
+    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < count and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return None, False
+    rest = [*positional[count:], *(p for p in parameters.values() if p.kind is p.KEYWORD_ONLY)]
+    return {p.name: p for p in rest}, inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The hint in brackets for a word close to a known one, with a space in front; else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _named_module(source: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        # only when the module itself or a package above it is absent; otherwise it is the module's own import
+        if error.name is None or not f"{source}.".startswith(f"{error.name}."):
+            raise PluginError(_at_import(name, error)) from error
+        raise PluginError(
+            f"module {error.name!r} of {name!r} is not found. Install it, start in the folder that holds it, "
+            "or name the file itself: 'path/to/file.py:name'."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(_at_import(name, error)) from error
+
+
+def _file_module(path: Path, name: str) -> ModuleType:
+    """The module of a file, run once per path and kept in sys.modules, so that its functions and classes pickle."""
+    key = f"autoprune_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"expected a Python file, got {path} in {name!r}")
+    module = sys.modules[key] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[key]  # half a module must not pass for a whole one the next time
+        if isinstance(error, (Exception, SystemExit)):
+            raise PluginError(_at_import(name, error)) from error
+        raise
+    return module
+
+
+def _at_import(name: str, error: BaseException) -> str:
+    """One sentence: which exception importing a plug-in raised, and at which line of whose file."""
+    place, message = _where(error), error.msg if isinstance(error, SyntaxError) else str(error)
+    return (
+        f"importing {name!r} raised {type(error).__name__} at {place}: {message}. Fix that file; it must import alone."
+    )
+
+
+def _where(error: BaseException) -> str:
+    """file:line of an exception, in the plug-in's own file even where a library raised it."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    machinery = (__file__, importlib.__file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in machinery]
+    own = [f for f in frames if not f.filename.startswith("<frozen")]
+    deepest = [f for f in own if f.filename == own[0].filename][-1:]
+    return f"{deepest[0].filename}:{deepest[0].lineno}" if deepest else "an unknown line"
+
+
+def _attribute(module: ModuleType, attribute: str, name: str) -> object:
+    try:
+        return functools.reduce(getattr, attribute.split("."), module)
+    except AttributeError as error:
+        public = [word for word in vars(module) if not word.startswith("_")]
+        raise PluginError(
+            f"{module.__file__ or module.__name__} has no {attribute!r} (from {name!r})"
+            f"{did_you_mean(attribute, public)}. It must be defined at the top level of the file."
+        ) from error

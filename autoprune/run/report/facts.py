@@ -1,0 +1,241 @@
+"""What a report says: the facts a run folder holds and the figures that follow from them. No markup."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.front import hypervolume
+from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
+from autoprune.core.space import Candidate, SearchSpace
+from autoprune.errors import AutopruneError, RunNotFound
+from autoprune.run.folder import RunFolder
+from autoprune.run.fronts import SELECT, Row, pick_row, read_document
+from autoprune.run.journal import read_journal
+
+Pairs = Sequence[tuple[float, float]]
+
+STOPS = 120  # a curve over evaluations is computed at so many of them at most
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run, as its folder tells it.
+
+    `document` is front.json, `job` what job.yaml says (empty for a job made in Python), `identity` what the journal
+    starts with, `told` every evaluation in it, in order.
+    """
+
+    path: Path
+    document: Mapping[str, Any]
+    job: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    told: tuple[Evaluation, ...]
+    space: SearchSpace
+    environment: Mapping[str, Any]
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The members of the front, in the order of front.json."""
+        rows: Sequence[Row] = self.document["rows"]
+        return rows
+
+    @property
+    def dense(self) -> Mapping[str, float]:
+        """The costs of the dense network."""
+        dense: Mapping[str, float] = self.document["dense"]
+        return dense
+
+    @cached_property
+    def spent(self) -> tuple[Evaluation, ...]:
+        """The evaluations that were paid for: each network once, none that was outside the bounds."""
+        first: dict[Candidate, Evaluation] = {}
+        for evaluation in self.told:
+            if evaluation.status != "infeasible":
+                first.setdefault(evaluation.candidate, evaluation)
+        return tuple(first.values())
+
+    @cached_property
+    def scored(self) -> tuple[Evaluation, ...]:
+        """The evaluations with comparable values: ok, on the whole selection set."""
+        return tuple(e for e in self.spent if e.ok and e.candidate.fidelity == 1.0)
+
+    @cached_property
+    def causes(self) -> Counter[str]:
+        """How often each cause made an evaluation fail."""
+        return Counter(f"{e.status}: {e.cause}" for e in self.spent if not e.ok)
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """Names of what the fitness measures, objectives of the job first."""
+        if self.rows:
+            names = [name for name in self.rows[0] if SELECT + name in self.rows[0]]
+        else:
+            names = [name for name in (self.scored[0].values if self.scored else ()) if name not in self.dense]
+        wanted = [name for name, *_ in self.identity.get("objectives", ())]
+        return tuple(sorted(names, key=lambda name: name not in wanted))
+
+    @cached_property
+    def cost(self) -> str:
+        """The cost things are drawn over: the first that is an objective, else the first there is."""
+        return next((o.name for o in self.guides if o.name in self.dense), next(iter(self.dense)))
+
+    @cached_property
+    def guides(self) -> tuple[Objective, ...]:
+        """The objectives the search followed, under the names evaluations have."""
+        named = ((name if name in self.dense else name.removeprefix(SELECT), d) for name, d in self.objectives)
+        return tuple(Objective(name, direction) for name, direction in named)
+
+    @property
+    def objectives(self) -> Sequence[tuple[str, Direction]]:
+        """Name in the rows and direction of what the front was formed by."""
+        objectives: Sequence[tuple[str, Direction]] = self.document["objectives"]
+        return objectives
+
+    def direction(self, name: str) -> Direction | None:
+        """Whether less or more of a value is better; None where nothing says so."""
+        said: dict[str, Direction] = {**KNOWN_DIRECTIONS, **{o.name: o.direction for o in self.guides}}
+        said |= {objective[0]: objective[1] for objective in self.identity.get("objectives", ())}
+        return said.get(name)
+
+    def ratio(self, evaluation: Evaluation) -> float:
+        """The cost of an evaluation as a share of the dense network's."""
+        return evaluation.values[self.cost] / self.dense[self.cost]
+
+    def dense_values(self) -> dict[str, float]:
+        """Costs of the dense network, and what it measures on the report set where it is a member of the front."""
+        row = next((row for row in self.rows if not any(row["levels"])), None)
+        return {**self.dense, **({name: row[name] for name in self.measured} if row else {})}
+
+    def pick(self, row: Row) -> str | None:
+        """The shortest bound on the cost that `--pick` answers with this row, or None where there is none."""
+        ratio = row[f"{self.cost}_ratio"]
+        shares = [f"{math.ceil(ratio * 10**digits) / 10**digits:g}" for digits in (2, 3, 4)]
+        bounds = [f"{self.cost}<={value}" for value in (*shares, repr(row[self.cost]))]
+        return next((bound for bound in bounds if self._picks(bound, row)), None)
+
+    def _picks(self, bound: str, row: Row) -> bool:
+        try:
+            return bool(pick_row(self.document, bound)["levels"] == row["levels"])
+        except AutopruneError:  # rounding put the row outside, or the name of a cost cannot stand in a bound
+            return False
+
+
+def read_facts(path: Path) -> Facts:
+    """The facts of a run folder. RunNotFound where there is no front yet or a file is gone."""
+    folder = RunFolder.open(path)
+    document = read_document(folder)
+    gone = [file.name for file in (folder.space, folder.environment, folder.journal) if not file.is_file()]
+    if gone:
+        raise RunNotFound(f"expected a whole run folder, {path} has no {', '.join(gone)}. Restore it from a copy.")
+    records = read_journal(folder.journal)
+    headers = [record["identity"] for record in records if record["kind"] == "run"]
+    return Facts(
+        path=path,
+        document=document,
+        job=yaml.safe_load(folder.job.read_text()) or {},
+        identity=headers[0] if headers else {},
+        told=tuple(Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"),
+        space=SearchSpace.from_json(json.loads(folder.space.read_text())),
+        environment=json.loads(folder.environment.read_text()),
+    )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How well one value on the selection set foretold one on the report set, over the members of a front.
+
+    `pairs` are (selected, reported), `tau` the rank agreement of their losses (NaN where undefined), `optimism` by
+    how much the selected value looked better on average than the reported one, None where the two are different
+    quantities or nothing says which direction is better.
+    """
+
+    selected: str
+    reported: str
+    pairs: Pairs
+    tau: float
+    optimism: float | None
+
+
+def audits(facts: Facts) -> list[Audit]:
+    """What guided the search against what matters, then every measured value against itself."""
+    guides = [o.name for o in facts.guides if o.name in facts.measured]
+    names = [(guide, facts.measured[0]) for guide in guides[:1] if guide != facts.measured[0]]
+    return [_audit(facts, *pair) for pair in (*names, *((name, name) for name in facts.measured))]
+
+
+def _audit(facts: Facts, selected: str, reported: str) -> Audit:
+    pairs = [(float(row[SELECT + selected]), float(row[reported])) for row in facts.rows]
+    directions = facts.direction(selected), facts.direction(reported)
+    sign = -1.0 if set(directions) == {"min", "max"} else 1.0
+    tau = sign * kendall_tau([x for x, _ in pairs], [y for _, y in pairs])
+    if selected != reported or directions[0] is None or not pairs:
+        return Audit(selected, reported, pairs, tau, None)
+    gain = sum(x - y for x, y in pairs) / len(pairs)
+    return Audit(selected, reported, pairs, tau, gain if directions[0] == "max" else -gain)
+
+
+def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
+    """Kendall's tau-b of (n,) x and (n,) y: 1 same order, -1 opposite order, NaN when either is constant or n < 2.
+
+    Kendall 1945, The treatment of ties in ranking problems, https://doi.org/10.1093/biomet/33.3.239: concordant minus
+    discordant pairs over the geometric mean of the pairs untied in x and those untied in y. O(n^2), as fronts are
+    small. ValueError for values that are not finite or of different number.
+    """
+    values = np.array([x, y], dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite values to rank")
+    order = np.sign(values[:, :, None] - values[:, None, :])  # (2, n, n), every pair twice
+    untied = (order != 0).sum(axis=(1, 2))
+    return float((order[0] * order[1]).sum() / math.sqrt(untied.prod())) if untied.all() else math.nan
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Hypervolume over evaluations: `points` are (evaluations spent, hypervolume between 0 and 1).
+
+    `reference` says of each objective where the volume ends, in words.
+    """
+
+    points: Pairs
+    reference: tuple[str, ...]
+
+
+def growth(facts: Facts) -> Growth:
+    """Hypervolume of what the search followed, after every evaluation (after 120 of them where there are more).
+
+    A cost runs from 0 to 1 at the dense network, anything else from the best value seen (0) to the worst (1); the
+    reference point is 1 in each. So the figure compares moments of one run, not runs.
+    """
+    if not facts.scored:
+        return Growth((), ())
+    scales = [_scale(facts, objective) for objective in facts.guides]
+    losses = np.stack([scaled for scaled, _ in scales], axis=1)  # (n, m)
+    position = {e.candidate: number for number, e in enumerate(facts.spent, start=1)}
+    when = np.array([position[e.candidate] for e in facts.scored])
+    total = len(facts.spent)
+    stops = sorted({round(stop) for stop in np.linspace(1, total, min(total, STOPS)).tolist()})
+    points = [(float(stop), hypervolume(losses[when <= stop], (1.0,) * len(scales))) for stop in stops]
+    return Growth(points, tuple(words for _, words in scales))
+
+
+def _scale(facts: Facts, objective: Objective) -> tuple[np.ndarray, str]:
+    """(n,) losses of the scored evaluations, scaled so that the reference is 1, and the reference in words."""
+    values = np.array([e.values[objective.name] for e in facts.scored])
+    if objective.direction == "min" and facts.dense.get(objective.name, 0) > 0:
+        dense = facts.dense[objective.name]
+        return values / dense, f"{objective.name} = {dense:,.6g} (dense)"
+    losses = np.array([objective.loss(value) for value in values])
+    worst = values[int(losses.argmax())]
+    spread = np.ptp(losses) or 1.0  # all equal: every network is at the best value
+    return (losses - losses.min()) / spread, f"{objective.name} = {worst:.4g} (the worst seen)"

@@ -1,0 +1,199 @@
+"""The sections with a picture: the front, the allocation, the growth of the hypervolume, the audit."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from html import escape
+from itertools import chain
+
+import numpy as np
+
+from autoprune.run.fronts import SELECT, Row
+from autoprune.run.report.chart import Axis, Chart, Point
+from autoprune.run.report.facts import Audit, Facts, audits, growth
+from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
+
+EMPTY = "The front is empty: no evaluation succeeded."
+CELLS = 1200  # of the heat map; more are slow to load and too fine to read
+
+
+def front(facts: Facts) -> str:
+    """What was found: every evaluation, the members of the front, how to export each."""
+    if not facts.measured:
+        return section("Front", note(EMPTY if not facts.rows else "The fitness measures nothing to draw over costs."))
+    chart = _front_chart(facts)
+    if not facts.rows:
+        return section("Front", chart, note(EMPTY))
+    worst = max(row["verify_error"] for row in facts.rows)
+    return section(
+        "Front",
+        chart,
+        note(
+            f"Every member was built as it is exported: its outputs differ from those of its masked original by "
+            f"{worst:.1g} relative at most."
+        ),
+        _front_table(facts),
+        note("A pick answers with the best network within a bound. To write one of them to a folder:"),
+        command(f"autoprune export {shlex.quote(str(facts.path))} --pick '{_middle_pick(facts)}' --out DIR"),
+    )
+
+
+def _front_chart(facts: Facts) -> str:
+    value = facts.measured[0]
+    ratio = f"{facts.cost}_ratio"
+    members = sorted(((row[ratio], row[value]) for row in facts.rows), key=lambda point: point[0])
+    scored = [(facts.ratio(e), e.values[value]) for e in facts.scored]
+    dense = facts.dense_values().get(value)
+    y = Axis.over(_titled(facts, value), _y_range([*(y for _, y in members), *_known(dense)], [y for _, y in scored]))
+    x = Axis.over(f"{facts.cost}, share of dense", [1.0, *(x for x, _ in members), *(x for x, _ in scored)])
+    chart = Chart(x, y)
+    tips = [f"{facts.cost} {percent(x)} of dense, {value} {number(y)}" for x, y in members]
+    joined = chart.line(members, "member") if len(facts.objectives) == 2 else ""  # a line is no front of three
+    reference = chart.level(dense, "dense") if dense is not None else ""
+    picture = chart.draw(
+        f"{value} over {facts.cost}: {plural(len(members), 'member')} of the front and all evaluations",
+        chart.dots(scored, "seen"), reference, joined, chart.marks(members, tips, "member"),
+    )  # fmt: skip
+    hidden = sum(not y.covers(value) for _, value in scored)
+    keys = {"member": "front, on the report set", "seen": "all evaluations, on the selection set"}
+    keys |= {"dense": f"dense network, {number(dense)} on the report set"} if reference else {}
+    return legend(keys) + picture + (note(f"{plural(hidden, 'evaluation')} beyond the axis.") if hidden else "")
+
+
+def _y_range(front: Sequence[float], scored: Sequence[float]) -> list[float]:
+    """What the axis covers: the whole front, and of the evaluations the middle nine tenths, lest outliers flatten it"""
+    return [*front, *(np.quantile(scored, (0.05, 0.95)).tolist() if scored else ())]
+
+
+def _known(value: float | None) -> list[float]:
+    return [] if value is None else [value]
+
+
+def _titled(facts: Facts, name: str) -> str:
+    better = {"max": ", higher is better", "min": ", lower is better", None: ""}[facts.direction(name)]
+    return f"{name}{better}"
+
+
+def _front_table(facts: Facts) -> str:
+    columns = list(chain.from_iterable((name, f"{name}_ratio") for name in facts.dense))
+    columns += [*facts.measured, *(SELECT + name for name in facts.measured)]
+    rows: list[list[Cell]] = [
+        [index, *(row[name] for name in columns), facts.pick(row)] for index, row in enumerate(facts.rows, start=1)
+    ]
+    return table(["", *(name.replace("_", " ") for name in columns), "pick"], rows, "front")
+
+
+def _middle_pick(facts: Facts) -> str:
+    picks = [pick for pick in map(facts.pick, facts.rows) if pick is not None]
+    return picks[len(picks) // 2] if picks else f"{facts.cost}<=0.5"
+
+
+def allocation(facts: Facts) -> str:
+    """What each member keeps of each unit, as a heat map with the counts in it."""
+    if not facts.rows:
+        return section("Allocation", note(EMPTY))
+    most = max(2, CELLS // len(facts.space.units))
+    chosen = np.linspace(0, len(facts.rows) - 1, min(most, len(facts.rows))).round().astype(int).tolist()
+    widths = [counts[0] for counts in facts.space.levels]
+    lines = [
+        _unit_line(unit, width, [facts.rows[index]["kept"][unit] for index in chosen])
+        for unit, width in zip(facts.space.units, widths, strict=True)
+    ]
+    missing = f"{len(chosen)} of {len(facts.rows)} members are shown." if len(chosen) < len(facts.rows) else ""
+    return section(
+        "Allocation",
+        note(
+            f"Kept positions of each searched unit (rows) in each member of the front (columns, by number and share of "
+            f"the {facts.cost} in %). The darker, the more of the unit is kept.",
+            missing,
+        ),
+        '<div class="wide"><table class="heat">',
+        _member_heads(facts, [(index, facts.rows[index]) for index in chosen]),
+        "<tbody>",
+        *lines,
+        "</tbody></table></div>",
+    )
+
+
+def _member_heads(facts: Facts, members: Sequence[tuple[int, Row]]) -> str:
+    heads = "".join(
+        f'<th scope="col">{index + 1}<br><span>{100 * row[f"{facts.cost}_ratio"]:.0f}</span></th>'
+        for index, row in members
+    )
+    return f'<thead><tr><th scope="col">unit</th><th scope="col">width</th>{heads}</tr></thead>'
+
+
+def _unit_line(unit: str, width: int, kept: Sequence[int]) -> str:
+    name = escape(unit)
+    cells = "".join(
+        f'<td{" class=most" if count > 0.55 * width else ""} style="--k:{count / width:.2f}" '
+        f'title="{name}: {count} of {width}">{count}</td>'
+        for count in kept
+    )
+    return f'<tr><th scope="row">{name}</th><td>{width}</td>{cells}</tr>'
+
+
+def progress(facts: Facts) -> str:
+    """How much of the objective space was covered after so many evaluations."""
+    title = "Hypervolume over evaluations"
+    grown = growth(facts)
+    if not grown.points:
+        return section(title, note("No evaluation succeeded, so nothing is covered."))
+    x = Axis.over("evaluations", [0.0, *(x for x, _ in grown.points)])
+    y = Axis.over("hypervolume, 1 is all", [0.0, *(y for _, y in grown.points)])
+    chart = Chart(x, y)
+    last = grown.points[-1]
+    tip = f"{number(last[1])} after {plural(int(last[0]), 'evaluation')}"
+    picture = chart.draw(
+        f"Hypervolume over evaluations: {tip}",
+        chart.line(grown.points, "member"),
+        chart.marks([last], [tip], "member"),
+    )
+    return section(
+        title,
+        picture,
+        note(
+            f"{tip}, of what the search followed on the selection set. The reference point is "
+            f"{', '.join(grown.reference)}; every other objective than a cost is scaled from the best value seen (0) "
+            "to the worst (1), so the figure compares moments of this run and not runs."
+        ),
+    )
+
+
+def audit(facts: Facts) -> str:
+    """How far the numbers that guided the search can be trusted."""
+    title = "Proxy audit"
+    found = audits(facts) if facts.rows else []
+    if not found:
+        return section(title, note(EMPTY if not facts.rows else "The fitness measures nothing on both sets."))
+    rows: list[list[Cell]] = [
+        [SELECT + a.selected, a.reported, None if math.isnan(a.tau) else a.tau, a.optimism] for a in found
+    ]
+    own = next(a for a in found if a.selected == a.reported)
+    return section(
+        title,
+        _audit_chart(own),
+        table(["on the selection set", "on the report set", "Kendall's tau", "mean optimism"], rows),
+        note(
+            f"Over {plural(len(facts.rows), 'member')} of the front. Tau is 1 where both sets rank the members alike, "
+            "ties apart, and high on any front whose members differ much in size. The optimism is by how much the "
+            "selection set looked better than the report set (selection minus report where higher is better, the "
+            "reverse where lower is): the winner's curse of choosing by the numbers one then quotes."
+        ),
+    )
+
+
+def _audit_chart(audited: Audit) -> str:
+    values = list(chain.from_iterable(audited.pairs))
+    x = Axis.over(f"{audited.selected} on the selection set", values)
+    y = Axis.over(f"{audited.reported} on the report set", values)
+    chart = Chart(x, y)
+    same: list[Point] = [(x.low, x.low), (x.high, x.high)]
+    tips = [f"selection {number(x)}, report {number(y)}" for x, y in audited.pairs]
+    return legend({"member": "members of the front", "dense": "no optimism"}) + chart.draw(
+        f"{audited.reported} of the front's members on the report set over that on the selection set",
+        chart.line(same, "dense"),
+        chart.marks(audited.pairs, tips, "member"),
+    )

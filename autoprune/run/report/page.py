@@ -1,0 +1,140 @@
+"""The page of a report: its head, the summary, and the sections of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoprune.errors import AutopruneError
+from autoprune.run.fronts import pick_row
+from autoprune.run.report import figures
+from autoprune.run.report.facts import Facts
+from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
+
+STYLE = Path(__file__).with_name("style.css")
+CAUSES = 10  # different causes of failure that are listed
+PARTS = 40  # frozen parts that are listed
+
+
+def page(facts: Facts) -> str:
+    """The whole report as one HTML document."""
+    sections = (figures.front, figures.allocation, figures.progress, figures.audit, frozen, environment)
+    title = escape(job_name(facts))
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{title}: autoprune report</title>",
+            f"<style>\n{STYLE.read_text()}</style>",
+            "</head>",
+            "<body>",
+            "<main>",
+            summary(facts),
+            *(make(facts) for make in sections),
+            "</main>",
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def job_name(facts: Facts) -> str:
+    """The job's name, or the folder's for a job that has none."""
+    return str(facts.job.get("name") or facts.path.resolve().name)
+
+
+def summary(facts: Facts) -> str:
+    """What was searched and what came of it, in a line and a few figures."""
+    lines = [
+        f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
+        note(f"{_counted(facts)}. {plural(len(facts.rows), 'network')} on the front.", _origin(facts)),
+        terms(_figures(facts), "figures"),
+        _failures(facts),
+    ]
+    return "\n".join(filter(None, lines)) + "\n</header>"
+
+
+def _counted(facts: Facts) -> str:
+    spent, failed = len(facts.spent), sum(facts.causes.values())
+    outside = len({e.candidate for e in facts.told if e.status == "infeasible"})
+    parts = [f"{plural(spent, 'evaluation')} ({spent - failed:,} ok, {failed:,} failed)"]
+    if outside:
+        parts.append(f"{plural(outside, 'proposal')} outside the bounds")
+    return ", ".join(parts)
+
+
+def _origin(facts: Facts) -> str:
+    """The calls the job was made of, where it was made from a file."""
+    made = [(part, _called(facts.job.get(part))) for part in ("model", "data")]
+    searcher = _called((facts.job.get("search") or {}).get("searcher"), "name")
+    known = [f"{part} {call}" for part, call in [*made, ("searcher", searcher)] if call]
+    known += [f"{key} {facts.identity[key]}" for key in ("guide", "seed") if facts.identity.get(key) is not None]
+    text = ", ".join(known)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _called(choice: Any, key: str = "call") -> str:
+    return str(choice.get(key) or choice.get("call") or "") if isinstance(choice, Mapping) else str(choice or "")
+
+
+def _figures(facts: Facts) -> dict[str, Cell]:
+    """The dense network, and the network at half its cost."""
+    shown: dict[str, Cell] = {f"dense {name}": value for name, value in facts.dense_values().items()}
+    for name in facts.measured[:1]:
+        try:
+            half = pick_row(facts.document, f"{facts.cost}<=0.5")
+        except AutopruneError:  # nothing that small was found
+            continue
+        shown[f"{name} at {facts.cost} \N{LESS-THAN OR EQUAL TO} 50 %"] = half[name]
+    return shown
+
+
+def _failures(facts: Facts) -> str:
+    if not facts.causes:
+        return ""
+    rows: list[list[Cell]] = [[cause, count] for cause, count in facts.causes.most_common(CAUSES)]
+    rest = len(facts.causes) - len(rows)
+    return table(["evaluations that failed", "times"], rows) + (note(f"{rest} more causes.") if rest else "")
+
+
+def frozen(facts: Facts) -> str:
+    """What no search could touch, and why."""
+    parts: Sequence[Sequence[Any]] = facts.environment["frozen"]
+    uncounted: Sequence[str] = facts.environment["uncounted_operators"]
+    rows: list[list[Cell]] = [[what, percent(share), reason] for what, share, reason in parts[:PARTS]]
+    return section(
+        "Frozen parts and uncounted operators",
+        table(["what", "share of MACs", "why"], rows) if rows else note("Nothing is frozen beside inputs and outputs."),
+        note(f"{len(parts) - PARTS} more are in environment.json.") if len(parts) > PARTS else "",
+        note(
+            f"The MACs leave out operators without a rule: {', '.join(uncounted)}."
+            if uncounted
+            else "Every operator's MACs are counted."
+        ),
+    )
+
+
+def environment(facts: Facts) -> str:
+    """Where the numbers were made, on which data, and by which job."""
+    found = facts.environment
+    data: Mapping[str, Any] = found["data"]
+    rows: list[list[Cell]] = [[name, entry["examples"], entry["sha256"][:16]] for name, entry in data["sets"].items()]
+    shared = [f"{pair} {count}" for pair, count in data["shared"].items()]
+    plain = {name: value for name, value in {**found, **data}.items() if isinstance(value, str | int | float)}
+    document = yaml.safe_dump(dict(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
+    return section(
+        "Environment and data",
+        terms(plain, "facts"),
+        table(["data set", "examples", "sha256, first digits"], rows),
+        note(f"Examples in two sets: {', '.join(shared)}." if shared else "No two sets share an example."),
+        f"<details><summary>job.yaml</summary><pre>{escape(document)}</pre></details>",
+    )

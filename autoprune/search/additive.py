@@ -1,0 +1,71 @@
+"""Plans from one-unit probes: measure what each unit costs alone, add up, and measure the best sums end to end.
+
+The additive-distortion method of RD_PRUNE (Xu et al., ICCV 2023, https://arxiv.org/abs/2308.10438) and of OBC (Frantar
+and Alistarh, NeurIPS 2022, https://arxiv.org/abs/2208.11580), section 3 there, with these departures: every budget is
+planned from the same probes, costs that couple neighbouring widths are planned at their true value (see
+search.allocation), rounding never leads over a budget, and no plan is trusted before it was measured as a whole, since
+damages do not simply add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate
+from autoprune.errors import InfeasibleBudget
+from autoprune.search.allocation import Allocator
+from autoprune.search.distortion import damage_name, distortions_from, probes
+from autoprune.search.proposals import Levels, Proposals, at_least
+from autoprune.search.repair import cost_range, primary_cost
+
+
+class AdditiveSearch:
+    """Proposes the probes, and once all are answered plans at `plans` budgets spread evenly over the first cost.
+
+    `probe_levels` caps the levels probed per unit (None: all); levels between are interpolated. Ends after the plans.
+    Nothing is random: the seed is taken because every searcher has one.
+    """
+
+    def __init__(self, problem: Problem, *, seed: int = 0, plans: int = 24, probe_levels: int | None = None) -> None:
+        damage_name(problem)  # a problem without anything to plan by is an error now, not after the probes
+        self._plans = at_least("plans", plans, 1)
+        self._probe_levels = None if probe_levels is None else at_least("probe_levels", probe_levels, 1)
+        self._proposals = Proposals(problem)
+        self._measured: list[Evaluation] = []
+        self._phase = "start"
+
+    def ask(self, n: int) -> list[Candidate]:
+        if self._phase == "start":
+            self._phase = "probes"
+            for levels in probes(self._proposals.problem, self._probe_levels):
+                self._proposals.add(levels)
+        if self._phase == "probes" and not self._proposals.queued and not self._proposals.waiting:
+            self._phase = "plans"
+            for levels in self._planned():
+                self._proposals.add(levels)
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)
+        self._measured += evaluations
+
+    def _planned(self) -> list[Levels]:
+        """One plan per budget; none where probes failed so that nothing measured is within it."""
+        problem = self._proposals.problem
+        table = distortions_from(problem, self._measured)
+        if np.isinf(table).all(axis=1).any():
+            return []  # a unit without any level that worked: there is nothing to add up
+        cost = primary_cost(problem)
+        allocator = Allocator(problem, table, cost)
+        most = cost_range(problem, cost)[1]
+        planned = []
+        for budget in np.linspace(min(allocator.least, most), most, self._plans).tolist():
+            try:
+                planned.append(allocator.plan(budget))
+            except InfeasibleBudget:
+                continue  # this budget lies below all that worked; the others may still have a plan
+        return planned

@@ -1,0 +1,170 @@
+"""NSGA-II over level vectors.
+
+Deb, Pratap, Agarwal, Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE Transactions on
+Evolutionary Computation 6(2), 2002, https://doi.org/10.1109/4235.996017; selection by DEAP with the sorting of Fortin
+et al. (2013). Departures: the first generation is a ladder of uniform widths, given seeds and random networks spread
+over the range of the cost, not uniform draws; a mutation steps a few units by up to three levels instead of redrawing
+them, since levels are ordered; children outside the bounds are repaired, so there is no constraint domination; a
+network known already is never proposed again. DEAP's own operators draw from the global `random`, so the variation
+here draws from the searcher's generator instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from deap import base
+from deap.tools import emo
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate
+from autoprune.errors import ConfigError
+from autoprune.search.proposals import Levels, Proposals, at_least
+from autoprune.search.repair import repair, stratified
+from autoprune.search.uniform import ladder
+
+ATTEMPTS = 20  # children bred at most for each that is wanted
+STEPS = 3  # units a mutation moves at most, and levels it moves them by
+
+
+class Losses(base.Fitness):  # type: ignore[misc]  # deap has no types
+    """Losses of one network, lower is better; one objective is padded, as the sorting needs two."""
+
+    def __init__(self, values: Sequence[float] = ()) -> None:
+        padded = (*values, 0.0) if len(values) == 1 else tuple(values)
+        self.weights = (-1.0,) * max(len(padded), 2)
+        self.crowding_dist = 0.0
+        super().__init__(padded)
+
+
+class Member:
+    """A measured network as DEAP wants it, with the rank of its front (0 is the best)."""
+
+    def __init__(self, levels: Levels, losses: Sequence[float]) -> None:
+        self.levels = levels
+        self.fitness = Losses(losses)
+        self.rank = 0
+
+
+class EvolutionSearch:
+    """Generations of `population` networks; each is bred once the one before has been answered.
+
+    The first one holds dense, up to `rungs` uniform networks, the `seeds` (levels, repaired if outside the bounds) and
+    random ones up to `population`, less what was told before. `crossover` is the share of children with two parents.
+    Ends when nothing new can be bred or drawn; spaces of up to 65,536 networks are then finished systematically.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        population: int = 40,
+        rungs: int = 12,
+        seeds: Iterable[Sequence[int]] = (),
+        crossover: float = 0.9,
+    ) -> None:
+        self._size = at_least("population", population, 2)
+        self._rungs = at_least("rungs", rungs, 1)
+        self._seeds = tuple(tuple(levels) for levels in seeds)
+        self._crossover = _share("crossover", crossover)
+        self._proposals = Proposals(problem)
+        self._rng = np.random.default_rng(seed)
+        self._population: list[Member] = []
+        self._fresh: list[Levels] = []  # measured since the last selection
+        self._started = False
+
+    def ask(self, n: int) -> list[Candidate]:
+        if not self._proposals.queued and not self._proposals.waiting:
+            self._next_generation()
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._fresh += [e.candidate.levels for e in self._proposals.record(evaluations)]
+
+    def _next_generation(self) -> None:
+        self._population = self._survivors()
+        if not self._started:
+            self._started = True
+            self._add_first()
+        if not self._proposals.queued:
+            self._add_children()
+        if not self._proposals.queued:
+            self._add_random(self._size)
+        if not self._proposals.queued:
+            for levels in self._proposals.remaining(self._size):
+                self._proposals.add(levels)
+
+    def _survivors(self) -> list[Member]:
+        """The best of the population and of what is fresh, ranked; networks outside the bounds do not take part."""
+        rows = [levels for levels in self._fresh if self._inside(levels)]
+        self._fresh = []
+        pool = self._population + [Member(levels, self._proposals.losses[levels]) for levels in rows]
+        return select(pool, self._size)
+
+    def _inside(self, levels: Levels) -> bool:
+        return bool(self._proposals.problem.feasible(np.array([levels]))[0])
+
+    def _add_first(self) -> None:
+        problem = self._proposals.problem
+        for levels in (*ladder(problem, self._rungs), *self._seeds):
+            problem.space.check(Candidate(levels))
+            self._proposals.add(repair(problem, np.array(levels), self._rng))
+        self._add_random(self._size - self._proposals.queued - len(self._population))
+
+    def _add_random(self, n: int) -> None:
+        for levels in stratified(self._proposals.problem, self._rng, max(n, 0)):
+            self._proposals.add(levels)
+
+    def _add_children(self) -> None:
+        """Breeds until a generation is full or too many children in a row are known already."""
+        for _ in range(ATTEMPTS * self._size if self._population else 0):
+            if self._proposals.queued >= self._size:
+                return
+            child = self._mutated(self._crossed(self._parent(), self._parent()))
+            self._proposals.add(repair(self._proposals.problem, child, self._rng))
+
+    def _parent(self) -> Member:
+        """Binary tournament: the lower rank, then the larger crowding distance, then the first drawn."""
+        draws = self._rng.integers(len(self._population), size=2)
+        first, second = self._population[int(draws[0])], self._population[int(draws[1])]
+        return second if _standing(second) < _standing(first) else first
+
+    def _crossed(self, first: Member, second: Member) -> np.ndarray:
+        """(u,) levels, each from either parent; with probability 1 - crossover all from the first."""
+        if self._rng.random() >= self._crossover:
+            return np.array(first.levels)
+        take = self._rng.random(len(first.levels)) < 0.5
+        return np.where(take, first.levels, second.levels)
+
+    def _mutated(self, levels: np.ndarray) -> np.ndarray:
+        """(u,) levels with one to three units moved by one to three levels up or down, kept within the unit's."""
+        sizes = self._proposals.problem.space.sizes
+        units = self._rng.permutation(len(levels))[: self._rng.integers(1, STEPS + 1)]
+        steps = self._rng.integers(1, STEPS + 1, size=len(units)) * self._rng.choice([-1, 1], size=len(units))
+        moved = levels.copy()
+        moved[units] = np.clip(levels[units] + steps, 0, sizes[units] - 1)
+        return moved
+
+
+def _share(option: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"expected {option} to be a share from 0 to 1, got {value!r}")
+    return value
+
+
+def _standing(member: Member) -> tuple[int, float]:
+    return member.rank, -float(member.fitness.crowding_dist)
+
+
+def select(pool: Sequence[Member], size: int) -> list[Member]:
+    """The `size` best members by rank and crowding distance (Deb et al. 2002, section III), with both set."""
+    if not pool:
+        return []
+    kept: list[Member] = emo.selNSGA2(list(pool), min(size, len(pool)), nd="log")
+    for rank, front in enumerate(emo.sortLogNondominated(kept, len(kept))):
+        for member in front:
+            member.rank = rank
+    return kept

@@ -1,0 +1,81 @@
+"""Single moves at true costs: down to a budget for the least damage, up again for the most."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoprune.core.problem import Problem
+from autoprune.errors import InfeasibleBudget
+
+
+def unit_costs(problem: Problem, levels: np.ndarray, cost: str) -> np.ndarray:
+    """(u, l) cost of the network with one unit at one level and the others at (u,) levels; 0 where no such level."""
+    sizes = problem.space.sizes
+    units, choices = np.nonzero(np.arange(sizes.max()) < sizes[:, None])
+    rows = np.repeat(np.asarray(levels)[None], len(units), axis=0)
+    rows[np.arange(len(units)), units] = choices
+    table = np.zeros((len(sizes), int(sizes.max())))
+    table[units, choices] = problem.cost_values(rows)[cost]
+    return table
+
+
+def total_error(errors: np.ndarray, levels: np.ndarray) -> float:
+    """Sum of the (u, l) damages at (u,) levels."""
+    return float(errors[np.arange(len(levels)), levels].sum())
+
+
+def step_down(problem: Problem, errors: np.ndarray, cost: str, levels: np.ndarray) -> np.ndarray | None:
+    """(u,) levels after the move of one unit that adds the least damage per cost saved; None if none saves any."""
+    table = unit_costs(problem, levels, cost)
+    units = np.arange(len(levels))
+    saved = table[units, levels][:, None] - table
+    added = errors - errors[units, levels][:, None]
+    usable = np.isfinite(errors) & (saved > 0)
+    if not usable.any():
+        return None
+    return _moved(levels, np.where(usable, added / np.where(usable, saved, 1.0), np.inf))
+
+
+def descend(problem: Problem, errors: np.ndarray, cost: str, budget: float, levels: np.ndarray) -> np.ndarray:
+    """(u,) levels with `cost` at most `budget`, by steps down from (u,) levels; InfeasibleBudget if they end before."""
+    while True:
+        value = float(problem.cost_values(levels[None])[cost][0])
+        if value <= budget:
+            return levels
+        lower = step_down(problem, errors, cost, levels)  # the cost falls with each step, so this ends
+        if lower is None:
+            raise InfeasibleBudget(
+                f"budget {cost} <= {budget:g} cannot be reached with the levels that were measured: the least cost "
+                f"found is {value:g}. Raise the budget, or measure smaller levels."
+            )
+        levels = lower
+
+
+def ascend(problem: Problem, errors: np.ndarray, cost: str, budget: float, levels: np.ndarray) -> np.ndarray:
+    """(u,) levels after the single moves that take away the most damage per cost, within the budget and all bounds."""
+    units = np.arange(len(levels))
+    while True:
+        table = unit_costs(problem, levels, cost)
+        healed = errors[units, levels][:, None] - errors
+        usable = (healed > 0) & (table <= budget)
+        usable[usable] = _feasible_moves(problem, levels, usable)
+        if not usable.any():
+            return levels
+        spent = np.maximum(table - table[units, levels][:, None], 1e-12)
+        levels = _moved(levels, np.where(usable, -healed / spent, np.inf))  # damage falls each time, so this ends
+
+
+def _feasible_moves(problem: Problem, levels: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """(n,) whether each of the n True entries of (u, l) moves stays within all bounds."""
+    units, choices = np.nonzero(moves)
+    rows = np.repeat(levels[None], len(units), axis=0)
+    rows[np.arange(len(units)), units] = choices
+    return problem.feasible(rows)
+
+
+def _moved(levels: np.ndarray, price: np.ndarray) -> np.ndarray:
+    """The (u,) levels with one unit moved to the entry of (u, l) of least price, the first of equals."""
+    unit, level = np.unravel_index(int(price.argmin()), price.shape)
+    moved = levels.copy()
+    moved[unit] = level
+    return moved

@@ -1,0 +1,78 @@
+"""Plans for costs that couple many units: greedy descent, improved by knapsacks around the current plan.
+
+Prices of a level hold only with the other units where they are. So each knapsack may move a unit by a few levels
+(a trust region, Conn, Gould, Toint, Trust-Region Methods, 2000), its plan is priced at its true cost, brought down to
+the budget and filled up again, and kept if its damage is lower; the region is halved where it is not. No guarantee of
+optimality; plans never exceed their budget.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from autoprune.core.problem import Problem
+from autoprune.errors import InfeasibleBudget
+from autoprune.search.greedy import ascend, descend, step_down, total_error, unit_costs
+from autoprune.search.knapsack import solve
+
+ROUNDS = 16  # knapsacks at most for one plan
+REGION = 4  # levels a unit may move at first
+BUCKETS = 2_000  # coarser than an exact plan's: the prices are approximate anyway
+
+
+class Linearised:
+    """Plans for any number of budgets on one cost; the descent from the widest network is shared by all."""
+
+    def __init__(self, problem: Problem, errors: np.ndarray, cost: str) -> None:
+        self._problem, self._errors, self._cost = problem, errors, cost
+
+    @property
+    def least(self) -> float:
+        """The cost the descent ends at."""
+        return self._descent[-1][0]
+
+    def plan(self, budget: float) -> np.ndarray:
+        """(u,) levels; InfeasibleBudget, naming the least cost of the descent, when it does not reach the budget."""
+        start = next((levels for cost, levels in self._descent if cost <= budget), None)
+        if start is None:
+            raise InfeasibleBudget(
+                f"budget {self._cost} <= {budget:g} cannot be reached: the least reachable cost is {self.least:g}. "
+                "Raise the budget or allow levels that keep less."
+            )
+        levels, region = self._filled(start, budget), REGION
+        for _ in range(ROUNDS):
+            trial = self._filled(self._knapsack(levels, budget, region), budget)
+            if total_error(self._errors, trial) < total_error(self._errors, levels):
+                levels = trial
+            else:
+                region //= 2
+            if region == 0:
+                break
+        return levels
+
+    @functools.cached_property
+    def _descent(self) -> list[tuple[float, np.ndarray]]:
+        """True costs and (u,) levels from the widest allowed network down to where no move saves any cost."""
+        levels: np.ndarray | None = np.isfinite(self._errors).argmax(axis=1)
+        path = []
+        while levels is not None:
+            path.append((float(self._problem.cost_values(levels[None])[self._cost][0]), levels))
+            levels = step_down(self._problem, self._errors, self._cost, levels)
+        return path
+
+    def _filled(self, levels: np.ndarray, budget: float) -> np.ndarray:
+        levels = descend(self._problem, self._errors, self._cost, budget, levels)
+        return ascend(self._problem, self._errors, self._cost, budget, levels)
+
+    def _knapsack(self, levels: np.ndarray, budget: float, region: int) -> np.ndarray:
+        """(u,) the best plan within the region at prices around (u,) levels; its true cost can exceed the budget."""
+        table = unit_costs(self._problem, levels, self._cost)
+        here = float(table[0, levels[0]])
+        near = np.abs(np.arange(table.shape[1]) - levels[:, None]) <= region
+        errors = np.where(near, self._errors, np.inf)
+        prices = np.where(near, table - here, 0.0)
+        width = float(np.ptp(prices, axis=1).sum()) / BUCKETS
+        chosen = solve(list(prices), list(errors), budget - here, resolution=width or None)
+        return np.array(chosen.choice)

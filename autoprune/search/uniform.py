@@ -1,0 +1,67 @@
+"""The ladder of uniform widths: the same share everywhere, the baseline any search has to beat and a seed for most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate, SearchSpace
+from autoprune.search.proposals import Levels, Proposals, at_least
+
+
+class UniformSearch:
+    """Proposes up to `rungs` uniform networks within the bounds, ends first, then the middles of what is left.
+
+    Nothing is random: the seed is taken because every searcher has one.
+    """
+
+    def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 20) -> None:
+        self._rungs = at_least("rungs", rungs, 1)
+        self._proposals = Proposals(problem)
+        self._started = False
+
+    def ask(self, n: int) -> list[Candidate]:
+        if not self._started:
+            self._started = True
+            for levels in coarse_to_fine(ladder(self._proposals.problem, self._rungs)):
+                self._proposals.add(levels)
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)
+
+
+def ladder(problem: Problem, rungs: int) -> list[Levels]:
+    """At most `rungs` uniform networks within the bounds, from the widest to the narrowest, evenly among all."""
+    rows = uniform_levels(problem.space)
+    rows = rows[problem.feasible(rows)]
+    picked = np.unique(np.linspace(0, len(rows) - 1, min(rungs, len(rows))).round().astype(int))
+    return [tuple(row) for row in rows[picked].tolist()]
+
+
+def uniform_levels(space: SearchSpace) -> np.ndarray:
+    """(n, u) every level vector that keeps the same share everywhere, each unit at its level nearest to the share.
+
+    From dense to smallest. Of two levels equally near the one that keeps more is taken.
+    """
+    shares = [np.array(counts) / counts[0] for counts in space.levels]
+    borders = [(share[:-1] + share[1:]) / 2 for share in shares]  # below a border the next level is nearer
+    # one level changes at each border, so a share just below each one meets every uniform network
+    cuts = np.concatenate([[np.inf], np.unique(np.concatenate(borders))[::-1]])
+    rows = np.stack([(cuts[:, None] <= border).sum(axis=1) for border in borders], axis=1)  # (n, u)
+    return np.asarray(rows, dtype=np.int64)
+
+
+def coarse_to_fine(items: Sequence[Levels]) -> list[Levels]:
+    """The same items: both ends, then the middle, then the middles of the halves, and so on."""
+    order = [0, len(items) - 1] if len(items) > 1 else list(range(len(items)))
+    spans = [(0, len(items) - 1)]
+    for first, last in spans:  # grows while it runs: breadth first
+        middle = (first + last) // 2
+        if last - first > 1:
+            order.append(middle)
+            spans += [(first, middle), (middle, last)]
+    return [items[index] for index in order]

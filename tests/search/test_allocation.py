@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from allocation_instances import K1_FRONT
+
+from autoprune.core.cost import CostModel, Polynomial
+from autoprune.core.objective import Bound
+from autoprune.core.problem import Problem
+from autoprune.errors import ConfigError, InfeasibleBudget
+from autoprune.search.allocation import Allocator, hubs, plan
+from autoprune.search.greedy import total_error
+from autoprune.testing import synthetic_problem
+
+
+def cost_of(problem: Problem, levels, name: str) -> float:
+    return float(problem.cost_values(np.array([levels]))[name][0])
+
+
+def brute_force(problem: Problem, errors: np.ndarray, name: str, budget: float) -> float:
+    """The least total damage of any network within the budget and the bounds."""
+    rows = np.array(list(itertools.product(*(range(size) for size in problem.space.sizes))))
+    rows = rows[problem.feasible(rows) & (problem.cost_values(rows)[name] <= budget)]
+    return float(errors[np.arange(rows.shape[1]), rows].sum(axis=1).min())
+
+
+@pytest.mark.parametrize(
+    ("budget", "error", "widths", "macs"),
+    [
+        (51_900, 0.1875, (6, 8, 4, 8), 47_312),
+        (34_600, 0.5, (4, 8, 4, 6), 33_468),
+        (17_300, 0.96875, (2, 8, 2, 6), 16_764),
+    ],
+)
+def test_the_coupled_chain_is_planned_exactly(chain, budget, error, widths, macs):
+    levels = plan(chain.problem, chain.errors, "macs", budget)
+    assert tuple(chain.problem.space.kept(levels)) == widths
+    assert cost_of(chain.problem, levels, "macs") == macs
+    assert total_error(chain.errors, levels) == error
+
+
+@pytest.mark.parametrize(("budget", "optimum"), [(51_900, 0.1875), (34_600, 0.5), (17_300, 0.96875)])
+def test_a_chain_behind_a_users_function_is_planned_within_the_budget_and_near_the_optimum(
+    opaque_chain, budget, optimum
+):
+    allocator = Allocator(opaque_chain.problem, opaque_chain.errors, "macs")
+    levels = np.array(allocator.plan(budget))
+    assert not allocator.exact
+    assert cost_of(opaque_chain.problem, levels, "macs") <= budget
+    assert total_error(opaque_chain.errors, levels) <= 1.1 * optimum
+
+
+def test_a_users_function_without_couplings_is_planned_as_k1s_front(k1):
+    allocator = Allocator(k1.problem, k1.errors, "cost")
+    found = [total_error(k1.errors, np.array(allocator.plan(cost))) for cost, _ in K1_FRONT]
+    assert found == pytest.approx([error for _, error in K1_FRONT])
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_plans_equal_brute_force_where_they_are_said_to_be_exact(coupled, seed):
+    problem = synthetic_problem(units=4, levels=4, seed=seed, coupled=coupled).problem
+    errors = np.sort(np.random.default_rng(seed).random((4, 4)), axis=1)
+    allocator = Allocator(problem, errors, "macs")
+    assert allocator.exact
+    for budget in np.linspace(allocator.least, problem.costs.dense()["macs"], 9):
+        levels = np.array(allocator.plan(budget))
+        assert cost_of(problem, levels, "macs") <= budget
+        assert total_error(errors, levels) == pytest.approx(brute_force(problem, errors, "macs", budget))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_long_coupled_chain_is_planned_within_every_budget_and_close_below_it(seed):
+    """20 units of 8 levels: too many to be exact; a plan leaves less than the price of one level step unused."""
+    problem = synthetic_problem(units=20, levels=8, seed=seed, coupled=True).problem
+    errors = np.sort(np.random.default_rng(seed).random((20, 8)), axis=1)
+    allocator = Allocator(problem, errors, "macs")
+    assert not allocator.exact
+    for share in (0.2, 0.5, 0.8):
+        budget = share * problem.costs.dense()["macs"]
+        value = cost_of(problem, allocator.plan(budget), "macs")
+        assert 0.97 * budget < value <= budget
+
+
+def test_linearised_plans_come_near_brute_force_on_small_coupled_chains(monkeypatch):
+    """Mean excess over the optimum of 5 chains at 5 budgets each; greedy descent alone leaves some 8 %."""
+    monkeypatch.setattr("autoprune.search.allocation.JOINT_LEVELS", 1)
+    excess = []
+    for seed in range(5):
+        problem = synthetic_problem(units=5, levels=4, seed=seed, coupled=True).problem
+        errors = np.sort(np.random.default_rng(seed).random((5, 4)), axis=1)
+        allocator = Allocator(problem, errors, "macs")
+        assert not allocator.exact
+        for share in (0.2, 0.35, 0.5, 0.65, 0.8):
+            budget = share * problem.costs.dense()["macs"]
+            best = brute_force(problem, errors, "macs", budget)
+            excess.append(total_error(errors, np.array(allocator.plan(budget))) / best - 1)
+    assert min(excess) >= -1e-9
+    assert np.mean(excess) < 0.02
+
+
+def test_fixing_every_other_unit_opens_a_chain_and_nothing_is_fixed_in_a_sum(chain):
+    assert hubs(synthetic_problem(units=9).problem, "macs") == ()
+    assert hubs(chain.problem, "macs") in {(1, 2), (2, 1), (0, 2), (1, 3)}
+    star = Polynomial.of("unit0") * (Polynomial.of("unit1") + Polynomial.of("unit2") * Polynomial.of("unit2"))
+    problem = synthetic_problem(units=4).problem
+    problem = replace(problem, costs=CostModel(problem.costs.widths, {"macs": star}))
+    assert hubs(problem, "macs") == (0,)
+
+
+def test_levels_that_are_not_allowed_are_never_planned(chain):
+    errors = chain.errors.copy()
+    errors[1, 0] = errors[0, 2] = np.inf
+    for budget in (20_000, 34_600, 69_200):
+        levels = plan(chain.problem, errors, "macs", budget)
+        assert np.isfinite(total_error(errors, np.array(levels)))
+        assert cost_of(chain.problem, levels, "macs") <= budget
+
+
+def test_plans_keep_bounds_on_other_costs():
+    problem = synthetic_problem(units=6, objectives=3).problem
+    limit = 0.5 * problem.costs.dense()["params"]
+    bounded = replace(problem, bounds=(Bound("params", "<=", limit),))
+    errors = np.sort(np.random.default_rng(0).random((6, 6)), axis=1)
+    budget = 0.7 * problem.costs.dense()["macs"]
+    free = plan(problem, errors, "macs", budget)
+    assert cost_of(problem, free, "params") > limit
+    levels = plan(bounded, errors, "macs", budget)
+    assert cost_of(problem, levels, "params") <= limit
+    assert cost_of(problem, levels, "macs") <= budget
+
+
+@pytest.mark.parametrize("name", ["chain", "opaque_chain"])
+def test_an_impossible_budget_names_the_least_reachable_cost(request, name):
+    instance = request.getfixturevalue(name)
+    least = instance.problem.reach()["macs"][0]
+    assert Allocator(instance.problem, instance.errors, "macs").least == least
+    with pytest.raises(InfeasibleBudget, match=f"least reachable cost is {least:g}"):
+        plan(instance.problem, instance.errors, "macs", least - 1)
+
+
+def test_an_unknown_cost_and_a_unit_without_a_level_are_errors(chain):
+    with pytest.raises(ConfigError, match=r"expected a budget on one of the costs \['macs'\], got 'params'"):
+        plan(chain.problem, chain.errors, "params", 1.0)
+    errors = chain.errors.copy()
+    errors[2] = np.inf
+    with pytest.raises(ConfigError, match=r"got none for \['w3'\]"):
+        plan(chain.problem, errors, "macs", 69_200)

@@ -1,0 +1,123 @@
+"""What holds for all searchers: the contract, the registry, and who is better than whom."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from autoprune.core.contracts import Searcher
+from autoprune.core.front import hypervolume
+from autoprune.errors import ConfigError, InfeasibleBudget
+from autoprune.search import SEARCHERS, make_searcher, searcher_options
+from autoprune.testing import check_searcher, synthetic_problem, trace
+
+UNSEEDED = {"uniform", "additive"}
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_every_searcher_keeps_the_contract(name):
+    check_searcher(
+        lambda problem, seed: make_searcher(name, problem, seed=seed), evaluations=50, seeded=name not in UNSEEDED
+    )
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_dense_is_among_the_first_proposals_where_the_bounds_allow_it(name):
+    problem = synthetic_problem(units=4, levels=4).problem
+    searcher = make_searcher(name, problem)
+    assert isinstance(searcher, Searcher)
+    assert problem.space.dense in searcher.ask(12)
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_a_budget_out_of_reach_is_an_error_at_once(name):
+    problem = synthetic_problem(budget=0.01).problem
+    with pytest.raises(InfeasibleBudget, match="the smallest network of this space has macs"):
+        make_searcher(name, problem)
+
+
+def found_hypervolume(name, synthetic, evaluations, seed):
+    """Of accuracy against the share of MACs, within accuracy 0 and all MACs."""
+    told = []
+    searcher = make_searcher(name, synthetic.problem, seed=seed)
+    trace(searcher, synthetic.problem, lambda _, c: told.append(synthetic.evaluate(c)) or told[-1], evaluations)
+    losses = synthetic.problem.losses(told) / [1.0, synthetic.problem.costs.dense()["macs"]]
+    return hypervolume(losses, (0.0, 1.0))
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_covers_more_than_random_and_uniform_at_equal_evaluations(seed, coupled):
+    synthetic = synthetic_problem(units=12, levels=8, seed=seed, interaction=0.5, coupled=coupled)
+    auto = found_hypervolume("auto", synthetic, 160, seed)
+    assert auto > found_hypervolume("random", synthetic, 160, seed)
+    assert auto > found_hypervolume("uniform", synthetic, 160, seed)
+
+
+def test_evolution_repairs_what_plans_miss_where_damages_do_not_add_up():
+    for seed in range(3):
+        synthetic = synthetic_problem(units=12, levels=8, seed=seed, interaction=2.0)
+        plans = found_hypervolume("additive", synthetic, 160, seed)
+        assert found_hypervolume("auto", synthetic, 160, seed) > plans
+
+
+def test_auto_measures_nothing_twice_and_goes_on_after_the_plans():
+    synthetic = synthetic_problem(units=6, levels=5)
+    searcher = make_searcher("auto", synthetic.problem, plans=6)
+    found = trace(searcher, synthetic.problem, lambda _, c: synthetic.evaluate(c), 120)
+    assert len({c.levels for c in found}) == 120
+    assert all(np.count_nonzero(c.levels) <= 1 for c in found[:25])
+
+
+def test_auto_passes_its_options_on():
+    assert searcher_options("auto") == {"plans": 24, "probe_levels": None, "population": 40, "rungs": 12}
+    searcher = make_searcher("auto", synthetic_problem(units=6, levels=5).problem, probe_levels=1)
+    assert len(searcher.ask(100)) == 1 + 6
+
+
+def test_unknown_names_and_options_are_errors_that_name_the_closest():
+    problem = synthetic_problem().problem
+    with pytest.raises(ConfigError, match=r"one of .*'evolution'.*got 'evolutoin'. Did you mean 'evolution'"):
+        make_searcher("evolutoin", problem)
+    with pytest.raises(ConfigError) as caught:
+        make_searcher("evolution", problem, populaton=3, xyz=2)
+    first, second = caught.value.problems
+    assert first.endswith("got 'populaton'. Did you mean 'population'?")
+    assert second == (
+        "expected a known option of searcher 'evolution', one of ['population', 'rungs', 'seeds', 'crossover'], "
+        "got 'xyz'."
+    )
+
+
+def python(code: str, hash_seed: str = "0") -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout
+
+
+def test_proposals_do_not_depend_on_pythons_hash_seed():
+    code = (
+        "from autoprune.search import make_searcher\n"
+        "from autoprune.testing import synthetic_problem, trace\n"
+        "s = synthetic_problem(units=5, levels=4)\n"
+        "print(trace(make_searcher('auto', s.problem, seed=3), s.problem, lambda _, c: s.evaluate(c), 60, slots=3))"
+    )
+    first, second = python(code, "1"), python(code, "2")
+    assert first.count("Candidate") == 60
+    assert first == second
+
+
+def test_optuna_and_torch_are_not_imported_until_needed():
+    code = (
+        "import sys\n"
+        "from autoprune.search import SEARCHERS, make_searcher, searcher_class\n"
+        "from autoprune.testing import synthetic_problem\n"
+        "[searcher_class(name) for name in SEARCHERS]\n"
+        "make_searcher('auto', synthetic_problem().problem).ask(3)\n"
+        "print([name for name in ('optuna', 'torch') if name in sys.modules])"
+    )
+    assert python(code).strip() == "[]"

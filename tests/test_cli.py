@@ -1,0 +1,412 @@
+"""The command line: what it prints, where, and what it exits with. Small real runs, and stand-ins to break one."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import autoprune.run as run
+from autoprune import console
+from autoprune.cli import app, main
+from autoprune.errors import RunFailed
+from autoprune.run.job import Progress
+
+ROOT = Path(__file__).parents[1]
+
+PLUGINS = """\
+import torch
+from torch import nn
+from autoprune.data import Data
+
+def model(width=8):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+    ).eval()
+
+def empty():
+    return nn.Identity()
+
+def data(poison=False):
+    x = torch.randn(24, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    if poison:
+        x[0] = float("nan")
+    y = (x.mean((1, 2, 3)) > 0).long()
+    return Data.from_arrays(
+        calibrate=(x[:8],), select=(x[8:16], y[8:16]), report=(x[16:], y[16:]), train=None, batch_size=8
+    )
+"""
+
+JOB = """\
+# a job
+version: 1
+model: {call: "plug.py:model"}
+data: {call: "plug.py:data"}
+space: {version: 1, units: [{match: "0", levels: 4, min_share: 0.25}]}
+objectives: [{name: accuracy, direction: max}, {name: macs, direction: min}]
+search: {searcher: uniform, evaluations: 4}
+run: {device: cpu, threads: 1}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def prepare(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("AUTOPRUNE_TRACEBACK", raising=False)
+    (folder / "plug.py").write_text(PLUGINS)
+    (folder / "job.yaml").write_text(JOB)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    return prepare(tmp_path, monkeypatch)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = prepare(tmp_path_factory.mktemp("one"), monkeypatch)
+        result = call("search", "job.yaml", "--quiet", "--out", "done")
+        assert result.exit_code == 0, result.output
+        return folder / "done"
+
+
+@pytest.fixture
+def finished(folder, one_run):
+    return Path(shutil.copytree(one_run, folder / "done"))
+
+
+def macs(width):
+    """By hand: two 3 x 3 convolutions on 6 x 6 pixels, a linear layer of 4 x 2."""
+    return 36 * 9 * width + 36 * 9 * width * 4 + 8
+
+
+# inspect
+
+
+def test_inspect_prints_units_levels_and_the_reach_of_every_cost(folder):
+    result = call("inspect", "job.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "8 6 4 2" in result.stdout
+    assert f"{macs(2):,}" in result.stdout
+    assert f"{macs(8):,}" in result.stdout
+    assert f"{macs(2) / macs(8):.4f}" in result.stdout
+    assert "search space: 4 networks over 1 of 2 units" in result.stdout
+
+
+def test_inspect_writes_what_it_shows_as_json(folder):
+    assert call("inspect", "job.yaml", "--json", "found.json").exit_code == 0
+    found = json.loads((folder / "found.json").read_text())
+    assert found["levels"] == {"0": [8, 6, 4, 2]}
+    assert found["reach"]["macs"] == [macs(2), macs(8)]
+    assert not (folder / "results").exists()
+
+
+# search and what follows
+
+
+def test_search_prints_the_front_the_folder_and_the_next_command(folder):
+    result = call("search", "job.yaml", "--set", "search.evaluations=2")
+    assert result.exit_code == 0, result.stderr
+    assert "run:    results/job\n" in result.stdout
+    assert "next:   autoprune export results/job --pick 'macs<=" in result.stdout
+    assert "search 2/2" in result.stderr
+    assert "search 2/2" not in result.stdout
+
+
+def test_the_next_command_that_search_prints_works(folder):
+    printed = call("search", "job.yaml", "--quiet").stdout
+    command = next(line for line in printed.splitlines() if line.startswith("next:")).split("autoprune ")[1]
+    words = [word.strip("'") for word in command.split()]
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in Path(words[-1]).iterdir()} == {"recipe.json", "weights.safetensors"}
+
+
+def test_a_second_search_takes_the_next_folder(folder):
+    for name in ("job", "job-2"):
+        assert f"run:    results/{name}\n" in call("search", "job.yaml", "-q").stdout
+    assert len(list((folder / "results").iterdir())) == 2
+
+
+def test_an_existing_run_is_never_written_over(finished):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    result = call("search", "job.yaml", "--out", "done")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: expected a new folder for the run, done is already there")
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_the_front_is_a_table_csv_or_json(finished):
+    assert "macs_ratio" in call("front", "done").stdout
+    text = call("front", "done", "--format", "csv").stdout
+    assert text == (finished / "front.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0])[:5] == ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
+    printed = json.loads(call("front", "done", "--format", "json").stdout)
+    assert [row["macs"] for row in printed] == [int(row["macs"]) for row in rows]
+
+
+def test_a_pick_prints_one_network(finished):
+    (row,) = json.loads(call("front", "done", "--format", "json", "--pick", "macs<=1").stdout)
+    assert row["macs_ratio"] <= 1
+    result = call("front", "done", "--pick", "macs<=0.0001")
+    assert result.exit_code == 2
+    assert "no member of the front satisfies 'macs<=0.0001'" in result.stderr
+    assert call("front", "done", "--pick", "macs!1").exit_code == 2
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished):
+    front = (finished / "front.csv").read_bytes()
+    result = call("resume", "done", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert (finished / "front.csv").read_bytes() == front
+
+
+def test_report_says_where_it_is(finished, monkeypatch):
+    monkeypatch.setattr(run, "report", lambda folder: folder / "report.html", raising=False)
+    assert call("report", "done").stdout == "report: done/report.html\n"
+
+
+def test_solve_prints_the_network_for_another_budget(folder):
+    assert call("search", "job.yaml", "-q", "--out", "probed", "--set", "search.searcher=additive").exit_code == 0
+    result = call("solve", "probed", "--budget", "macs=0.6", "--out", "small", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert "1 network\n" in result.stdout
+    assert json.loads((folder / "small/recipe.json").read_text())["measured"]["macs_ratio"] <= 0.6
+    assert call("solve", "probed", "--budget", "accuracy=0.6", "-q").exit_code == 2
+
+
+def test_export_writes_the_picked_network_and_not_over_another(finished):
+    result = call("export", "done", "--pick", "macs<=1", "--out", "small", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert "autoprune.load(fresh_model, 'small')" in result.stdout
+    again = call("export", "done", "--pick", "macs<=1", "--out", "small", "-q")
+    assert again.exit_code == 2
+    assert "already there" in again.stderr
+
+
+@pytest.mark.parametrize("command", [["front"], ["resume"], ["export", "--pick", "macs<=1", "--out", "x"]])
+def test_a_folder_that_is_no_run_is_told(folder, command):
+    result = call(command[0], "nowhere", *command[1:])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "nowhere" in result.stderr
+
+
+# mistakes
+
+
+def test_one_mistake_is_one_line_without_a_traceback(folder):
+    result = call("search", "job.yaml", "--set", "search.evaluations=-1")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --set search.evaluations=-1: search.evaluations: expected at least 1")
+    assert result.stderr.count("\n") == 1
+    assert not (folder / "results").exists()
+
+
+def test_several_mistakes_are_counted_and_listed(folder):
+    result = call("inspect", "job.yaml", "--set", "a=1", "--set", "b")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == "error: 2 mistakes"
+    assert [line[:9] for line in result.stderr.splitlines()[1:]] == ["  --set b", "  --set a"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "messages"),
+    [
+        ("space.units.0.match=none", 2, ["pattern 'none' matches no unit"]),
+        ("objectives.1.bound=0.001", 2, ["budget macs <= ", "cannot be reached", "objectives of this job: job.yaml:6"]),
+        ("data.poison=true", 2, ["NaN", "data of this job: job.yaml:4"]),
+        ("model.call=plug.py:empty", 2, ["expected a network with parameters", "model of this job: job.yaml:3"]),
+        ("model={call: plug.py:empty}", 2, ["model of this job: --set model={call: plug.py:empty}"]),
+        ("model.call=plug.py:modle", 2, ["has no 'modle'", "did you mean 'model'?"]),
+    ],
+)
+def test_what_shows_only_when_the_job_runs_is_told_with_its_place(folder, setting, code, messages):
+    result = call("search", "job.yaml", "-q", "--set", setting)
+    assert result.exit_code == code, result.output
+    for message in messages:
+        assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (folder / "results/job/front.csv").exists()
+
+
+@pytest.mark.parametrize("arguments", [["serch"], ["search"], ["search", "job.yaml", "--nope"], ["export", "run"]])
+def test_wrong_usage_exits_with_2(folder, arguments):
+    assert call(*arguments).exit_code == 2
+
+
+def test_a_traceback_is_shown_only_when_asked_for(folder, monkeypatch):
+    assert "Traceback" not in call("inspect", "none.yaml").stderr
+    assert "Traceback (most recent call last)" in call("--traceback", "inspect", "none.yaml").stderr
+    monkeypatch.setenv("AUTOPRUNE_TRACEBACK", "1")
+    assert "Traceback (most recent call last)" in call("inspect", "none.yaml").stderr
+
+
+def raising(error):
+    def search(job, folder, progress):
+        folder.mkdir(parents=True)
+        (folder / "job.yaml").write_text("version: 1\n")
+        raise error
+
+    return search
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted\nWhat was measured is kept; go on with: autoprune resume results/job\n",
+        ),
+        (RunFailed("all failed"), 1, "error: all failed\n"),
+        (ZeroDivisionError("by 0"), 1, "error: ZeroDivisionError: by 0\nThis was not foreseen; `autoprune --traceback"),
+    ],
+)
+def test_how_a_run_ended_is_told_by_message_and_exit_code(folder, monkeypatch, error, code, message):
+    monkeypatch.setattr(run, "search", raising(error))
+    result = call("search", "job.yaml", "-q")
+    assert result.exit_code == code
+    assert result.stderr.startswith(message)
+
+
+def test_an_interrupt_before_there_is_a_run_does_not_offer_to_resume_it(folder, monkeypatch):
+    def search(job, folder, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "search", search)
+    assert call("search", "job.yaml", "-q").stderr == "interrupted\n"
+
+
+# the process
+
+
+def python(*arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_help_lists_the_commands_without_importing_torch(folder):
+    code = "import sys; sys.argv[1:] = ['--help']\nfrom autoprune.cli import main\n"
+    code += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    done = python("-c", code, cwd=folder)
+    assert done.stdout.splitlines()[-1] == "0 False False"
+    for command in ("inspect", "search", "resume", "front", "solve", "export", "report"):
+        assert f"{command} " in done.stdout
+
+
+def test_the_module_runs_and_its_exit_code_is_the_errors(folder):
+    done = python("-m", "autoprune", "inspect", "none.yaml", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: expected a file 'none.yaml', found none.")
+
+
+def test_modules_in_the_current_directory_can_be_plug_ins(folder, monkeypatch, capsys):
+    (folder / "my_plug_ins.py").write_text(PLUGINS)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "argv", ["autoprune", "inspect", "job.yaml", "--set", "model.call=my_plug_ins:model"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0, capsys.readouterr().err
+
+
+# display
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_without_a_terminal_progress_is_about_a_line_for_every_tenth():
+    stream = io.StringIO()
+    with console.progress_display(False, stream) as progress:
+        for done in range(301):
+            progress(Progress("search", done, 300, "hv 0.5"))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("search 0/300, 0 s")
+    assert lines[-1] == "search 300/300, 0 s, hv 0.5"
+
+
+def test_a_phase_with_nothing_to_do_is_one_line():
+    stream = io.StringIO()
+    with console.progress_display(False, stream) as progress:
+        progress(Progress("front", 0, 0))
+    assert stream.getvalue() == "front 0/0, 0 s\n"
+
+
+def test_on_a_terminal_progress_is_a_bar_for_each_phase():
+    stream = Terminal()
+    with console.progress_display(False, stream) as progress:
+        progress(Progress("trace", 1, 1))
+        progress(Progress("search", 3, 30, "[half] done"))
+    shown = stream.getvalue()
+    assert "trace" in shown
+    assert "3/30" in shown
+    assert "[half] done" in shown
+
+
+def test_quiet_shows_nothing():
+    stream = Terminal()
+    with console.progress_display(True, stream) as progress:
+        progress(Progress("search", 1, 2))
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (40551040, "40,551,040"),
+        (1.0, "1.0000"),
+        (0.0, "0"),
+        (0.91734, "0.9173"),
+        (3.5e-7, "3.5e-07"),
+        (2048.0, "2,048"),
+        (12345.678, "12,345.7"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        ("[a]", r"\[a]"),
+    ],
+)
+def test_numbers_are_shown_so_that_they_can_be_read(value, text):
+    assert console.shown(value) == text
+
+
+def test_an_empty_front_prints_its_header_alone(capsys):
+    console.print_rows([], "csv")
+    assert capsys.readouterr().out == "candidate,macs,params,macs_ratio,params_ratio\n"
+    console.print_rows([], "json")
+    assert json.loads(capsys.readouterr().out) == []
+    console.print_rows([])
+    assert "0 networks\n" in capsys.readouterr().out
+
+
+def test_the_plug_ins_of_this_file_are_what_the_hand_arithmetic_counts(folder):
+    namespace = {}
+    exec(PLUGINS, namespace)
+    assert namespace["model"]()(torch.zeros(1, 1, 6, 6)).shape == (1, 2)
