@@ -91,10 +91,10 @@ def search(
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
-        from autoprune.run.folder import RunFolder
+        from autoprune.run.folder import next_free
 
         spec = configs.load(config, settings or ())
-        folder = out or RunFolder.next_free(Path("results") / spec.name)
+        folder = out or next_free(Path("results") / spec.name)
         with _placed(spec), _resumable(folder), console.progress_display(quiet) as progress:
             result = run.search(spec.resolve(), folder, progress=progress)
         _print_result(result, folder)

@@ -15,7 +15,7 @@ from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_journal
-from autoprune.run.session import Session, open_session
+from autoprune.run.session import Session, open_session, torch_threads
 from autoprune.search.allocation import plan
 from autoprune.search.distortion import distortions_from
 
@@ -36,7 +36,8 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
     """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
     row = pick_row(read_document(RunFolder.open(path)), pick)
-    return export_member(_reopen(job, path, progress), row, out)
+    with torch_threads(job.threads):
+        return export_member(_reopen(job, path, progress), row, out)
 
 
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:
@@ -48,18 +49,22 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
-    session = _reopen(job, path, progress)
-    bound = _cost_bound(session, budget)
-    evaluations = read_evaluations(path)
+    with torch_threads(job.threads):
+        session = _reopen(job, path, progress)
+        best = _best_within(session, read_evaluations(path), _cost_bound(session, budget))
+        row = build_member(session, best).row
+        return row if out is None else export_member(session, row, out)
+
+
+def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) -> Evaluation:
+    """The better of the plan for the bound and what was measured within it, on the selection set."""
     distortions = distortions_from(session.problem, evaluations)
     planned = Candidate(plan(session.problem, distortions, bound.name, bound.value))
     contenders = [e for e in evaluations if e.ok and bound.admits(e.values[bound.name])]
     if planned not in {e.candidate for e in contenders}:
         contenders.append(_scored(session, planned))
     measured = [o for o in session.problem.objectives if o.name not in session.dense_costs]
-    best = min(contenders, key=lambda e: [o.loss(e.values[o.name]) for o in measured])
-    row = build_member(session, best).row
-    return row if out is None else export_member(session, row, out)
+    return min(contenders, key=lambda e: [o.loss(e.values[o.name]) for o in measured])
 
 
 def _reopen(job: Job, path: Path, progress: OnProgress) -> Session:

@@ -17,7 +17,7 @@ from autoprune.run.fronts import Row, finish
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import Journal, read_journal
 from autoprune.run.serial import SerialEvaluator
-from autoprune.run.session import Session, open_session
+from autoprune.run.session import Session, open_session, torch_threads
 
 
 def silent(progress: Progress) -> None:
@@ -60,7 +60,8 @@ class Inspection:
 
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Structure, space and reach of a job, without running it."""
-    session = open_session(job, progress)
+    with torch_threads(job.threads):
+        session = open_session(job, progress)
     structure = session.structure
     return Inspection(
         units=structure.units,
@@ -75,47 +76,41 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
 
 def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunResult:
     """Runs a job from the start into a new folder, or in memory when there is none."""
-    if path is None:
-        session = open_session(job, progress)
-        return _run(session, None, _forget, [])
-    folder = RunFolder.create(path)
-    try:
-        session = open_session(job, progress)
-    except BaseException:
-        path.rmdir()  # nothing was written yet
-        raise
-    write_yaml(folder.job, dict(job.document))
-    write_json(folder.space, session.space.to_json())
-    write_json(folder.environment, session.environment())
-    with Journal(folder.journal) as journal:
-        journal.append({"kind": "run", "identity": session.identity()})
-        return _run(session, folder, journal.append, [])
+    with torch_threads(job.threads):
+        if path is None:
+            return _run(open_session(job, progress), None, _forget, [])
+        RunFolder.check_free(path)
+        session = open_session(job, progress)  # before the folder: a job that cannot start leaves nothing behind
+        folder = RunFolder.create(path)
+        write_yaml(folder.job, dict(job.document))
+        write_json(folder.space, session.space.to_json())
+        write_json(folder.environment, session.environment())
+        with Journal(folder.journal) as journal:
+            journal.append({"kind": "run", "identity": session.identity()})
+            return _run(session, folder, journal.append, [])
 
 
 def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
     """Continues a run from its journal; the result is that of a run that was never interrupted."""
     folder = RunFolder.open(path)
-    session = open_session(job, progress)
-    with Journal(folder.journal) as journal:
+    with torch_threads(job.threads), Journal(folder.journal) as journal:
         records = read_journal(folder.journal)
-        if not records:
-            journal.append({"kind": "run", "identity": session.identity()})
-        else:
+        session = open_session(job, progress)
+        if records:
             check_identity(session, records[0])
+        else:
+            journal.append({"kind": "run", "identity": session.identity()})
         return _run(session, folder, journal.append, records[1:])
 
 
 def check_identity(session: Session, header: dict[str, Any]) -> None:
     """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
     then, now = header.get("identity", {}), session.identity()
-    changed = [
-        f"{name} was {_short(then.get(name))}, is {_short(now[name])}" for name in now if now[name] != then.get(name)
-    ]
+    changed = [name for name in now if now[name] != then.get(name)]
     if changed:
+        differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now[name])}" for name in changed)
         raise JournalMismatch(
-            "expected the job the run was started with, but "
-            + "; ".join(changed)
-            + ". Put it back, or start a new run."
+            f"expected the job the run was started with, but {differences}. Put it back, or start a new run."
         )
 
 
@@ -151,7 +146,8 @@ def _run(
 def preflight(session: Session) -> Evaluation:
     """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
     dense = session.scorer.score(session.space.dense)
-    missing = [o.name for o in session.problem.objectives if o.name not in {*dense.values, *session.dense_costs}]
+    needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
+    missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:
         raise RunFailed(f"the dense network cannot be scored: {dense.cause}")
     if missing:

@@ -50,13 +50,17 @@ class RunFolder:
     @staticmethod
     def create(path: Path) -> RunFolder:
         """A new folder. RunExists when there is anything at the path already."""
+        RunFolder.check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunExists(
                 f"expected a new folder for the run, {path} is already there. "
                 f"Give another --out, or continue it with: autoprune resume {path}"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        return RunFolder(path)
 
     @staticmethod
     def open(path: Path) -> RunFolder:
@@ -66,13 +70,13 @@ class RunFolder:
             raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}")
         return folder
 
-    @staticmethod
-    def next_free(path: Path) -> Path:
-        """The path, or with -2, -3, ... appended the first that is free."""
-        candidate, number = path, 2
-        while candidate.exists():
-            candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
-        return candidate
+
+def next_free(path: Path) -> Path:
+    """The path, or with -2, -3, ... appended the first that is free."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate
 
 
 def write_text(path: Path, text: str) -> None:

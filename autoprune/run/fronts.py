@@ -69,17 +69,15 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     session.progress(Progress("front", len(members), len(members)))
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
-        objectives = [[o.name, o.direction] for o in row_objectives(session)]
-        write_json(folder.front_json, {"objectives": objectives, "dense": session.dense_costs, "rows": rows})
+        write_json(folder.front_json, document_of(session, rows))
     return rows
 
 
-def row_objectives(session: Session) -> tuple[Objective, ...]:
-    """The objectives the front was formed by, under the names its rows have."""
+def document_of(session: Session, rows: Sequence[Row]) -> dict[str, Any]:
+    """What front.json holds: the rows, the dense costs, and the objectives by the names they have in the rows."""
     costs = session.dense_costs
-    return tuple(
-        o if o.name in costs else Objective(SELECT + o.name, o.direction, o.unit) for o in session.problem.objectives
-    )
+    objectives = [[o.name if o.name in costs else SELECT + o.name, o.direction] for o in session.problem.objectives]
+    return {"objectives": objectives, "dense": costs, "rows": list(rows)}
 
 
 def pick_row(document: Mapping[str, Any], text: str) -> Row:
@@ -114,10 +112,15 @@ def flat_row(row: Row) -> Row:
     return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
 
 
-def export_member(session: Session, row: Row, directory: Path) -> Row:
-    """Builds the network of a row again, checks that it does what the row says, and writes it."""
+def rebuild_member(session: Session, row: Row) -> Built:
+    """The network of a row, built, proved and measured again."""
     values = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
-    built = build_member(session, Evaluation(Candidate(tuple(row["levels"])), values))
+    return build_member(session, Evaluation(Candidate(tuple(row["levels"])), values))
+
+
+def export_member(session: Session, row: Row, directory: Path) -> Row:
+    """Builds the network of a row again and writes it, with what it was measured to do just now."""
+    built = rebuild_member(session, row)
     recipe = make_recipe(session.structure, session.bank.positions(built.row["kept"]))
     write_export(built.network, session.model, recipe, built.row, directory)
     return built.row

@@ -234,7 +234,7 @@ def _scale(facts: Facts, objective: Objective) -> tuple[np.ndarray, str]:
     values = np.array([e.values[objective.name] for e in facts.scored])
     if objective.direction == "min" and facts.dense.get(objective.name, 0) > 0:
         dense = facts.dense[objective.name]
-        return values / dense, f"{objective.name} = {dense:,.6g} (dense)"
+        return values / dense, f"{objective.name} = {dense:,} (dense)"
     losses = np.array([objective.loss(value) for value in values])
     worst = values[int(losses.argmax())]
     spread = np.ptp(losses) or 1.0  # all equal: every network is at the best value

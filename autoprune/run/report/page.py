@@ -94,7 +94,7 @@ def _figures(facts: Facts) -> dict[str, Cell]:
             half = pick_row(facts.document, f"{facts.cost}<=0.5")
         except AutopruneError:  # nothing that small was found
             continue
-        shown[f"{name} at {facts.cost} \N{LESS-THAN OR EQUAL TO} 50 %"] = half[name]
+        shown[f"{name} at half the {facts.cost}"] = half[name]
     return shown
 
 

@@ -1,0 +1,73 @@
+"""Surgery on its own: `shrink` a network without any search, `verify` that the result is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.unit import Unit
+from autoprune.errors import SpaceError, VerifyError
+from autoprune.prune.bank import unit_weights
+from autoprune.prune.criteria import UnitStatistics, l2, order_positions
+from autoprune.prune.structure import Structure
+from autoprune.prune.surgery import Positions, check_positions, cut, named_tensors
+from autoprune.prune.trace import Examples
+from autoprune.prune.verify import VerifyReport, verify_positions
+
+Amount = float | int | Sequence[int]
+_POSITIONS = "autoprune_positions"  # attribute of a shrunk network: what it kept of the one it came from
+
+
+def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Amount]) -> nn.Module:
+    """A really smaller copy of the network; the model itself is not touched.
+
+    Args:
+        model: the network the structure was found on.
+        structure: from `find_structure`.
+        kept: a fraction for all units, or by unit name a fraction (a float in (0, 1], rounded up), a count (an int)
+            or explicit positions; units not named stay whole. Which positions stay for a fraction or a count is
+            decided by the L2 norm of the weights that produce them.
+
+    Raises:
+        SpaceError: a name that is no unit, or a count of zero or above the width.
+
+    >>> half = shrink(model, structure, 0.5)
+    >>> less = shrink(model, structure, {"layer1.0.conv1": 10, "layer2.0.conv1": 0.25, "conv1": [0, 3, 5]})
+    """
+    amounts = kept if isinstance(kept, Mapping) else {unit.name: kept for unit in structure.units}
+    tensors = named_tensors(model)
+    positions = {name: _choose(structure.unit(name), amount, tensors) for name, amount in amounts.items()}
+    small = cut(model, structure, positions)
+    setattr(small, _POSITIONS, {name: chosen.tolist() for name, chosen in positions.items()})
+    return small
+
+
+def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inputs: Examples) -> VerifyReport:
+    """How far a network made by `shrink` is from the original with everything removed set to zero; see VerifyReport.
+
+    Raises VerifyError for a network that `shrink` did not make.
+    """
+    recorded = getattr(small, _POSITIONS, None)
+    if recorded is None:
+        raise VerifyError(f"expected a network made by shrink, got a {type(small).__name__} that was not")
+    positions: Positions = {name: np.array(chosen) for name, chosen in recorded.items()}
+    return verify_positions(model, small, structure, positions, example_inputs)
+
+
+def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
+    if not isinstance(amount, int | float):
+        positions = np.unique(np.asarray(amount, dtype=np.int64))
+        check_positions(unit, positions)
+        return positions
+    count = math.ceil(amount * unit.width - 1e-9) if isinstance(amount, float) and amount <= 1 else int(amount)
+    if (count != amount and isinstance(amount, float) and amount > 1) or not 1 <= count <= unit.width:
+        raise SpaceError(
+            f"unit {unit.name!r} has {unit.width} positions: expected a fraction in (0, 1] or a count from 1 to "
+            f"{unit.width} to keep, got {amount!r}"
+        )
+    weights = unit_weights(unit, tensors)
+    return np.sort(order_positions(l2, weights, UnitStatistics(()), unit.name).numpy()[:count])

@@ -1,0 +1,142 @@
+"""The same job in Python: a trained model and data in, a front of networks out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.core.contracts import Searcher
+from autoprune.core.cost import UserCost
+from autoprune.core.levels import LevelRule
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
+from autoprune.core.problem import Problem
+from autoprune.data import Data
+from autoprune.errors import ConfigError
+from autoprune.measure.fitness import Fitness, classification
+from autoprune.prune.criteria import Criterion
+from autoprune.run import drive
+from autoprune.run.drive import RunResult, silent
+from autoprune.run.folder import write_text
+from autoprune.run.fronts import Row, document_of, export_member, pick_row, rebuild_member, to_csv
+from autoprune.run.job import Job, OnProgress
+from autoprune.search import make_searcher
+
+EIGHTHS = tuple(step / 8 for step in range(1, 8))
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a front; `row` has its costs and everything that was measured of it."""
+
+    row: Row
+    _result: RunResult
+
+    def build(self) -> nn.Module:
+        """The small network: compensated, batch norms re-estimated, really smaller."""
+        return rebuild_member(self._result.session, self.row).network
+
+    def export(self, directory: str | Path) -> None:
+        """Writes recipe.json and weights.safetensors into a new folder, for `autoprune.load`."""
+        export_member(self._result.session, self.row, Path(directory))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The front of a finished search: iterable, with a length, by rising cost."""
+
+    _result: RunResult
+
+    def __len__(self) -> int:
+        return len(self._result.rows)
+
+    def __iter__(self) -> Iterator[Network]:
+        return (Network(row, self._result) for row in self._result.rows)
+
+    def __getitem__(self, index: int) -> Network:
+        return Network(self._result.rows[index], self._result)
+
+    def pick(self, bounds: str) -> Network:
+        """The best network within bounds such as "macs<=0.5" or "macs<=0.5,params<=100000".
+
+        A bound of at most 1 on a cost is a share of the dense network's. InfeasibleBudget when none is within them.
+        """
+        return Network(pick_row(document_of(self._result.session, self._result.rows), bounds), self._result)
+
+    def to_csv(self, path: str | Path) -> None:
+        write_text(Path(path), to_csv(self._result.rows))
+
+
+def search(
+    model: nn.Module,
+    data: Data,
+    *,
+    objectives: Sequence[str | Objective] = ("accuracy", "macs"),
+    rules: Sequence[LevelRule] = (LevelRule("*", EIGHTHS),),
+    searcher: str | Callable[[Problem, int], Searcher] = "auto",
+    options: Mapping[str, Any] | None = None,
+    evaluations: int = 300,
+    seed: int = 0,
+    fitness: Fitness = classification,
+    criterion: str | Criterion = "obs",
+    costs: Mapping[str, UserCost] | None = None,
+    guide: str | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    progress: OnProgress = silent,
+) -> Networks:
+    """Searches how much of each unit of a trained network to keep.
+
+    Args:
+        model: the trained network; it is not changed.
+        data: calibration, selection and report sets, see `Data.from_arrays`.
+        objectives: what to trade off, names with a known direction or Objectives.
+        rules: which units may keep how much; the default offers every eighth of all of them.
+        searcher: a name with `options`, or a function (problem, seed) -> searcher.
+        evaluations: how many networks to score.
+        guide: a measurement (lower is better) to search by in place of the first objective that is no cost; by
+            default "kl" with the default fitness and none with another.
+        out: a new folder for journal and front; without it nothing is written.
+
+    >>> front = autoprune.search(model, data, evaluations=300)
+    >>> small = front.pick("macs<=0.5").build()
+    """
+    job = Job(
+        name=type(model).__name__,
+        model=lambda: model,
+        data=lambda: data,
+        rules=tuple(rules),
+        objectives=tuple(_objective(o) for o in objectives),
+        searcher=_factory(searcher, options or {}),
+        fitness=fitness,
+        criterion=criterion,
+        costs=costs or {},
+        evaluations=evaluations,
+        seed=seed,
+        guide="kl" if guide is None and fitness is classification else guide,
+        device=device,
+        document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
+    )
+    return Networks(drive.search(job, None if out is None else Path(out), progress))
+
+
+def _objective(given: str | Objective) -> Objective:
+    if isinstance(given, Objective):
+        return given
+    if given not in KNOWN_DIRECTIONS:
+        raise ConfigError(
+            f"objective {given!r} has no known direction: pass autoprune.Objective({given!r}, 'min') or 'max'; "
+            f"known are {sorted(KNOWN_DIRECTIONS)}"
+        )
+    return Objective(given, KNOWN_DIRECTIONS[given])
+
+
+def _factory(
+    searcher: str | Callable[[Problem, int], Searcher], options: Mapping[str, Any]
+) -> Callable[[Problem, int], Searcher]:
+    if callable(searcher):
+        return searcher
+    return lambda problem, seed: make_searcher(searcher, problem, seed=seed, **options)
