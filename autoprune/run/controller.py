@@ -38,19 +38,19 @@ class Controller:
     _pending: list[Candidate] = field(default_factory=list)  # asked, not yet submitted
     _known: dict[tuple[tuple[int, ...], float], Evaluation] = field(default_factory=dict)
     _flying: int = 0
-    _failures: int = 0
     _repeats: int = 0
-    _proven: bool = False  # whether any evaluation succeeded since the start
-    _ended: str = ""
+    _proven: bool = False  # whether any evaluation has succeeded
 
     def run(self) -> str:
         """Runs until the budget is spent or the searcher has ended; returns why it ended."""
-        while not self._ended:
+        while True:
             self._fill_slots()
             if not self._flying:
-                return self._ended or "the searcher has nothing more to propose"
+                break
             self._collect_one()
-        return self._ended
+        if not self._proven:
+            raise RunFailed(self._why_failed())
+        return self._why_ended()
 
     @property
     def done(self) -> int:
@@ -58,11 +58,9 @@ class Controller:
         return len(self._known)
 
     def _fill_slots(self) -> None:
-        while self._flying < self.evaluator.slots and not self._ended:
-            if self.done + self._flying >= self.budget:
-                self._ended = "" if self._flying else "all evaluations are spent"
-                return
-            if not self._pending and not self._ask(self.evaluator.slots - self._flying):
+        slots = self.evaluator.slots
+        while self._flying < min(slots, self.budget - self.done) and self._repeats < REPEATS:
+            if not self._pending and not self._ask(slots - self._flying):
                 return
             self._start(self._pending.pop(0))
 
@@ -73,19 +71,15 @@ class Controller:
             self._repeats = 0
             self._flying += 1
             self.evaluator.submit(candidate)
-            return
-        self._tell(answer)
-        self._repeats += 1
-        if self._repeats >= REPEATS:
-            self._ended = f"the last {REPEATS} proposals were known or outside the bounds"
+        else:
+            self._repeats += 1
+            self._tell(answer)
 
     def _collect_one(self) -> None:
         evaluation = self._complete(self.evaluator.collect())
         self._flying -= 1
         self._tell(evaluation)
-        self._proven |= evaluation.ok
-        self._failures += not evaluation.ok
-        if not self._proven and self._failures >= min(FIRST_FAILURES, self.budget):
+        if not self._proven and self.done >= FIRST_FAILURES:
             raise RunFailed(self._why_failed())
         self.on_step(self.done, evaluation)
 
@@ -122,6 +116,7 @@ class Controller:
     def _note(self, evaluation: Evaluation) -> None:
         if evaluation.status != "infeasible":
             self._known.setdefault(self._key(evaluation.candidate), evaluation)
+        self._proven |= evaluation.ok
         self.told.append(evaluation)
         self.searcher.tell([evaluation])
 
@@ -146,9 +141,16 @@ class Controller:
             return replace(evaluation, values=values, status="failed", cause=cause)
         return replace(evaluation, values=values)
 
+    def _why_ended(self) -> str:
+        if self.done >= self.budget:
+            return "all evaluations are spent"
+        if self._repeats >= REPEATS:
+            return f"the last {REPEATS} proposals were known or outside the bounds"
+        return "the searcher has nothing more to propose"
+
     def _why_failed(self) -> str:
         causes = dict.fromkeys(e.cause for e in self.told if e.status == "failed")
         return (
-            f"the first {self._failures} evaluations all failed: {'; '.join(list(causes)[:3])}. "
+            f"the first {self.done} evaluations all failed: {'; '.join(list(causes)[:3])}. "
             "Correct the cause and start again; the journal has every evaluation."
         )

@@ -19,5 +19,6 @@ def write_report(folder: Path) -> Path:
     Raises RunNotFound for a folder without a run, a run without a front yet, or a folder that misses a file.
     """
     path = RunFolder(folder).report
-    write_text(path, page(read_facts(folder)))
+    text = page(read_facts(folder))
+    write_text(path, text.encode("ascii", "xmlcharrefreplace").decode())  # ASCII reads the same in every encoding
     return path

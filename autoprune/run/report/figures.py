@@ -21,15 +21,13 @@ CELLS = 1200  # of the heat map; more are slow to load and too fine to read
 
 def front(facts: Facts) -> str:
     """What was found: every evaluation, the members of the front, how to export each."""
-    if not facts.measured:
-        return section("Front", note(EMPTY if not facts.rows else "The fitness measures nothing to draw over costs."))
-    chart = _front_chart(facts)
+    picture = _front_picture(facts) if facts.measured else note("The fitness reports nothing to draw over costs.")
     if not facts.rows:
-        return section("Front", chart, note(EMPTY))
+        return section("Front", picture if facts.measured else "", note(EMPTY))
     worst = max(row["verify_error"] for row in facts.rows)
     return section(
         "Front",
-        chart,
+        picture,
         note(
             f"Every member was built as it is exported: its outputs differ from those of its masked original by "
             f"{worst:.1g} relative at most."
@@ -40,40 +38,42 @@ def front(facts: Facts) -> str:
     )
 
 
-def _front_chart(facts: Facts) -> str:
+def _front_picture(facts: Facts) -> str:
     value = facts.measured[0]
-    ratio = f"{facts.cost}_ratio"
-    members = sorted(((row[ratio], row[value]) for row in facts.rows), key=lambda point: point[0])
     scored = [(facts.ratio(e), e.values[value]) for e in facts.scored]
     dense = facts.dense_values().get(value)
-    y = Axis.over(_titled(facts, value), _y_range([*(y for _, y in members), *_known(dense)], [y for _, y in scored]))
-    x = Axis.over(f"{facts.cost}, share of dense", [1.0, *(x for x, _ in members), *(x for x, _ in scored)])
-    chart = Chart(x, y)
-    tips = [f"{facts.cost} {percent(x)} of dense, {value} {number(y)}" for x, y in members]
-    joined = chart.line(members, "member") if len(facts.objectives) == 2 else ""  # a line is no front of three
+    chart = _front_axes(facts, scored)
     reference = chart.level(dense, "dense") if dense is not None else ""
-    picture = chart.draw(
-        f"{value} over {facts.cost}: {plural(len(members), 'member')} of the front and all evaluations",
-        chart.dots(scored, "seen"), reference, joined, chart.marks(members, tips, "member"),
-    )  # fmt: skip
-    hidden = sum(not y.covers(value) for _, value in scored)
+    label = f"{value} over {facts.cost}: {plural(len(facts.rows), 'member')} of the front and all evaluations"
+    picture = chart.draw(label, chart.dots(scored, "seen"), reference, _members(facts, chart))
     keys = {"member": "front, on the report set", "seen": "all evaluations, on the selection set"}
     keys |= {"dense": f"dense network, {number(dense)} on the report set"} if reference else {}
+    hidden = sum(not chart.y.covers(y) for _, y in scored)
     return legend(keys) + picture + (note(f"{plural(hidden, 'evaluation')} beyond the axis.") if hidden else "")
 
 
-def _y_range(front: Sequence[float], scored: Sequence[float]) -> list[float]:
-    """What the axis covers: the whole front, and of the evaluations the middle nine tenths, lest outliers flatten it"""
-    return [*front, *(np.quantile(scored, (0.05, 0.95)).tolist() if scored else ())]
-
-
-def _known(value: float | None) -> list[float]:
-    return [] if value is None else [value]
-
-
-def _titled(facts: Facts, name: str) -> str:
+def _front_axes(facts: Facts, scored: Sequence[Point]) -> Chart:
+    """Axes over the whole front, and over the middle nine tenths of the evaluations, lest outliers flatten it."""
+    name = facts.measured[0]
+    usual = np.quantile([y for _, y in scored], (0.05, 0.95)).tolist() if scored else []
     better = {"max": ", higher is better", "min": ", lower is better", None: ""}[facts.direction(name)]
-    return f"{name}{better}"
+    shares = [1.0, *(row[f"{facts.cost}_ratio"] for row in facts.rows), *(x for x, _ in scored)]
+    return Chart(
+        Axis.over(f"{facts.cost}, share of dense", shares),
+        Axis.over(f"{name}{better}", [*usual, *(row[name] for row in facts.rows)]),
+    )
+
+
+def _members(facts: Facts, chart: Chart) -> str:
+    """The members of the front, connected where there are two objectives; a line is no front of three."""
+    value = facts.measured[0]
+    points = [(row[f"{facts.cost}_ratio"], row[value]) for row in facts.rows]
+    tips = [
+        f"{index}: {facts.cost} {percent(x)} of dense, {value} {number(y)}"
+        for index, (x, y) in enumerate(points, start=1)
+    ]
+    joined = chart.line(sorted(points), "member") if len(facts.objectives) == 2 else ""
+    return joined + chart.marks(points, tips, "member")
 
 
 def _front_table(facts: Facts) -> str:
@@ -106,7 +106,7 @@ def allocation(facts: Facts) -> str:
         "Allocation",
         note(
             f"Kept positions of each searched unit (rows) in each member of the front (columns, by number and share of "
-            f"the {facts.cost} in %). The darker, the more of the unit is kept.",
+            f"the {facts.cost} in %). The stronger the colour, the more of the unit is kept.",
             missing,
         ),
         '<div class="wide"><table class="heat">',
@@ -128,11 +128,16 @@ def _member_heads(facts: Facts, members: Sequence[tuple[int, Row]]) -> str:
 def _unit_line(unit: str, width: int, kept: Sequence[int]) -> str:
     name = escape(unit)
     cells = "".join(
-        f'<td{" class=most" if count > 0.55 * width else ""} style="--k:{count / width:.2f}" '
+        f'<td class="{_ink(count / width)}" style="--k:{count / width:.2f}" '
         f'title="{name}: {count} of {width}">{count}</td>'
         for count in kept
     )
     return f'<tr><th scope="row">{name}</th><td>{width}</td>{cells}</tr>'
+
+
+def _ink(share: float) -> str:
+    """The style of a count, so that it can be read on its colour."""
+    return "most" if share > 0.55 else "some"
 
 
 def progress(facts: Facts) -> str:

@@ -1,0 +1,56 @@
+"""A tiny job: a residual network with random weights on random images, searched in a second or two."""
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.core.levels import LevelRule
+from autoprune.core.objective import Objective
+from autoprune.data import Data
+from autoprune.measure.fitness import classification
+from autoprune.run.job import Job
+from autoprune.search import make_searcher
+from autoprune.zoo.resnet import ResNet
+
+HALVES = (0.25, 0.5, 0.75)
+
+
+@pytest.fixture(scope="session")
+def data():
+    rng = np.random.default_rng(0)
+
+    def images(n):
+        return rng.standard_normal((n, 3, 8, 8)).astype(np.float32)
+
+    def labelled(n):
+        return images(n), rng.integers(0, 4, n)
+
+    return Data.from_arrays((images(40),), labelled(40), labelled(60), batch_size=20)
+
+
+@pytest.fixture
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ResNet((1, 1, 1), (4, 8, 16), classes=4).eval()
+
+
+@pytest.fixture
+def job(data, model):
+    def make(searcher="auto", evaluations=40, **changes):
+        options = changes.pop("options", {})
+        given = {
+            "name": "tiny",
+            "model": lambda: model,
+            "data": lambda: data,
+            "rules": (LevelRule("*", HALVES),),
+            "objectives": (Objective("accuracy", "max"), Objective("macs", "min")),
+            "searcher": lambda problem, seed: make_searcher(searcher, problem, seed=seed, **options),
+            "fitness": classification,
+            "evaluations": evaluations,
+            "threads": 1,
+            "document": {"name": "tiny"},
+        }
+        return Job(**{**given, **changes})
+
+    return make

@@ -1,0 +1,302 @@
+"""Whole runs on a tiny network: start, resume, front, solve, export, load."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import autoprune
+from autoprune.core.objective import Objective
+from autoprune.errors import (
+    ConfigError,
+    InfeasibleBudget,
+    JournalMismatch,
+    RecipeError,
+    RunExists,
+    RunFailed,
+    RunNotFound,
+)
+from autoprune.measure.fitness import classification
+from autoprune.prune.verify import verify_positions
+from autoprune.run import export, inspect_job, read_evaluations, read_front, resume, search, solve
+from autoprune.run.journal import read_journal
+from autoprune.run.session import model_digest, open_session
+from autoprune.search import SEARCHERS
+from autoprune.zoo.resnet import ResNet
+
+
+@pytest.fixture
+def finished(job, tmp_path):
+    search(job(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_every_searcher_leaves_a_front_of_smaller_networks(job, tmp_path):
+    for name in SEARCHERS:
+        result = search(job(name, 12), tmp_path / name)
+        rows = list(csv.DictReader((tmp_path / name / "front.csv").read_text().splitlines()))
+        assert len(rows) == len(result.rows) >= 2
+        assert list(rows[0])[:6] == ["candidate", "macs", "params", "macs_ratio", "params_ratio", "accuracy"]
+        assert float(rows[-1]["macs_ratio"]) <= 1
+        assert all(float(row["verify_error"]) <= 1e-4 for row in rows)
+
+
+def test_a_run_folder_has_what_the_architecture_names(finished):
+    names = {path.name for path in finished.iterdir()}
+    expected = {"job.yaml", "space.json", "environment.json", "journal.jsonl", "front.csv", "front.json", "report.html"}
+    assert expected <= names
+
+
+def test_a_run_cut_anywhere_resumes_to_the_same_front_byte_for_byte(job, finished, tmp_path):
+    front = (finished / "front.csv").read_bytes()
+    whole = (finished / "journal.jsonl").read_bytes()
+    rng = np.random.default_rng(0)
+    for number, cut in enumerate(rng.integers(0, len(whole), 6)):
+        folder = tmp_path / str(number)
+        shutil.copytree(finished, folder)
+        (folder / "front.csv").unlink()
+        (folder / "journal.jsonl").write_bytes(whole[:cut])
+        resume(job(), folder)
+        assert (folder / "front.csv").read_bytes() == front
+        told = [e.candidate for e in read_evaluations(folder)]
+        assert told == [e.candidate for e in read_evaluations(finished)]
+
+
+def test_the_same_seed_gives_the_same_front_and_another_seed_another_search(job, finished, tmp_path):
+    search(job(), tmp_path / "again")
+    assert (tmp_path / "again" / "front.csv").read_bytes() == (finished / "front.csv").read_bytes()
+    search(job("random", 10), tmp_path / "a")
+    search(job("random", 10, seed=1), tmp_path / "b")
+    a, b = ([e.candidate for e in read_evaluations(tmp_path / name)] for name in "ab")
+    assert a != b
+
+
+def test_the_users_model_is_bit_identical_after_a_search(job, model, tmp_path):
+    model.train()
+    before, modes = model_digest(model), [m.training for m in model.modules()]
+    search(job(), tmp_path / "run")
+    assert model_digest(model) == before
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_every_network_tried_computes_what_its_masked_original_computes(job, tmp_path):
+    session = open_session(job(), lambda progress: None)
+    result = search(job("random", 25), tmp_path / "run")
+    worst = 0.0
+    for evaluation in result.evaluations:
+        network = session.scorer.network(evaluation.candidate)
+        counts = dict(zip(session.space.units, session.space.key(evaluation.candidate), strict=True))
+        positions = session.bank.positions(counts)
+        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        report = verify_positions(session.model, network, session.structure, positions, session.example, tensors)
+        worst = max(worst, report.worst)
+    assert 0 < worst <= 1e-4
+
+
+def test_the_front_holds_the_dense_network_with_its_own_accuracy(job, model, data, tmp_path):
+    rows = search(job(), tmp_path / "run").rows
+    dense = next(row for row in rows if row["macs_ratio"] == 1)
+    with torch.no_grad():
+        hits = sum(int((model(*b.inputs).argmax(1) == b.target).sum()) for b in data.report)
+    assert dense["accuracy"] == hits / 60
+    assert dense["kl"] == 0
+
+
+def test_another_job_is_refused_on_resume_and_says_what_differs(job, finished):
+    with pytest.raises(JournalMismatch, match="seed was 0, is 5"):
+        resume(job(seed=5), finished)
+    other = ResNet((1, 1, 1), (4, 8, 16), classes=4)
+    with pytest.raises(JournalMismatch, match="model was"):
+        resume(job(model=lambda: other), finished)
+
+
+def test_a_folder_that_is_there_is_not_written_over(job, finished):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(RunExists, match="autoprune resume"):
+        search(job(), finished)
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_a_job_that_cannot_start_leaves_no_folder(job, tmp_path):
+    impossible = (Objective("accuracy", "max"), Objective("macs", "min", bound=0.0001))
+    with pytest.raises(InfeasibleBudget, match=r"the smallest network of this space has macs = \d+"):
+        search(job(objectives=impossible), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bound_on_a_cost_holds_for_the_whole_front(job, tmp_path):
+    bounded = (Objective("accuracy", "max"), Objective("macs", "min", bound=0.6))
+    result = search(job(objectives=bounded), tmp_path / "run")
+    assert result.rows
+    assert all(row["macs_ratio"] <= 0.6 for row in result.rows)
+    assert all(e.values["macs"] <= 0.6 * result.session.dense_costs["macs"] for e in result.evaluations)
+
+
+def test_a_fitness_that_raises_stops_the_run_before_it_starts_and_says_why(job, tmp_path):
+    def broken(model, batches):
+        raise KeyError("lens cap")
+
+    with pytest.raises(RunFailed, match="the dense network cannot be scored: KeyError: 'lens cap'"):
+        search(job(fitness=broken), tmp_path / "run")
+
+
+def test_an_objective_nobody_reports_is_named_before_the_search(job, tmp_path):
+    with pytest.raises(RunFailed, match=r"expected the fitness to report \['speed'\]"):
+        search(job(objectives=(Objective("speed", "max"), Objective("macs", "min"))), tmp_path / "run")
+
+
+def test_failed_evaluations_are_recorded_with_their_cause_and_stay_off_the_front(job, tmp_path):
+    def touchy(model, batches):
+        if model.conv1.out_channels == 3:
+            raise RuntimeError("three is too few")
+        values = classification(model, batches)
+        return {**values, "kl": float("nan")} if model.conv1.out_channels == 2 else values
+
+    result = search(job("random", 30, fitness=touchy), tmp_path / "run")
+    failed = [e for e in read_evaluations(tmp_path / "run") if e.status == "failed"]
+    assert {e.cause for e in failed} == {
+        "RuntimeError: three is too few",
+        "PluginError: expected a finite fitness, got kl = nan",
+    }
+    assert all(row["kept"]["conv1"] in (1, 4) for row in result.rows)
+
+
+def test_a_bare_float_is_recorded_under_the_objectives_name(job, tmp_path):
+    def score(model, batches):
+        return float(sum(model(*b.inputs).sum() for b in batches))
+
+    objectives = (Objective("score", "max"), Objective("params", "min"))
+    rows = search(job("uniform", 6, fitness=score, objectives=objectives, guide=None), tmp_path / "run").rows
+    assert {"score", "select_score"} <= rows[0].keys()
+
+
+def test_a_users_cost_is_an_objective_and_gets_its_ratio(job, tmp_path):
+    def widest(kept):
+        return float(max(kept.values()))
+
+    objectives = (Objective("accuracy", "max"), Objective("widest", "min"))
+    rows = search(job("uniform", 6, costs={"widest": widest}, objectives=objectives), tmp_path / "run").rows
+    assert [row["widest"] for row in rows] == [max(row["kept"].values()) for row in rows]
+    assert rows[0]["widest_ratio"] == rows[0]["widest"] / 16
+
+
+def test_a_users_criterion_orders_the_positions(job, model):
+    def first_come(weights, statistics):
+        return -torch.arange(len(weights.producers[0]), dtype=torch.float64)
+
+    session = open_session(job(criterion=first_come), lambda progress: None)
+    kept = session.bank.positions({"layer1.0.conv1": 3, "conv1": 2})
+    assert kept["layer1.0.conv1"].tolist() == [0, 1, 2]
+    assert kept["conv1"].tolist() == [0, 1]
+
+
+def test_solve_answers_another_budget_without_new_probes(job, finished):
+    before = (finished / "journal.jsonl").read_bytes()
+    row = solve(job(), finished, "macs=0.4")
+    assert row["macs_ratio"] <= 0.4
+    best = min(
+        (
+            e.values["kl"]
+            for e in read_evaluations(finished)
+            if e.ok and e.values["macs"] <= 0.4 * _dense_macs(finished)
+        ),
+        default=np.inf,
+    )
+    assert row["select_kl"] <= best
+    assert (finished / "journal.jsonl").read_bytes() == before
+
+
+def _dense_macs(folder):
+    return json.loads((folder / "front.json").read_text())["dense"]["macs"]
+
+
+def test_solve_refuses_what_is_no_cost_and_what_is_out_of_reach(job, finished):
+    with pytest.raises(ConfigError, match=r"expected a budget on one of \['macs', 'params'\]"):
+        solve(job(), finished, "accuracy=0.4")
+    with pytest.raises(InfeasibleBudget, match="least|smallest"):
+        solve(job(), finished, "macs=0.0001")
+
+
+def test_an_export_loads_into_a_fresh_model_and_does_what_its_row_says(job, finished, data, tmp_path):
+    row = export(job(), finished, "macs<=0.6", tmp_path / "small")
+    small = autoprune.load(ResNet((1, 1, 1), (4, 8, 16), classes=4).eval(), tmp_path / "small")
+    assert sum(p.numel() for p in small.parameters()) == row["params"]
+    with torch.no_grad():
+        hits = sum(int((small(*b.inputs).argmax(1) == b.target).sum()) for b in data.report)
+    assert hits / 60 == row["accuracy"]
+    assert row == next(r for r in read_front(finished) if r["candidate"] == row["candidate"])
+    assert {path.name for path in (tmp_path / "small").iterdir()} == {"recipe.json", "weights.safetensors"}
+
+
+def test_an_export_is_not_written_over(job, finished, tmp_path):
+    export(job(), finished, "macs<=0.6", tmp_path / "small")
+    with pytest.raises(RunExists, match="Give another --out"):
+        export(job(), finished, "macs<=0.6", tmp_path / "small")
+
+
+def test_loading_into_another_network_says_how_it_differs(job, finished, tmp_path):
+    export(job(), finished, "macs<=0.6", tmp_path / "small")
+    with pytest.raises(RecipeError, match=r"conv1.weight is \(8, 3, 3, 3\), not \(4, 3, 3, 3\)"):
+        autoprune.load(ResNet((1, 1, 1), (8, 8, 16), classes=4), tmp_path / "small")
+    with pytest.raises(RecipeError, match="unexpected"):
+        autoprune.load(ResNet((2, 1, 1), (4, 8, 16), classes=4), tmp_path / "small")
+
+
+def test_a_damaged_or_missing_export_is_told(job, finished, tmp_path):
+    fresh = ResNet((1, 1, 1), (4, 8, 16), classes=4)
+    with pytest.raises(RecipeError, match="has no recipe.json"):
+        autoprune.load(fresh, tmp_path)
+    export(job(), finished, "macs<=0.6", tmp_path / "small")
+    weights = tmp_path / "small" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(RecipeError, match="the export is damaged"):
+        autoprune.load(fresh, tmp_path / "small")
+
+
+def test_no_front_and_no_run_are_told(tmp_path, job, finished):
+    with pytest.raises(RunNotFound, match=r"found none at"):
+        read_front(tmp_path / "nothing")
+    (finished / "front.json").unlink()
+    with pytest.raises(RunNotFound, match="autoprune resume"):
+        read_front(finished)
+
+
+def test_picks_read_the_table_as_a_user_does(finished):
+    rows = read_front(finished)
+    (picked,) = read_front(finished, "macs<=0.5")
+    assert picked["macs_ratio"] <= 0.5
+    assert picked["select_kl"] == min(row["select_kl"] for row in rows if row["macs_ratio"] <= 0.5)
+    assert read_front(finished, "macs_ratio<=0.5") == [picked]
+    with pytest.raises(InfeasibleBudget, match="no member of the front satisfies"):
+        read_front(finished, "macs<=0.0001")
+
+
+def test_inspect_knows_the_reach_without_running(job):
+    found = inspect_job(job())
+    assert found.reach["macs"][1] == sum(_macs_by_hand())
+    assert set(found.levels) == {unit.name for unit in found.units}
+    json.dumps(found.to_json())
+
+
+def _macs_by_hand():
+    """Widths 4, 8, 16 at 8, 4 and 2 pixels a side, one block each, 4 classes."""
+    yield 64 * 9 * 3 * 4
+    yield from (64 * 9 * (4 * 4 + 4 * 4), 16 * 9 * (4 * 8 + 8 * 8), 4 * 9 * (8 * 16 + 16 * 16), 16 * 4)
+
+
+def test_the_front_is_never_larger_than_asked(job, tmp_path):
+    result = search(replace(job("random", 30), front_size=3), tmp_path / "run")
+    ratios = [row["macs_ratio"] for row in result.rows]
+    assert len(ratios) == 3
+    assert ratios[-1] == 1
+
+
+def test_a_journal_begins_with_what_identifies_the_run(finished):
+    header = read_journal(finished / "journal.jsonl")[0]
+    assert header["kind"] == "run"
+    assert {"space", "objectives", "seed", "model", "data", "evaluations", "guide"} <= header["identity"].keys()
