@@ -119,10 +119,11 @@ class Front:
         return hypervolume(self.losses(), reference)
 
     def _why_empty(self, text: str, bounds: Sequence[Bound]) -> str:
+        if not self.members:
+            return f"no member of the front satisfies {text!r}: the front is empty, no evaluation succeeded"
         ranges = []
         for bound in bounds:
             values = [e.values[bound.name] for e in self.members]
-            if values:
-                share = f" ({min(values) / self.dense[bound.name]:.4f} of dense)" if bound.name in self.dense else ""
-                ranges.append(f"{bound.name} from {min(values):g}{share} to {max(values):g}")
+            share = f" ({min(values) / self.dense[bound.name]:.4f} of dense)" if bound.name in self.dense else ""
+            ranges.append(f"{bound.name} from {min(values):g}{share} to {max(values):g}")
         return f"no member of the front satisfies {text!r}; the front has {len(self)} members with " + ", ".join(ranges)

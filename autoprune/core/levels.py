@@ -30,6 +30,14 @@ class LevelRule:
     min_keep: int = 1
     source: str = field(default="", compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if not all(0 < share <= 1 for share in self.keep) or self.round_to < 1 or self.min_keep < 1:
+            place = f"{self.source}: " if self.source else ""
+            raise SpaceError(
+                f"{place}pattern {self.match!r}: expected shares above 0 and at most 1, round_to and min_keep of at "
+                f"least 1, got keep {list(self.keep)}, round_to {self.round_to}, min_keep {self.min_keep}"
+            )
+
     def covers(self, unit: Unit) -> bool:
         return fnmatchcase(unit.name, self.match) and self.kind in (None, unit.kind)
 
@@ -37,7 +45,7 @@ class LevelRule:
         """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share."""
         # 1e-9: a share such as 0.7 of 10 must be 7, not the 8 that ceil makes of 7.000000000000001
         counts = {self.round_to * math.ceil(share * width / self.round_to - 1e-9) for share in self.keep}
-        return (width, *sorted((c for c in counts if max(self.min_keep, 1) <= c < width), reverse=True))
+        return (width, *sorted((c for c in counts if self.min_keep <= c < width), reverse=True))
 
 
 def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpace:

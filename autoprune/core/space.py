@@ -63,8 +63,10 @@ class SearchSpace:
         return Candidate(tuple(len(counts) - 1 for counts in self.levels))
 
     def kept(self, levels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, u) kept counts of (n, u) level indices; (u,) in, (u,) out."""
+        """(n, u) kept counts of (n, u) level indices; (u,) in, (u,) out. SpaceError for an index there is not."""
         indices = np.asarray(levels, dtype=np.int64)
+        if ((indices < 0) | (indices >= self.sizes)).any():
+            raise SpaceError(f"expected level indices from 0 to {(self.sizes - 1).tolist()}, got {indices.tolist()}")
         widest = int(self.sizes.max())
         table = np.array([counts + (0,) * (widest - len(counts)) for counts in self.levels], dtype=np.int64)
         return table[np.arange(len(self.units)), indices]
@@ -74,7 +76,7 @@ class SearchSpace:
         return tuple(counts[level] for counts, level in zip(self.levels, candidate.levels, strict=True))
 
     def check(self, candidate: Candidate) -> None:
-        """Raises SpaceError unless every level index exists."""
+        """Raises SpaceError unless every level index exists and the fidelity is a share above 0."""
         levels = candidate.levels
         inside = len(levels) == len(self.units) and all(
             isinstance(level, int) and 0 <= level < len(counts)
@@ -84,6 +86,8 @@ class SearchSpace:
             raise SpaceError(
                 f"expected {len(self.units)} level indices, each from 0 to {(self.sizes - 1).tolist()}, got {levels}"
             )
+        if not 0 < candidate.fidelity <= 1:
+            raise SpaceError(f"expected a fidelity above 0 and at most 1, got {candidate.fidelity}")
 
     def to_json(self) -> dict[str, Any]:
         return {"units": list(self.units), "levels": [list(counts) for counts in self.levels]}

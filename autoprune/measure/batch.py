@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ class Batch(NamedTuple):
     target: torch.Tensor | None = None
     dense: torch.Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        target = None if self.target is None else self.target.to(device)
-        return Batch(tuple(x.to(device) for x in self.inputs), target, self.dense)
+    def placed(self, place: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The same batch with every tensor moved by `place`, to another device for example."""
+        target, dense = (None if x is None else place(x) for x in (self.target, self.dense))
+        return Batch(tuple(map(place, self.inputs)), target, dense)

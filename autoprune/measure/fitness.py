@@ -25,10 +25,14 @@ def classification(model: nn.Module, batches: Sequence[Batch]) -> dict[str, floa
     sum p (log p - log q) in nats, p the dense network's class probabilities and q the pruned one's: smoother than
     accuracy on few images, and needs no labels.
     """
+    if not batches:
+        raise DataError("classification needs at least one batch, got none")
     hits = divergence = count = 0.0
     for batch in batches:
-        if batch.target is None or batch.dense is None:
+        if batch.target is None:
             raise DataError("classification needs targets: give select and report batches labels")
+        if batch.dense is None:
+            raise DataError("classification needs the dense network's outputs: see scorer.with_dense_outputs")
         logits = model(*batch.inputs)
         hits += float((logits.argmax(dim=1) == batch.target).sum())
         log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(batch.dense, dim=1)

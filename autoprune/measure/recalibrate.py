@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.errors import DataError
 from autoprune.prune.modes import evaluating
 
 
@@ -21,13 +22,20 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
 
     Li et al. 2020 (EagleEye, https://arxiv.org/abs/2007.02491, section 3.3); we depart from it by resetting first
     (nothing of the dense statistics remains), by averaging instead of a momentum, and by leaving other modules in eval.
+
+    Raises DataError when there is no batch (an iterator that was used before): statistics that were only reset would
+    pass for a bad network.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
+    count = 0
     with evaluating(model), _averaging(norms), torch.no_grad():
         for inputs in batches:
             model(*inputs)
+            count += 1
+    if not count:
+        raise DataError("expected at least one batch to re-estimate batch norms on, got none. Pass a list of batches.")
 
 
 @contextlib.contextmanager

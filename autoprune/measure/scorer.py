@@ -53,9 +53,10 @@ class Scorer:
     def score(self, candidate: Candidate) -> Evaluation:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
-        batches = self.select[: max(1, math.ceil(candidate.fidelity * len(self.select)))]
         try:
-            values = self.measure(self.network(candidate), batches)
+            network = self.network(candidate)  # checks the candidate
+            batches = self.select[: math.ceil(candidate.fidelity * len(self.select))]
+            values = self.measure(network, batches)
         except Exception as error:  # a user's code may raise anything; the run goes on and the cause is recorded
             seconds = time.perf_counter() - start
             return Evaluation(candidate, {}, "failed", f"{type(error).__name__}: {error}", seconds, self.worker)
@@ -65,11 +66,15 @@ class Scorer:
 def check_values(result: object, objective: str) -> dict[str, float]:
     """A fitness' result as finite floats by name."""
     values = dict(result) if isinstance(result, Mapping) else {objective: result}
+    if not values:
+        raise PluginError("expected the fitness to return a float or a dict of floats, got an empty dict")
     checked = {}
     for name, value in values.items():
         try:
+            if isinstance(value, str | bytes):  # float() would read them
+                raise TypeError
             checked[str(name)] = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # of a tensor with several elements
             raise PluginError(
                 f"expected the fitness to return a float or a dict of floats, got {value!r} for {name!r}"
             ) from None

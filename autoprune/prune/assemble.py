@@ -52,11 +52,9 @@ def _is_unit(atom: Atom, slots: Sequence[Slot]) -> bool:
 
 
 def _names(prunable: Mapping[Atom, Sequence[Slot]]) -> dict[Atom, str]:
-    """The module that first produces a unit, with a running number where it produces several."""
-    modules = {
-        atom: next(slot.tensor.rpartition(".")[0] for slot in slots if slot.role == "out")
-        for atom, slots in prunable.items()
-    }
+    """The module that first produces a unit (the tensor where that is the model itself), numbered where several."""
+    tensors = {atom: next(s.tensor for s in slots if s.role == "out") for atom, slots in prunable.items()}
+    modules = {atom: tensor.rpartition(".")[0] or tensor for atom, tensor in tensors.items()}
     produced = list(modules.values())
     names: dict[Atom, str] = {}
     for index, (atom, module) in enumerate(modules.items()):
@@ -107,7 +105,12 @@ def _frozen(contractions: Sequence[Contraction], terms: Sequence[Term]) -> tuple
 
 def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[ModuleSize, ...]:
     found: dict[tuple[str, str], ModuleSize] = {}
-    for module, attribute, axis in recorder.sizes:
+    slopes = [  # a PReLU reshapes its weight before its operator sees it
+        (name, "num_parameters", recorder.roots[f"{name}.weight"][0])
+        for name, module in model.named_modules()
+        if isinstance(module, nn.PReLU) and f"{name}.weight" in recorder.roots
+    ]
+    for module, attribute, axis in [*recorder.sizes, *slopes]:
         value = sizer(axis)
         if value.units and isinstance(getattr(model.get_submodule(module), attribute, None), int):
             found[module, attribute] = ModuleSize(module, attribute, value)

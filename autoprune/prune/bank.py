@@ -24,7 +24,16 @@ from autoprune.prune.criteria import (
 )
 from autoprune.prune.statistics import Moments, collect_moments, consumers_of
 from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import Indices, Positions, kept_indices, make_recipe, named_tensors, rebuild, select
+from autoprune.prune.surgery import (
+    Indices,
+    Positions,
+    kept_indices,
+    laid_out_like,
+    make_recipe,
+    named_tensors,
+    rebuild,
+    select,
+)
 
 CACHE_BYTES = 1 << 30
 
@@ -68,10 +77,10 @@ class Bank:
                 continue
             weight, bias = self._solve(name, dims[1])
             rows = {0: dims[0]} if 0 in dims else {}
-            changed[name] = select(weight, rows).to(self._tensors[name])
+            changed[name] = laid_out_like(self._tensors[name], select(weight, rows))
             if bias is not None:
                 bias_name = name.removesuffix("weight") + "bias"
-                changed[bias_name] = select(bias, rows).to(self._tensors[bias_name])
+                changed[bias_name] = laid_out_like(self._tensors[bias_name], select(bias, rows))
         return changed
 
     def build(self, counts: Mapping[str, int]) -> nn.Module:
@@ -83,14 +92,14 @@ class Bank:
         key = (name, kept.tobytes())
         if key not in self._solved:
             self._solved[key] = self._least_squares(name, kept)
-            while sum(weight.nbytes for weight, _ in self._solved.values()) > CACHE_BYTES:
-                self._solved.pop(next(iter(self._solved)))
+            while len(self._solved) > 1 and sum(weight.nbytes for weight, _ in self._solved.values()) > CACHE_BYTES:
+                self._solved.pop(next(iter(self._solved)))  # the oldest, never the one just solved
         return self._solved[key]
 
     def _least_squares(self, name: str, kept: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """argmin over V of E|W x - V x_K|^2 + r |V - W_K|^2: the weights that best repeat the dense output."""
         full, moments = self._tensors[name], self.moments[name]
-        weight = full.detach().double().cpu().flatten(1)  # (o, k)
+        weight = full.detach().cpu().double().flatten(1)  # (o, k)
         columns = torch.from_numpy(_columns(kept, weight.shape[1] // full.shape[1]))
         gram = ridged(moments.gram)
         factor = torch.linalg.cholesky(gram[columns][:, columns])
@@ -101,7 +110,7 @@ class Bank:
         if bias is None:
             return small, None
         shift = weight @ moments.mean - solved @ moments.mean[columns]
-        return small, (bias.detach().double().cpu() + shift).to(bias.dtype)
+        return small, (bias.detach().cpu().double() + shift).to(bias.dtype)
 
 
 def make_bank(
@@ -119,7 +128,7 @@ def make_bank(
     for unit in chosen:
         weights = unit_weights(unit, tensors)
         statistics = UnitStatistics(
-            tuple(_consumer(unit, slot, tensors, moments) for slot in unit.with_role("in") if slot.tensor in moments)
+            tuple(_consumer(unit, name, tensors, moments) for name in consumers_of([unit]) if name in moments)
         )
         orders[unit.name] = order_positions(criterion, weights, statistics, unit.name).numpy()
     return Bank(model, structure, orders, moments, sliced)
@@ -139,14 +148,15 @@ def unit_weights(unit: Unit, tensors: Mapping[str, torch.Tensor]) -> UnitWeights
 
 
 def _consumer(
-    unit: Unit, slot: Slot, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]
+    unit: Unit, name: str, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]
 ) -> ConsumerStatistics:
-    full = tensors[slot.tensor]
-    weight = full.detach().double().cpu().flatten(1)
-    inputs = slot.span.indices(np.arange(unit.width))  # (n, m)
+    full = tensors[name]
+    weight = full.detach().cpu().double().flatten(1)
+    places = [slot.span.indices(np.arange(unit.width)) for slot in unit.with_role("in") if slot.tensor == name]
+    inputs = np.concatenate(places, axis=1)  # (n, m): a unit may be concatenated with itself
     block = weight.shape[1] // full.shape[1]
     columns = (inputs[:, :, None] * block + np.arange(block)).reshape(unit.width, -1)
-    return ConsumerStatistics(weight, moments[slot.tensor].gram, torch.from_numpy(columns))
+    return ConsumerStatistics(weight, moments[name].gram, torch.from_numpy(columns))
 
 
 def _columns(kept: np.ndarray, block: int) -> np.ndarray:

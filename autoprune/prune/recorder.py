@@ -34,6 +34,12 @@ class Call:
         return f"operator {self.operator} in {self.module or 'the top module'!r}"
 
     @property
+    def shape(self) -> torch.Size:
+        """Shape of the (first) output."""
+        first = self.output[0] if isinstance(self.output, tuple) else self.output
+        return torch.Size(first.shape)
+
+    @property
     def tensors(self) -> list[torch.Tensor]:
         """All tensors among the arguments."""
         return [leaf for leaf in tree_leaves(dict(self.arguments)) if isinstance(leaf, torch.Tensor)]
@@ -125,6 +131,13 @@ class Recorder:
                 self.uses[self._producers[id(tensor)]] += 1
         for leaf in tree_leaves(call.output):
             self._producers.pop(id(leaf), None)
+
+    def note_outputs(self, tree: object) -> None:
+        """Freezes what the model returns; its caller is one more reader of it."""
+        self.freeze(tree, "model output")
+        for leaf in tree_leaves(tree):
+            if id(leaf) in self._producers:
+                self.uses[self._producers[id(leaf)]] += 1
 
     def maker(self, tensor: torch.Tensor) -> str | None:
         """The module whose weight made exactly this tensor, if one did."""

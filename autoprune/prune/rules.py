@@ -64,7 +64,7 @@ def convolution(recorder: Recorder, call: Call) -> Axes:
     recorder.made_by(call.output, weight)
     positions = math.prod((x if transposed else call.output).shape[2:]) * math.prod(weight.shape[2:])
     recorder.contractions.append(Contraction(call.module, positions, (inputs[0], group, inside, made)))
-    return (inputs[0], channels, *fresh(call.output.shape[2:], "spatial"))
+    return (inputs[0], channels, *fresh(call.shape[2:], "spatial"))
 
 
 def batch_norm(recorder: Recorder, call: Call) -> Axes:
@@ -115,7 +115,9 @@ def _product(recorder: Recorder, call: Call, axes: Axes, weight: Any, bias: Any)
     """Bookkeeping of a matrix product with axes (..., contracted, out)."""
     *rest, contracted, out = axes
     if bias is not None:
-        unify(recorder.axes(bias)[-1], out, call.where)
+        for added, made in zip(reversed(recorder.axes(bias)), (out, *reversed(rest)), strict=False):
+            if size(added) == size(made):  # otherwise it is broadcast
+                unify(added, made, call.where)
     recorder.keep_sizes(weight, in_features=contracted, out_features=out)
     recorder.made_by(call.output, weight)
     recorder.contractions.append(Contraction(call.module, 1, axes))
@@ -124,7 +126,7 @@ def _product(recorder: Recorder, call: Call, axes: Axes, weight: Any, bias: Any)
 
 def pointwise(recorder: Recorder, call: Call) -> Axes:
     """Identifies the dimensions of all operands position by position, aligned from the right; size 1 broadcasts."""
-    shape = call.output.shape
+    shape = call.shape
     result: list[Axis] = []
     for back in range(len(shape), 0, -1):
         operands = [t for t in call.tensors if t.dim() >= back and t.shape[-back] == shape[-back]]
@@ -141,28 +143,28 @@ def unchanged(recorder: Recorder, call: Call) -> Axes:
 
 
 def spatial(recorder: Recorder, call: Call) -> Axes:
-    """Pooling and resampling: batch and channels pass, positions after them are mixed."""
+    """Pooling and resampling in the plane: the last two dimensions are mixed, those before them pass."""
     axes = recorder.axes(call["self"])
-    for axis in axes[2:]:
+    for axis in axes[-2:]:
         freeze(axis, "spatial")
-    return (*axes[:2], *fresh(call.output.shape[2:], "spatial"))
+    return (*axes[:-2], *fresh(call.shape[-2:], "spatial"))
 
 
 def mean(recorder: Recorder, call: Call) -> Axes:
     """Averaging over an axis depends on all its positions: it is frozen."""
     axes = recorder.axes(call["self"])
     rank = len(axes)
-    dims = {dim % rank for dim in (call["dim"] if call["dim"] is not None else range(rank))}
+    dims = {dim % rank for dim in call.arguments.get("dim") or range(rank)}  # no or empty `dim` is all of them
     for dim in dims:
         freeze(axes[dim], f"averaged over by {call.where}")
     kept = [one() if dim in dims else axis for dim, axis in enumerate(axes)]
-    return tuple(axis for dim, axis in enumerate(kept) if call["keepdim"] or dim not in dims)
+    return tuple(axis for dim, axis in enumerate(kept) if call.arguments.get("keepdim") or dim not in dims)
 
 
 def view(recorder: Recorder, call: Call) -> Axes:
     """Matches the shortest runs of dimensions with equal products: each run is merged, then split row-major."""
     axes = list(recorder.axes(call["self"]))
-    target = list(call.output.shape)
+    target = list(call.shape)
     result: list[Axis] = []
     while target or axes:
         run: list[Axis] = [axes.pop(0)] if axes else [one()]
@@ -173,7 +175,7 @@ def view(recorder: Recorder, call: Call) -> Axes:
             else:
                 wanted.append(target.pop(0))
         result += _split(nest(run), wanted, call.where)
-    return tuple(result[: len(call.output.shape)])
+    return tuple(result[: len(call.shape)])
 
 
 def _split(axis: Axis, sizes: list[int], where: str) -> list[Axis]:
@@ -197,7 +199,7 @@ def permute(recorder: Recorder, call: Call) -> Axes:
 
 
 def expand(recorder: Recorder, call: Call) -> Axes:
-    axes, shape = recorder.axes(call["self"]), call.output.shape
+    axes, shape = recorder.axes(call["self"]), call.shape
     padded = (*(one() for _ in range(len(shape) - len(axes))), *axes)
     return tuple(a if size(a) == n else fresh((n,), "expanded")[0] for a, n in zip(padded, shape, strict=True))
 
@@ -223,7 +225,7 @@ def pad(recorder: Recorder, call: Call) -> Axes:
         dim = len(axes) - 1 - index
         if before < 0 or after < 0:
             freeze(axes[dim], f"cropped by {call.where}")
-            axes[dim] = fresh((call.output.shape[dim],), "cropped")[0]
+            axes[dim] = fresh((call.shape[dim],), "cropped")[0]
         elif before or after:
             axes[dim] = concatenate([*fresh((before,), "padded in"), axes[dim], *fresh((after,), "padded in")])
     return tuple(axes)
@@ -233,13 +235,23 @@ def slice_(recorder: Recorder, call: Call) -> Axes:
     """Taking all of a dimension changes nothing; taking a part of it freezes it."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
-    if call.output.shape[dim] != size(axes[dim]):
+    if call.shape[dim] != size(axes[dim]):
         freeze(axes[dim], f"sliced by {call.where}")
-        axes[dim] = fresh((call.output.shape[dim],), "sliced")[0]
+        axes[dim] = fresh((call.shape[dim],), "sliced")[0]
     return tuple(axes)
 
 
+def restride(recorder: Recorder, call: Call) -> Axes:
+    """Renaming the strides of a dense tensor, as pooling to one pixel does in channels-last; all else is frozen."""
+    axes = recorder.axes(call["self"])
+    if tuple(map(size, axes)) == tuple(call.shape) and call.output.squeeze().is_contiguous():
+        return axes
+    recorder.freeze(call["self"], f"strided by {call.where}")
+    return fresh(call.shape, f"strided by {call.where}")
+
+
 RULES: dict[str, Rule] = {
+    "as_strided": restride,
     "convolution": convolution,
     "native_batch_norm": batch_norm,
     "_native_batch_norm_legit": batch_norm,
@@ -249,6 +261,8 @@ RULES: dict[str, Rule] = {
     "addmm": addmm,
     "mm": mm,
     "_prelu_kernel": pointwise,
+    "hardswish": pointwise,  # in place these two carry no tag
+    "mish": pointwise,
     "clone": unchanged,
     "_to_copy": unchanged,
     "detach": unchanged,

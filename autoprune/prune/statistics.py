@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoprune.core.unit import Unit
+from autoprune.errors import DataError
 from autoprune.prune.modes import evaluating
 from autoprune.prune.structure import Structure
 
@@ -87,22 +88,32 @@ def _has_constant(model: nn.Module, structure: Structure, weight: str) -> bool:
 
 
 class _Sums:
-    """Running sums of x and x x^T over the rows a module's weight multiplies; float64, on the CPU."""
+    """Running sums of x and x x^T over the rows a module's weight multiplies; float64, on the CPU.
+
+    Sums are of x less the mean of the first rows seen: a variance far below the squared mean would drown in float32.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.shift: torch.Tensor | None = None
         self.first: torch.Tensor = torch.zeros(())
         self.second: torch.Tensor = torch.zeros(())
 
     def add(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         for rows in _rows(module, inputs[0].detach()):
+            if self.shift is None:
+                self.shift = rows.cpu().double().mean(dim=1).float()
+            rows = rows - self.shift.to(rows.device)[:, None]
             self.count += rows.shape[1]
-            self.first = self.first + rows.sum(dim=1).double().cpu()
-            self.second = self.second + (rows @ rows.T).double().cpu()
+            self.first = self.first + rows.sum(dim=1).cpu().double()
+            self.second = self.second + (rows @ rows.T).cpu().double()
 
     def finish(self, centred: bool) -> Moments:
-        mean, gram = self.first / self.count, self.second / self.count
-        return Moments(gram - torch.outer(mean, mean) if centred else gram, mean, centred)
+        if self.shift is None:
+            raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
+        drift = self.first / self.count
+        mean, covariance = self.shift.double() + drift, self.second / self.count - torch.outer(drift, drift)
+        return Moments(covariance if centred else covariance + torch.outer(mean, mean), mean, centred)
 
 
 def _rows(module: nn.Module, x: torch.Tensor) -> Iterable[torch.Tensor]:

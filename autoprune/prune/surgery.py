@@ -30,11 +30,14 @@ def kept_indices(units: Iterable[Unit], positions: Positions, shapes: Mapping[st
     An index stays when none of the units lying across it gives it up.
     """
     masks: dict[str, dict[int, np.ndarray]] = {}
-    for unit in units:
-        kept = positions.get(unit.name)
-        if kept is None or len(kept) == unit.width:
-            continue
+    known = {unit.name: unit for unit in units}
+    for name, kept in positions.items():
+        if name not in known:
+            raise SpaceError(f"no unit is called {name!r}; units are {list(known)}")
+        unit = known[name]
         check_positions(unit, kept)
+        if len(kept) == unit.width:
+            continue
         removed = np.setdiff1d(np.arange(unit.width), kept)
         for slot in unit.slots:
             mask = masks.setdefault(slot.tensor, {}).setdefault(slot.dim, np.ones(shapes[slot.tensor][slot.dim], bool))
@@ -44,10 +47,12 @@ def kept_indices(units: Iterable[Unit], positions: Positions, shapes: Mapping[st
 
 def check_positions(unit: Unit, kept: np.ndarray) -> None:
     """Raises SpaceError unless the positions are strictly increasing, at least one, and within the unit."""
-    if len(kept) == 0 or kept[0] < 0 or kept[-1] >= unit.width or (np.diff(kept) <= 0).any():
+    indices = np.asarray(kept)
+    whole = indices.ndim == 1 and indices.size > 0 and np.issubdtype(indices.dtype, np.integer)
+    if not whole or indices[0] < 0 or indices[-1] >= unit.width or (np.diff(indices) <= 0).any():
         raise SpaceError(
             f"unit {unit.name!r} has positions 0 to {unit.width - 1}: expected at least one to stay, each named once "
-            f"in rising order, got {np.asarray(kept).tolist()}"
+            f"in rising order, got {indices.tolist()}"
         )
 
 
@@ -56,9 +61,15 @@ def select(tensor: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor
     result = tensor.detach()
     for dim, indices in dims.items():
         result = result.index_select(dim, torch.from_numpy(indices).to(tensor.device))
-    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
-        result = result.contiguous(memory_format=torch.channels_last)
-    return result
+    return laid_out_like(tensor, result)
+
+
+def laid_out_like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with the dtype, device and memory format of another one."""
+    tensor = tensor.to(pattern)
+    if pattern.dim() == 4 and not pattern.is_contiguous() and pattern.is_contiguous(memory_format=torch.channels_last):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
 
 
 def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) -> dict[str, torch.Tensor]:
@@ -97,7 +108,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, torch.Tensor], sizes: Mappin
     memo: dict[int, Any] = {}
     for name, tensor in current.items():
         replaced = tensors.get(name)
-        value = tensor.detach().clone() if replaced is None else replaced.detach()
+        value = (tensor if replaced is None else replaced).detach().clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
     small = copy.deepcopy(model, memo)

@@ -44,7 +44,9 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
         )
     recorder = Recorder()
     recorder.register(model)
-    recorder.freeze((args, kwargs), "model input")
+    for leaf in tree_leaves((args, kwargs)):
+        if isinstance(leaf, torch.Tensor):
+            recorder.record(leaf, fresh(leaf.shape, "model input"))
     with evaluating(model), torch.no_grad(), _running_module(model) as stack:
         try:
             with _Trace(recorder, stack):
@@ -55,7 +57,7 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
                 f"expected {type(model).__name__} to run on the example inputs of shapes {shapes}, "
                 f"got {type(error).__name__}: {error}"
             ) from error
-    recorder.freeze(output, "model output")
+    recorder.note_outputs(output)
     return assemble(model, recorder)
 
 
@@ -75,7 +77,7 @@ def _running_module(model: nn.Module) -> Iterator[list[str]]:
     hooks = []
     for name, module in model.named_modules():
         enter = module.register_forward_pre_hook(lambda *_, name=name: stack.append(name), prepend=True)
-        leave = module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
+        leave = module.register_forward_hook(lambda *_: stack.__delitem__(-1), always_call=True)
         hooks += [enter, leave]
     try:
         yield stack

@@ -3,13 +3,21 @@
 The only room that writes run folders and that may import ray. Imports every room but config and cli.
 """
 
-from autoprune.run.after import export as export
-from autoprune.run.after import read_evaluations as read_evaluations
-from autoprune.run.after import read_front as read_front
-from autoprune.run.after import solve as solve
-from autoprune.run.drive import Inspection as Inspection
-from autoprune.run.drive import RunResult as RunResult
-from autoprune.run.drive import inspect_job as inspect_job
-from autoprune.run.drive import resume as resume
-from autoprune.run.drive import search as search
-from autoprune.run.export import load as load
+from autoprune.run.after import export, read_evaluations, read_front, solve
+from autoprune.run.drive import Inspection, RunResult, inspect_job, resume, search
+from autoprune.run.export import load
+from autoprune.run.report import write_report as report
+
+__all__ = [
+    "Inspection",
+    "RunResult",
+    "export",
+    "inspect_job",
+    "load",
+    "read_evaluations",
+    "read_front",
+    "report",
+    "resume",
+    "search",
+    "solve",
+]

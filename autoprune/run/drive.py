@@ -16,6 +16,7 @@ from autoprune.run.folder import RunFolder, write_json, write_yaml
 from autoprune.run.fronts import Row, finish
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import Journal, read_journal
+from autoprune.run.report import write_report
 from autoprune.run.serial import SerialEvaluator
 from autoprune.run.session import Session, open_session, torch_threads
 
@@ -140,6 +141,8 @@ def _run(
     session.progress(Progress("search", controller.done, job.evaluations))
     ended = controller.run()
     rows = finish(session, controller.told, folder)
+    if folder is not None:
+        write_report(folder.path)
     return RunResult(folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session)
 
 

@@ -82,7 +82,7 @@ def next_free(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w") as file:
+    with scratch.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -263,7 +263,15 @@ def test_dots_share_one_path_without_those_outside_or_on_the_same_pixel() -> Non
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(1648256, "1,648,256"), (0, "0"), (0.0, "0.0000"), (0.9173, "0.9173"), (2e-7, "2e-07"), (1234.56, "1,234.6")],
+    [
+        (1648256, "1,648,256"),
+        (0, "0"),
+        (0.0, "0.0000"),
+        (3.0, "3.0000"),
+        (0.9173, "0.9173"),
+        (2e-7, "2e-07"),
+        (1234.56, "1,234.6"),
+    ],
 )
 def test_numbers_are_shown_with_the_digits_a_reader_needs(value: float, shown: str) -> None:
     assert number(value) == shown

@@ -13,8 +13,8 @@ def number(value: float | None) -> str:
     """A value for a reader: thousands separated, four digits of a fraction, a dash for what is not there."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
-    if isinstance(value, int) or (value.is_integer() and abs(value) >= 2):
-        return f"{int(value):,}"
+    if isinstance(value, int):
+        return f"{value:,}"
     if value == 0 or 1e-3 <= abs(value) < 1000:
         return f"{value:.4f}"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.2g}"
