@@ -26,7 +26,7 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
     Raises DataError when there is no batch (an iterator that was used before): statistics that were only reset would
     pass for a bad network.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = list(tracked_norms(model).values())
     if not norms:
         return
     count = 0
@@ -36,6 +36,11 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
             count += 1
     if not count:
         raise DataError("expected at least one batch to re-estimate batch norms on, got none. Pass a list of batches.")
+
+
+def tracked_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch norms of a model that keep running statistics, by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch import nn
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
+from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import Fitness
 from autoprune.measure.recalibrate import recalibrate
@@ -25,7 +26,8 @@ class Scorer:
     """Turns candidates of one space into evaluations on one device.
 
     `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
-    fidelity below 1 uses the first batches only. `objective` names the value of a fitness that returns a bare float.
+    fidelity below 1 uses the first batches only. With an `anchor` (see measure.anchor) re-estimated statistics are
+    corrected by it, without they are taken as they are. `objective` names the value of a fitness that returns a float.
     """
 
     bank: Bank
@@ -33,6 +35,7 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
+    anchor: Anchor | None = None
     objective: str = "fitness"
     worker: str = field(default="serial")
 
@@ -43,6 +46,8 @@ class Scorer:
         network = self.bank.build(counts)
         if any(candidate.levels):  # the dense network keeps its own statistics
             recalibrate(network, self.calibrate)
+            if self.anchor is not None:
+                self.anchor.correct(network, self.bank.indices(self.bank.positions(counts)))
         return network
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:

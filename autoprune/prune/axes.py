@@ -240,9 +240,16 @@ def _cut_sum(axis: Sum, boundaries: Sequence[int], where: str) -> list[Axis]:
 
 def _factor_sum(axis: Sum, outer: int, where: str) -> tuple[Axis, Axis]:
     inner = size(axis) // outer
-    if any(size(part) % inner for part in axis.parts):
-        return _unfactorable(axis, outer, where)
-    pairs = [factor(part, size(part) // inner, where) for part in axis.parts]
+    pairs: list[tuple[Axis, Axis]] = []
+    parts: list[Axis] = []
+    for part in axis.parts:
+        parts.append(part)
+        length = sum(map(size, parts))
+        if length % inner == 0:  # whole blocks; of several parts only when they make one block together
+            if len(parts) > 1 and length > inner:
+                return _unfactorable(axis, outer, where)
+            pairs.append(factor(concatenate(parts), length // inner, where))
+            parts = []
     for _, block in pairs[1:]:
         unify(pairs[0][1], block, where)
     return concatenate([head for head, _ in pairs]), pairs[0][1]

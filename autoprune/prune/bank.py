@@ -61,10 +61,14 @@ class Bank:
         """The sorted positions that stay for the given counts by unit name."""
         return {unit: np.sort(self.orders[unit][:count]) for unit, count in counts.items()}
 
+    def indices(self, positions: Positions) -> Indices:
+        """Which indices of the model's tensors stay, for every tensor that loses some."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        return kept_indices(self.structure.units, positions, shapes)
+
     def tensors(self, positions: Positions) -> dict[str, torch.Tensor]:
         """Every tensor that changes, sliced, with consumers compensated."""
-        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-        indices = kept_indices(self.structure.units, positions, shapes)
+        indices = self.indices(positions)
         changed = {name: select(self._tensors[name], dims) for name, dims in indices.items()}
         return changed | self.compensated(indices)
 

@@ -66,11 +66,14 @@ class Recorder:
     roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
     _axes: dict[int, tuple[torch.Tensor, Axes]] = field(default_factory=dict)  # tensors are held so that ids last
     _names: dict[int, str] = field(default_factory=dict)  # of parameters, also when transposed
+    _homes: dict[int, list[str]] = field(default_factory=dict)  # of parameters: all modules that share it
     _producers: dict[int, str] = field(default_factory=dict)  # of a tensor: the module whose weight made it
     _roles: dict[int, Role] = field(default_factory=dict)
 
     def register(self, model: nn.Module) -> None:
         """Gives every parameter and buffer new axes that nothing is known about yet."""
+        for name, tensor in model.named_parameters(remove_duplicate=False):
+            self._homes.setdefault(id(tensor), []).append(name.rpartition(".")[0])
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._names[id(tensor)] = name
             self.roots[name] = tuple(Atom(n) if n > 1 else one() for n in tensor.shape)
@@ -97,8 +100,9 @@ class Recorder:
 
     def alias(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
         """A rearranged parameter is still that parameter."""
-        if id(source) in self._names:
-            self._names[id(tensor)] = self._names[id(source)]
+        for known in (self._names, self._homes):
+            if id(source) in known:
+                known[id(tensor)] = known[id(source)]
 
     def owner(self, weight: torch.Tensor | None) -> str | None:
         """The module that a parameter (or its transpose) belongs to; None for any other tensor."""
@@ -114,9 +118,8 @@ class Recorder:
         return self._roles.get(id(root), "along")
 
     def keep_sizes(self, weight: torch.Tensor | None, **axes: Axis) -> None:
-        """Notes which attributes of the module owning a weight hold the size of which axis."""
-        module = self.owner(weight)
-        if module is not None:
+        """Notes which attributes of the modules owning a weight hold the size of which axis."""
+        for module in self._homes.get(id(weight), ()):
             self.sizes += [(module, attribute, axis) for attribute, axis in axes.items()]
 
     def made_by(self, tensor: torch.Tensor, weight: torch.Tensor) -> None:

@@ -75,10 +75,13 @@ def _running_module(model: nn.Module) -> Iterator[list[str]]:
     """A stack of module names with the running one on top; the hooks it takes are removed again."""
     stack = [""]
     hooks = []
+
+    def leave(*_: object) -> None:  # a hook that returned something would replace the module's output
+        stack.pop()
+
     for name, module in model.named_modules():
-        enter = module.register_forward_pre_hook(lambda *_, name=name: stack.append(name), prepend=True)
-        leave = module.register_forward_hook(lambda *_: stack.__delitem__(-1), always_call=True)
-        hooks += [enter, leave]
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name), prepend=True))
+        hooks.append(module.register_forward_hook(leave, always_call=True))
     try:
         yield stack
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from autoprune.core.unit import Unit
 from autoprune.prune.masks import masked
 from autoprune.prune.modes import evaluating
 from autoprune.prune.structure import Structure
@@ -18,6 +19,7 @@ from autoprune.prune.surgery import Positions, cut, rebuild
 from autoprune.prune.trace import Examples, call_arguments
 
 TOLERANCE = 1e-4
+TRIALS: tuple[Callable[[int], int], ...] = (lambda n: n // 2, lambda n: n - 1, lambda n: 1)  # kept of n positions
 
 
 @dataclass(frozen=True)
@@ -61,24 +63,30 @@ def verify_positions(
 def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
     """The structure without the units whose removal does not compute what masking computes.
 
-    Half of every unit is removed at random in a copy with randomised batch norms, so that no error can hide behind a
-    zero bias. Only when that fails is every unit tried alone; a unit that fails becomes frozen, with what happened as
-    the reason.
+    Positions are removed from all units at once (half of each, one of each, all but one of each; which ones is
+    random) in a copy with randomised batch norms, so that no error can hide behind a zero bias. Only when that fails
+    is every unit tried alone; a unit that fails becomes frozen, with what happened as the reason.
     """
     probe = randomised_norms(model, seed)
-    rng = np.random.default_rng(seed)
-    halves = {u.name: np.sort(rng.permutation(u.width)[: max(u.width // 2, 1)]) for u in structure.units}
-    if not _failure(probe, structure, halves, example_inputs):
+    trials = _trials(structure.units, seed)
+    if not _first_failure(probe, structure, trials, example_inputs):
         return structure
     for unit in structure.units:
-        reason = _failure(probe, structure, {unit.name: halves[unit.name]}, example_inputs)
-        if reason:
+        alone = [{unit.name: positions[unit.name]} for positions in trials]
+        if reason := _first_failure(probe, structure, alone, example_inputs):
             structure = structure.demote(unit.name, reason)
-    remaining = {unit.name: halves[unit.name] for unit in structure.units}
-    if reason := _failure(probe, structure, remaining, example_inputs):
+    names = {unit.name for unit in structure.units}
+    remaining = [{name: kept for name, kept in positions.items() if name in names} for positions in trials]
+    if reason := _first_failure(probe, structure, remaining, example_inputs):
         for unit in structure.units:  # right one by one, wrong together: nothing can be trusted
             structure = structure.demote(unit.name, f"together with other units: {reason}")
     return structure
+
+
+def _trials(units: Sequence[Unit], seed: int) -> list[Positions]:
+    """Kept positions of all units: a number that a forward relies on may fit one count by chance, hardly three."""
+    rng = np.random.default_rng(seed)
+    return [{u.name: np.sort(rng.permutation(u.width)[: max(keep(u.width), 1)]) for u in units} for keep in TRIALS]
 
 
 def randomised_norms(model: nn.Module, seed: int) -> nn.Module:
@@ -91,6 +99,13 @@ def randomised_norms(model: nn.Module, seed: int) -> nn.Module:
                 if tensor is not None:
                     tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
     return probe
+
+
+def _first_failure(
+    model: nn.Module, structure: Structure, trials: Sequence[Positions], example_inputs: Examples
+) -> str:
+    """Why the network without the other positions is wrong in the first trial that fails; empty when all are right."""
+    return next((reason for kept in trials if (reason := _failure(model, structure, kept, example_inputs))), "")
 
 
 def _failure(model: nn.Module, structure: Structure, positions: Positions, example_inputs: Examples) -> str:

@@ -20,6 +20,7 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
 from autoprune.errors import ConfigError, UnsupportedModel
+from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
@@ -57,7 +58,8 @@ class Session:
     def scorer(self) -> Scorer:
         select = with_dense_outputs(self.model, self._batches(self.data.select))
         inputs = self._inputs(self.data.calibrate)
-        return Scorer(self.bank, self.space, inputs, select, self.job.fitness, first_measured(self.job))
+        anchor = Anchor.of(self.model, inputs)
+        return Scorer(self.bank, self.space, inputs, select, self.job.fitness, anchor, first_measured(self.job))
 
     @cached_property
     def reported(self) -> Sequence[Batch]:

@@ -1,0 +1,72 @@
+"""Anchored batch norms: what lost nothing keeps its statistics, and shared noise cancels."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.measure.anchor import Anchor
+from autoprune.measure.recalibrate import recalibrate
+from autoprune.prune.surgery import rebuild
+
+
+def network():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3))
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point():
+            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return model.eval()
+
+
+@pytest.fixture
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(8, 2, 6, 6, generator=generator),) for _ in range(3)]
+
+
+def test_a_network_that_lost_nothing_gets_its_own_statistics_back(batches):
+    model = network()
+    copy = rebuild(model, {}, {})
+    anchor = Anchor.of(model, batches)
+    recalibrate(copy, batches)
+    anchor.correct(copy, {})
+    for (name, own), (_, back) in zip(model.named_buffers(), copy.named_buffers(), strict=True):
+        if "running" in name:
+            torch.testing.assert_close(back, own)
+
+
+def test_the_correction_by_hand_for_kept_channels(batches):
+    model = network()
+    anchor = Anchor.of(model, batches)
+    pruned = nn.Sequential(nn.Identity(), nn.BatchNorm2d(2)).eval()
+    pruned[1].running_mean.copy_(torch.tensor([1.0, 2.0]))
+    pruned[1].running_var.copy_(torch.tensor([3.0, 4.0]))
+    anchor.correct(pruned, {"1.running_mean": {0: np.array([0, 3])}})
+    own, estimated = anchor.own["1"], anchor.estimated["1"]
+    for place, channel in enumerate((0, 3)):
+        mean = place + 1.0 + own.mean[channel] - estimated.mean[channel]
+        ratio = (own.variance[channel] + 1e-5) / (estimated.variance[channel] + 1e-5)
+        torch.testing.assert_close(pruned[1].running_mean[place], mean)
+        torch.testing.assert_close(pruned[1].running_var[place], (place + 3.0) * ratio)
+
+
+def test_a_channel_that_never_varies_stays_finite_and_positive():
+    model = network()
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[1].running_var.zero_()
+    still = [(torch.zeros(4, 2, 6, 6),)]
+    copy = rebuild(model, {}, {})
+    anchor = Anchor.of(model, still)
+    recalibrate(copy, still)
+    anchor.correct(copy, {})
+    assert torch.isfinite(copy[1].running_var).all()
+    assert (copy[1].running_var >= 0).all()
+
+
+def test_the_dense_model_is_not_touched(batches):
+    model = network()
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    Anchor.of(model, batches)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))

@@ -1,0 +1,283 @@
+"""What tracing finds, what it freezes and why, and that it leaves no trace of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import Grouped, MeanHead, Plain, PooledHead, Prelu, Residual, fingerprint, images, network, same
+from torch import nn
+from torch.nn import functional as F
+
+from autoprune.errors import UnsupportedModel
+from autoprune.prune.surgery import cut
+from autoprune.prune.trace import find_structure
+from autoprune.prune.verify import demote_wrong_units, verify_positions
+
+
+class Between(nn.Module):
+    """Two convolutions with anything between them."""
+
+    def __init__(self, between, after=8):
+        super().__init__()
+        self.first, self.second, self.between = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(after, 4, 1), between
+
+    def forward(self, x):
+        return self.second(self.between(self.first(x)))
+
+
+def structure_of(between, after=8):
+    return find_structure(Between(between, after), images())
+
+
+def reason(structure):
+    """Why the first convolution is frozen."""
+    assert structure.units == ()
+    return next(row.reason for row in structure.frozen if row.what == "first")
+
+
+KEPT = {
+    "relu": F.relu,
+    "relu in place": lambda x: F.relu(x, inplace=True),
+    "hardswish in place": lambda x: F.hardswish(x, inplace=True),
+    "mish in place": lambda x: F.mish(x, inplace=True),
+    "max pooling": lambda x: F.max_pool2d(x, 2),
+    "max pooling without batch": lambda x: torch.cat([F.max_pool2d(image, 2).unsqueeze(0) for image in [x.mean(0)]]),
+    "adaptive max pooling": lambda x: F.adaptive_max_pool2d(x, 2),
+    "average pooling": lambda x: F.avg_pool2d(x, 2),
+    "one-dimensional pooling": lambda x: F.max_pool1d(x.flatten(2), 2).unsqueeze(-1),
+    "resampling": lambda x: F.interpolate(x, scale_factor=2),
+    "mean of pixels": lambda x: x - x.mean((2, 3), keepdim=True),
+    "channels last and back": lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    "all of a slice": lambda x: x[:, :8],
+    "constant padding of pixels": lambda x: F.pad(x, (1, 1)),
+    "a constant": lambda x: x * 0.5 + 1,
+    "a choice": lambda x: torch.where(x > 0, x, -x),
+    "instance norm": F.instance_norm,
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_operators_that_leave_channels_alone_leave_the_unit(name):
+    model, x = Between(KEPT[name]), images()
+    structure = find_structure(model, x)
+    assert [(unit.name, unit.width) for unit in structure.units] == [("first", 8)]
+    assert structure.uncounted == ()
+    assert demote_wrong_units(model, structure, x) == structure
+
+
+FROZEN = {
+    "cumsum": (lambda x: x.cumsum(1), "no rule for operator cumsum in 'the top module'"),
+    "softmax": (lambda x: x.softmax(1), "no rule for operator _softmax"),
+    "mean of channels": (lambda x: x - x.mean(1, keepdim=True), "averaged over by operator mean"),
+    "mean of everything": (lambda x: x - x.mean(), "averaged over by operator mean"),
+    "a part of a slice": (lambda x: F.pad(x[:, :4], (0, 0, 0, 0, 2, 2)), "sliced by operator slice"),
+    "cropping": (lambda x: F.pad(x, (0, 0, 0, 0, -2, 2)), "cropped by operator constant_pad_nd"),
+    "choosing a channel": (lambda x: x + x[:, 3:4], "sliced by operator slice"),
+    "a constant per channel": (lambda x: x * torch.ones(8, 1, 1), "output of an operator without a rule"),
+    "an order": (lambda x: x.flip(1), "no rule for operator flip"),
+    "group norm": (lambda x: F.group_norm(x, 2), "no rule for operator native_group_norm"),
+    "maximum of channels": (lambda x: x - x.amax(1, keepdim=True), "no rule for operator amax"),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_operators_that_look_at_channels_freeze_them_with_the_reason(name):
+    between, expected = FROZEN[name]
+    assert expected in reason(structure_of(between))
+
+
+def test_operators_without_a_rule_are_listed_as_uncounted():
+    assert structure_of(lambda x: x.cumsum(1).flip(2)).uncounted == ("cumsum", "flip")
+
+
+def test_an_operator_is_reported_with_the_module_that_calls_it():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.Softmax(dim=1)), nn.Conv2d(4, 2, 1))
+    assert "operator _softmax in '1.0'" in find_structure(model, images()).frozen[0].reason
+
+
+def test_what_the_model_takes_and_returns_is_frozen():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            features = F.relu(self.first(x))
+            return {"features": features, "logits": self.second(features)}
+
+    structure = find_structure(Both(), images())
+    assert reason(structure) == "model input; model output"
+    assert sum(row.share for row in structure.frozen) == pytest.approx(1)
+
+
+def test_an_output_returned_beside_its_batch_norm_is_not_read_by_the_batch_norm_alone():
+    class Raw(nn.Module):
+        def __init__(self, raw):
+            super().__init__()
+            self.first, self.conv, self.bn, self.raw = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4), raw
+
+        def forward(self, x):
+            y = self.conv(F.relu(self.first(x)))
+            return (y, self.bn(y)) if self.raw else self.bn(y)
+
+    assert find_structure(Raw(False).eval(), images()).batch_norms == {"conv": "bn"}
+    assert find_structure(Raw(True).eval(), images()).batch_norms == {}
+
+
+def test_a_batch_norm_whose_input_another_operator_reads_is_not_alone():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.bn(y) + y
+
+    assert find_structure(Twice().eval(), images()).batch_norms == {}
+
+
+def test_units_are_named_by_the_module_that_makes_them():
+    model = network([Residual, Plain], PooledHead)
+    names = {unit.name: unit.width for unit in find_structure(model, images()).units}
+    assert names == {"0": 4, "1.conv1": 5, "2.conv": 6}
+
+
+def test_several_units_of_one_module_are_numbered():
+    names = [unit.name for unit in find_structure(network([Grouped], MeanHead), images()).units]
+    assert len(set(names)) == len(names)
+    assert any("/" in name for name in names)
+
+
+def test_units_of_tensors_in_the_model_itself_are_named_by_the_tensor():
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.leave = nn.Parameter(torch.randn(6, 3)), nn.Parameter(torch.randn(2, 6))
+
+        def forward(self, x):
+            return F.linear(F.relu(F.linear(x, self.enter)), self.leave)
+
+    model, x = Bare(), torch.randn(5, 3)
+    structure = find_structure(model, x)
+    assert [unit.name for unit in structure.units] == ["enter"]
+    assert cut(model, structure, {"enter": [0, 2]}).enter.shape == (2, 3)
+
+
+def test_a_bias_that_is_an_activation_ties_every_dimension_it_is_added_to():
+    """addmm(y, w, z): rows of y and of the product are the same, here the prunable ones."""
+
+    class Columns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Parameter(torch.randn(6, 3)) for _ in range(3))
+            self.out = nn.Parameter(torch.randn(2, 6))
+
+        def forward(self, x):
+            y = torch.addmm(self.a @ x, self.b, x)
+            return self.out @ F.relu(y)
+
+    model, x = Columns(), torch.randn(3, 5)
+    structure = find_structure(model, x)
+    assert [(unit.width, len(unit.slots)) for unit in structure.units] == [(6, 3)]
+    assert demote_wrong_units(model, structure, x) == structure
+
+
+class HardCoded(nn.Module):
+    """A forward with the number of channels in it."""
+
+    def __init__(self, runs):
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1), nn.Conv2d(4, 4, 1)
+        self.runs = runs
+
+    def forward(self, x):
+        y = F.relu(self.first(x))
+        y = y * (16 / y.shape[1]) if self.runs else y.view(len(x), 16, -1).unsqueeze(-1)
+        y = self.second(y)
+        return self.third(F.relu(y))
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"), [(False, "does not run with fewer positions: RuntimeError"), (True, "outputs differ by")]
+)
+def test_a_forward_that_hard_codes_a_width_loses_that_unit_with_the_reason(runs, expected):
+    model, x = HardCoded(runs), images()
+    found = find_structure(model, x)
+    assert [unit.name for unit in found.units] == ["first", "second"]
+    trusted = demote_wrong_units(model, found, x)
+    assert [unit.name for unit in trusted.units] == ["second"]
+    row = trusted.frozen[-1]
+    assert row.what == "first"
+    assert expected in row.reason
+    assert trusted.cost.dense() == found.cost.dense()
+
+
+def test_units_that_are_right_alone_and_wrong_together_are_all_frozen():
+    class Together(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            y = F.relu(self.a(x))
+            z = self.b(y)
+            return self.c(F.relu(z)) * (2.0 if z.shape[1] < 8 and y.shape[1] < 8 else 1.0)
+
+    model, x = Together(), images()
+    trusted = demote_wrong_units(model, find_structure(model, x), x)
+    assert trusted.units == ()
+    assert all("together with other units" in row.reason for row in trusted.frozen)
+
+
+def test_a_structure_tells_the_share_of_macs_a_unit_touches():
+    structure = find_structure(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 5, 1)), images())
+    assert structure.share("0") == pytest.approx((3 * 8 + 8 * 2) / (3 * 8 + 8 * 2 + 2 * 5))
+    demoted = structure.demote("0", "because").demote("1", "also")
+    assert [(row.what, row.reason) for row in demoted.frozen] == [("0", "because"), ("1", "also")]
+    assert sum(row.share for row in demoted.frozen) == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"no unit is called '0'; units are \['1'\]"):
+        structure.demote("0", "because").unit("0")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_tracing_leaves_the_model_as_it_was(training):
+    model = network([Residual, Prelu], PooledHead).train(training)
+    model[1].bn1.eval()  # a mode of its own
+    model.register_forward_hook(lambda module, args, output: output * 2)
+    before = fingerprint(model)
+    structure = find_structure(model, images())
+    demote_wrong_units(model, structure, images())
+    assert same(before, fingerprint(model))
+    assert [module.training for module in (model, model[1].bn1)] == [training, False]
+
+
+def test_a_model_that_fails_is_left_as_it_was_too():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(5, 2)).train()
+    before = fingerprint(model)
+    with pytest.raises(UnsupportedModel, match=r"Sequential to run on the example inputs of shapes \[\(2, 3, 6, 6\)\]"):
+        find_structure(model, images())
+    assert same(before, fingerprint(model))
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.Sequential(), nn.BatchNorm2d(3, affine=False)])
+def test_a_model_without_parameters_is_refused(model):
+    with pytest.raises(UnsupportedModel, match="expected a network with parameters"):
+        find_structure(model, torch.zeros(1, 0))
+
+
+def test_example_inputs_may_be_positional_or_named():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, left, right):
+            return self.b(F.relu(self.a(left) + self.a(right)))
+
+    model, x, y = Two(), torch.randn(1, 3), torch.randn(1, 3)
+    by_place, by_name = find_structure(model, (x, y)), find_structure(model, {"right": y, "left": x})
+    assert by_place == by_name
+    assert [unit.name for unit in by_place.units] == ["a"]
+    small = cut(model, by_place, {"a": [1, 5]})
+    assert verify_positions(model, small, by_place, {"a": [1, 5]}, (x, y)).ok
