@@ -312,9 +312,9 @@ def python(*arguments, cwd):
 
 def test_help_lists_the_commands_without_importing_torch(folder):
     code = "import sys; sys.argv[1:] = ['--help']\nfrom autoprune.cli import main\n"
-    code += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    code += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
     done = python("-c", code, cwd=folder)
-    assert done.stdout.splitlines()[-1] == "0 False False"
+    assert done.stdout.splitlines()[-1] == "0 False"
     for command in ("inspect", "search", "resume", "front", "solve", "export", "report"):
         assert f"{command} " in done.stdout
 

@@ -20,7 +20,7 @@ def test_an_unknown_name_is_an_attribute_error_that_lists_the_known_ones():
 
 
 def test_importing_autoprune_needs_numpy_alone():
-    heavy = "torch optuna deap ray moocore scipy sklearn pydantic typer rich".split()
+    heavy = ["torch", "optuna", "deap", "ray", "moocore", "scipy", "sklearn", "pydantic", "typer", "rich"]
     code = f"import sys, autoprune; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 

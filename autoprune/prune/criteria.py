@@ -93,8 +93,8 @@ class _Downdate:
         self.columns = consumer.columns
         self.weight = consumer.weight.clone()
         self.inverse = torch.linalg.inv(ridged(consumer.gram))
-        energy = torch.einsum("ok,kl,ol->", consumer.weight, consumer.gram, consumer.weight)
-        self.energy = float(energy.clamp_min(torch.finfo(torch.float64).tiny))
+        energy = float(torch.einsum("ok,kl,ol->", consumer.weight, consumer.gram, consumer.weight))
+        self.energy = energy if energy > 0 else float("inf")  # nothing comes out, so nothing can be damaged
 
     def damage(self, remaining: list[int]) -> torch.Tensor:
         """(r,) damage of removing each of the remaining positions next."""
@@ -126,11 +126,17 @@ CRITERIA: dict[str, Criterion] = {"l1": l1, "l2": l2, "obs": obs, "random": rand
 
 def order_positions(criterion: Criterion, weights: UnitWeights, statistics: UnitStatistics, unit: str) -> torch.Tensor:
     """(n,) positions, the ones kept longest first; ties by the lower position. PluginError for unusable scores."""
-    scores = torch.as_tensor(criterion(weights, statistics))
+    result = criterion(weights, statistics)
     count = weights.producers[0].shape[0]
-    if scores.shape != (count,) or not torch.isfinite(scores).all():
+    name = getattr(criterion, "__name__", criterion)
+    where = f"criterion {name!r} on unit {unit!r}: expected ({count},) finite scores"
+    try:
+        scores = torch.as_tensor(result).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PluginError(f"{where}, got {type(result).__name__}: {error}") from error
+    if scores.shape != (count,) or scores.is_complex() or not torch.isfinite(scores).all():
         raise PluginError(
-            f"criterion {getattr(criterion, '__name__', criterion)!r} on unit {unit!r}: expected ({count},) finite "
-            f"scores, got shape {tuple(scores.shape)} with {int((~torch.isfinite(scores)).sum())} not finite"
+            f"{where}, got shape {tuple(scores.shape)} of {scores.dtype} with "
+            f"{int((~torch.isfinite(scores)).sum())} not finite"
         )
     return torch.argsort(scores, descending=True, stable=True)

@@ -1,10 +1,11 @@
-"""Borrowing a model: whatever mode it was in, it is put back."""
+"""Borrowing what belongs to others, a model's modes and torch's threads: as it was, it is put back."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training:
             module.training = mode
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Runs with so many intra-op threads, or as many as there are; puts the number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

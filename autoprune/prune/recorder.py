@@ -65,17 +65,16 @@ class Recorder:
     uncounted: dict[str, None] = field(default_factory=dict)
     roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
     _axes: dict[int, tuple[torch.Tensor, Axes]] = field(default_factory=dict)  # tensors are held so that ids last
-    _names: dict[int, str] = field(default_factory=dict)  # of parameters, also when transposed
-    _homes: dict[int, list[str]] = field(default_factory=dict)  # of parameters: all modules that share it
+    _names: dict[int, list[str]] = field(default_factory=dict)  # of parameters, also when transposed; several when tied
     _producers: dict[int, str] = field(default_factory=dict)  # of a tensor: the module whose weight made it
     _roles: dict[int, Role] = field(default_factory=dict)
 
     def register(self, model: nn.Module) -> None:
         """Gives every parameter and buffer new axes that nothing is known about yet."""
-        for name, tensor in model.named_parameters(remove_duplicate=False):
-            self._homes.setdefault(id(tensor), []).append(name.rpartition(".")[0])
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self._names.setdefault(id(parameter), []).append(name)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._names[id(tensor)] = name
+            self._names.setdefault(id(tensor), [name])
             self.roots[name] = tuple(Atom(n) if n > 1 else one() for n in tensor.shape)
             self.record(tensor, self.roots[name])
 
@@ -100,14 +99,15 @@ class Recorder:
 
     def alias(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
         """A rearranged parameter is still that parameter."""
-        for known in (self._names, self._homes):
-            if id(source) in known:
-                known[id(tensor)] = known[id(source)]
+        if id(source) in self._names:
+            self._names[id(tensor)] = self._names[id(source)]
 
     def owner(self, weight: torch.Tensor | None) -> str | None:
-        """The module that a parameter (or its transpose) belongs to; None for any other tensor."""
-        name = self._names.get(id(weight))
-        return None if name is None else name.rpartition(".")[0]
+        """The (first) module that a parameter or its transpose belongs to; None for any other tensor."""
+        return next(iter(self._owners(weight)), None)
+
+    def _owners(self, weight: torch.Tensor | None) -> list[str]:
+        return [name.rpartition(".")[0] for name in self._names.get(id(weight), ())]
 
     def mark(self, weight: torch.Tensor | None, role: Role, dim: int) -> None:
         """Notes that a parameter produces ("out") or contracts ("in") the positions along one of its dimensions."""
@@ -119,7 +119,7 @@ class Recorder:
 
     def keep_sizes(self, weight: torch.Tensor | None, **axes: Axis) -> None:
         """Notes which attributes of the modules owning a weight hold the size of which axis."""
-        for module in self._homes.get(id(weight), ()):
+        for module in self._owners(weight):
             self.sizes += [(module, attribute, axis) for attribute, axis in axes.items()]
 
     def made_by(self, tensor: torch.Tensor, weight: torch.Tensor) -> None:

@@ -10,12 +10,13 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed
+from autoprune.prune.modes import torch_threads
 from autoprune.run.drive import check_identity, silent
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_journal
-from autoprune.run.session import Session, open_session, torch_threads
+from autoprune.run.session import Session, open_session
 from autoprune.search.allocation import plan
 from autoprune.search.distortion import distortions_from
 

@@ -10,6 +10,7 @@ from typing import Any
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
 from autoprune.run.controller import Controller
 from autoprune.run.folder import RunFolder, write_json, write_yaml
@@ -18,7 +19,7 @@ from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import Journal, read_journal
 from autoprune.run.report import write_report
 from autoprune.run.serial import SerialEvaluator
-from autoprune.run.session import Session, open_session, torch_threads
+from autoprune.run.session import Session, open_session
 
 
 def silent(progress: Progress) -> None:

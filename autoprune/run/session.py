@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -126,17 +125,6 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     space = build_space(structure.units, job.rules)
     problem = state_problem(job, structure, space)
     return Session(job, model, data, structure, space, problem, device, progress)
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Runs with so many intra-op threads, or as many as there are; puts the number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def load_model(job: Job) -> nn.Module:

@@ -1,14 +1,16 @@
-"""The default search: probes, plans, then evolution that repairs what does not add up."""
+"""The default search: a ladder, probes, plans, then evolution that repairs what does not add up."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.search.additive import AdditiveSearch
 from autoprune.search.evolution import EvolutionSearch
+from autoprune.search.uniform import UniformSearch
 
 # Of a usual budget of 300 evaluations. On twelve synthetic problems of 20 units with 10 levels, 4 probed levels per
 # unit left fronts with 2.7 % more hypervolume after 300 evaluations than 8 did: the evolution needs its share.
@@ -16,10 +18,11 @@ PROBES = 96
 
 
 class AutoSearch:
-    """AdditiveSearch until it ends, then EvolutionSearch, which is told everything measured before.
+    """UniformSearch, AdditiveSearch and EvolutionSearch one after the other, each told everything measured so far.
 
-    `probe_levels` None probes all levels of a small space and at least two per unit of a large one, about 96 probes
-    in all. `population` and `rungs` are the evolution's, `plans` and `probe_levels` those of the probes.
+    The ladder comes first so that a search cut short still has a front over the whole range. `probe_levels` None probes
+    all levels of a small space and at least two per unit of a large one, about 96 probes in all. `rungs` are the
+    ladder's, `plans` and `probe_levels` those of the probes, `population` the evolution's.
     """
 
     def __init__(
@@ -34,22 +37,23 @@ class AutoSearch:
     ) -> None:
         if probe_levels is None:
             probe_levels = max(2, PROBES // len(problem.space.units))
-        self._first = AdditiveSearch(problem, seed=seed, plans=plans, probe_levels=probe_levels)
-        self._second = EvolutionSearch(problem, seed=seed, population=population, rungs=rungs)
+        self._phases: list[Searcher] = [
+            UniformSearch(problem, seed=seed, rungs=rungs),
+            AdditiveSearch(problem, seed=seed, plans=plans, probe_levels=probe_levels),
+            EvolutionSearch(problem, seed=seed, population=population, rungs=rungs),
+        ]
         self._pending: set[Candidate] = set()
-        self._planning = True
 
     def ask(self, n: int) -> list[Candidate]:
-        asked = self._first.ask(n) if self._planning else []
-        if n > 0 and not asked and not self._pending:
-            self._planning = False
-        if not self._planning:
-            asked = self._second.ask(n)
+        asked = self._phases[0].ask(n)
+        while n > 0 and not asked and not self._pending and len(self._phases) > 1:
+            self._phases.pop(0)
+            asked = self._phases[0].ask(n)
         self._pending.update(asked)
         return asked
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Both phases learn from everything, whoever proposed it."""
+        """This phase and those to come learn from everything."""
         self._pending.difference_update(evaluation.candidate for evaluation in evaluations)
-        self._first.tell(evaluations)
-        self._second.tell(evaluations)
+        for phase in self._phases:
+            phase.tell(evaluations)

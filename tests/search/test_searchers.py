@@ -70,13 +70,19 @@ def test_auto_measures_nothing_twice_and_goes_on_after_the_plans():
     searcher = make_searcher("auto", synthetic.problem, plans=6)
     found = trace(searcher, synthetic.problem, lambda _, c: synthetic.evaluate(c), 120)
     assert len({c.levels for c in found}) == 120
-    assert all(np.count_nonzero(c.levels) <= 1 for c in found[:25])
+    uniform, probes = found[:5], found[5:29]  # both begin with dense, which is measured once
+    assert all(len(set(c.levels)) == 1 for c in uniform)
+    assert all(np.count_nonzero(c.levels) == 1 for c in probes)
 
 
 def test_auto_passes_its_options_on():
     assert searcher_options("auto") == {"plans": 24, "probe_levels": None, "population": 40, "rungs": 12}
-    searcher = make_searcher("auto", synthetic_problem(units=6, levels=5).problem, probe_levels=1)
-    assert len(searcher.ask(100)) == 1 + 6
+    synthetic = synthetic_problem(units=6, levels=5)
+    searcher = make_searcher("auto", synthetic.problem, probe_levels=1)
+    ladder = searcher.ask(100)
+    assert len(ladder) == 5
+    searcher.tell([synthetic.evaluate(candidate) for candidate in ladder])
+    assert len(searcher.ask(100)) == 6
 
 
 def test_unknown_names_and_options_are_errors_that_name_the_closest():

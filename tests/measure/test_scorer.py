@@ -1,0 +1,171 @@
+"""Scores of candidates on a small trained-looking network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from autoprune.core.space import Candidate, SearchSpace
+from autoprune.measure.anchor import Anchor
+from autoprune.measure.batch import Batch
+from autoprune.measure.fitness import classification
+from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.prune.bank import make_bank
+from autoprune.prune.criteria import obs
+from autoprune.prune.trace import find_structure
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.bn = nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.b, self.drop, self.out = nn.Conv2d(8, 6, 3, padding=1), nn.Dropout(0.5), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = F.relu(self.b(F.relu(self.bn(self.a(x)))))
+        return self.out(self.drop(y.mean((2, 3))))
+
+
+SPACE = SearchSpace(("a", "b"), ((8, 4, 2), (6, 3)))
+A, B = Candidate((1, 1)), Candidate((2, 0))
+
+
+@pytest.fixture
+def model():
+    network = Network()
+    recalibrate(network, batches(5))
+    return network.train()
+
+
+def batches(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(10, 2, 5, 5, generator=generator),) for _ in range(4)]
+
+
+def make_scorer(model, fitness=classification, anchored=False):
+    structure = find_structure(model, batches(0)[0])
+    bank = make_bank(model, structure, SPACE.units, obs, batches(1))
+    labelled = [Batch(inputs, torch.arange(10) % 3) for inputs in batches(2)]
+    anchor = Anchor.of(model, batches(1)) if anchored else None
+    select = with_dense_outputs(model, labelled)
+    return Scorer(bank, SPACE, batches(1), select, fitness, anchor, objective="quality", worker="w3")
+
+
+@pytest.fixture
+def scorer(model):
+    return make_scorer(model)
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_a_score_does_not_depend_on_what_was_scored_before(model, anchored):
+    scorer = make_scorer(model, anchored=anchored)
+    first, _, again = scorer.score(A), scorer.score(B), scorer.score(A)
+    assert first.values == again.values == make_scorer(model, anchored=anchored).score(A).values
+    assert first.values != scorer.score(B).values
+
+
+def test_a_fitness_that_spoils_the_network_spoils_nothing_else(model):
+    def destructive(network, batches):
+        value = classification(network, batches)["kl"]
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.zero_()
+        return value
+
+    scorer = make_scorer(model, destructive)
+    assert scorer.score(A).values == scorer.score(A).values == {"quality": make_scorer(model).score(A).values["kl"]}
+
+
+def test_the_users_model_is_untouched(model, scorer):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for candidate in (A, B, SPACE.dense, SPACE.smallest):
+        assert scorer.score(candidate).ok
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
+def test_the_dense_candidate_is_the_dense_network_with_its_own_statistics(model, scorer):
+    network = scorer.network(SPACE.dense)
+    assert all(torch.equal(t, network.state_dict()[name]) for name, t in model.state_dict().items())
+    assert scorer.score(SPACE.dense).values["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_smaller_candidate_has_statistics_of_its_own(scorer):
+    network = scorer.network(A)
+    stitched = scorer.bank.build({"a": 4, "b": 3})
+    assert not torch.equal(network.bn.running_mean, stitched.bn.running_mean)
+    recalibrate(stitched, scorer.calibrate)
+    assert torch.equal(network.bn.running_mean, stitched.bn.running_mean)
+    assert (network.a.out_channels, network.b.out_channels, network.out.in_features) == (4, 3, 3)
+
+
+@pytest.mark.parametrize(("fidelity", "seen"), [(1.0, 4), (0.75, 3), (0.5, 2), (0.26, 2), (0.25, 1), (1e-9, 1)])
+def test_a_fidelity_is_a_prefix_of_the_batches_rounded_up(model, fidelity, seen):
+    def count(network, batches):
+        assert all(a is b for a, b in zip(batches, scorer.select, strict=False))
+        return len(batches)
+
+    scorer = make_scorer(model, count)
+    assert scorer.score(Candidate(A.levels, fidelity)).values == {"quality": seen}
+
+
+def test_fitness_runs_in_eval_mode_without_gradients_and_modes_come_back(model):
+    def look(network, batches):
+        assert not any(module.training for module in network.modules())
+        assert not torch.is_grad_enabled()
+        return 1.0
+
+    scorer = make_scorer(model, look)
+    network = scorer.network(A)
+    assert scorer.measure(network, scorer.select) == {"quality": 1.0}
+    assert all(module.training for module in network.modules())
+
+
+def test_an_evaluation_tells_who_took_how_long(scorer):
+    evaluation = scorer.score(A)
+    assert (evaluation.candidate, evaluation.worker, evaluation.status, evaluation.cause) == (A, "w3", "ok", "")
+    assert evaluation.seconds > 0
+
+
+def raise_memory_error(network, batches):
+    raise MemoryError("too large")
+
+
+@pytest.mark.parametrize(
+    ("fitness", "cause"),
+    [
+        (raise_memory_error, "MemoryError: too large"),
+        (lambda network, batches: float("nan"), "PluginError: expected a finite fitness, got quality = nan"),
+        (lambda network, batches: None, "PluginError: expected the fitness to return a float"),
+        (lambda network, batches: network(torch.zeros(1, 3, 5, 5)).sum(), "RuntimeError: Given groups=1"),
+    ],
+)
+def test_what_goes_wrong_with_one_candidate_is_a_failed_evaluation_with_its_cause(model, fitness, cause):
+    evaluation = make_scorer(model, fitness).score(A)
+    assert (evaluation.status, evaluation.values) == ("failed", {})
+    assert evaluation.cause.startswith(cause)
+    assert evaluation.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("candidate", "cause"),
+    [
+        (Candidate((3, 0)), "SpaceError: expected 2 level indices"),
+        (Candidate((1,)), "SpaceError: expected 2 level indices"),
+        (Candidate((1, 1), float("nan")), "SpaceError: expected a fidelity above 0"),
+    ],
+)
+def test_a_candidate_of_another_space_is_a_failed_evaluation_too(scorer, candidate, cause):
+    evaluation = scorer.score(candidate)
+    assert evaluation.status == "failed"
+    assert evaluation.cause.startswith(cause)
+
+
+def test_an_interrupt_is_not_taken_for_a_failure(model):
+    def interrupt(network, batches):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_scorer(model, interrupt).score(A)
