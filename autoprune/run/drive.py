@@ -85,8 +85,6 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunRes
         session = open_session(job, progress)  # before the folder: a job that cannot start leaves nothing behind
         folder = RunFolder.create(path)
         write_yaml(folder.job, dict(job.document))
-        write_json(folder.space, session.space.to_json())
-        write_json(folder.environment, session.environment())
         with Journal(folder.journal) as journal:
             journal.append({"kind": "run", "identity": session.identity()})
             return _run(session, folder, journal.append, [])
@@ -129,6 +127,9 @@ def _run(
     session: Session, folder: RunFolder | None, append: Callable[..., None], records: Sequence[dict[str, Any]]
 ) -> RunResult:
     job = session.job
+    if folder is not None:  # on resume again: the run may have been killed before they were written
+        write_json(folder.space, session.space.to_json())
+        write_json(folder.environment, session.environment())
     preflight(session)
     controller = Controller(
         session.problem,

@@ -56,7 +56,8 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Raises RunExists for a path that is taken; hidden files, as a killed process leaves them, do not count."""
+        if path.exists() and (not path.is_dir() or any(not file.name.startswith(".") for file in path.iterdir())):
             raise RunExists(
                 f"expected a new folder for the run, {path} is already there. "
                 f"Give another --out, or continue it with: autoprune resume {path}"

@@ -60,7 +60,8 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
 
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
     """Builds and measures the front of a search and writes front.csv and front.json."""
-    front = Front.of(evaluations, session.problem.objectives, session.dense_costs)
+    admitted = [e for e in evaluations if e.ok and session.admits(e)]
+    front = Front.of(admitted, session.problem.objectives, session.dense_costs)
     members = front.thinned(session.job.front_size).members
     rows = []
     for index, evaluation in enumerate(members):

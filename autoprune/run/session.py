@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
@@ -72,6 +73,15 @@ class Session:
     @cached_property
     def dense_costs(self) -> dict[str, float]:
         return self.problem.costs.dense()
+
+    def admits(self, evaluation: Evaluation) -> bool:
+        """Whether an ok evaluation is within the bounds of all objectives, measured ones on the selection set."""
+        bounds = [
+            Bound(o.name, "<=" if o.direction == "min" else ">=", o.bound).absolute(self.dense_costs)
+            for o in self.job.objectives
+            if o.bound is not None
+        ]
+        return all(bound.admits(evaluation.values[bound.name]) for bound in bounds)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to repeat the journal."""

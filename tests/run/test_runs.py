@@ -137,6 +137,33 @@ def test_a_bound_on_a_cost_holds_for_the_whole_front(job, tmp_path):
     assert all(e.values["macs"] <= 0.6 * result.session.dense_costs["macs"] for e in result.evaluations)
 
 
+def test_a_bound_on_a_measured_objective_keeps_what_is_worse_off_the_front(job, tmp_path):
+    rows = search(job(), tmp_path / "free").rows
+    values = sorted(row["select_accuracy"] for row in rows)
+    middle = values[len(values) // 2]
+    bounded = (Objective("accuracy", "max", bound=middle), Objective("macs", "min"))
+    kept = search(job(objectives=bounded), tmp_path / "bounded").rows
+    assert 0 < len(kept) < len(rows)
+    assert all(row["select_accuracy"] >= middle for row in kept)
+
+
+def test_a_bound_nothing_meets_leaves_an_empty_front_and_a_report(job, tmp_path):
+    impossible = (Objective("accuracy", "max", bound=2.0), Objective("macs", "min"))
+    assert search(job("uniform", 4, objectives=impossible), tmp_path / "run").rows == ()
+    assert (tmp_path / "run" / "front.csv").read_text() == "candidate,macs,params,macs_ratio,params_ratio\n"
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_run_killed_while_its_folder_was_made_can_be_resumed_or_started_again(job, finished, tmp_path):
+    for name in ("space.json", "environment.json", "journal.jsonl", "front.csv", "report.html"):
+        (finished / name).unlink()
+    front = resume(job(), finished).rows
+    assert (finished / "report.html").exists()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / ".job.yaml.123").write_text("name:")
+    assert search(job(), tmp_path / "half").rows == front
+
+
 def test_a_fitness_that_raises_stops_the_run_before_it_starts_and_says_why(job, tmp_path):
     def broken(model, batches):
         raise KeyError("lens cap")
