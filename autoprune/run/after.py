@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound
 from autoprune.core.space import Candidate
-from autoprune.errors import ConfigError, RunFailed
+from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
 from autoprune.run.drive import check_identity, silent
 from autoprune.run.folder import RunFolder
@@ -37,8 +39,8 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
     """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
     row = pick_row(read_document(RunFolder.open(path)), pick)
-    with torch_threads(job.threads):
-        return export_member(_reopen(job, path, progress), row, out)
+    with _reopened(job, path, progress) as session:
+        return export_member(session, row, out)
 
 
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:
@@ -50,8 +52,7 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
-    with torch_threads(job.threads):
-        session = _reopen(job, path, progress)
+    with _reopened(job, path, progress) as session:
         best = _best_within(session, read_evaluations(path), _cost_bound(session, budget))
         row = build_member(session, best).row
         return row if out is None else export_member(session, row, out)
@@ -68,10 +69,16 @@ def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) 
     return min(contenders, key=lambda e: [o.loss(e.values[o.name]) for o in measured])
 
 
-def _reopen(job: Job, path: Path, progress: OnProgress) -> Session:
-    session = open_session(job, progress)
-    check_identity(session, read_journal(RunFolder.open(path).journal)[0])
-    return session
+@contextlib.contextmanager
+def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
+    """The session of a run, with as many threads as it had, so that its numbers come out the same to the last bit."""
+    records = read_journal(RunFolder.open(path).journal)
+    if not records:
+        raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
+    with torch_threads(records[0].get("threads")):
+        session = open_session(job, progress)
+        check_identity(session, records[0])
+        yield session
 
 
 def _cost_bound(session: Session, budget: str) -> Bound:

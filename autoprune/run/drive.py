@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
@@ -86,21 +88,29 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunRes
         folder = RunFolder.create(path)
         write_yaml(folder.job, dict(job.document))
         with Journal(folder.journal) as journal:
-            journal.append({"kind": "run", "identity": session.identity()})
+            journal.append(_header(session))
             return _run(session, folder, journal.append, [])
 
 
 def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
     """Continues a run from its journal; the result is that of a run that was never interrupted."""
     folder = RunFolder.open(path)
-    with torch_threads(job.threads), Journal(folder.journal) as journal:
+    with Journal(folder.journal) as journal:
         records = read_journal(folder.journal)
-        session = open_session(job, progress)
-        if records:
-            check_identity(session, records[0])
-        else:
-            journal.append({"kind": "run", "identity": session.identity()})
-        return _run(session, folder, journal.append, records[1:])
+        # a sum's last bits depend on how many threads it was split over
+        threads = records[0].get("threads") if records else job.threads
+        with torch_threads(threads):
+            session = open_session(job, progress)
+            if records:
+                check_identity(session, records[0])
+            else:
+                journal.append(_header(session))
+            return _run(session, folder, journal.append, records[1:])
+
+
+def _header(session: Session) -> dict[str, Any]:
+    """The first record of a journal: what identifies the run, and what its last bits depend on."""
+    return {"kind": "run", "identity": session.identity(), "threads": torch.get_num_threads()}
 
 
 def check_identity(session: Session, header: dict[str, Any]) -> None:

@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All complete records, in order. A torn last line is left out with a warning in the log."""
+    """All complete records, in order; none where there is no journal yet. A torn last line is left out and logged."""
+    if not path.exists():
+        return []
     records, good = _parse(path)
     if good < path.stat().st_size:
         _log.warning("%s: the last line is torn and left out", path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Session:
     device: torch.device
     progress: OnProgress
 
-    @cached_property
+    @functools.cached_property
     def bank(self) -> Bank:
         """Statistics, order of positions and compensation; made once, when first needed."""
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
@@ -54,14 +54,14 @@ class Session:
         self.progress(Progress("statistics", 1, 1))
         return bank
 
-    @cached_property
+    @functools.cached_property
     def scorer(self) -> Scorer:
         select = with_dense_outputs(self.model, self._batches(self.data.select))
         inputs = self._inputs(self.data.calibrate)
         anchor = Anchor.of(self.model, inputs)
         return Scorer(self.bank, self.space, inputs, select, self.job.fitness, anchor, first_measured(self.job))
 
-    @cached_property
+    @functools.cached_property
     def reported(self) -> Sequence[Batch]:
         """The report set, which only the final front may see."""
         return with_dense_outputs(self.model, self._batches(self.data.report))
@@ -70,7 +70,7 @@ class Session:
     def example(self) -> tuple[torch.Tensor, ...]:
         return tuple(placed(x, self.device) for x in self.data.example)
 
-    @cached_property
+    @functools.cached_property
     def dense_costs(self) -> dict[str, float]:
         return self.problem.costs.dense()
 
@@ -89,6 +89,9 @@ class Session:
             "space": self.space.to_json(),
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
+            "fitness": plugin_name(self.job.fitness),
+            "criterion": plugin_name(self.job.criterion),
+            "device": self.device.type,
             "seed": self.job.seed,
             "evaluations": self.job.evaluations,
             "model": model_digest(self.model),
@@ -186,6 +189,13 @@ def pick_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def plugin_name(plugin: str | Callable[..., Any]) -> str:
+    """What a plug-in is called: its name, or that of what a partial application calls."""
+    if isinstance(plugin, functools.partial):
+        return plugin_name(plugin.func)
+    return plugin if isinstance(plugin, str) else getattr(plugin, "__qualname__", type(plugin).__qualname__)
 
 
 def placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -249,6 +249,26 @@ def test_solve_refuses_what_is_no_cost_and_what_is_out_of_reach(job, finished):
         solve(job(), finished, "macs=0.0001")
 
 
+def test_a_run_that_measured_nothing_cannot_be_solved_yet(job, finished):
+    (finished / "journal.jsonl").unlink()
+    with pytest.raises(RunNotFound, match="stopped before it measured anything"):
+        solve(job(), finished, "macs=0.5")
+
+
+def test_a_run_is_resumed_with_the_threads_it_was_started_with(job, tmp_path):
+    search(job("uniform", 4, threads=2), tmp_path / "run")
+    front = (tmp_path / "run" / "front.csv").read_bytes()
+    seen = []
+    resume(job("uniform", 4, threads=1), tmp_path / "run", lambda progress: seen.append(torch.get_num_threads()))
+    assert set(seen) == {2}
+    assert (tmp_path / "run" / "front.csv").read_bytes() == front
+
+
+def test_another_criterion_is_refused_on_resume(job, finished):
+    with pytest.raises(JournalMismatch, match="criterion was obs, is l1"):
+        resume(job(criterion="l1"), finished)
+
+
 def test_an_export_loads_into_a_fresh_model_and_does_what_its_row_says(job, finished, data, tmp_path):
     row = export(job(), finished, "macs<=0.6", tmp_path / "small")
     small = autoprune.load(ResNet((1, 1, 1), (4, 8, 16), classes=4).eval(), tmp_path / "small")
