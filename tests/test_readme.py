@@ -1,6 +1,9 @@
 """What the documents show works as shown."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +105,11 @@ def test_the_quick_start_config_runs_and_its_front_holds_what_it_promises(tmp_pa
         hits = [network(*b.inputs).argmax(1) == b.target for b in data.report]
     rows = autoprune.run.read_front(run, "macs<=0.5")
     assert rows[0]["accuracy"] == np.mean(torch.cat(hits).numpy())
+
+
+def test_the_example_runs_and_what_it_loads_again_has_the_accuracy_it_picked():
+    command = [sys.executable, str(ROOT / "examples" / "digits.py"), "30"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+    assert lines[0].startswith("dense: accuracy 0.9")
+    assert lines[2].split()[-1] == lines[-1].split()[-1]

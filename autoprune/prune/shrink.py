@@ -63,11 +63,17 @@ def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> 
         positions = np.unique(np.asarray(amount, dtype=np.int64))
         check_positions(unit, positions)
         return positions
-    count = math.ceil(amount * unit.width - 1e-9) if isinstance(amount, float) and amount <= 1 else int(amount)
-    if (count != amount and isinstance(amount, float) and amount > 1) or not 1 <= count <= unit.width:
-        raise SpaceError(
-            f"unit {unit.name!r} has {unit.width} positions: expected a fraction in (0, 1] or a count from 1 to "
-            f"{unit.width} to keep, got {amount!r}"
-        )
+    count = _count(unit, amount)
     weights = unit_weights(unit, tensors)
     return np.sort(order_positions(l2, weights, UnitStatistics(()), unit.name).numpy()[:count])
+
+
+def _count(unit: Unit, amount: float) -> int:
+    if isinstance(amount, float) and 0 < amount <= 1:
+        return math.ceil(amount * unit.width - 1e-9)  # 0.7 of 10 is 7, not the 8 of 7.000000000000001
+    if isinstance(amount, int) and 1 <= amount <= unit.width:
+        return amount
+    raise SpaceError(
+        f"unit {unit.name!r} has {unit.width} positions: expected a fraction in (0, 1] or a count from 1 to "
+        f"{unit.width} to keep, got {amount!r}"
+    )
