@@ -81,11 +81,13 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
 def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunResult:
     """Runs a job from the start into a new folder, or in memory when there is none."""
     with torch_threads(job.threads):
+        if path is not None:
+            RunFolder.check_free(path)
+        session = open_session(job, progress)
+        preflight(session)
         if path is None:
-            return _run(open_session(job, progress), None, _forget, [])
-        RunFolder.check_free(path)
-        session = open_session(job, progress)  # before the folder: a job that cannot start leaves nothing behind
-        folder = RunFolder.create(path)
+            return _run(session, None, _forget, [])
+        folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
         write_yaml(folder.job, dict(job.document))
         with Journal(folder.journal) as journal:
             journal.append(_header(session))
@@ -103,7 +105,8 @@ def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
             session = open_session(job, progress)
             if records:
                 check_identity(session, records[0])
-            else:
+            preflight(session)
+            if not records:
                 journal.append(_header(session))
             return _run(session, folder, journal.append, records[1:])
 
@@ -140,7 +143,6 @@ def _run(
     if folder is not None:  # on resume again: the run may have been killed before they were written
         write_json(folder.space, session.space.to_json())
         write_json(folder.environment, session.environment())
-    preflight(session)
     controller = Controller(
         session.problem,
         job.searcher(session.problem, job.seed),

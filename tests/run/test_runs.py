@@ -170,6 +170,7 @@ def test_a_fitness_that_raises_stops_the_run_before_it_starts_and_says_why(job, 
 
     with pytest.raises(RunFailed, match="the dense network cannot be scored: KeyError: 'lens cap'"):
         search(job(fitness=broken), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_objective_nobody_reports_is_named_before_the_search(job, tmp_path):
