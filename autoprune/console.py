@@ -52,6 +52,17 @@ def print_rows(rows: Sequence[Row], form: str = "table") -> None:
         screen.print(_rows_table(rows))
 
 
+def print_dense(rows: Sequence[Row]) -> None:
+    """What the dense network does on the report set, where it is on the front; accuracies in per cent."""
+    dense = next((row for row in rows if not any(row["levels"])), None)
+    if dense is not None:
+        costs = {name for name in dense if f"{name}_ratio" in dense}
+        other = {"candidate", "verify_error", *costs, *(f"{name}_ratio" for name in costs)}
+        measured = {n: v for n, v in flat_row(dense).items() if n not in other and not n.startswith(SELECT)}
+        texts = [f"{n} {100 * v:.2f} %" if n == "accuracy" else f"{n} {shown(v)}" for n, v in measured.items()]
+        print(f"dense:  {', '.join(texts)}")
+
+
 def _rows_table(rows: Sequence[Row]) -> Table:
     """One line a network, one column a value; what was measured on the selection set only is left to csv and json."""
     table = Table()
