@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -92,15 +93,17 @@ def _total(polynomials: Sequence[Polynomial]) -> Polynomial:
 
 
 def _frozen(contractions: Sequence[Contraction], terms: Sequence[Term]) -> tuple[Frozen, ...]:
-    """One row for every operator no unit touches, with the reasons found on its axes."""
+    """One row for every module with operators no unit touches: their share of the MACs, the reasons on their axes."""
     dense = [c.constant * math.prod(size(axis) for axis in c.axes) for c in contractions]
-    rows = []
-    for contraction, term, macs in zip(contractions, terms, dense, strict=True):
+    macs: Counter[str] = Counter()
+    reasons: dict[str, dict[str, None]] = {}
+    for contraction, term, count in zip(contractions, terms, dense, strict=True):
         if not term.macs.units:
+            macs[contraction.module] += count
             atoms = [atom for axis in contraction.axes for atom in leaves(axis) if atom.size > 1]
-            reasons = dict.fromkeys(atom.frozen or "not both produced and consumed by a weight" for atom in atoms)
-            rows.append(Frozen(contraction.module, macs / sum(dense), "; ".join(reasons)))
-    return tuple(rows)
+            found = dict.fromkeys(atom.frozen or "not both produced and consumed by a weight" for atom in atoms)
+            reasons.setdefault(contraction.module, {}).update(found)
+    return tuple(Frozen(module, macs[module] / sum(dense), "; ".join(why)) for module, why in reasons.items())
 
 
 def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[ModuleSize, ...]:

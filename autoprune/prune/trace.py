@@ -113,7 +113,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             self._freeze(call)
         else:
             axes = rule(self.recorder, call)
-        self._record(output, axes)
+        self._record(call, axes)
         return output
 
     def _freeze(self, call: Call) -> None:
@@ -121,10 +121,10 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             self.recorder.uncounted[call.operator] = None
             self.recorder.freeze(call.tensors, f"no rule for {call.where}")
 
-    def _record(self, output: Any, axes: Axes | None) -> None:
-        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    def _record(self, call: Call, axes: Axes | None) -> None:
+        outputs = [leaf for leaf in tree_leaves(call.output) if isinstance(leaf, torch.Tensor)]
         for index, tensor in enumerate(outputs):
             if index == 0 and axes is not None:
                 self.recorder.record(tensor, axes)
             elif not self.recorder.knows(tensor):  # an operator in place returns a tensor known already
-                self.recorder.record(tensor, fresh(tensor.shape, "output of an operator without a rule"))
+                self.recorder.record(tensor, fresh(tensor.shape, f"made by {call.where}"))

@@ -73,7 +73,7 @@ FROZEN = {
     "a part of a slice": (lambda x: F.pad(x[:, :4], (0, 0, 0, 0, 2, 2)), "sliced by operator slice"),
     "cropping": (lambda x: F.pad(x, (0, 0, 0, 0, -2, 2)), "cropped by operator constant_pad_nd"),
     "choosing a channel": (lambda x: x + x[:, 3:4], "sliced by operator slice"),
-    "a constant per channel": (lambda x: x * torch.ones(8, 1, 1), "output of an operator without a rule"),
+    "a constant per channel": (lambda x: x * torch.ones(8, 1, 1), "made by operator ones in"),
     "an order": (lambda x: x.flip(1), "no rule for operator flip"),
     "group norm": (lambda x: F.group_norm(x, 2), "no rule for operator native_group_norm"),
     "maximum of channels": (lambda x: x - x.amax(1, keepdim=True), "no rule for operator amax"),
