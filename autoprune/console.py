@@ -98,7 +98,7 @@ def _count(number: int) -> str:
 def _units_table(inspection: Inspection) -> Table:
     table = Table(title="units", title_justify="left")
     for name, justify in (("unit", "left"), ("kind", "left"), ("width", "right"), ("kept counts", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich wants literals, these are strings
     table.add_column("share of MACs", justify="right")
     table.add_column("modules")
     for unit in inspection.units:

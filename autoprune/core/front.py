@@ -9,7 +9,7 @@ import moocore
 import numpy as np
 
 from autoprune.core.evaluation import Evaluation
-from autoprune.core.objective import Bound, Objective
+from autoprune.core.objective import Bound, Objective, losses
 from autoprune.errors import ConfigError, InfeasibleBudget
 
 
@@ -66,8 +66,7 @@ class Front:
 
     def losses(self) -> np.ndarray:
         """(n, m) losses of the members, lower is better."""
-        rows = [[o.loss(e.values[o.name]) for o in self.objectives] for e in self.members]
-        return np.array(rows, dtype=float).reshape(len(rows), len(self.objectives))
+        return losses(self.members, self.objectives)
 
     def thinned(self, limit: int) -> Front:
         """At most `limit` members: those whose loss would cost the most hypervolume, one by one; both ends stay."""

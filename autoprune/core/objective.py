@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
 from autoprune.errors import ConfigError
 
 Direction = Literal["min", "max"]
@@ -32,6 +35,11 @@ class Objective:
     def loss(self, value: float) -> float:
         """The value with its sign such that lower is better."""
         return value if self.direction == "min" else -value
+
+    @property
+    def limit(self) -> Bound | None:
+        """The bound in the sense of the direction, if there is one."""
+        return None if self.bound is None else Bound(self.name, "<=" if self.direction == "min" else ">=", self.bound)
 
 
 @dataclass(frozen=True)
@@ -68,3 +76,9 @@ class Bound:
 
     def __str__(self) -> str:
         return f"{self.name}{self.sense}{self.value:g}"
+
+
+def losses(evaluations: Sequence[Evaluation], objectives: Sequence[Objective]) -> np.ndarray:
+    """(n, m) objective values of n evaluations that hold them, lower is better."""
+    rows = [[o.loss(e.values[o.name]) for o in objectives] for e in evaluations]
+    return np.array(rows, dtype=float).reshape(len(evaluations), len(objectives))

@@ -9,8 +9,8 @@ import numpy as np
 
 from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
-from autoprune.core.objective import Bound, Objective
-from autoprune.core.space import SearchSpace
+from autoprune.core.objective import Bound, Objective, losses
+from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 
 
@@ -33,6 +33,10 @@ class Problem:
         """Every cost of (n, u) level indices, (n,) each."""
         return self.costs.evaluate(self.space.units, self.space.kept(levels))
 
+    def costs_of(self, candidate: Candidate) -> dict[str, float]:
+        """Every cost of one candidate, as plain numbers."""
+        return {name: value[0].item() for name, value in self.cost_values(np.array([candidate.levels])).items()}
+
     def feasible(self, levels: np.ndarray) -> np.ndarray:
         """(n,) True where all bounds hold."""
         values = self.cost_values(levels)
@@ -48,8 +52,7 @@ class Problem:
 
     def losses(self, evaluations: Sequence[Evaluation]) -> np.ndarray:
         """(n, m) objective values of ok evaluations, lower is better."""
-        rows = [[o.loss(e.values[o.name]) for o in self.objectives] for e in evaluations]
-        return np.array(rows, dtype=float).reshape(len(evaluations), len(self.objectives))
+        return losses(evaluations, self.objectives)
 
     def check_bounds(self) -> None:
         """Raises ConfigError for a bound on no cost or not an upper one, InfeasibleBudget for one out of reach."""

@@ -75,6 +75,10 @@ class SearchSpace:
         """The identity of a candidate's network: its kept counts."""
         return tuple(counts[level] for counts, level in zip(self.levels, candidate.levels, strict=True))
 
+    def counts(self, candidate: Candidate) -> dict[str, int]:
+        """The kept count of every unit by name."""
+        return dict(zip(self.units, self.key(candidate), strict=True))
+
     def check(self, candidate: Candidate) -> None:
         """Raises SpaceError unless every level index exists and the fidelity is a share above 0."""
         levels = candidate.levels

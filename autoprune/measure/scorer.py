@@ -42,7 +42,7 @@ class Scorer:
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
         self.space.check(candidate)
-        counts = dict(zip(self.space.units, self.space.key(candidate), strict=True))
+        counts = self.space.counts(candidate)
         network = self.bank.build(counts)
         if any(candidate.levels):  # the dense network keeps its own statistics
             recalibrate(network, self.calibrate)
@@ -78,7 +78,7 @@ def check_values(result: object, objective: str) -> dict[str, float]:
         try:
             if isinstance(value, str | bytes):  # float() would read them
                 raise TypeError
-            checked[str(name)] = float(value)  # type: ignore[arg-type]
+            checked[str(name)] = float(value)  # type: ignore[arg-type]  # anything a user returns; what fails is told
         except (TypeError, ValueError, RuntimeError):  # of a tensor with several elements
             raise PluginError(
                 f"expected the fitness to return a float or a dict of floats, got {value!r} for {name!r}"

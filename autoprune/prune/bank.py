@@ -63,8 +63,7 @@ class Bank:
 
     def indices(self, positions: Positions) -> Indices:
         """Which indices of the model's tensors stay, for every tensor that loses some."""
-        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-        return kept_indices(self.structure.units, positions, shapes)
+        return kept_indices(self.structure.units, positions, self._tensors)
 
     def tensors(self, positions: Positions) -> dict[str, torch.Tensor]:
         """Every tensor that changes, sliced, with consumers compensated."""

@@ -22,8 +22,7 @@ def masked(
     network must compute.
     """
     tensors = named_tensors(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    indices = kept_indices(structure.units, positions, shapes)
+    indices = kept_indices(structure.units, positions, tensors)
     changed = {name: _scatter(tensors[name], small, indices.get(name, {})) for name, small in (weights or {}).items()}
     for unit in structure.units:
         removed = np.setdiff1d(np.arange(unit.width), positions.get(unit.name, np.arange(unit.width)))

@@ -24,7 +24,7 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def kept_indices(units: Iterable[Unit], positions: Positions, shapes: Mapping[str, tuple[int, ...]]) -> Indices:
+def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[str, torch.Tensor]) -> Indices:
     """For every tensor that loses something: which indices stay along each dimension that loses some.
 
     An index stays when none of the units lying across it gives it up.
@@ -40,7 +40,8 @@ def kept_indices(units: Iterable[Unit], positions: Positions, shapes: Mapping[st
             continue
         removed = np.setdiff1d(np.arange(unit.width), kept)
         for slot in unit.slots:
-            mask = masks.setdefault(slot.tensor, {}).setdefault(slot.dim, np.ones(shapes[slot.tensor][slot.dim], bool))
+            length = tensors[slot.tensor].shape[slot.dim]
+            mask = masks.setdefault(slot.tensor, {}).setdefault(slot.dim, np.ones(length, bool))
             mask[slot.span.indices(removed)] = False
     return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in masks.items()}
 
@@ -75,8 +76,7 @@ def laid_out_like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) -> dict[str, torch.Tensor]:
     """Every tensor that gets smaller, sliced; tensors that stay whole are not among them."""
     tensors = named_tensors(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    indices = kept_indices(structure.units, positions, shapes)
+    indices = kept_indices(structure.units, positions, tensors)
     return {name: select(tensors[name], dims) for name, dims in indices.items()}
 
 

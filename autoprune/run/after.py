@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound
@@ -15,9 +14,9 @@ from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
 from autoprune.run.drive import check_identity, silent
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document
+from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document, write_member
 from autoprune.run.job import Job, OnProgress
-from autoprune.run.journal import read_journal
+from autoprune.run.journal import read_journal, told
 from autoprune.run.session import Session, open_session
 from autoprune.search.allocation import plan
 from autoprune.search.distortion import distortions_from
@@ -32,8 +31,7 @@ def read_front(path: Path, pick: str | None = None) -> list[Row]:
 
 def read_evaluations(path: Path) -> list[Evaluation]:
     """Every evaluation in a run's journal, in order."""
-    records = read_journal(RunFolder.open(path).journal)
-    return [Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"]
+    return told(read_journal(RunFolder.open(path).journal))
 
 
 def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
@@ -54,8 +52,8 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
     """
     with _reopened(job, path, progress) as session:
         best = _best_within(session, read_evaluations(path), _cost_bound(session, budget))
-        row = build_member(session, best).row
-        return row if out is None else export_member(session, row, out)
+        built = build_member(session, best)
+        return built.row if out is None else write_member(session, built, out)
 
 
 def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) -> Evaluation:
@@ -92,6 +90,4 @@ def _scored(session: Session, candidate: Candidate) -> Evaluation:
     evaluation = session.scorer.score(candidate)
     if not evaluation.ok:
         raise RunFailed(f"the plan for this budget cannot be scored: {evaluation.cause}")
-    costs = session.problem.cost_values(np.array([candidate.levels]))
-    values = {**evaluation.values, **{name: value[0].item() for name, value in costs.items()}}
-    return Evaluation(candidate, values, "ok", "", evaluation.seconds, evaluation.worker)
+    return replace(evaluation, values={**evaluation.values, **session.problem.costs_of(candidate)})

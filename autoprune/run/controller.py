@@ -133,8 +133,7 @@ class Controller:
 
     def _complete(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with its costs; failed when a value that is optimised is missing."""
-        costs = self.problem.cost_values(np.array([evaluation.candidate.levels]))
-        values = {**evaluation.values, **{name: value[0].item() for name, value in costs.items()}}
+        values = {**evaluation.values, **self.problem.costs_of(evaluation.candidate)}
         missing = [o.name for o in self.problem.objectives if o.name not in values]
         if evaluation.ok and missing:
             cause = f"expected the fitness to report {missing}, it reported {sorted(evaluation.values)}"

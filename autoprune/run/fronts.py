@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation
@@ -44,7 +43,7 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
     """
     candidate = evaluation.candidate
     network = session.scorer.network(candidate)
-    counts = dict(zip(session.space.units, session.space.key(candidate), strict=True))
+    counts = session.space.counts(candidate)
     positions = session.bank.positions(counts)
     report = verify_positions(
         session.model, network, session.structure, positions, session.example, named_tensors(network)
@@ -121,7 +120,11 @@ def rebuild_member(session: Session, row: Row) -> Built:
 
 def export_member(session: Session, row: Row, directory: Path) -> Row:
     """Builds the network of a row again and writes it, with what it was measured to do just now."""
-    built = rebuild_member(session, row)
+    return write_member(session, rebuild_member(session, row), directory)
+
+
+def write_member(session: Session, built: Built, directory: Path) -> Row:
+    """Writes a network that was just built."""
     recipe = make_recipe(session.structure, session.bank.positions(built.row["kept"]))
     write_export(built.network, session.model, recipe, built.row, directory)
     return built.row
@@ -134,8 +137,8 @@ def _row(
     selected: Mapping[str, float],
     verify_error: float,
 ) -> Row:
-    counts = dict(zip(session.space.units, session.space.key(candidate), strict=True))
-    costs = {name: v[0].item() for name, v in session.problem.cost_values(np.array([candidate.levels])).items()}
+    counts = session.space.counts(candidate)
+    costs = session.problem.costs_of(candidate)
     clash = costs.keys() & measured.keys()
     if clash:
         raise ConfigError(f"fitness and costs both report {sorted(clash)}: rename one of them")

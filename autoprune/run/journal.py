@@ -12,13 +12,14 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import filelock
 
+from autoprune.core.evaluation import Evaluation
 from autoprune.errors import JournalError, JournalLocked
 
 Record = Mapping[str, Any]
@@ -33,6 +34,11 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if good < path.stat().st_size:
         _log.warning("%s: the last line is torn and left out", path)
     return records
+
+
+def told(records: Iterable[Record]) -> list[Evaluation]:
+    """The evaluations among records, in order."""
+    return [Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"]
 
 
 class Journal:

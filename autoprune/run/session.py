@@ -15,7 +15,7 @@ from torch import nn
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
-from autoprune.core.objective import Bound, Objective
+from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
@@ -76,12 +76,8 @@ class Session:
 
     def admits(self, evaluation: Evaluation) -> bool:
         """Whether an ok evaluation is within the bounds of all objectives, measured ones on the selection set."""
-        bounds = [
-            Bound(o.name, "<=" if o.direction == "min" else ">=", o.bound).absolute(self.dense_costs)
-            for o in self.job.objectives
-            if o.bound is not None
-        ]
-        return all(bound.admits(evaluation.values[bound.name]) for bound in bounds)
+        limits = [o.limit.absolute(self.dense_costs) for o in self.job.objectives if o.limit]
+        return all(limit.admits(evaluation.values[limit.name]) for limit in limits)
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to repeat the journal."""
@@ -145,8 +141,6 @@ def load_model(job: Job) -> nn.Module:
     model = job.model()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
-    if not any(parameter.numel() for parameter in model.parameters()):
-        raise UnsupportedModel(f"expected a network with parameters, got a {type(model).__name__} without any.")
     return rebuild(model, {}, {})
 
 
@@ -156,11 +150,8 @@ def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem
     for name, cost in job.costs.items():
         costs = costs.with_cost(name, cost)
     dense = costs.dense()
-    bounds = [
-        Bound(o.name, "<=", o.bound).absolute(dense)
-        for o in job.objectives
-        if o.bound is not None and o.direction == "min" and o.name in dense
-    ]
+    limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
+    bounds = [limit.absolute(dense) for limit in limits]
     stood_for = first_measured(job, dense)
     objectives = tuple(
         Objective(job.guide, "min") if job.guide and o.name == stood_for else Objective(o.name, o.direction, o.unit)

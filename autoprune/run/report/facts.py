@@ -21,7 +21,7 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import AutopruneError, RunNotFound
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import SELECT, Row, pick_row, read_document
-from autoprune.run.journal import read_journal
+from autoprune.run.journal import read_journal, told
 
 Pairs = Sequence[tuple[float, float]]
 
@@ -145,7 +145,7 @@ def read_facts(path: Path) -> Facts:
         document=document,
         job=yaml.safe_load(folder.job.read_text()) or {},
         identity=headers[0] if headers else {},
-        told=tuple(Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"),
+        told=tuple(told(records)),
         space=SearchSpace.from_json(json.loads(folder.space.read_text())),
         environment=json.loads(folder.environment.read_text()),
     )
