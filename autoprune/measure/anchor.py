@@ -9,7 +9,8 @@ control variate: with d the dense network's own mean and variance, c its re-esti
 
 A network that lost nothing gets its own statistics back, and the noise that both estimates share cancels. On ResNet-20
 and CIFAR-10 with 500 images the KL to the dense network falls from 0.096 to 0 for the dense network itself, from 0.217
-to 0.119 at 75 % of the MACs and from 0.675 to 0.606 at 50 % (uniform widths, 2,000 images of the training set; benchmarks/batch_norms.py). We
+to 0.119 at 75 % of the MACs and from 0.675 to 0.606 at 50 % (uniform widths, 2,000 images of the
+training set; benchmarks/batch_norms.py). We
 know of no system that does this; plain re-estimation is what the literature calls adaptive batch norm.
 """
 
