@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.measure.batch import Batch as Batch
     from autoprune.measure.recalibrate import recalibrate as recalibrate
+    from autoprune.prune.adapters import adapter as adapter
+    from autoprune.prune.adapters import fix as fix
+    from autoprune.prune.find import find_structure as find_structure
+    from autoprune.prune.rules import rule as rule
     from autoprune.prune.shrink import shrink as shrink
     from autoprune.prune.shrink import verify as verify
     from autoprune.prune.structure import Structure as Structure
-    from autoprune.prune.trace import find_structure as find_structure
+    from autoprune.prune.verify import VerifyReport as VerifyReport
     from autoprune.run.api import search as search
     from autoprune.run.export import load as load
 
@@ -44,7 +48,11 @@ _HOMES = {
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure",
     "Unit": "autoprune.core.unit",
-    "find_structure": "autoprune.prune.trace",
+    "find_structure": "autoprune.prune.find",
+    "adapter": "autoprune.prune.adapters",
+    "fix": "autoprune.prune.adapters",
+    "rule": "autoprune.prune.rules",
+    "VerifyReport": "autoprune.prune.verify",
     "load": "autoprune.run.export",
     "recalibrate": "autoprune.measure.recalibrate",
     "shrink": "autoprune.prune.shrink",

@@ -18,10 +18,13 @@ from rich.table import Table
 from autoprune.run.fronts import SELECT, Row, flat_row, to_csv
 
 if TYPE_CHECKING:
+    from autoprune.core.unit import Unit
     from autoprune.run import Inspection
+    from autoprune.run.drive import FrozenGroup
     from autoprune.run.job import Progress
 
 WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
+LISTED = 20  # units of a kind, and reasons for what is frozen, that are printed; JSON has all
 
 
 def output() -> Console:
@@ -77,15 +80,20 @@ def _rows_table(rows: Sequence[Row]) -> Table:
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """Units and levels, the reach of every cost, what is frozen and why."""
+    """Units and levels by kind, the reach of every cost, what is frozen and why, operators nobody counted."""
     console = output()
-    console.print(_units_table(inspection))
+    for kind in inspection.kind_shares:
+        _print_kind(console, inspection, kind)
+    if any(unit.normalised for unit in inspection.units):
+        console.print(
+            "norm: a normalisation or another reduction runs over the unit's positions and changes with what is removed"
+        )
+    console.print()
     console.print(_reach_table(inspection))
-    if inspection.frozen:
-        console.print(_frozen_table(inspection))
+    _print_frozen(console, inspection)
+    uncounted = ", ".join(inspection.uncounted) or "none"
+    console.print(f"operators whose MACs no rule counts: {escape(uncounted)}")
     searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
-    if inspection.uncounted:
-        console.print(f"operators whose MACs no rule counts: {escape(', '.join(inspection.uncounted))}")
     console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
 
 
@@ -95,18 +103,52 @@ def _count(number: int) -> str:
     return f"{number:,}" if number < 10**6 else f"{digits[0]}.{digits[1]}e{len(digits) - 1}"
 
 
-def _units_table(inspection: Inspection) -> Table:
-    table = Table(title="units", title_justify="left")
-    for name, justify in (("unit", "left"), ("kind", "left"), ("width", "right"), ("kept counts", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich wants literals, these are strings
-    table.add_column("share of MACs", justify="right")
-    table.add_column("modules")
-    for unit in inspection.units:
-        levels = inspection.levels.get(unit.name)
-        counts = " ".join(map(str, levels)) if levels else "dense: no rule gives it a choice"
-        share = f"{inspection.shares.get(unit.name, 0.0):.1%}"
-        table.add_row(escape(unit.name), unit.kind, str(unit.width), counts, share, escape(_some(unit.modules)))
+def _print_kind(console: Console, inspection: Inspection, kind: str) -> None:
+    """A line that sums a kind up, and its units with the largest shares of the MACs."""
+    units, shares = inspection.of_kind(kind), inspection.kind_shares[kind]
+    searched = sum(unit.name in inspection.levels for unit in units)
+    console.print(
+        f"{escape(kind)}: {_units(len(units))}, {sum(unit.width for unit in units):,} positions, {searched} searched; "
+        f"together {shares['macs']:.1%} of the MACs and {shares['params']:.1%} of the parameters"
+    )
+    console.print(_units_table(inspection, units[:LISTED]))
+    if len(units) > LISTED:
+        console.print(f"{_units(len(units) - LISTED)} more with smaller shares of the MACs; --json FILE writes all")
+
+
+def _units(count: int) -> str:
+    return f"{count} unit{'' if count == 1 else 's'}"
+
+
+def _units_table(inspection: Inspection, units: Sequence[Unit]) -> Table:
+    table = Table()
+    table.add_column("unit", overflow="fold")
+    for name in ("width", "least"):
+        table.add_column(name, justify="right")
+    table.add_column("kept counts searched")
+    for name in ("modules", "of MACs", "of params"):
+        table.add_column(name, justify="right")
+    table.add_column("norm")
+    for unit in units:
+        levels, shares = inspection.levels.get(unit.name), inspection.shares[unit.name]
+        table.add_row(
+            escape(unit.name),
+            str(unit.width),
+            str(unit.least),
+            _levels(levels) if levels else "dense: no rule gives it a choice",
+            str(len(unit.modules)),
+            f"{shares['macs']:.1%}",
+            f"{shares['params']:.1%}",
+            "norm" if unit.normalised else "",
+        )
     return table
+
+
+def _levels(counts: Sequence[int]) -> str:
+    """The counts, or of many the ends and how many there are."""
+    if len(counts) <= 8:
+        return " ".join(map(str, counts))
+    return f"{' '.join(map(str, counts[:4]))} ... {counts[-2]} {counts[-1]} ({len(counts)} levels)"
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:
@@ -124,12 +166,22 @@ def _reach_table(inspection: Inspection) -> Table:
     return table
 
 
-def _frozen_table(inspection: Inspection) -> Table:
-    table = Table(title="frozen", title_justify="left")
-    for name in ("what", "share of MACs", "why"):
-        table.add_column(name, justify="right" if name.startswith("share") else "left")
-    for part in inspection.frozen:
-        table.add_row(escape(part.what), f"{part.share:.1%}", escape(part.reason))
+def _print_frozen(console: Console, inspection: Inspection) -> None:
+    """The frozen share, and the parts by reason."""
+    parts, groups = len(inspection.frozen), inspection.frozen_by_reason()
+    console.print(f"frozen: {inspection.frozen_share:.1%} of the MACs in {parts} part{'' if parts == 1 else 's'}")
+    if groups:
+        console.print(_frozen_table(groups[:LISTED]))
+    if len(groups) > LISTED:
+        console.print(f"{len(groups) - LISTED} more reasons with smaller shares; --json FILE writes all")
+
+
+def _frozen_table(groups: Sequence[FrozenGroup]) -> Table:
+    table = Table()
+    for name in ("of MACs", "parts", "what", "why"):
+        table.add_column(name, justify="right" if name in ("of MACs", "parts") else "left", overflow="fold")
+    for group in groups:
+        table.add_row(f"{group.share:.1%}", str(len(group.parts)), escape(_some(group.parts)), escape(group.reason))
     return table
 
 

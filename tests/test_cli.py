@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 import autoprune.run as run
 from autoprune import console
 from autoprune.cli import app, main
+from autoprune.core.unit import Slot, Unit
 from autoprune.errors import RunFailed
+from autoprune.prune.structure import Frozen
+from autoprune.run import Inspection
 from autoprune.run.job import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +100,12 @@ def finished(folder, one_run):
     return Path(shutil.copytree(one_run, folder / "done"))
 
 
+# what the channels of either convolution touch in the model above, read off by eye
+NORM = dict.fromkeys(("1.weight", "1.bias", "1.running_mean", "1.running_var"), "along")
+TOUCHED_BY_0 = {"0.weight": "out", "0.bias": "along", **NORM, "3.weight": "in"}
+TOUCHED_BY_3 = {"3.weight": "out", "3.bias": "along", "6.weight": "in"}
+
+
 def macs(width):
     """By hand: two 3 x 3 convolutions on 6 x 6 pixels, a linear layer of 4 x 2."""
     return 36 * 9 * width + 36 * 9 * width * 4 + 8
@@ -113,6 +122,24 @@ def test_inspect_prints_units_levels_and_the_reach_of_every_cost(folder):
     assert f"{macs(8):,}" in result.stdout
     assert f"{macs(2) / macs(8):.4f}" in result.stdout
     assert "search space: 4 networks over 1 of 2 units" in result.stdout
+    assert "operators whose MACs no rule counts: none" in result.stdout
+    assert "frozen: 0.0% of the MACs in 0 parts" in result.stdout
+
+
+def cells(printed):
+    """The rows of printed tables, by their first cell."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_inspect_prints_what_each_unit_and_all_of_a_kind_hold(folder):
+    printed = call("inspect", "job.yaml").stdout
+    # without unit 0 the linear layer alone costs MACs; of 398 parameters 14 stay, without unit 3 it is 98
+    assert cells(printed)["0"] == ["8", "1", "8 6 4 2", "3", "99.9%", "96.5%", ""]
+    assert cells(printed)["3"] == ["4", "1", "dense: no rule gives it a choice", "2", "80.0%", "75.4%", ""]
+    # without both the linear layer's two biases stay
+    total = "channels: 2 units, 12 positions, 1 searched; together 100.0% of the MACs and 99.5% of the parameters"
+    assert total in printed.splitlines()
 
 
 def test_inspect_writes_what_it_shows_as_json(folder):
@@ -120,10 +147,97 @@ def test_inspect_writes_what_it_shows_as_json(folder):
     found = json.loads((folder / "found.json").read_text())
     assert found["levels"] == {"0": [8, 6, 4, 2]}
     assert found["reach"]["macs"] == [macs(2), macs(8)]
+    assert found["frozen_share_of_macs"] == 0
+    assert found["kinds"]["channels"] == {"share_of_macs": 1, "share_of_params": pytest.approx(396 / 398)}
     assert not (folder / "results").exists()
 
 
+def test_the_units_of_the_json_are_units_with_modules_and_shares(folder):
+    assert call("inspect", "job.yaml", "--json", "found.json").exit_code == 0
+    first, second = json.loads((folder / "found.json").read_text())["units"]
+    assert touched(Unit.from_json(first)) == TOUCHED_BY_0
+    assert touched(Unit.from_json(second)) == TOUCHED_BY_3
+    assert (first["modules"], second["modules"]) == (["0", "1", "3"], ["3", "6"])
+    assert first["share_of_macs"] == pytest.approx(1 - 8 / macs(8))
+    assert first["share_of_params"] == pytest.approx(384 / 398)
+
+
+def touched(unit):
+    return {slot.tensor: slot.role for slot in unit.slots}
+
+
+def inspection(units, frozen=(), levels=None, uncounted=()):
+    """A made-up one: unit i of n holds a share of (n - i) / 1000 of everything."""
+    shares = {unit.name: {"macs": i / 1000, "params": i / 1000} for i, unit in enumerate(reversed(units), start=1)}
+    return Inspection(
+        units=tuple(units),
+        levels={unit.name: (unit.width, 1) for unit in units} if levels is None else levels,
+        space_size=2,
+        reach={"macs": (1, 10)},
+        shares=shares,
+        kind_shares={unit.kind: {"macs": 0.5, "params": 0.25} for unit in units},
+        frozen=tuple(frozen),
+        uncounted=tuple(uncounted),
+    )
+
+
+def a_unit(name, kind="neurons", width=4, **changes):
+    return Unit(name, kind, width, (Slot(f"{name}.weight", 0, "out"), Slot("last.weight", 1, "in")), **changes)
+
+
+def test_of_three_hundred_units_inspect_prints_the_twenty_largest_of_each_kind(capsys):
+    found = inspection([a_unit(f"u{i}", "heads" if i % 3 else "neurons") for i in range(300)])
+    console.print_inspection(found)
+    printed = capsys.readouterr().out
+    listed = [name for name in cells(printed) if name.startswith("u") and name[1:].isdigit()]
+    neurons, heads = [f"u{i}" for i in range(0, 60, 3)], [f"u{i}" for i in range(30) if i % 3]
+    assert listed == neurons + heads
+    assert "80 units more with smaller shares of the MACs; --json FILE writes all" in printed
+    assert "180 units more with smaller shares of the MACs; --json FILE writes all" in printed
+    assert len(found.to_json()["units"]) == 300
+
+
+def test_a_unit_that_a_normalisation_runs_over_has_a_mark_and_the_mark_is_explained(capsys):
+    console.print_inspection(inspection([a_unit("plain"), a_unit("normed", normalised=True, least=2)]))
+    printed = capsys.readouterr().out
+    assert [cells(printed)[name][-1] for name in ("plain", "normed")] == ["", "norm"]
+    assert [cells(printed)[name][1] for name in ("plain", "normed")] == ["1", "2"]
+    assert "norm: a normalisation or another reduction runs over the unit's positions" in printed
+    console.print_inspection(inspection([a_unit("plain")]))
+    assert "norm:" not in capsys.readouterr().out
+
+
+def test_frozen_parts_with_one_reason_are_one_line_the_largest_share_first(capsys):
+    parts = [("embed", 0.1, "looked up"), ("a", 0.125, "tied"), ("b", 0.25, "tied"), *(("c", 0.0, "tied"),) * 4]
+    found = inspection([a_unit("u")], [Frozen(*part) for part in parts], uncounted=["aten::roll", "aten::sort"])
+    console.print_inspection(found)
+    printed = capsys.readouterr().out
+    assert "frozen: 47.5% of the MACs in 7 parts" in printed
+    assert [line for line in cells(printed).items() if line[0].endswith("%")] == [
+        ("37.5%", ["6", "a, b, c, c and 2 more", "tied"]),
+        ("10.0%", ["1", "embed", "looked up"]),
+    ]
+    assert "operators whose MACs no rule counts: aten::roll, aten::sort" in printed
+    assert [row["share_of_macs"] for row in found.to_json()["frozen"][:3]] == [0.1, 0.125, 0.25]
+
+
+def test_of_many_kept_counts_the_ends_are_printed(capsys):
+    console.print_inspection(inspection([a_unit("u", width=12)], levels={"u": tuple(range(12, 0, -1))}))
+    assert cells(capsys.readouterr().out)["u"][2] == "12 11 10 9 ... 2 1 (12 levels)"
+
+
 # search and what follows
+
+
+def test_a_run_writes_which_unit_touches_what_and_its_report_draws_it(finished):
+    found = json.loads((finished / "structure.json").read_text())
+    assert found["modules"] == ["0", "1", "3", "6"]
+    first, second = map(Unit.from_json, found["units"])
+    assert touched(first) == TOUCHED_BY_0
+    assert touched(second) == TOUCHED_BY_3
+    report = (finished / "report.html").read_text()
+    assert "<title>0 in 1: runs along weight, bias, running_mean, running_var</title>" in report
+    assert "<title>3 in 6: consumes weight</title>" in report
 
 
 def test_search_prints_the_front_the_folder_and_the_next_command(folder):
@@ -183,6 +297,17 @@ def test_resume_of_a_finished_run_changes_nothing(finished):
     result = call("resume", "done", "-q")
     assert result.exit_code == 0, result.stderr
     assert (finished / "front.csv").read_bytes() == front
+
+
+def test_resume_writes_again_what_the_job_tells_so_that_a_report_can_be_made(finished):
+    drawn = (finished / "report.html").read_bytes()
+    (finished / "structure.json").unlink()
+    broken = call("report", "done")
+    assert broken.exit_code == 2
+    assert broken.stderr.endswith("has no structure.json. Write it again with: autoprune resume done\n")
+    assert call("resume", "done", "-q").exit_code == 0
+    assert call("report", "done").exit_code == 0
+    assert (finished / "report.html").read_bytes() == drawn
 
 
 def test_report_says_where_it_is(finished, monkeypatch):

@@ -55,6 +55,8 @@ class Unit:
     kind: str
     width: int
     slots: tuple[Slot, ...]
+    normalised: bool = False
+    least: int = 1
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in the order the model lists its tensors."""
@@ -71,7 +73,14 @@ class Unit:
             | ({"repeats": [list(pair) for pair in s.span.repeats]} if s.span.repeats else {})
             for s in self.slots
         ]
-        return {"name": self.name, "kind": self.kind, "width": self.width, "slots": slots}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "width": self.width,
+            "normalised": self.normalised,
+            "least": self.least,
+            "slots": slots,
+        }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Unit:
@@ -84,4 +93,4 @@ class Unit:
             )
             for s in data["slots"]
         )
-        return Unit(data["name"], data["kind"], data["width"], slots)
+        return Unit(data["name"], data["kind"], data["width"], slots, data["normalised"], data["least"])

@@ -4,63 +4,116 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
 from autoprune.core.cost import CostModel, Polynomial
-from autoprune.core.unit import Slot, Unit
+from autoprune.core.unit import Role, Slot, Unit
+from autoprune.prune.attributes import get
 from autoprune.prune.axes import Atom, Axis, Product, Sum, leaves, resolve, size, spans
-from autoprune.prune.recorder import Contraction, Recorder
-from autoprune.prune.structure import Frozen, ModuleSize, Structure, Term
+from autoprune.prune.recorder import Contraction, Mark, Reading, Recorder
+from autoprune.prune.structure import Frozen, ModuleSize, Read, Structure, Term
+
+Found = dict[Atom, list[Slot]]
 
 
-def assemble(model: nn.Module, recorder: Recorder) -> Structure:
+def assemble(model: nn.Module, recorder: Recorder, adapted: tuple[str, ...]) -> Structure:
     """The structure a trace has found.
 
-    A unit is an atom of two or more positions that is not frozen, that some weight produces and some weight consumes.
+    A unit is an atom of two or more positions that is not frozen, that some weight produces, and that some weight or
+    a product of activations contracts.
     """
-    slots = _slots(recorder)
-    prunable = {atom: found for atom, found in slots.items() if _is_unit(atom, found)}
-    names = _names(prunable)
+    roles = _Roles(recorder)
+    attended, normalised = _atoms(recorder.attended), _atoms(recorder.normalised)
+    between = {atom: found for atom, found in _slots(recorder, roles).items() if _is_between(atom, found, attended)}
+    prunable = {atom: found for atom, found in between.items() if not atom.frozen}
+    kinds = {atom: _kind(atom, found, recorder, attended, normalised) for atom, found in prunable.items()}
+    names = _names(prunable, kinds)
     sizer = _Sizer(names)
-    units = tuple(Unit(names[atom], "channels", atom.size, tuple(found)) for atom, found in prunable.items())
+    units = tuple(
+        Unit(names[atom], kinds[atom], atom.size, tuple(found), atom in normalised) for atom, found in prunable.items()
+    )
     terms = tuple(Term(c.module, sizer.product(c.constant, c.axes)) for c in recorder.contractions)
     params = [sizer.product(1, recorder.roots[name]) for name, _ in model.named_parameters()]
     costs = {"macs": _total([term.macs for term in terms]), "params": _total(params)}
     return Structure(
         units=units,
-        frozen=_frozen(recorder.contractions, terms),
+        frozen=(*(rows := _frozen(recorder.contractions, terms)), *_kept_whole(between, rows)),
         cost=CostModel({unit.name: unit.width for unit in units}, costs),
         sizes=_module_sizes(model, recorder, sizer),
         terms=terms,
+        reads=_reads(recorder.readings, names),
         batch_norms={m: norm for m, norm in recorder.batch_norms.items() if recorder.uses[m] == 1},
+        adapted=adapted,
         uncounted=tuple(recorder.uncounted),
     )
 
 
-def _slots(recorder: Recorder) -> dict[Atom, list[Slot]]:
-    slots: dict[Atom, list[Slot]] = {}
+class _Roles:
+    """What parameters do along their dimensions, as the marks say.
+
+    A mark is about one dimension of a parameter where it carries that dimension's own axis; else, for what was computed
+    from the parameter, it is about every dimension that has its atoms.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.exact: dict[int, list[Role]] = {}
+        self.loose: dict[str, list[Mark]] = {}
+        roots = {id(axis) for axes in recorder.roots.values() for axis in axes}
+        for mark in recorder.marks:
+            if id(mark.axis) in roots:
+                self.exact.setdefault(id(mark.axis), []).append(mark.role)
+                continue
+            for name in mark.parameters:
+                self.loose.setdefault(name, []).append(mark)
+
+    def of(self, tensor: str, root: Axis, atom: Atom) -> list[Role]:
+        loose = [mark.role for mark in self.loose.get(tensor, ()) if atom in leaves(mark.axis)]
+        return list(dict.fromkeys(self.exact.get(id(root), []) + loose)) or ["along"]
+
+
+def _slots(recorder: Recorder, roles: _Roles) -> Found:
+    slots: Found = {}
     for tensor, roots in recorder.roots.items():
         for dim, root in enumerate(roots):
             for atom, span in spans(root):
-                slots.setdefault(atom, []).append(Slot(tensor, dim, recorder.role(root), span))
+                slots.setdefault(atom, []).extend(Slot(tensor, dim, r, span) for r in roles.of(tensor, root, atom))
     return slots
 
 
-def _is_unit(atom: Atom, slots: Sequence[Slot]) -> bool:
-    return not atom.frozen and atom.size > 1 and {"out", "in"} <= {slot.role for slot in slots}
+def _atoms(axes: Iterable[Axis]) -> set[Atom]:
+    return {atom for axis in axes for atom in leaves(axis)}
 
 
-def _names(prunable: Mapping[Atom, Sequence[Slot]]) -> dict[Atom, str]:
-    """The module that first produces a unit (the tensor where that is the model itself), numbered where several."""
-    tensors = {atom: next(s.tensor for s in slots if s.role == "out") for atom, slots in prunable.items()}
-    modules = {atom: tensor.rpartition(".")[0] or tensor for atom, tensor in tensors.items()}
-    produced = list(modules.values())
+def _is_between(atom: Atom, slots: Sequence[Slot], attended: set[Atom]) -> bool:
+    roles = {slot.role for slot in slots}
+    return atom.size > 1 and "out" in roles and ("in" in roles or atom in attended)
+
+
+def _kind(atom: Atom, slots: Sequence[Slot], recorder: Recorder, attended: set[Atom], normalised: set[Atom]) -> str:
+    if atom in _atoms(recorder.batched):
+        return "heads"
+    if atom in attended:
+        return "head_dim"
+    flat = all(len(recorder.roots[slot.tensor]) == 2 for slot in slots if slot.role != "along")
+    return "neurons" if flat and atom not in normalised else "channels"
+
+
+def _names(prunable: Mapping[Atom, Sequence[Slot]], kinds: Mapping[Atom, str]) -> dict[Atom, str]:
+    """The module that first produces a unit, and what kind it is.
+
+    Channels and neurons are what a module is expected to make, so their kind is left out; several of a kind are
+    numbered.
+    """
+    plain = {atom: _producer(slots) for atom, slots in prunable.items()}
+    bases = {a: n if kinds[a] in ("channels", "neurons") else f"{n}/{kinds[a]}" for a, n in plain.items()}
+    count = Counter(bases.values())
+    seen: Counter[str] = Counter()
     names: dict[Atom, str] = {}
-    for index, (atom, module) in enumerate(modules.items()):
-        number = produced[: index + 1].count(module)
-        names[atom] = f"{module}/{number}" if produced.count(module) > 1 else module
+    for atom, base in bases.items():
+        seen[base] += 1
+        names[atom] = f"{base}/{seen[base]}" if count[base] > 1 else base
     return names
 
 
@@ -106,6 +159,32 @@ def _frozen(contractions: Sequence[Contraction], terms: Sequence[Term]) -> tuple
     return tuple(Frozen(module, macs[module] / sum(dense), "; ".join(why)) for module, why in reasons.items())
 
 
+def _kept_whole(between: Found, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:
+    """What would be a unit but for a reason, in modules whose operators other units touch: no share, but told."""
+    told = {row.what for row in rows}
+    found: dict[str, dict[str, None]] = {}
+    for atom, slots in between.items():
+        module = _producer(slots)
+        if atom.frozen and atom.frozen not in ("model input", "model output") and module not in told:
+            found.setdefault(module, {})[atom.frozen] = None
+    return tuple(Frozen(module, 0.0, "; ".join(reasons)) for module, reasons in found.items())
+
+
+def _producer(slots: Sequence[Slot]) -> str:
+    """The module that first produces the positions; the tensor where that is the model itself."""
+    tensor = next(slot.tensor for slot in slots if slot.role == "out")
+    return tensor.rpartition(".")[0] or tensor
+
+
+def _reads(readings: Sequence[Reading], names: Mapping[Atom, str]) -> tuple[Read, ...]:
+    found = []
+    for reading in readings:
+        units = tuple((names[atom], span) for atom, span in spans(reading.axis) if atom in names)
+        if units:
+            found.append(Read(reading.call, reading.operator, reading.argument, reading.dim, units))
+    return tuple(found)
+
+
 def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[ModuleSize, ...]:
     found: dict[tuple[str, str], ModuleSize] = {}
     slopes = [  # a PReLU reshapes its weight before its operator sees it
@@ -113,8 +192,17 @@ def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[
         for name, module in model.named_modules()
         if isinstance(module, nn.PReLU) and f"{name}.weight" in recorder.roots
     ]
-    for module, attribute, axis in [*recorder.sizes, *slopes]:
+    computed = [(module, path, axis) for (module, path), axis in recorder.sizes.kept.items()]
+    for name, path, axis in [*computed, *recorder.module_sizes, *slopes]:
         value = sizer(axis)
-        if value.units and isinstance(getattr(model.get_submodule(module), attribute, None), int):
-            found[module, attribute] = ModuleSize(module, attribute, value)
+        if value.units and _holds(model.get_submodule(name), path, size(axis)):
+            found.setdefault((name, path), ModuleSize(name, path, value))
     return tuple(found.values())
+
+
+def _holds(module: nn.Module, path: str, value: int) -> bool:
+    """Whether a path leads to a number of this value."""
+    try:
+        return type(get(module, path)) is int and get(module, path) == value
+    except (AttributeError, IndexError, TypeError):
+        return False

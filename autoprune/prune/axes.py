@@ -105,6 +105,24 @@ def leaves(axis: Axis) -> Iterator[Atom]:
         yield from leaves(part)
 
 
+def symbolic_size(axis: Axis) -> dict[tuple[int, ...], int]:
+    """The size as a polynomial in the sizes of atoms that may change: products of their ids -> coefficient."""
+    axis = resolve(axis)
+    if isinstance(axis, Atom):
+        return {(): axis.size} if axis.frozen else {(id(axis),): 1}
+    total: dict[tuple[int, ...], int] = {}
+    if isinstance(axis, Sum):
+        for part in axis.parts:
+            for atoms, count in symbolic_size(part).items():
+                total[atoms] = total.get(atoms, 0) + count
+        return total
+    total = {(): 1}
+    for part in axis.factors:
+        sizes = symbolic_size(part)
+        total = {tuple(sorted(a + b)): m * n for a, m in total.items() for b, n in sizes.items()}
+    return total
+
+
 def freeze(axis: Axis, reason: str) -> None:
     """Marks every position of an axis as one that stays. The first reason given is kept."""
     for atom in leaves(axis):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from autoprune.core.unit import Slot, Unit
+from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import (
     ConsumerStatistics,
     Criterion,
@@ -30,7 +31,6 @@ from autoprune.prune.surgery import (
     kept_indices,
     laid_out_like,
     make_recipe,
-    named_tensors,
     rebuild,
     select,
 )
@@ -89,7 +89,8 @@ class Bank:
     def build(self, counts: Mapping[str, int]) -> nn.Module:
         """The small network for the given counts; batch norms keep the dense network's statistics."""
         positions = self.positions(counts)
-        return rebuild(self.model, self.tensors(positions), make_recipe(self.structure, positions).sizes)
+        recipe = make_recipe(self.structure, positions)
+        return rebuild(self.model, self.tensors(positions), recipe.sizes, recipe.adapted)
 
     def _solve(self, name: str, kept: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         key = (name, kept.tobytes())

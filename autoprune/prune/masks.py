@@ -1,42 +1,152 @@
-"""The masked original: full size, with everything that reads a removed position set to zero."""
+"""The masked original: full size, in which nothing that sums over positions sees those that are removed.
+
+The dense network runs with its own weights. Every operator that contracts an axis gets zeros at removed positions;
+every one that reduces or normalises over an axis gets the positions that stay and nothing else. So it is the reference
+also for what lies behind a normalisation, where removing a position is not the same as setting it to zero.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import Positions, kept_indices, named_tensors, rebuild
+from autoprune.errors import UnsupportedModel
+from autoprune.prune.structure import Read, Structure
+from autoprune.prune.surgery import Positions
+from autoprune.prune.watch import Execute, Watch
 
-
-def masked(
-    model: nn.Module, structure: Structure, positions: Positions, weights: Mapping[str, torch.Tensor] | None = None
-) -> nn.Module:
-    """A copy of the model that ignores removed positions: their columns in every consumer's weight are zero.
-
-    `weights` are small weights (or biases) that differ from slices of the model's own, by name, as compensation makes
-    them: they are written back to the places their indices came from, so that the copy computes what the small
-    network must compute.
-    """
-    tensors = named_tensors(model)
-    indices = kept_indices(structure.units, positions, tensors)
-    changed = {name: _scatter(tensors[name], small, indices.get(name, {})) for name, small in (weights or {}).items()}
-    for unit in structure.units:
-        removed = np.setdiff1d(np.arange(unit.width), positions.get(unit.name, np.arange(unit.width)))
-        for slot in unit.with_role("in"):
-            if len(removed):
-                full = changed.setdefault(slot.tensor, tensors[slot.tensor].detach().clone())
-                columns = torch.from_numpy(slot.span.indices(removed).ravel()).to(full.device)
-                full.index_fill_(slot.dim, columns, 0.0)
-    return rebuild(model, changed, {})
+Stays = dict[tuple[str, int], torch.Tensor]  # argument and dimension -> (n,) which positions stay
 
 
-def _scatter(full: torch.Tensor, small: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor:
-    """The full tensor with the small one's values at the indices it keeps."""
-    grid = [dims.get(dim, np.arange(length)) for dim, length in enumerate(full.shape)]
-    result = full.detach().clone()
-    result[tuple(torch.from_numpy(axis).to(full.device) for axis in np.ix_(*grid))] = small.to(full.dtype)
-    return result
+class Masked(Watch):
+    """Runs the dense network as if some positions were not there."""
+
+    def __init__(self, structure: Structure, positions: Positions) -> None:
+        super().__init__()
+        self.reads: dict[tuple[str, int], list[Read]] = {}
+        for read in structure.reads:
+            self.reads.setdefault((read.operator, read.call), []).append(read)
+        self.removed = {
+            unit.name: np.setdiff1d(np.arange(unit.width), positions[unit.name])
+            for unit in structure.units
+            if unit.name in positions
+        }
+
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        stays: Stays = {}
+        for read in self.reads.pop((name, self.calls[name]), ()):
+            if len(gone := self._gone(read)):
+                mask = torch.ones(arguments[read.argument].shape[read.dim], dtype=torch.bool)
+                mask[torch.from_numpy(gone)] = False
+                stays[read.argument, read.dim] = mask.to(arguments[read.argument].device)
+        return MASKS.get(name, _zeroed)(arguments, stays, execute) if stays else execute(arguments)
+
+    def check_complete(self) -> None:
+        """Raises UnsupportedModel when the run did less than the one that was traced."""
+        if self.reads:
+            operator, number = next(iter(self.reads))
+            raise UnsupportedModel(
+                f"expected two runs on the same input to do the same, call {number} of {operator} did not come again: "
+                "the forward is random or depends on something outside"
+            )
+
+    def _gone(self, read: Read) -> np.ndarray:
+        found = [span.indices(self.removed[unit]).ravel() for unit, span in read.units if unit in self.removed]
+        return np.unique(np.concatenate(found)) if found else np.array([], dtype=np.int64)
+
+
+def _zeroed(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    """A contraction: zeros add nothing."""
+    changed = dict(arguments)
+    for (name, dim), mask in stays.items():
+        changed[name] = changed[name].index_fill(dim, (~mask).nonzero().squeeze(1), 0)
+    return execute(changed)
+
+
+def _selected(arguments: Mapping[str, Any], stays: Stays) -> dict[str, Any]:
+    changed = dict(arguments)
+    for (name, dim), mask in stays.items():
+        changed[name] = _take(changed[name], dim, mask)
+    return changed
+
+
+def _take(tensor: torch.Tensor, dim: int, mask: torch.Tensor) -> torch.Tensor:
+    return tensor.index_select(dim, mask.nonzero().squeeze(1))
+
+
+def _put_back(output: torch.Tensor, like: torch.Tensor, stays: Stays) -> torch.Tensor:
+    """The output at the positions that stay of a full one; zero elsewhere."""
+    places = [torch.arange(n, device=output.device) for n in like.shape]
+    for (_, dim), mask in stays.items():
+        places[dim] = mask.nonzero().squeeze(1)
+    full = torch.zeros(like.shape, dtype=output.dtype, device=output.device)
+    full[torch.meshgrid(*places, indexing="ij")] = output
+    return full
+
+
+def _reduced(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    return execute(_selected(arguments, stays))
+
+
+def _softmax(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    return _put_back(execute(_selected(arguments, stays)), arguments["self"], stays)
+
+
+def _weight_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    output, *rest = execute(_selected(arguments, stays))
+    return (_put_back(output, arguments["v"], stays), *rest)
+
+
+def _layer_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    first = arguments["input"].dim() - len(arguments["normalized_shape"])
+    beside = {
+        (name, dim - first): mask
+        for (_, dim), mask in stays.items()
+        for name in ("weight", "bias")
+        if arguments.get(name) is not None
+    }
+    changed = _selected(arguments, {**stays, **beside})
+    changed["normalized_shape"] = list(changed["input"].shape[first:])
+    output = execute(changed)
+    if isinstance(output, tuple):
+        return (_put_back(output[0], arguments["input"], stays), *output[1:])
+    return _put_back(output, arguments["input"], stays)
+
+
+def _group_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    (mask,) = stays.values()
+    beside = {(name, 0): mask for name in ("weight", "bias") if arguments.get(name) is not None}
+    changed = _selected(arguments, {**stays, **beside})
+    changed["C"] = int(mask.sum())
+    changed["group"] = int(mask.reshape(arguments["group"], -1).any(dim=1).sum())
+    output, *rest = execute(changed)
+    return (_put_back(output, arguments["input"], stays), *rest)
+
+
+def _batch_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    output, *rest = execute(_selected(arguments, stays))
+    return (_put_back(output, arguments["input"], stays), *rest)
+
+
+def _attention(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    changed = _selected(arguments, stays)
+    rank = arguments["key"].dim()
+    mask, tokens = arguments.get("attn_mask"), stays.get(("key", rank - 2))
+    if mask is not None and tokens is not None and mask.shape[-1] == len(tokens):
+        changed["attn_mask"] = _take(mask, mask.dim() - 1, tokens)
+    return execute(changed)
+
+
+MASKS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {
+    "scaled_dot_product_attention": _attention,
+    "native_group_norm": _group_norm,
+    "_weight_norm_interface": _weight_norm,
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), _batch_norm),
+    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm"), _layer_norm),
+    **dict.fromkeys(("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax"), _softmax),
+    **dict.fromkeys(("mean", "sum", "prod", "amax", "amin", "var", "std", "var_mean", "std_mean"), _reduced),
+    **dict.fromkeys(("linalg_vector_norm", "norm", "logsumexp", "any", "all"), _reduced),
+}

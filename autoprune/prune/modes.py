@@ -30,3 +30,10 @@ def torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Full float32 products: TensorFloat-32, which cuDNN uses by default, rounds to 1e-3."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield

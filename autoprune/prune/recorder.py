@@ -3,46 +3,69 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from autoprune.core.unit import Role
 from autoprune.prune.axes import Atom, Axis, freeze, fresh, one
+from autoprune.prune.sizes import Sizes
 
 Axes = tuple[Axis, ...]
+Value = TypeVar("Value")
+ByTensor = MutableMapping[torch.Tensor, Value]
+
+
+def _by_tensor() -> ByTensor[Any]:
+    """A mapping that does not keep its tensors alive."""
+    return cast(ByTensor[Any], WeakIdKeyDictionary())
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operator call: its name, arguments by schema name, its output, and where it happened."""
+    """One operator call: its name, arguments by schema name, its output, and where it happened.
+
+    `number` counts the calls of this operator in a forward pass; `line` is the place in the model's own code.
+    """
 
     operator: str
     arguments: Mapping[str, Any]
     output: Any
     module: str
+    number: int = 0
+    line: str = ""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
     @property
     def where(self) -> str:
-        return f"operator {self.operator} in {self.module or 'the top module'!r}"
+        place = f" at {self.line}" if self.line else ""
+        return f"operator {self.operator} in {self.module or 'the top module'!r}{place}"
 
     @property
     def shape(self) -> torch.Size:
         """Shape of the (first) output."""
-        first = self.output[0] if isinstance(self.output, tuple) else self.output
-        return torch.Size(first.shape)
+        return torch.Size(self.outputs[0].shape)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """All tensors among the arguments."""
-        return [leaf for leaf in tree_leaves(dict(self.arguments)) if isinstance(leaf, torch.Tensor)]
+        return tensors_of(dict(self.arguments))
+
+    @property
+    def outputs(self) -> list[torch.Tensor]:
+        return tensors_of(self.output)
+
+
+def tensors_of(tree: object) -> list[torch.Tensor]:
+    """The tensors in nested lists, tuples and mappings, in order."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 @dataclass(frozen=True)
@@ -54,94 +77,139 @@ class Contraction:
     axes: Axes
 
 
+@dataclass(frozen=True)
+class Reading:
+    """An argument of one operator call that is summed, averaged or normalised over along one of its dimensions."""
+
+    call: int
+    operator: str
+    argument: str
+    dim: int
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Parameters that produce ("out") or contract ("in") the positions of an axis."""
+
+    parameters: Sequence[str]
+    role: Role
+    axis: Axis
+
+
 @dataclass
 class Recorder:
     """The axes of every tensor seen so far, and what the rules noted on the way."""
 
     contractions: list[Contraction] = field(default_factory=list)
-    sizes: list[tuple[str, str, Axis]] = field(default_factory=list)  # (module, attribute, axis)
+    readings: list[Reading] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    normalised: list[Axis] = field(default_factory=list)  # a reduction that is no product runs over them
+    attended: list[Axis] = field(default_factory=list)  # contracted or made by products of two activations
+    batched: list[Axis] = field(default_factory=list)  # carried along side by side in such products
+    sizes: Sizes = field(default_factory=Sizes)
+    module_sizes: list[tuple[str, str, Axis]] = field(default_factory=list)  # (module, attribute, axis)
     batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
     uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
     uncounted: dict[str, None] = field(default_factory=dict)
     roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
-    _axes: dict[int, tuple[torch.Tensor, Axes]] = field(default_factory=dict)  # tensors are held so that ids last
-    _names: dict[int, list[str]] = field(default_factory=dict)  # of parameters, also when transposed; several when tied
-    _producers: dict[int, str] = field(default_factory=dict)  # of a tensor: the module whose weight made it
-    _roles: dict[int, Role] = field(default_factory=dict)
+    _axes: ByTensor[Axes] = field(default_factory=_by_tensor)
+    _names: ByTensor[list[str]] = field(default_factory=_by_tensor)  # of parameters, also transposed
+    _sources: ByTensor[tuple[str, ...]] = field(default_factory=_by_tensor)  # of what is made of parameters
+    _producers: ByTensor[str] = field(default_factory=_by_tensor)  # module whose weight made it
 
     def register(self, model: nn.Module) -> None:
         """Gives every parameter and buffer new axes that nothing is known about yet."""
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            self._names.setdefault(id(parameter), []).append(name)
+            self._names.setdefault(parameter, []).append(name)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._names.setdefault(id(tensor), [name])
+            self._names.setdefault(tensor, [name])
+            self._sources[tensor] = (name,)
             self.roots[name] = tuple(Atom(n) if n > 1 else one() for n in tensor.shape)
             self.record(tensor, self.roots[name])
 
     def knows(self, tensor: torch.Tensor) -> bool:
-        return id(tensor) in self._axes
+        return tensor in self._axes
 
     def axes(self, tensor: torch.Tensor) -> Axes:
         """The axes of a tensor; one never seen before is a constant and frozen."""
         if not self.knows(tensor):
             self.record(tensor, fresh(tensor.shape, "constant tensor"))
-        return self._axes[id(tensor)][1]
+            self._sources.setdefault(tensor, ())
+        return self._axes[tensor]
 
     def record(self, tensor: torch.Tensor, axes: Axes) -> None:
-        self._axes[id(tensor)] = (tensor, axes)
+        self._axes[tensor] = axes
 
     def freeze(self, tree: object, reason: str) -> None:
         """Freezes every axis of every tensor in a tree of arguments or outputs."""
-        for leaf in tree_leaves(tree):
-            if isinstance(leaf, torch.Tensor):
-                for axis in self.axes(leaf):
-                    freeze(axis, reason)
+        for tensor in tensors_of(tree):
+            for axis in self.axes(tensor):
+                freeze(axis, reason)
+
+    def read(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
+        """Notes that the operator contracts an argument along a dimension: what is removed there must not count."""
+        self.readings.append(Reading(call.number, call.operator, argument, dim, axis))
+
+    def reduce(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
+        """Notes that the operator reduces or normalises an argument along a dimension, over the positions that stay."""
+        self.read(call, argument, dim, axis)
+        self.normalised.append(axis)
 
     def alias(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
         """A rearranged parameter is still that parameter."""
-        if id(source) in self._names:
-            self._names[id(tensor)] = self._names[id(source)]
+        if source in self._names:
+            self._names[tensor] = self._names[source]
 
     def owner(self, weight: torch.Tensor | None) -> str | None:
         """The (first) module that a parameter or its transpose belongs to; None for any other tensor."""
-        return next(iter(self._owners(weight)), None)
+        if weight is None or weight not in self._names:
+            return None
+        return self._names[weight][0].rpartition(".")[0]
 
-    def _owners(self, weight: torch.Tensor | None) -> list[str]:
-        return [name.rpartition(".")[0] for name in self._names.get(id(weight), ())]
+    def is_weight(self, tensor: torch.Tensor | None) -> bool:
+        """Whether a tensor is a parameter or computed from parameters and constants alone."""
+        return tensor is not None and bool(self._sources.get(tensor))
 
     def mark(self, weight: torch.Tensor | None, role: Role, dim: int) -> None:
-        """Notes that a parameter produces ("out") or contracts ("in") the positions along one of its dimensions."""
-        if weight is not None and self.owner(weight) is not None:
-            self._roles[id(self.axes(weight)[dim])] = role
+        """Notes what a parameter, or what is computed from parameters alone, does along one of its dimensions."""
+        if weight is not None and self.is_weight(weight):
+            self.marks.append(Mark(self._sources[weight], role, self.axes(weight)[dim]))
 
-    def role(self, root: Axis) -> Role:
-        return self._roles.get(id(root), "along")
-
-    def keep_sizes(self, weight: torch.Tensor | None, **axes: Axis) -> None:
-        """Notes which attributes of the modules owning a weight hold the size of which axis."""
-        for module in self._owners(weight):
-            self.sizes += [(module, attribute, axis) for attribute, axis in axes.items()]
+    def keep_sizes(self, call: Call, weight: torch.Tensor | None, **axes: Axis) -> None:
+        """Notes which attributes of the running module, and of those owning a weight, hold the size of which axis."""
+        names = self._names.get(weight, []) if weight is not None else []
+        for module in dict.fromkeys([call.module, *(name.rpartition(".")[0] for name in names)]):
+            self.module_sizes += [(module, attribute, axis) for attribute, axis in axes.items()]
 
     def made_by(self, tensor: torch.Tensor, weight: torch.Tensor) -> None:
         module = self.owner(weight)
         if module is not None:
-            self._producers[id(tensor)] = module
+            self._producers[tensor] = module
+
+    def note_sources(self, call: Call) -> None:
+        """What is computed from parameters and constants alone is made of these parameters."""
+        inputs = call.tensors
+        if all(tensor in self._sources or not self.knows(tensor) for tensor in inputs):
+            names = dict.fromkeys(name for tensor in inputs for name in self._sources.get(tensor, ()))
+            for output in call.outputs:
+                self._sources.setdefault(output, tuple(names))
 
     def note_uses(self, call: Call) -> None:
         """Counts readers of what weights made; an output written in place is no longer what the weight made."""
         for tensor in call.tensors:
-            if id(tensor) in self._producers:
-                self.uses[self._producers[id(tensor)]] += 1
-        for leaf in tree_leaves(call.output):
-            self._producers.pop(id(leaf), None)
+            if tensor in self._producers:
+                self.uses[self._producers[tensor]] += 1
+        for output in call.outputs:
+            self._producers.pop(output, None)
 
     def note_outputs(self, tree: object) -> None:
         """Freezes what the model returns; its caller is one more reader of it."""
         self.freeze(tree, "model output")
-        for leaf in tree_leaves(tree):
-            if id(leaf) in self._producers:
-                self.uses[self._producers[id(leaf)]] += 1
+        for tensor in tensors_of(tree):
+            if tensor in self._producers:
+                self.uses[self._producers[tensor]] += 1
 
     def maker(self, tensor: torch.Tensor) -> str | None:
         """The module whose weight made exactly this tensor, if one did."""
-        return self._producers.get(id(tensor))
+        return self._producers.get(tensor)

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from autoprune.core.unit import Unit
-from autoprune.errors import SpaceError, VerifyError
+from autoprune.errors import SpaceError, UnsupportedModel, VerifyError
 from autoprune.prune.bank import unit_weights
+from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import UnitStatistics, l2, order_positions
 from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import Positions, check_positions, cut, named_tensors
+from autoprune.prune.surgery import Positions, check_positions, cut
 from autoprune.prune.trace import Examples
 from autoprune.prune.verify import VerifyReport, verify_positions
 
@@ -34,10 +35,14 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
 
     Raises:
         SpaceError: a name that is no unit, or a count of zero or above the width.
+        UnsupportedModel: a fraction for a network in which nothing can be pruned; the message says why.
 
     >>> half = shrink(model, structure, 0.5)
     >>> less = shrink(model, structure, {"layer1.0.conv1": 10, "layer2.0.conv1": 0.25, "conv1": [0, 3, 5]})
     """
+    if not isinstance(kept, Mapping) and not structure.units:
+        reasons = "; ".join(f"{row.what}: {row.reason}" for row in structure.frozen[:5])
+        raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")
     amounts = kept if isinstance(kept, Mapping) else {unit.name: kept for unit in structure.units}
     tensors = named_tensors(model)
     positions = {name: _choose(structure.unit(name), amount, tensors) for name, amount in amounts.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from autoprune.core.cost import CostModel, Polynomial
-from autoprune.core.unit import Unit
+from autoprune.core.unit import Span, Unit
 from autoprune.errors import SpaceError
 
 
@@ -21,7 +21,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class ModuleSize:
-    """An integer attribute a module keeps (in_channels, groups, ...), as a polynomial in the kept counts."""
+    """An integer a module keeps (in_channels, num_heads, normalized_shape[0], ...), as a polynomial in kept counts."""
 
     module: str
     attribute: str
@@ -37,11 +37,27 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Read:
+    """An operator that contracts, reduces or normalises one of its arguments over positions of units.
+
+    `call` counts the calls of this operator in a forward pass; `units` say where along
+    `dim` the positions of which unit lie.
+    """
+
+    call: int
+    operator: str
+    argument: str
+    dim: int
+    units: tuple[tuple[str, Span], ...]
+
+
+@dataclass(frozen=True)
 class Structure:
     """The prunable structure of a network: picklable, free of tensors.
 
-    `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output.
-    `uncounted` lists operators whose MACs no rule counts.
+    `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output. `adapted`
+    lists modules that get a forward which does not insist on their sizes (adapters.py). `uncounted` lists operators
+    whose MACs no rule counts.
     """
 
     units: tuple[Unit, ...]
@@ -49,7 +65,9 @@ class Structure:
     cost: CostModel
     sizes: tuple[ModuleSize, ...]
     terms: tuple[Term, ...]
+    reads: tuple[Read, ...]
     batch_norms: Mapping[str, str]
+    adapted: tuple[str, ...]
     uncounted: tuple[str, ...]
 
     def unit(self, name: str) -> Unit:
@@ -58,35 +76,39 @@ class Structure:
                 return unit
         raise SpaceError(f"no unit is called {name!r}; units are {[unit.name for unit in self.units]}")
 
-    def share(self, name: str) -> float:
-        """Share of the dense MACs in operators that the unit touches."""
-        total = self.cost.dense()["macs"]
-        touched = [self._dense(term.macs) for term in self.terms if name in term.macs.units]
-        return sum(touched) / total if total else 0.0
+    def share(self, name: str, cost: str = "macs") -> float:
+        """Share of the dense cost ("macs" or "params") that would go if nothing of the unit stayed."""
+        polynomial = self.cost.costs[cost]
+        if not isinstance(polynomial, Polynomial):
+            raise SpaceError(f"expected a cost that is a polynomial, such as macs or params, got {cost!r}")
+        dense = self.cost.dense()[cost]
+        rest = polynomial.substitute({**self.cost.widths, name: 0}).terms.get((), 0)
+        return 1 - rest / dense if dense else 0.0
 
-    def demote(self, name: str, reason: str) -> Structure:
-        """The same structure with one unit frozen for the given reason."""
-        width = {name: self.unit(name).width}
-        terms = tuple(replace(term, macs=term.macs.substitute(width)) for term in self.terms)
-        lost = sum(
-            self._dense(old.macs)
-            for old, new in zip(self.terms, terms, strict=True)
-            if old.macs.units > new.macs.units and not new.macs.units
-        )
+    def demote(self, names: Mapping[str, str]) -> Structure:
+        """The same structure with some units frozen, each for the given reason."""
+        widths = {name: self.unit(name).width for name in names}
+        terms = tuple(replace(term, macs=term.macs.substitute(widths)) for term in self.terms)
         total = self.cost.dense()["macs"]
+        lost = dict.fromkeys(names, 0)
+        for old, new in zip(self.terms, terms, strict=True):
+            if old.macs.units and not new.macs.units:
+                lost[min(old.macs.units)] += new.macs.terms.get((), 0)
         costs = {
-            cost: poly.substitute(width) if isinstance(poly, Polynomial) else poly
+            cost: poly.substitute(widths) if isinstance(poly, Polynomial) else poly
             for cost, poly in self.cost.costs.items()
         }
-        widths = {unit: count for unit, count in self.cost.widths.items() if unit != name}
+        rows = tuple(Frozen(name, lost[name] / total if total else 0.0, reason) for name, reason in names.items())
         return replace(
             self,
-            units=tuple(unit for unit in self.units if unit.name != name),
-            frozen=(*self.frozen, Frozen(name, lost / total if total else 0.0, reason)),
-            cost=CostModel(widths, costs),
-            sizes=tuple(replace(size, value=size.value.substitute(width)) for size in self.sizes),
+            units=tuple(unit for unit in self.units if unit.name not in names),
+            frozen=(*self.frozen, *rows),
+            cost=CostModel({unit: count for unit, count in self.cost.widths.items() if unit not in names}, costs),
+            sizes=tuple(replace(size, value=size.value.substitute(widths)) for size in self.sizes),
             terms=terms,
+            reads=tuple(_without(read, names) for read in self.reads),
         )
 
-    def _dense(self, polynomial: Polynomial) -> int:
-        return polynomial.substitute(self.cost.widths).terms.get((), 0)
+
+def _without(read: Read, names: Mapping[str, str]) -> Read:
+    return replace(read, units=tuple(part for part in read.units if part[0] not in names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +12,13 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError
+from autoprune.prune.adapters import adapt, apply_fixes
+from autoprune.prune.attributes import put
+from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.structure import Structure
 
 Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
 Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indices that stay
-
-
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, each tensor once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[str, torch.Tensor]) -> Indices:
@@ -82,10 +79,11 @@ def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a built network is made of: positions that stay by unit, and the sizes its modules keep."""
+    """What a built network is made of: positions that stay by unit, the sizes its modules keep, adapted modules."""
 
     positions: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, Mapping[str, int]]  # module -> attribute -> value
+    adapted: tuple[str, ...] = ()  # modules that get their adapter's class
 
 
 def make_recipe(structure: Structure, positions: Positions) -> Recipe:
@@ -95,30 +93,43 @@ def make_recipe(structure: Structure, positions: Positions) -> Recipe:
     for size in structure.sizes:
         value = size.value.substitute(counts).terms.get((), 0)
         sizes.setdefault(size.module, {})[size.attribute] = value
-    return Recipe({name: tuple(np.asarray(kept).tolist()) for name, kept in positions.items()}, sizes)
+    kept = {name: tuple(np.asarray(indices).tolist()) for name, indices in positions.items()}
+    return Recipe(kept, sizes, structure.adapted)
 
 
-def rebuild(model: nn.Module, tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, Mapping[str, int]]) -> nn.Module:
-    """A copy of the model with some tensors replaced and some module attributes set.
+def rebuild(
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, Mapping[str, int]],
+    adapted: Iterable[str] = (),
+    *,
+    share: bool = False,
+) -> nn.Module:
+    """A copy of the model with some tensors replaced, some modules adapted and some of their attributes set.
 
     The copy shares nothing with the model, which is not touched. Ties, requires_grad, training mode, hooks and
-    everything else modules keep come along; gradients do not.
+    everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at, tensors
+    are not copied.
     """
     current = named_tensors(model)
     memo: dict[int, Any] = {}
     for name, tensor in current.items():
         replaced = tensors.get(name)
-        value = (tensor if replaced is None else replaced).detach().clone()
+        value = (tensor if replaced is None else replaced).detach()
+        value = value if share else value.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
-    small = copy.deepcopy(model, memo)
+    small = copy_with(model, memo)
+    adapt(small, adapted)
     for module, attributes in sizes.items():
         for attribute, number in attributes.items():
-            setattr(small.get_submodule(module), attribute, number)
+            put(small.get_submodule(module), attribute, number)
+    if tensors:
+        apply_fixes(small)
     return small
 
 
-def cut(model: nn.Module, structure: Structure, positions: Positions) -> nn.Module:
+def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:
     """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
     recipe = make_recipe(structure, positions)
-    return rebuild(model, slice_tensors(model, structure, positions), recipe.sizes)
+    return rebuild(model, slice_tensors(model, structure, positions), recipe.sizes, recipe.adapted, share=share)

@@ -1,64 +1,52 @@
 """Finds the structure of a network by running it once and relating the axes of every operator's tensors.
 
-The network runs as it is, on the example inputs, under a TorchDispatchMode: control flow, hooks and custom modules
-need no capture. An operator without a rule freezes every axis it touches, with operator and module as the reason.
+A copy that shares its parameters runs as it is, on the example inputs: control flow, hooks and custom modules need no
+capture. The integers its modules keep, and those it reads from shapes, are `Size`s meanwhile (sizes.py). An operator
+without a rule freezes every axis it touches, with operator and module as the reason.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.adapters import adapt
 from autoprune.prune.assemble import assemble
-from autoprune.prune.axes import fresh
-from autoprune.prune.modes import evaluating
-from autoprune.prune.recorder import Axes, Call, Recorder
-from autoprune.prune.rules import find_rule
+from autoprune.prune.attributes import numbers, put
+from autoprune.prune.axes import freeze, fresh
+from autoprune.prune.copying import shared_copy
+from autoprune.prune.modes import without_tf32
+from autoprune.prune.recorder import Axes, Call, Recorder, tensors_of
+from autoprune.prune.rules import find_rule, find_sized
 from autoprune.prune.structure import Structure
+from autoprune.prune.watch import Execute, Watch, line_of_model
 
 Examples = torch.Tensor | Sequence[Any] | Mapping[str, Any]
 
 
-def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
-    """The units, frozen parts and cost polynomials of a network.
-
-    Args:
-        model: any module; it is run once in eval mode without gradients and left exactly as it was.
-        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments. MACs are those of one forward
-            pass of them, so pass a single example to count per example.
-
-    Raises:
-        UnsupportedModel: the model has no parameters, or does not run on the example.
-    """
-    args, kwargs = call_arguments(example_inputs)
+def trace(model: nn.Module, example_inputs: Examples) -> Structure:
+    """The structure of a network as one run shows it; nothing is proved yet. Arguments and errors: find_structure."""
     if not any(parameter.numel() for parameter in model.parameters()):
         raise UnsupportedModel(
             f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module."
         )
+    probe = shared_copy(model).eval()
+    adapted = adapt(probe)
     recorder = Recorder()
-    recorder.register(model)
-    for leaf in tree_leaves((args, kwargs)):
-        if isinstance(leaf, torch.Tensor):
-            recorder.record(leaf, fresh(leaf.shape, "model input"))
-    with evaluating(model), torch.no_grad(), _running_module(model) as stack:
-        try:
-            with _Trace(recorder, stack):
-                output = model(*args, **kwargs)
-        except Exception as error:
-            shapes = [tuple(leaf.shape) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-            raise UnsupportedModel(
-                f"expected {type(model).__name__} to run on the example inputs of shapes {shapes}, "
-                f"got {type(error).__name__}: {error}"
-            ) from error
+    recorder.register(probe)
+    for tensor in tensors_of(call_arguments(example_inputs)):
+        recorder.record(tensor, fresh(tensor.shape, "model input"))
+    _freeze_scripts(recorder, probe)
+    _mark_numbers(recorder, probe)
+    tracing = _Trace(recorder)
+    with torch.no_grad(), without_tf32(), tracing.watching(probe):
+        output = run(probe, example_inputs)
     recorder.note_outputs(output)
-    return assemble(model, recorder)
+    return assemble(model, recorder, tuple(adapted))
 
 
 def call_arguments(example_inputs: Examples) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -70,61 +58,73 @@ def call_arguments(example_inputs: Examples) -> tuple[tuple[Any, ...], dict[str,
     return tuple(example_inputs), {}
 
 
-@contextlib.contextmanager
-def _running_module(model: nn.Module) -> Iterator[list[str]]:
-    """A stack of module names with the running one on top; the hooks it takes are removed again."""
-    stack = [""]
-    hooks = []
-
-    def leave(*_: object) -> None:  # a hook that returned something would replace the module's output
-        stack.pop()
-
-    for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name), prepend=True))
-        hooks.append(module.register_forward_hook(leave, always_call=True))
+def run(model: nn.Module, example_inputs: Examples) -> Any:
+    """The model's output. UnsupportedModel when it does not run."""
+    args, kwargs = call_arguments(example_inputs)
     try:
-        yield stack
-    finally:
-        for hook in hooks:
-            hook.remove()
+        return model(*args, **kwargs)
+    except Exception as error:
+        shapes = [tuple(tensor.shape) for tensor in tensors_of((args, kwargs))]
+        raise UnsupportedModel(
+            f"expected {type(model).__name__} to run on the example inputs of shapes {shapes}, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
 
 
-class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Passes every operator call to its rule."""
+def _freeze_scripts(recorder: Recorder, model: nn.Module) -> None:
+    """TorchScript keeps its own copies of everything: nothing inside can be changed."""
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            for tensor in (*module.parameters(), *module.buffers()):
+                for axis in recorder.axes(tensor):
+                    freeze(axis, f"kept by a TorchScript module {type(module).__name__}")
 
-    def __init__(self, recorder: Recorder, stack: list[str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+
+def _mark_numbers(recorder: Recorder, model: nn.Module) -> None:
+    """Every integer a module keeps becomes a Size, in the copy that is traced."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for path, value in numbers(module):
+            put(module, path, recorder.sizes.keep((name, path), value))
+
+
+class _Trace(Watch):
+    """Passes every operator call to its rule, and every size a forward computes to the axis it is the size of."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
         self.recorder = recorder
-        self.stack = stack
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        schema = func._schema
-        arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-        arguments |= dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
-        call = Call(schema.name.removeprefix("aten::"), arguments, output, self.stack[-1])
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        output = execute(arguments)
+        call = Call(name, arguments, output, self.modules[-1], self.calls[name], line_of_model())
+        self.recorder.note_sources(call)
         self.recorder.note_uses(call)
-        axes = None
-        rule = find_rule(func)
+        rule = find_rule(name, overload)
         if rule is None:
             self._freeze(call)
-        else:
-            axes = rule(self.recorder, call)
-        self._record(call, axes)
+        self._record(call, rule(self.recorder, call) if rule else None)
         return output
+
+    def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        output = function(*args, **kwargs)
+        name = getattr(function, "__name__", "")
+        sized = find_sized(function)
+        if sized is None:
+            return output
+        call = Call(name, {}, output, self.modules[-1], 0, line_of_model())
+        return sized(self.recorder, call, args, kwargs)
 
     def _freeze(self, call: Call) -> None:
         if call.tensors:  # a tensor made from nothing has nothing to freeze
             self.recorder.uncounted[call.operator] = None
             self.recorder.freeze(call.tensors, f"no rule for {call.where}")
 
-    def _record(self, call: Call, axes: Axes | None) -> None:
-        outputs = [leaf for leaf in tree_leaves(call.output) if isinstance(leaf, torch.Tensor)]
-        for index, tensor in enumerate(outputs):
-            if index == 0 and axes is not None:
-                self.recorder.record(tensor, axes)
+    def _record(self, call: Call, axes: Axes | list[Axes] | None) -> None:
+        made = [axes] if isinstance(axes, tuple) else axes or []
+        for index, tensor in enumerate(call.outputs):
+            if index < len(made):
+                self.recorder.record(tensor, made[index])
             elif not self.recorder.knows(tensor):  # an operator in place returns a tensor known already
                 self.recorder.record(tensor, fresh(tensor.shape, f"made by {call.where}"))

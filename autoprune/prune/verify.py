@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map_only
 
 from autoprune.core.unit import Unit
-from autoprune.prune.masks import masked
-from autoprune.prune.modes import evaluating
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.masks import Masked
+from autoprune.prune.modes import evaluating, without_tf32
+from autoprune.prune.recorder import tensors_of
 from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import Positions, cut, rebuild
-from autoprune.prune.trace import Examples, call_arguments
+from autoprune.prune.surgery import Positions, cut, kept_indices, rebuild
+from autoprune.prune.trace import Examples, run
+from autoprune.prune.watch import line_of_error
 
 TOLERANCE = 1e-4
-TRIALS: tuple[Callable[[int], int], ...] = (lambda n: n // 2, lambda n: n - 1, lambda n: 1)  # kept of n positions
+# how many of n positions stay; a number that a forward relies on may fit one of them by chance, hardly all
+TRIALS: tuple[Callable[[int], int], ...] = (lambda n: n // 2, lambda n: n - 1, lambda n: 1)
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,14 @@ class VerifyReport:
     """How far the small network's outputs are from the masked original's.
 
     `errors` has, for each output tensor in order, the largest absolute difference over the largest absolute value of
-    the reference; inf where shapes differ or a value is not finite.
+    the reference; inf where shapes differ or a value is not finite. `compared` says what was compared with what.
+    `normalised` names the units with a normalisation or another reduction over their positions: the reference takes
+    it over the positions that stay.
     """
 
     errors: tuple[float, ...]
     compared: str
+    normalised: tuple[str, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -50,86 +56,141 @@ def verify_positions(
     example_inputs: Examples,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> VerifyReport:
-    """Compares a small network with the original in which the consumers of everything removed are zeroed.
+    """Compares a small network with the original in which nothing sees what was removed (see masks.py).
 
-    `weights` are consumer weights that were changed on the way (see masks.masked).
+    `weights` are small tensors that differ from slices of the model's own, as compensation and batch norms make them:
+    in the reference they take the places their indices came from. Both networks compute in float32 at least.
     """
-    reference = masked(model, structure, positions, weights or {})
-    left, right = _outputs(small, example_inputs), _outputs(reference, example_inputs)
-    errors = tuple(_relative_error(a, b) for a, b in zip(left, right, strict=True))
-    return VerifyReport(errors, f"small {type(small).__name__} with the original whose removed inputs are zeroed")
+    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=True)
+    left = outputs(_precise(small), _precise_inputs(example_inputs))
+    right = outputs(_precise(dense), _precise_inputs(example_inputs), Masked(structure, positions))
+    removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]
+    across = tuple(unit.name for unit in removed if unit.normalised)
+    return VerifyReport(
+        tuple(largest_difference(a, b) for a, b in zip(left, right, strict=True)),
+        f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
+        + (" and normalisations run over the positions that stay" if across else ""),
+        across,
+    )
 
 
 def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
     """The structure without the units whose removal does not compute what masking computes.
 
     Positions are removed from all units at once (half of each, one of each, all but one of each; which ones is
-    random) in a copy with randomised batch norms, so that no error can hide behind a zero bias. Only when that fails
-    is every unit tried alone; a unit that fails becomes frozen, with what happened as the reason.
+    random) in a copy whose constant parameters and batch norms are random, so that no error hides behind a zero. When
+    that fails the units are halved until the wrong ones are found; they become frozen, with what happened as the
+    reason. On the meta device, where there are no numbers, only shapes are compared.
     """
-    probe = randomised_norms(model, seed)
+    probe = randomised(model, seed)
     trials = _trials(structure.units, seed)
-    if not _first_failure(probe, structure, trials, example_inputs):
-        return structure
-    for unit in structure.units:
-        alone = [{unit.name: positions[unit.name]} for positions in trials]
-        if reason := _first_failure(probe, structure, alone, example_inputs):
-            structure = structure.demote(unit.name, reason)
-    names = {unit.name for unit in structure.units}
-    remaining = [{name: kept for name, kept in positions.items() if name in names} for positions in trials]
-    if reason := _first_failure(probe, structure, remaining, example_inputs):
-        for unit in structure.units:  # right one by one, wrong together: nothing can be trusted
-            structure = structure.demote(unit.name, f"together with other units: {reason}")
+
+    def failure(units: Sequence[Unit]) -> str:
+        found = (_failure(probe, structure, {u.name: kept[u.name] for u in units}, example_inputs) for kept in trials)
+        return next((reason for reason in found if reason), "")
+
+    while structure.units and (why := failure(structure.units)):
+        wrong = _culprits(structure.units, why, failure)
+        structure = structure.demote(wrong)
     return structure
 
 
+def _culprits(
+    units: Sequence[Unit], why: str, failure: Callable[[Sequence[Unit]], str], beside: Sequence[Unit] = ()
+) -> dict[str, str]:
+    """The units that fail together with those beside them, by halving; of a clash the later ones go."""
+    if len(units) == 1:
+        return {units[0].name: f"together with other units: {why}" if beside else why}
+    first, second = units[: len(units) // 2], units[len(units) // 2 :]
+    found: dict[str, str] = {}
+    for half in (first, second):
+        if reason := failure([*beside, *half]):
+            found |= _culprits(half, reason, failure, beside)
+    return found or _culprits(second, why, failure, [*beside, *first])
+
+
 def _trials(units: Sequence[Unit], seed: int) -> list[Positions]:
-    """Kept positions of all units: a number that a forward relies on may fit one count by chance, hardly three."""
     rng = np.random.default_rng(seed)
-    return [{u.name: np.sort(rng.permutation(u.width)[: max(keep(u.width), 1)]) for u in units} for keep in TRIALS]
+    return [
+        {u.name: np.sort(rng.permutation(u.width)[: max(keep(u.width), u.least)]) for u in units} for keep in TRIALS
+    ]
 
 
-def randomised_norms(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose batch norms have random scale, shift and statistics."""
+def randomised(model: nn.Module, seed: int) -> nn.Module:
+    """A copy whose batch norm statistics, and parameters that are all one number, are random in 0.5..1.5."""
     probe = rebuild(model, {}, {})
     generator = torch.Generator().manual_seed(seed)
-    for module in probe.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                if tensor is not None:
-                    tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    statistics = [
+        tensor
+        for module in probe.modules()
+        for name, tensor in module.named_buffers(recurse=False)
+        if name in ("running_mean", "running_var")
+    ]
+    constant = [p for p in probe.parameters() if p.numel() > 1 and not p.is_meta and bool((p == p.flatten()[0]).all())]
+    for tensor in [*statistics, *constant]:
+        if tensor.is_floating_point() and not tensor.is_meta:
+            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
     return probe
-
-
-def _first_failure(
-    model: nn.Module, structure: Structure, trials: Sequence[Positions], example_inputs: Examples
-) -> str:
-    """Why the network without the other positions is wrong in the first trial that fails; empty when all are right."""
-    return next((reason for kept in trials if (reason := _failure(model, structure, kept, example_inputs))), "")
 
 
 def _failure(model: nn.Module, structure: Structure, positions: Positions, example_inputs: Examples) -> str:
     """Why the network without the other positions is wrong; empty when it is right."""
     try:
-        small = cut(model, structure, positions)
+        small = cut(model, structure, positions, share=True)
         report = verify_positions(model, small, structure, positions, example_inputs)
     except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
-        return f"the forward does not run with fewer positions: {type(error).__name__}: {error}"
+        cause = error.__cause__ or error
+        return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
     return "" if report.ok else f"pruned and masked outputs differ by {report.worst:.2g} relative"
 
 
-def _outputs(model: nn.Module, example_inputs: Examples) -> list[torch.Tensor]:
-    args, kwargs = call_arguments(example_inputs)
-    # TensorFloat-32, which cuDNN uses by default, rounds to 1e-3
-    with evaluating(model), torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        output: Any = model(*args, **kwargs)
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+def outputs(model: nn.Module, example_inputs: Examples, watch: Masked | None = None) -> list[torch.Tensor]:
+    """The tensors a model returns in eval mode, without gradients and in full float32."""
+    with evaluating(model), torch.no_grad(), without_tf32():
+        if watch is None:
+            return tensors_of(run(model, example_inputs))
+        with watch.watching(model):
+            found = tensors_of(run(model, example_inputs))
+        watch.check_complete()
+        return found
 
 
-def _relative_error(small: torch.Tensor, reference: torch.Tensor) -> float:
+def _restored(
+    model: nn.Module, structure: Structure, positions: Positions, weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Full tensors with the values of small ones at the indices they keep."""
+    tensors = named_tensors(model)
+    indices = kept_indices(structure.units, positions, tensors)
+    return {name: _scattered(tensors[name], small, indices.get(name, {})) for name, small in weights.items()}
+
+
+def _scattered(full: torch.Tensor, small: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor:
+    grid = [dims.get(dim, np.arange(length)) for dim, length in enumerate(full.shape)]
+    result = full.detach().clone()
+    if not full.dim():
+        return small.detach().clone()
+    result[tuple(torch.from_numpy(axis).to(full.device) for axis in np.ix_(*grid))] = small.to(full.dtype)
+    return result
+
+
+def _precise(model: nn.Module) -> nn.Module:
+    """The model itself, or a copy in float32 of one with less precision."""
+    low = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
+    return rebuild(model, {}, {}).float() if low else model
+
+
+def _precise_inputs(example_inputs: Examples) -> Examples:
+    def precise(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+    converted: Examples = tree_map_only(torch.Tensor, precise, example_inputs)
+    return converted
+
+
+def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:
     if small.shape != reference.shape:
         return float("inf")
-    if not reference.numel():
+    if not reference.numel() or reference.is_meta:
         return 0.0
     small, reference = small.cpu().double(), reference.cpu().double()  # integers and flags are compared alike
     scale = reference.abs().max().clamp_min(torch.finfo(torch.float32).tiny)

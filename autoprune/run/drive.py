@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
-from autoprune.prune.structure import Frozen
+from autoprune.prune.structure import Frozen, Structure
 from autoprune.run.controller import Controller
 from autoprune.run.folder import RunFolder, write_json, write_yaml
 from autoprune.run.fronts import Row, finish
@@ -22,6 +23,10 @@ from autoprune.run.journal import Journal, read_journal
 from autoprune.run.report import write_report
 from autoprune.run.serial import SerialEvaluator
 from autoprune.run.session import Session, open_session
+
+Shares = dict[str, float]
+
+COUNTED = ("macs", "params")
 
 
 def silent(progress: Progress) -> None:
@@ -40,26 +45,71 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class FrozenGroup:
+    """What is frozen for one reason: the share of the dense MACs of all of it, and its parts by name."""
+
+    reason: str
+    share: float
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Inspection:
-    """What can be pruned in a job's model, and how far."""
+    """What can be pruned in a job's model, and how far.
+
+    `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
+    dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
+    and the most of every cost. `frozen` has the largest share of the MACs first.
+    """
 
     units: tuple[Unit, ...]
     levels: dict[str, tuple[int, ...]]
     space_size: int
     reach: dict[str, tuple[float, float]]
-    shares: dict[str, float]
+    shares: dict[str, Shares]
+    kind_shares: dict[str, Shares]
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
 
+    @property
+    def frozen_share(self) -> float:
+        """Share of the dense MACs in operators that no unit touches."""
+        return sum(part.share for part in self.frozen)
+
+    def of_kind(self, kind: str) -> list[Unit]:
+        """The units of a kind, the largest share of the MACs first."""
+        units = [unit for unit in self.units if unit.kind == kind]
+        return sorted(units, key=lambda unit: -self.shares[unit.name]["macs"])
+
+    def frozen_by_reason(self) -> list[FrozenGroup]:
+        """The frozen parts that share a reason together, the largest share of the MACs first."""
+        groups: dict[str, list[Frozen]] = {}
+        for part in self.frozen:
+            groups.setdefault(part.reason, []).append(part)
+        found = [
+            FrozenGroup(reason, sum(part.share for part in parts), tuple(part.what for part in parts))
+            for reason, parts in groups.items()
+        ]
+        return sorted(found, key=lambda group: -group.share)
+
     def to_json(self) -> dict[str, Any]:
         return {
-            "units": [{**unit.to_json(), "share_of_macs": self.shares[unit.name]} for unit in self.units],
+            "units": [self._unit_json(unit) for unit in self.units],
+            "kinds": {kind: _shares_json(shares) for kind, shares in self.kind_shares.items()},
             "levels": {unit: list(counts) for unit, counts in self.levels.items()},
             "space_size": self.space_size,
             "reach": {cost: list(ends) for cost, ends in self.reach.items()},
+            "frozen_share_of_macs": self.frozen_share,
             "frozen": [{"what": row.what, "share_of_macs": row.share, "reason": row.reason} for row in self.frozen],
             "uncounted_operators": list(self.uncounted),
         }
+
+    def _unit_json(self, unit: Unit) -> dict[str, Any]:
+        return {**unit.to_json(), "modules": list(unit.modules), **_shares_json(self.shares[unit.name])}
+
+
+def _shares_json(shares: Shares) -> Shares:
+    return {f"share_of_{cost}": share for cost, share in shares.items()}
 
 
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
@@ -72,10 +122,17 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         levels=dict(zip(session.space.units, session.space.levels, strict=True)),
         space_size=session.space.count,
         reach=session.problem.reach(),
-        shares={unit.name: structure.share(unit.name) for unit in structure.units},
-        frozen=structure.frozen,
+        shares={unit.name: {cost: structure.share(unit.name, cost) for cost in COUNTED} for unit in structure.units},
+        kind_shares={kind: _kind_shares(structure, kind) for kind in dict.fromkeys(u.kind for u in structure.units)},
+        frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
     )
+
+
+def _kind_shares(structure: Structure, kind: str) -> Shares:
+    names = [unit.name for unit in structure.units if unit.kind == kind]
+    dense, left = structure.cost.dense(), structure.cost.evaluate(names, np.zeros((1, len(names)), dtype=np.int64))
+    return {cost: 1 - left[cost][0].item() / dense[cost] if dense[cost] else 0.0 for cost in COUNTED}
 
 
 def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunResult:
@@ -142,6 +199,7 @@ def _run(
     job = session.job
     if folder is not None:  # on resume again: the run may have been killed before they were written
         write_json(folder.space, session.space.to_json())
+        write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())
     controller = Controller(
         session.problem,

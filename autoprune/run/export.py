@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autoprune.errors import RecipeError, RunExists
-from autoprune.prune.surgery import Recipe, named_tensors, rebuild
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.surgery import Recipe, rebuild
 from autoprune.run.folder import write_json
 
 FORMAT = 1
@@ -37,6 +38,7 @@ def write_export(
         "format": FORMAT,
         "class": type(dense).__name__,
         "dense_shapes": shapes,
+        "adapted": list(recipe.adapted),
         "sizes": {module: dict(sizes) for module, sizes in recipe.sizes.items()},
         "positions": {unit: list(kept) for unit, kept in recipe.positions.items()},
         "measured": dict(measured),
@@ -69,7 +71,7 @@ def load(model: nn.Module, directory: str | Path) -> nn.Module:
     if tensors.keys() != expected.keys():
         raise RecipeError(f"{directory}: weights and recipe do not belong together. Export again.")
     placed = {name: tensor.to(current[name].device) for name, tensor in tensors.items()}
-    return rebuild(model, placed, recipe["sizes"])
+    return rebuild(model, placed, recipe["sizes"], recipe["adapted"])
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

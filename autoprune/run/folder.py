@@ -28,6 +28,10 @@ class RunFolder:
         return self.path / "space.json"
 
     @property
+    def structure(self) -> Path:
+        return self.path / "structure.json"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 

@@ -17,7 +17,8 @@ from autoprune.core.front import Front
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunNotFound, VerifyError
-from autoprune.prune.surgery import make_recipe, named_tensors
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_json, write_text

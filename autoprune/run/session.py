@@ -24,11 +24,11 @@ from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.find import find_structure
 from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import named_tensors, rebuild
-from autoprune.prune.trace import find_structure
-from autoprune.prune.verify import demote_wrong_units
+from autoprune.prune.surgery import rebuild
 from autoprune.run.job import Job, OnProgress, Progress
 
 
@@ -108,6 +108,15 @@ class Session:
             "uncounted_operators": list(self.structure.uncounted),
         }
 
+    def coupling(self) -> dict[str, Any]:
+        """Every unit with what it touches, and all modules that hold tensors, in the order the model lists them."""
+        modules = [
+            name
+            for name, module in self.model.named_modules()
+            if [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        ]
+        return {"modules": modules, "units": [unit.to_json() for unit in self.structure.units]}
+
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
 
@@ -123,11 +132,9 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     model = model.to(device).eval()
     if any(x.dim() == 4 for x in example):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
-    progress(Progress("trace", 0, 2))
+    progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
-    progress(Progress("trace", 1, 2))
-    structure = demote_wrong_units(model, structure, example)
-    progress(Progress("trace", 2, 2))
+    progress(Progress("trace", 1, 1))
     if not structure.units:
         reasons = "; ".join(f"{row.what}: {row.reason}" for row in structure.frozen[:5])
         raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")

@@ -15,7 +15,7 @@ from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import make_bank
 from autoprune.prune.criteria import obs
-from autoprune.prune.trace import find_structure
+from autoprune.prune.trace import trace
 
 
 class Network(nn.Module):
@@ -46,7 +46,7 @@ def batches(seed):
 
 
 def make_scorer(model, fitness=classification, anchored=False):
-    structure = find_structure(model, batches(0)[0])
+    structure = trace(model, batches(0)[0])
     bank = make_bank(model, structure, SPACE.units, obs, batches(1))
     labelled = [Batch(inputs, torch.arange(10) % 3) for inputs in batches(2)]
     anchor = Anchor.of(model, batches(1)) if anchored else None

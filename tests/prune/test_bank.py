@@ -15,10 +15,11 @@ from autoprune.errors import DataError
 from autoprune.prune import bank as bank_module
 from autoprune.prune import criteria, statistics
 from autoprune.prune.bank import make_bank
+from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA, obs
 from autoprune.prune.statistics import collect_moments
-from autoprune.prune.surgery import cut, named_tensors
-from autoprune.prune.trace import find_structure
+from autoprune.prune.surgery import cut
+from autoprune.prune.trace import trace
 from autoprune.prune.verify import verify_positions
 
 
@@ -46,7 +47,7 @@ class Joined(nn.Module):
 
 
 def bank_of(model, batches, criterion=obs, structure=None):
-    structure = structure or find_structure(model, batches[0])
+    structure = structure or trace(model, batches[0])
     return make_bank(model, structure, [unit.name for unit in structure.units], criterion, batches)
 
 
@@ -198,7 +199,7 @@ def test_making_and_using_a_bank_leaves_the_model_as_it_was(name):
 
 def test_the_model_is_left_as_it_was_when_a_batch_fails():
     model = network([Residual], PooledHead).train()
-    structure = find_structure(model, images())
+    structure = trace(model, images())
     before = fingerprint(model)
     with pytest.raises(RuntimeError, match="expected"):
         bank_of(model, [(images(),), (torch.zeros(1, 2, 6, 6),)], structure=structure)
@@ -242,7 +243,7 @@ def test_twins_replace_each_other_without_any_error():
 
 def test_moments_are_those_of_the_unfolded_inputs():
     model = Strided()
-    structure = find_structure(model, images())
+    structure = trace(model, images())
     x = inputs_of(model.second, model, BATCHES)
     for has_bias in (True, False):
         model.second.bias = nn.Parameter(torch.zeros(4)) if has_bias else None
@@ -255,7 +256,7 @@ def test_moments_are_those_of_the_unfolded_inputs():
 
 def test_moments_do_not_depend_on_the_size_of_the_pieces(monkeypatch):
     model = Strided()
-    structure = find_structure(model, images())
+    structure = trace(model, images())
     whole, _ = collect_moments(model, structure, ["second.weight"], BATCHES)
     monkeypatch.setattr(statistics, "UNFOLDED_BYTES", 1)
     pieces, _ = collect_moments(model, structure, ["second.weight"], BATCHES)
@@ -267,7 +268,7 @@ def test_a_small_spread_around_a_large_mean_is_measured_exactly_enough():
     with torch.no_grad():
         model[0].weight.copy_(torch.eye(3))
         model[0].bias.fill_(1000.0)
-    structure = find_structure(model, torch.randn(1, 3))
+    structure = trace(model, torch.randn(1, 3))
     batches = [(torch.randn(50, 3),) for _ in range(4)]
     moments, _ = collect_moments(model, structure, ["1.weight"], batches)
     expected = np.cov(inputs_of(model[1], model, batches), bias=True)
@@ -284,7 +285,7 @@ def test_consumers_that_least_squares_cannot_treat_keep_slices_and_say_why():
             return self.c(F.relu(self.b(F.relu(self.a(x)))))
 
     model = Grouped()
-    structure = find_structure(model, images())
+    structure = trace(model, images())
     names = ["b.weight", "c.weight"]
     moments, left_out = collect_moments(model, structure, names, BATCHES, max_columns=71)
     assert moments == {}
@@ -329,7 +330,7 @@ def test_a_users_criterion_decides_what_stays():
 
 def test_no_batches_are_an_error_that_says_so():
     model = network([Residual], PooledHead)
-    structure = find_structure(model, images())
+    structure = trace(model, images())
     with pytest.raises(DataError, match="expected at least one batch to collect statistics from"):
         make_bank(model, structure, ["1.conv1"], obs, iter(()))
 

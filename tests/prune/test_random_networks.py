@@ -20,7 +20,7 @@ from networks import (
 )
 
 from autoprune.prune.surgery import cut
-from autoprune.prune.trace import find_structure
+from autoprune.prune.trace import trace
 from autoprune.prune.verify import demote_wrong_units, verify_positions
 
 recipes = st.tuples(
@@ -31,7 +31,7 @@ recipes = st.tuples(
 def check(patterns, head, seed):
     model, x = network(patterns, head, seed), images()
     before = fingerprint(model)
-    structure = demote_wrong_units(model, found := find_structure(model, x), x)
+    structure = demote_wrong_units(model, found := trace(model, x), x)
     # the number of groups is written into the forward of a shuffle; all else the algebra gets right by itself
     assert structure == found or Shuffled in patterns
     positions = some_positions(structure, seed)

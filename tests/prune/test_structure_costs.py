@@ -9,7 +9,7 @@ from networks import counted_macs, counted_params
 
 from autoprune import zoo
 from autoprune.prune.surgery import cut
-from autoprune.prune.trace import find_structure
+from autoprune.prune.trace import trace
 
 PUBLISHED = {
     "resnet20": (40_551_040, 269_722),
@@ -29,7 +29,7 @@ def traced():
     def of(name):
         if name not in found:
             model = getattr(zoo, name)()
-            found[name] = model, find_structure(model, IMAGE)
+            found[name] = model, trace(model, IMAGE)
         return found[name]
 
     return of
@@ -79,7 +79,7 @@ def compare(model, structure, image, rows):
 def test_polynomials_equal_counting_on_a_hundred_smaller_networks(name):
     """At 8 x 8 pixels, so that the forward passes of the counter take no time."""
     model, image = getattr(zoo, name)(), torch.zeros(1, 3, 8, 8)
-    structure = find_structure(model, image)
+    structure = trace(model, image)
     compare(model, structure, image, candidates(structure, 100, seed=0))
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +15,7 @@ from scipy.stats import kendalltau
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
+from autoprune.core.unit import Slot, Span, Unit
 from autoprune.errors import RunNotFound
 from autoprune.run.fronts import pick_row
 from autoprune.run.journal import encode
@@ -101,9 +104,16 @@ def write_run(
     job: str = "name: tiny\nmodel:\n  call: models:net\nsearch:\n  searcher:\n    name: auto\n",
     frozen: Sequence[Sequence[Any]] = (),
     uncounted: Sequence[str] = (),
+    modules: Sequence[str] | None = None,
+    structure: Sequence[Unit] | None = None,
 ) -> Path:
-    """A run folder as a search leaves it."""
+    """A run folder as a search leaves it; without a structure every unit is a layer of its own before one head."""
     path.mkdir()
+    if structure is None:
+        slots = [(Slot(f"{name}.weight", 0, "out"), Slot("head.weight", 1, "in")) for name in units]
+        structure = [Unit(name, "channels", 4, touched) for name, touched in zip(units, slots, strict=True)]
+    modules = [*units, "head"] if modules is None else modules
+    coupling = {"modules": modules, "units": [unit.to_json() for unit in structure]}
     sets = {name: {"examples": 200, "batches": 2, "sha256": "ab" * 32} for name in ("calibrate", "select", "report")}
     environment = {
         "python": "3.11.7",
@@ -117,6 +127,7 @@ def write_run(
     records += [{"kind": "tell", "evaluation": e.to_json()} for e in (of_rows(rows) if told is None else told)]
     (path / "job.yaml").write_text(job)
     (path / "space.json").write_text(json.dumps({"units": units, "levels": [[4, 2, 1]] * len(units)}))
+    (path / "structure.json").write_text(json.dumps(coupling))
     (path / "environment.json").write_text(json.dumps(environment))
     (path / "front.json").write_text(json.dumps({"objectives": objectives, "dense": DENSE, "rows": rows}))
     (path / "journal.jsonl").write_bytes(b"".join(map(encode, records)))
@@ -304,6 +315,154 @@ def test_the_heat_map_has_each_count_with_its_width(tmp_path: Path) -> None:
     assert titles == [f"{unit}: {kept} of 4" for unit in ("first", "second") for kept in (1, 2, 4)]
 
 
+# a stem whose channels a residual block with three heads adds to, a recurrent layer, a token that is in no module
+HAND_MODULES = ("", "stem", "norm", "block.qkv", "block.out", "memory", "head", "spare")
+HAND_UNITS = (
+    Unit(
+        "stem",
+        "channels",
+        8,
+        (
+            Slot("stem.weight", 0, "out"),
+            Slot("stem.bias", 0, "out"),
+            Slot("norm.weight", 0, "along"),
+            Slot("norm.running_mean", 0, "along"),
+            Slot("block.qkv.weight", 1, "in"),
+            Slot("block.out.weight", 0, "out"),
+            Slot("memory.weight_ih", 1, "in"),
+        ),
+        normalised=True,
+    ),
+    Unit(
+        "block.qkv",
+        "heads",
+        3,
+        (Slot("block.qkv.weight", 0, "out", Span(0, 4, ((3, 12),))), Slot("block.out.weight", 1, "in", Span(0, 4))),
+    ),
+    Unit("token", "channels", 2, (Slot("token", 0, "out"), Slot("head.weight", 1, "in", Span(5)))),
+    Unit(
+        "memory",
+        "neurons",
+        5,
+        (
+            Slot("memory.weight_ih", 0, "out"),
+            Slot("memory.weight_hh", 0, "out"),
+            Slot("memory.weight_hh", 1, "in"),
+            Slot("head.weight", 1, "in"),
+        ),
+    ),
+)
+
+
+def write_hand_made(path: Path) -> Path:
+    return write_run(path, modules=HAND_MODULES, structure=HAND_UNITS, units=("stem", "memory"), rows=HAND_ROWS)
+
+
+HAND_ROWS = [{**ROWS[2], "kept": {"stem": 4, "memory": 4}}]
+
+
+class Picture:
+    """The picture of the coupling, read off by where things stand: `marks` are (unit, module, letter) -> tooltip."""
+
+    def __init__(self, folder: Path) -> None:
+        found = re.findall(r'<svg class="map-(?:side|columns|marks)".*?</svg>', write_report(folder).read_text())
+        _, self.columns, self.labels, body = map(ET.fromstring, found)
+        modules = {text.get("x"): text.text for text in self.columns.iter("text")}
+        units = {text.get("y"): text.text for text in self.labels.iter("text") if text.get("class") is None}
+        self.marks: dict[tuple[str | None, str | None, str], str | None] = {}
+        for row in body.iter("g"):
+            letters = row.find("text")
+            at = dict(zip(letters.get("x").split(), letters.text, strict=True))
+            for path in row.findall("path[title]"):
+                x, y = re.match(r"M([\d.]+) ([\d.]+)m", path.get("d")).groups()
+                self.marks[units[y], modules[x], at[x]] = path.find("title").text
+
+    def lines(self) -> list[str | None]:
+        """What stands at the left, line by line: headings and units with their widths."""
+        return [text.text for text in self.labels.iter("text")]
+
+
+def test_a_mark_stands_where_a_unit_touches_a_module(tmp_path: Path) -> None:
+    assert set(Picture(write_hand_made(tmp_path / "run")).marks) == {
+        ("stem", "stem", "P"),
+        ("stem", "norm", "A"),
+        ("stem", "block.qkv", "C"),
+        ("stem", "block.out", "P"),
+        ("stem", "memory", "C"),
+        ("token", "(the model)", "P"),
+        ("token", "head", "C"),
+        ("block.qkv", "block.qkv", "P"),
+        ("block.qkv", "block.out", "C"),
+        ("memory", "memory", "B"),
+        ("memory", "head", "C"),
+    }
+
+
+def test_the_tooltip_of_a_mark_names_the_tensors_by_what_is_done_to_them(tmp_path: Path) -> None:
+    marks = Picture(write_hand_made(tmp_path / "run")).marks
+    assert marks["stem", "stem", "P"] == "stem in stem: produces weight, bias"
+    assert marks["stem", "norm", "A"] == "stem in norm: runs along weight, running_mean"
+    assert marks["memory", "memory", "B"] == "memory in memory: produces weight_ih, weight_hh; consumes weight_hh"
+    assert marks["token", "(the model)", "P"] == "token in (the model): produces token"
+
+
+def test_units_stand_under_their_kind_with_their_width_and_modules_in_the_order_of_the_network(tmp_path: Path) -> None:
+    picture = Picture(write_hand_made(tmp_path / "run"))
+    kinds = ["channels (2)", "stem", "8", "token", "2", "heads (1)", "block.qkv", "3", "neurons (1)", "memory", "5"]
+    assert picture.lines() == kinds
+    shown = [text.text for text in picture.columns.iter("text")]
+    assert shown == ["(the model)", "stem", "norm", "block.qkv", "block.out", "memory", "head"]
+    places = [float(text.get("x")) for text in picture.columns.iter("text")]
+    assert places == sorted(places)
+
+
+def test_the_tooltip_of_a_unit_tells_what_its_row_has_no_room_for(tmp_path: Path) -> None:
+    tips = [title.text for title in Picture(write_hand_made(tmp_path / "run")).labels.iter("title")]
+    assert tips[0] == "stem: channels, 8 wide, at least 1, a normalisation runs over its positions"
+    assert tips[2] == "block.qkv: heads, 3 wide, at least 1, not searched"
+
+
+def test_the_legend_has_the_marks_that_occur_and_the_text_counts_what_is_left_out(tmp_path: Path) -> None:
+    hand_made, plain = report_of(write_hand_made(tmp_path / "hand")), report_of(write_run(tmp_path / "plain"))
+    assert "Left out: 1 module with tensors that no unit touches." in hand_made.text
+    assert "PproducesCconsumesAruns alongBproduces and consumes" in hand_made.text
+    assert "PproducesCconsumes\n" in plain.text
+    assert "Left out" not in plain.text
+
+
+def test_a_long_name_keeps_its_end_and_is_whole_in_the_tooltip(tmp_path: Path) -> None:
+    name = "vision_model.encoder.layers.11.self_attention.query_projection"
+    rows = [{**ROWS[2], "kept": {name: 4}}]
+    picture = Picture(write_run(tmp_path / "run", rows, units=[name]))
+    (_, label, _), column = picture.lines(), next(picture.columns.iter("text"))
+    assert label == column.text == "\N{HORIZONTAL ELLIPSIS}.11.self_attention.query_projection"
+    assert column.find("title").text == name
+
+
+def test_three_hundred_units_have_a_row_each_and_the_file_stays_small(tmp_path: Path) -> None:
+    blocks = [f"encoder.layer.{i}" for i in range(100)]
+    modules = [f"{block}.{part}" for block in blocks for part in ("query", "value", "output", "up", "down")]
+    structure = [
+        Unit(
+            f"{block}.{made}",
+            kind,
+            12,
+            (Slot(f"{block}.{made}.weight", 0, "out"), Slot(f"{block}.{read}.weight", 1, "in")),
+        )
+        for block in blocks
+        for kind, made, read in (
+            ("heads", "query", "output"),
+            ("head_dim", "value", "output"),
+            ("neurons", "up", "down"),
+        )
+    ]
+    folder = write_run(tmp_path / "run", modules=modules, structure=structure)
+    picture = Picture(folder)
+    assert len(picture.marks) == 600
+    assert len({text.get("y") for text in picture.labels.iter("text")}) == 303
+    assert (folder / "report.html").stat().st_size < 400_000
+
+
 def test_failed_evaluations_are_counted_by_cause(tmp_path: Path) -> None:
     failed = [Evaluation(Candidate((0, level)), {}, "failed", "ValueError: odd") for level in (1, 2)]
     late = Evaluation(Candidate((2, 0)), {}, "timeout", "took 9 s")
@@ -450,6 +609,13 @@ def test_a_run_without_a_front_says_how_to_finish_it(tmp_path: Path) -> None:
     with pytest.raises(RunNotFound, match=r"has no front yet\. Finish it with: autoprune resume"):
         write_report(folder)
     assert not (folder / "report.html").exists()
+
+
+def test_a_folder_that_misses_what_the_job_tells_says_how_to_write_it_again(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "structure.json").unlink()
+    with pytest.raises(RunNotFound, match=r"has no structure\.json\. Write it again with: autoprune resume .*run"):
+        write_report(folder)
 
 
 def test_a_folder_that_misses_files_names_them(tmp_path: Path) -> None:

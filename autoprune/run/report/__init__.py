@@ -1,7 +1,7 @@
 """The report of a run: one HTML file that needs nothing else, with its charts drawn by hand as inline SVG.
 
-facts.py knows what the folder says, chart.py draws, markup.py writes text and tables, figures.py and page.py are the
-sections. The file holds no date, no duration and nothing else by which two equal runs would differ.
+facts.py knows what the folder says, chart.py draws, markup.py writes text and tables, figures.py, coupling.py and
+page.py are the sections. The file holds no date, no duration and nothing else by which two equal runs would differ.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import hypervolume
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.space import Candidate, SearchSpace
+from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunNotFound
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import SELECT, Row, pick_row, read_document
@@ -33,7 +34,8 @@ class Facts:
     """One run, as its folder tells it.
 
     `document` is front.json, `job` what job.yaml says (empty for a job made in Python), `identity` what the journal
-    starts with, `told` every evaluation in it, in order.
+    starts with, `told` every evaluation in it, in order, `modules` those with tensors in the order of the network,
+    `units` all of them, searched or not.
     """
 
     path: Path
@@ -43,6 +45,8 @@ class Facts:
     told: tuple[Evaluation, ...]
     space: SearchSpace
     environment: Mapping[str, Any]
+    modules: tuple[str, ...]
+    units: tuple[Unit, ...]
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -135,9 +139,8 @@ def read_facts(path: Path) -> Facts:
     """The facts of a run folder. RunNotFound where there is no front yet or a file is gone."""
     folder = RunFolder.open(path)
     document = read_document(folder)
-    gone = [file.name for file in (folder.space, folder.environment, folder.journal) if not file.is_file()]
-    if gone:
-        raise RunNotFound(f"expected a whole run folder, {path} has no {', '.join(gone)}. Restore it from a copy.")
+    _check_whole(folder)
+    structure = json.loads(folder.structure.read_text())
     records = read_journal(folder.journal)
     headers = [record["identity"] for record in records if record["kind"] == "run"]
     return Facts(
@@ -148,7 +151,20 @@ def read_facts(path: Path) -> Facts:
         told=tuple(told(records)),
         space=SearchSpace.from_json(json.loads(folder.space.read_text())),
         environment=json.loads(folder.environment.read_text()),
+        modules=tuple(structure["modules"]),
+        units=tuple(map(Unit.from_json, structure["units"])),
     )
+
+
+def _check_whole(folder: RunFolder) -> None:
+    """Raises RunNotFound where a file is gone; all but the journal follow from the job, so a resume writes them."""
+    files = (folder.space, folder.structure, folder.environment, folder.journal)
+    gone = [file.name for file in files if not file.is_file()]
+    if gone:
+        remedy = f"Write it again with: autoprune resume {folder.path}"
+        if not folder.journal.is_file():
+            remedy = "Restore it from a copy."
+        raise RunNotFound(f"expected a whole run folder, {folder.path} has no {', '.join(gone)}. {remedy}")
 
 
 @dataclass(frozen=True)

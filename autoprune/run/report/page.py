@@ -12,6 +12,7 @@ import yaml
 from autoprune.errors import AutopruneError
 from autoprune.run.fronts import pick_row
 from autoprune.run.report import figures
+from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
 
@@ -22,7 +23,7 @@ PARTS = 40  # frozen parts that are listed
 
 def page(facts: Facts) -> str:
     """The whole report as one HTML document."""
-    sections = (figures.front, figures.allocation, figures.progress, figures.audit, frozen, environment)
+    sections = (figures.front, figures.allocation, coupling, figures.progress, figures.audit, frozen, environment)
     title = escape(job_name(facts))
     return "\n".join(
         [

@@ -1,0 +1,146 @@
+"""Watches a forward pass operator by operator, with the module that runs and the line of the model's own code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# functions that are one operator to us, whatever a device makes of them: name -> arguments in order
+WHOLE = {
+    "scaled_dot_product_attention": (
+        *("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
+    )
+}
+Execute = Callable[[Mapping[str, Any]], Any]
+_OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}", "<")  # not the model's code
+
+
+class Watch(ABC):
+    """Hands every operator of a forward pass to `operator`; `calls` counts those of each name so far."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.modules = [""]
+        self.inside = False  # of a function that is one operator to us
+
+    @abstractmethod
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        """Runs one operator, by `execute(arguments)`, and returns its output. `overload` is None for a function."""
+
+    def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a call of torch's Python interface and returns its output."""
+        return function(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the model's forward is watched. The hooks it takes are removed again."""
+        with _running_module(model, self.modules), _no_fast_paths(), _Functions(self), _Operators(self):
+            yield
+
+    def dispatched(self, overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.inside:
+            return overload(*args, **kwargs)
+        schema = overload._schema
+        arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        arguments |= dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
+        name = schema.name.removeprefix("aten::")
+        self.calls[name] += 1
+        return self.operator(name, overload, arguments, lambda given: overload(**given))
+
+    def called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = getattr(function, "__name__", "")
+        if name not in WHOLE or self.inside:
+            return self.function(function, args, kwargs)
+        self.calls[name] += 1
+        arguments = dict(zip(WHOLE[name], args, strict=False)) | kwargs
+        self.inside = True
+        try:
+            return self.operator(name, None, arguments, lambda given: function(**given))
+        finally:
+            self.inside = False
+
+
+def line_of_model() -> str:
+    """The innermost running line that is neither torch's nor ours, as file:line."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+        frame = frame.f_back  # type: ignore[assignment]  # None past the outermost one
+    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else ""
+
+
+def line_of_error(error: BaseException) -> str:
+    """The innermost line of an error's way that is neither torch's nor ours, as file:line."""
+    lines = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
+    own = [(name, number) for name, number in lines if not name.startswith(_OWN)]
+    return f"{_short(own[-1][0])}:{own[-1][1]}" if own else "an unknown line"
+
+
+@functools.cache
+def _short(filename: str) -> str:
+    return "/".join(Path(filename).parts[-3:])
+
+
+@contextlib.contextmanager
+def _running_module(model: nn.Module, stack: list[str]) -> Iterator[None]:
+    """Keeps the name of the running module on top of the stack."""
+    hooks = []
+
+    def leave(*_: object) -> None:  # a hook that returned something would replace the module's output
+        stack.pop()
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no such hooks
+            continue
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name), prepend=True))
+        hooks.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def _no_fast_paths() -> Iterator[None]:
+    """Fused kernels for whole layers would hide their operators."""
+    attention, recurrent = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)  # mkldnn.flags would set (and warn about) more than this
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(attention)
+        torch._C._set_mkldnn_enabled(recurrent)
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.watch = watch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunction():
+            return self.watch.dispatched(func, args, kwargs or {})
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.watch = watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.watch.called(func, args, kwargs or {})
