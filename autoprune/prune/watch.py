@@ -139,7 +139,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
 
 class _Functions(TorchFunctionMode):
     def __init__(self, watch: Watch) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
