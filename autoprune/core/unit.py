@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,7 +50,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear."""
+    """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear.
+
+    `kind` is channels, neurons, heads, head_dim, branches or experts. A `normalised` unit has a normalisation or
+    another reduction over its positions: removing one is not the same as setting it to zero. Counts that may stay are
+    multiples of `multiple`, at least `least`, and the width itself.
+    """
 
     name: str
     kind: str
@@ -57,6 +63,11 @@ class Unit:
     slots: tuple[Slot, ...]
     normalised: bool = False
     least: int = 1
+    multiple: int = 1
+
+    def allowed(self, count: int) -> int:
+        """The smallest count that may stay and is not below the given one."""
+        return min(self.width, self.multiple * math.ceil(max(count, self.least) / self.multiple))
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in the order the model lists its tensors."""
@@ -79,6 +90,7 @@ class Unit:
             "width": self.width,
             "normalised": self.normalised,
             "least": self.least,
+            "multiple": self.multiple,
             "slots": slots,
         }
 
@@ -93,4 +105,6 @@ class Unit:
             )
             for s in data["slots"]
         )
-        return Unit(data["name"], data["kind"], data["width"], slots, data["normalised"], data["least"])
+        return Unit(
+            data["name"], data["kind"], data["width"], slots, data["normalised"], data["least"], data["multiple"]
+        )

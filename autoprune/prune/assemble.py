@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -25,14 +25,25 @@ def assemble(model: nn.Module, recorder: Recorder, adapted: tuple[str, ...]) -> 
     a product of activations contracts.
     """
     roles = _Roles(recorder)
-    attended, normalised = _atoms(recorder.attended), _atoms(recorder.normalised)
+    attended, normalised = _atoms([*recorder.attended, *recorder.routed]), _atoms(recorder.normalised)
+    least, multiples = _largest(recorder.least, max), _largest(recorder.multiples, math.lcm)
     between = {atom: found for atom, found in _slots(recorder, roles).items() if _is_between(atom, found, attended)}
     prunable = {atom: found for atom, found in between.items() if not atom.frozen}
-    kinds = {atom: _kind(atom, found, recorder, attended, normalised) for atom, found in prunable.items()}
+    kind_of = _kinds(recorder, normalised)
+    kinds = {atom: kind_of(atom) for atom in prunable}
     names = _names(prunable, kinds)
     sizer = _Sizer(names)
     units = tuple(
-        Unit(names[atom], kinds[atom], atom.size, tuple(found), atom in normalised) for atom, found in prunable.items()
+        Unit(
+            names[atom],
+            kinds[atom],
+            atom.size,
+            tuple(found),
+            atom in normalised,
+            least.get(atom, 1),
+            multiples.get(atom, 1),
+        )
+        for atom, found in prunable.items()
     )
     terms = tuple(Term(c.module, sizer.product(c.constant, c.axes)) for c in recorder.contractions)
     params = [sizer.product(1, recorder.roots[name]) for name, _ in model.named_parameters()]
@@ -86,18 +97,29 @@ def _atoms(axes: Iterable[Axis]) -> set[Atom]:
     return {atom for axis in axes for atom in leaves(axis)}
 
 
+def _largest(demands: Sequence[tuple[Axis, int]], combine: Callable[[int, int], int]) -> dict[Atom, int]:
+    """What is demanded of the number of positions of an atom, all demands together."""
+    found: dict[Atom, int] = {}
+    for axis, count in demands:
+        for atom in leaves(axis):
+            found[atom] = combine(found.get(atom, 1), min(count, atom.size))
+    return found
+
+
 def _is_between(atom: Atom, slots: Sequence[Slot], attended: set[Atom]) -> bool:
     roles = {slot.role for slot in slots}
     return atom.size > 1 and "out" in roles and ("in" in roles or atom in attended)
 
 
-def _kind(atom: Atom, slots: Sequence[Slot], recorder: Recorder, attended: set[Atom], normalised: set[Atom]) -> str:
-    if atom in _atoms(recorder.batched):
-        return "heads"
-    if atom in attended:
-        return "head_dim"
-    flat = all(len(recorder.roots[slot.tensor]) == 2 for slot in slots if slot.role != "along")
-    return "neurons" if flat and atom not in normalised else "channels"
+def _kinds(recorder: Recorder, normalised: set[Atom]) -> Callable[[Atom], str]:
+    """What is removed with a position. Of what fits, the first counts; what is left is made by linear layers."""
+    kinds = (
+        ("experts", _atoms(recorder.routed)),
+        ("heads", _atoms(recorder.batched)),
+        ("head_dim", _atoms(recorder.attended)),
+        ("channels", _atoms(recorder.convolved) | normalised),
+    )
+    return lambda atom: next((kind for kind, atoms in kinds if atom in atoms), "neurons")
 
 
 def _names(prunable: Mapping[Atom, Sequence[Slot]], kinds: Mapping[Atom, str]) -> dict[Atom, str]:

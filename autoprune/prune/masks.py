@@ -131,6 +131,12 @@ def _batch_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> An
     return (_put_back(output, arguments["input"], stays), *rest)
 
 
+def _largest(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    values, places = execute(_selected(arguments, stays))
+    (mask,) = stays.values()
+    return values, mask.nonzero().squeeze(1)[places]
+
+
 def _attention(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
     changed = _selected(arguments, stays)
     rank = arguments["key"].dim()
@@ -143,6 +149,7 @@ def _attention(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any
 MASKS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {
     "scaled_dot_product_attention": _attention,
     "native_group_norm": _group_norm,
+    "topk": _largest,
     "_weight_norm_interface": _weight_norm,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), _batch_norm),
     **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm"), _layer_norm),

@@ -17,6 +17,12 @@ from autoprune.prune.axes import Atom, Axis, freeze, fresh, one
 from autoprune.prune.sizes import Sizes
 
 Axes = tuple[Axis, ...]
+REARRANGING = frozenset(
+    (
+        *("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "select"),
+        *("slice", "index", "index_select", "sort", "clone", "_to_copy", "detach", "alias"),
+    )
+)
 Value = TypeVar("Value")
 ByTensor = MutableMapping[torch.Tensor, Value]
 
@@ -105,8 +111,12 @@ class Recorder:
     readings: list[Reading] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     normalised: list[Axis] = field(default_factory=list)  # a reduction that is no product runs over them
+    convolved: list[Axis] = field(default_factory=list)  # made or contracted by convolutions
     attended: list[Axis] = field(default_factory=list)  # contracted or made by products of two activations
     batched: list[Axis] = field(default_factory=list)  # carried along side by side in such products
+    routed: list[Axis] = field(default_factory=list)  # of which every row of an activation meets some
+    least: list[tuple[Axis, int]] = field(default_factory=list)  # how many positions must stay
+    multiples: list[tuple[Axis, int]] = field(default_factory=list)  # of what their number must be a multiple
     sizes: Sizes = field(default_factory=Sizes)
     module_sizes: list[tuple[str, str, Axis]] = field(default_factory=list)  # (module, attribute, axis)
     batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
@@ -116,6 +126,7 @@ class Recorder:
     _axes: ByTensor[Axes] = field(default_factory=_by_tensor)
     _names: ByTensor[list[str]] = field(default_factory=_by_tensor)  # of parameters, also transposed
     _sources: ByTensor[tuple[str, ...]] = field(default_factory=_by_tensor)  # of what is made of parameters
+    _places: ByTensor[Axis] = field(default_factory=_by_tensor)  # of integers: the axis whose positions they name
     _producers: ByTensor[str] = field(default_factory=_by_tensor)  # module whose weight made it
 
     def register(self, model: nn.Module) -> None:
@@ -194,6 +205,18 @@ class Recorder:
             names = dict.fromkeys(name for tensor in inputs for name in self._sources.get(tensor, ()))
             for output in call.outputs:
                 self._sources.setdefault(output, tuple(names))
+
+    def name_places(self, tensor: torch.Tensor, axis: Axis) -> None:
+        """The values of a tensor of integers are positions along an axis."""
+        self._places[tensor] = axis
+
+    def places(self, tensor: torch.Tensor) -> Axis | None:
+        return self._places.get(tensor)
+
+    def note_places(self, call: Call) -> None:
+        """Integers that are rearranged, chosen from or converted still name the same positions."""
+        if call.operator in REARRANGING and (axis := self.places(call.tensors[0])) is not None:
+            self.name_places(call.outputs[0], axis)
 
     def note_uses(self, call: Call) -> None:
         """Counts readers of what weights made; an output written in place is no longer what the weight made."""

@@ -75,10 +75,11 @@ def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> 
 
 def _count(unit: Unit, amount: float) -> int:
     if isinstance(amount, float) and 0 < amount <= 1:
-        return math.ceil(amount * unit.width - 1e-9)  # 0.7 of 10 is 7, not the 8 of 7.000000000000001
-    if isinstance(amount, int) and 1 <= amount <= unit.width:
+        return unit.allowed(math.ceil(amount * unit.width - 1e-9))  # 0.7 of 10 is 7, not the 8 of 7.000000000000001
+    if isinstance(amount, int) and 1 <= amount <= unit.width and unit.allowed(amount) == amount:
         return amount
+    steps = f" in steps of {unit.multiple}" if unit.multiple > 1 else ""
     raise SpaceError(
-        f"unit {unit.name!r} has {unit.width} positions: expected a fraction in (0, 1] or a count from 1 to "
-        f"{unit.width} to keep, got {amount!r}"
+        f"unit {unit.name!r} has {unit.width} positions: expected a fraction in (0, 1] or a count from {unit.least} to "
+        f"{unit.width}{steps} to keep, got {amount!r}"
     )

@@ -101,10 +101,8 @@ class _Trace(Watch):
         call = Call(name, arguments, output, self.modules[-1], self.calls[name], line_of_model())
         self.recorder.note_sources(call)
         self.recorder.note_uses(call)
-        rule = find_rule(name, overload)
-        if rule is None:
-            self._freeze(call)
-        self._record(call, rule(self.recorder, call) if rule else None)
+        self._record(call, self._related(call, overload))
+        self.recorder.note_places(call)
         return output
 
     def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -116,10 +114,20 @@ class _Trace(Watch):
         call = Call(name, {}, output, self.modules[-1], 0, line_of_model())
         return sized(self.recorder, call, args, kwargs)
 
-    def _freeze(self, call: Call) -> None:
+    def _related(self, call: Call, overload: Any) -> Axes | list[Axes] | None:
+        """The axes of the outputs by the operator's rule; where that is impossible everything it touches is frozen."""
+        rule = find_rule(call.operator, overload)
+        if rule is not None:
+            try:
+                return rule(self.recorder, call)
+            except Exception as error:  # a form of the operator its rule does not know must not end the analysis
+                why = f"the rule for {call.where} failed: {type(error).__name__}: {error}"
+        else:
+            why = f"no rule for {call.where}"
         if call.tensors:  # a tensor made from nothing has nothing to freeze
             self.recorder.uncounted[call.operator] = None
-            self.recorder.freeze(call.tensors, f"no rule for {call.where}")
+            self.recorder.freeze(call.tensors, why)
+        return None
 
     def _record(self, call: Call, axes: Axes | list[Axes] | None) -> None:
         made = [axes] if isinstance(axes, tuple) else axes or []

@@ -63,7 +63,9 @@ def verify_positions(
     """
     dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=True)
     left = outputs(_precise(small), _precise_inputs(example_inputs))
-    right = outputs(_precise(dense), _precise_inputs(example_inputs), Masked(structure, positions))
+    shapes_only = any(parameter.is_meta for parameter in model.parameters())
+    watch = None if shapes_only else Masked(structure, positions)
+    right = outputs(_precise(dense), _precise_inputs(example_inputs), watch)
     removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]
     across = tuple(unit.name for unit in removed if unit.normalised)
     return VerifyReport(
@@ -111,9 +113,7 @@ def _culprits(
 
 def _trials(units: Sequence[Unit], seed: int) -> list[Positions]:
     rng = np.random.default_rng(seed)
-    return [
-        {u.name: np.sort(rng.permutation(u.width)[: max(keep(u.width), u.least)]) for u in units} for keep in TRIALS
-    ]
+    return [{u.name: np.sort(rng.permutation(u.width)[: u.allowed(keep(u.width))]) for u in units} for keep in TRIALS]
 
 
 def randomised(model: nn.Module, seed: int) -> nn.Module:

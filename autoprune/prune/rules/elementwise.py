@@ -10,7 +10,7 @@ from autoprune.prune.rules.registry import rule
 # PyTorch tags operators of this kind; the named ones lack the tag
 @rule(
     *("pointwise", "_prelu_kernel", "hardswish", "mish", "where", "masked_fill", "copy", "clamp_min", "clamp_max"),
-    *("lerp", "bernoulli", "native_dropout", "dropout", "fill", "zero", "nan_to_num"),
+    *("lerp", "floor_divide", "bernoulli", "native_dropout", "dropout", "fill", "zero", "nan_to_num"),
 )
 def pointwise(recorder: Recorder, call: Call) -> Axes:
     """Identifies the dimensions of all operands position by position, aligned from the right; size 1 broadcasts."""

@@ -36,8 +36,7 @@ def index(recorder: Recorder, call: Call) -> Axes:
     """x[i, :, j]: indexed dimensions give way to those of the indices, in place when together, else first."""
     axes = recorder.axes(call["self"])
     indexed = _indexed(call["indices"])
-    for dim in indexed:
-        freeze(axes[dim], f"indexed by {call.where}")
+    _look_up(recorder, call, axes)
     passing = [axis for dim, axis in enumerate(axes) if dim not in indexed]
     together = indexed == list(range(indexed[0], indexed[-1] + 1))
     before, count = indexed[0] if together else 0, len(call.shape) - len(passing)
@@ -89,6 +88,20 @@ def _same(mine: Axis, other: Axis, where: str) -> None:
     else:
         freeze(mine, f"partly indexed by {where}")
         freeze(other, f"partly indexed by {where}")
+
+
+def _look_up(recorder: Recorder, call: Call, axes: Axes) -> None:
+    """Indices that are known to name positions of an axis follow it; all others keep the dimension as it is."""
+    dim = 0
+    for tensor in call["indices"]:
+        (dims,) = [_indexed([None] * dim + [tensor])]
+        for covered in dims:
+            places = recorder.places(tensor) if len(dims) == 1 else None
+            if places is None:
+                freeze(axes[covered], f"indexed by {call.where}")
+            else:
+                unify(places, axes[covered], call.where)
+        dim += max(len(dims), 1)
 
 
 def _indexed(indices: Sequence[torch.Tensor | None]) -> list[int]:

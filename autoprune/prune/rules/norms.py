@@ -99,7 +99,28 @@ def two_reductions(recorder: Recorder, call: Call) -> list[Axes]:
     return [axes, axes] if isinstance(axes, tuple) else axes
 
 
-@rule("argmax", "argmin", "max", "min", "median", "cummax", "cumsum", "cumprod", "sort", "topk", "flip")
+@rule("cumsum")
+def running_sum(recorder: Recorder, call: Call) -> Axes:
+    """Sums over the positions up to each, of those that stay."""
+    axes = recorder.axes(call["self"])
+    dim = call["dim"] % max(len(axes), 1)
+    recorder.reduce(call, "self", dim, axes[dim])
+    return axes
+
+
+@rule("topk")
+def largest(recorder: Recorder, call: Call) -> list[Axes]:
+    """The k largest, and where they are: at least k positions must stay."""
+    axes = list(recorder.axes(call["self"]))
+    dim = call["dim"] % len(axes)
+    recorder.reduce(call, "self", dim, axes[dim])
+    recorder.least.append((axes[dim], call["k"]))
+    recorder.name_places(call.outputs[1], axes[dim])
+    axes[dim] = fresh((call["k"],), f"as many as {call.where} chooses")[0]
+    return [tuple(axes), tuple(axes)]
+
+
+@rule("argmax", "argmin", "max", "min", "median", "cummax", "cumprod", "sort", "flip")
 def ordered(recorder: Recorder, call: Call) -> Axes | list[Axes]:
     """What tells where a position is, or depends on their order: the dimension stays as it is."""
     axes = recorder.axes(call["self"])

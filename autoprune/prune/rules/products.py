@@ -39,6 +39,7 @@ def convolution(recorder: Recorder, call: Call) -> Axes:
         recorder.mark(weight, "along", 0)
     if bias is not None:
         unify(recorder.axes(bias)[0], channels, call.where)
+    recorder.convolved += [inputs[1], channels]
     recorder.keep_sizes(call, weight, in_channels=inputs[1], out_channels=channels, groups=group)
     recorder.made_by(call.output, weight)
     positions = math.prod((x if transposed else call.output).shape[2:]) * math.prod(weight.shape[2:])
@@ -104,8 +105,25 @@ def _batched(recorder: Recorder, call: Call, left: str, right: str, bias: Any) -
     unify(batch, other, call.where)
     unify(contracted, also, call.where)
     recorder.read(call, left, 2, contracted)
+    if recorder.is_weight(call[left]) or recorder.is_weight(call[right]):
+        recorder.routed.append(batch)
     factors = (call[left], call[right])
     return _product(recorder, call, (batch, rows, contracted, columns), factors, ((2, 1), (1, 2)), bias)
+
+
+@rule("_grouped_mm", "transformers::grouped_mm_fallback")
+def grouped_mm(recorder: Recorder, call: Call) -> Axes:
+    """(s, k) by (e, k, m): every row meets the one of e matrices that offsets say, as tokens meet their experts."""
+    left, right = ("self", "mat2") if "self" in call.arguments else ("input", "weight")
+    x, weight = call[left], call[right]
+    (rows, contracted), (experts, also, columns) = recorder.axes(x), recorder.axes(weight)
+    unify(contracted, also, call.where)
+    unify(recorder.axes(call["offs"])[0], experts, call.where)
+    recorder.read(call, left, 1, contracted)
+    recorder.routed.append(experts)
+    aligned = 16 // weight.element_size()  # the kernel wants rows of whole 16 bytes
+    recorder.multiples += [(contracted, aligned), (columns, aligned)]
+    return _product(recorder, call, (rows, contracted, columns), (x, weight), (None, (1, 2)), None)
 
 
 @rule("scaled_dot_product_attention")

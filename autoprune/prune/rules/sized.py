@@ -91,6 +91,16 @@ def created(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[
     return call.output
 
 
+@sized("histc", "one_hot")
+def counted(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As many bins as there are positions that the integers name."""
+    bins = _argument(args, kwargs, 1, "bins" if "histc" in call.operator else "num_classes", -1)
+    if (places := recorder.places(args[0])) is not None and bins == size(places):
+        recorder.record(call.output, (*recorder.axes(call.output)[:-1], places))
+        recorder.sizes.require(bins, places, call.where)
+    return call.output
+
+
 @sized("repeat", "tile")
 def repeated(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     times = kwargs.get("repeats", kwargs.get("dims", _listed(args[1:])))

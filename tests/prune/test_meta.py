@@ -1,0 +1,115 @@
+"""Networks on the meta device: a large model is analysed without its weights ever being there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import autoprune
+
+
+class Block(nn.Module):
+    """A decoder layer with grouped queries and a gated feed-forward part."""
+
+    def __init__(self, width, heads, groups, hidden):
+        super().__init__()
+        self.heads, self.groups, self.size = heads, groups, width // heads
+        self.first, self.second = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.q, self.o = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.k, self.v = (nn.Linear(width, groups * self.size, bias=False) for _ in range(2))
+        self.gate, self.up = (nn.Linear(width, hidden, bias=False) for _ in range(2))
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        y = self.first(x)
+        q = self.q(y).view(b, n, self.heads, self.size).transpose(1, 2)
+        k, v = (f(y).view(b, n, self.groups, self.size).transpose(1, 2) for f in (self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + self.o(y.transpose(1, 2).flatten(2))
+        y = self.second(x)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+
+
+def decoder(layers, width, heads, groups, hidden, vocabulary):
+    blocks = [Block(width, heads, groups, hidden) for _ in range(layers)]
+    return nn.Sequential(
+        nn.Embedding(vocabulary, width), *blocks, nn.RMSNorm(width), nn.Linear(width, vocabulary, bias=False)
+    )
+
+
+def test_the_structure_is_that_of_the_network_with_weights():
+    sizes = {"layers": 2, "width": 24, "heads": 6, "groups": 3, "hidden": 20, "vocabulary": 50}
+    with torch.device("meta"):
+        empty, tokens = decoder(**sizes), torch.zeros(1, 7, dtype=torch.long)
+    real = autoprune.find_structure(decoder(**sizes), torch.zeros(1, 7, dtype=torch.long))
+    assert autoprune.find_structure(empty, tokens) == real
+    assert {(u.kind, u.width) for u in real.units} == {
+        *(("channels", 24), ("heads", 3), ("heads", 2), ("head_dim", 4), ("neurons", 20))
+    }
+    assert sum(row.share for row in real.frozen) == 0
+    small = autoprune.shrink(empty, real, {"1.gate": range(5)})
+    assert small[1].down.weight.shape == (24, 5)
+    assert small[1].down.weight.is_meta
+
+
+def test_a_forward_that_insists_on_a_size_is_found_by_shapes_alone():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(3, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            y = self.a(x)
+            if y.shape[-1] != 8:
+                raise ValueError("eight, please")
+            return self.c(self.b(y))
+
+    with torch.device("meta"):
+        structure = autoprune.find_structure(Fixed(), torch.zeros(1, 3))
+    assert [unit.name for unit in structure.units] == ["b"]
+    assert "eight, please" in structure.frozen[-1].reason
+
+
+LARGE = """
+import resource, time, torch
+from test_meta import decoder
+import autoprune
+with torch.device("meta"):
+    model = decoder(layers=32, width=4096, heads=32, groups=8, hidden=14336, vocabulary=32000)
+    tokens = torch.zeros(1, 128, dtype=torch.long)
+start = time.perf_counter()
+structure = autoprune.find_structure(model, tokens)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.perf_counter() - start, peak, structure.cost.dense()["params"], len(structure.units))
+"""
+
+
+def test_seven_billion_parameters_take_less_than_a_minute_and_two_gibibytes():
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE], cwd="tests/prune", capture_output=True, text=True, check=True, timeout=110
+    )
+    seconds, peak, params, units = map(float, done.stdout.split())
+    assert params > 7e9
+    assert units == 32 * 4 + 1  # groups, queries of a group, size of a head, neurons of each layer; the stream
+    assert seconds < 60
+    assert peak < 2 * 1024**2  # kibibytes
+
+
+@pytest.mark.parametrize("kind", ["forward", "shape"])
+def test_what_meta_tensors_cannot_tell_is_said(kind):
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(x) if (x.sum() > 0 if kind == "forward" else x.nonzero().shape[0]) else x
+
+    with torch.device("meta"), pytest.raises(autoprune.AutopruneError, match=r"got \w+Error: .*meta"):
+        autoprune.find_structure(Reading(), torch.zeros(1, 3))
