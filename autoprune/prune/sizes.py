@@ -27,6 +27,7 @@ from autoprune.prune.axes import (
     symbolic_size,
     unify,
 )
+from autoprune.prune.watch import line_of_model
 
 Key = tuple[str, str]  # a module and the path of a number it keeps: "num_heads", "normalized_shape[0]"
 
@@ -55,7 +56,7 @@ class Combined:
 
 
 class Size(int):
-    """An int with an origin. Sums, differences, products and quotients keep it; everything else is a plain int."""
+    """An int with an origin. Sums, differences, products and quotients keep it; everything else is a plain number."""
 
     origin: Length | Kept | Combined
     sizes: Sizes
@@ -94,6 +95,18 @@ class Size(int):
     def __rfloordiv__(self, other: Any) -> Any:
         return self._combine("//", other, self, int.__floordiv__)
 
+    def __pow__(self, other: Any, *rest: Any) -> Any:
+        return self.sizes.as_number(self).__pow__(other, *rest)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.sizes.as_number(self) / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self.sizes.as_number(self)
+
+    def __float__(self) -> float:
+        return float(self.sizes.as_number(self))
+
     def __neg__(self) -> Any:
         return Size(-int(self), Combined("-", 0, self), self.sizes)
 
@@ -122,6 +135,7 @@ class Sizes:
     """What the numbers that modules keep turned out to be: an axis each."""
 
     kept: dict[Key, Axis] = field(default_factory=dict)
+    numbers: dict[Key, str] = field(default_factory=dict)  # kept numbers that are computed with: where
 
     def length(self, axis: Axis, length: int) -> Size:
         return Size(length, Length(axis), self)
@@ -155,6 +169,21 @@ class Sizes:
         for number, length in ((left, right), (right, left)):
             if isinstance(number.origin, Kept) and isinstance(length.origin, Length):
                 self.require(number, length.origin.axis, "a comparison")
+
+    def as_number(self, value: Size) -> int:
+        """A plain int, of a size that is computed with: another size would give another result."""
+        where = f"{line_of_model()} computes with its size"
+        if isinstance(value.origin, Kept):
+            self.numbers.setdefault(value.origin.key, where)
+        else:
+            freeze(self.axis(value, where), where)
+        return int(value)
+
+    def settle(self) -> None:
+        """Freezes what has the size of a number that was computed with."""
+        for key, where in self.numbers.items():
+            if key in self.kept:
+                freeze(self.kept[key], where)
 
     def _combined(self, origin: Combined, where: str) -> Axis:
         left, right = int(origin.left), int(origin.right)

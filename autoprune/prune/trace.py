@@ -45,6 +45,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     tracing = _Trace(recorder)
     with torch.no_grad(), without_tf32(), tracing.watching(probe):
         output = run(probe, example_inputs)
+    recorder.sizes.settle()
     recorder.note_outputs(output)
     return assemble(model, recorder, tuple(adapted))
 

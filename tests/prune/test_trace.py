@@ -240,9 +240,10 @@ class HardCoded(nn.Module):
 
     def forward(self, x):
         y = F.relu(self.first(x))
-        if not self.runs and y.shape[1] < 16:
+        channels = len(y[0])
+        if not self.runs and channels < 16:
             raise ValueError("wanted 16 channels")
-        y = self.second(y * (16 / y.shape[1]))
+        y = self.second(y * (16 / channels))
         return self.third(F.relu(y))
 
 
@@ -263,6 +264,11 @@ def test_a_forward_that_hard_codes_a_width_loses_that_unit_with_the_line_as_reas
     assert row.what == "first"
     assert re.search(expected, row.reason)
     assert trusted.cost.dense() == found.cost.dense()
+
+
+@pytest.mark.parametrize("between", [lambda x: x.sum(1, True) / x.shape[1] + x, lambda x: x * x.shape[1]])
+def test_a_forward_that_computes_with_a_width_keeps_it_with_the_line_as_reason(between):
+    assert re.search(r"test_trace.py:\d+ computes with its size", reason(structure_of(between)))
 
 
 def test_units_that_are_right_alone_and_wrong_together_lose_the_later_one():

@@ -13,6 +13,7 @@ import torch
 
 from autoprune.prune.axes import Axis, concatenate, cut, factor, size, unify
 from autoprune.prune.recorder import Call, Recorder
+from autoprune.prune.sizes import Size
 
 Sized = Callable[[Recorder, Call, tuple[Any, ...], dict[str, Any]], Any]
 SIZED: dict[str, Sized] = {}
@@ -53,6 +54,30 @@ def number_of_elements(recorder: Recorder, call: Call, args: tuple[Any, ...], kw
     for axis in recorder.axes(args[0]):
         total = total * recorder.sizes.length(axis, size(axis))
     return total
+
+
+@sized(
+    *("mul", "div", "true_divide", "add", "sub", "rsub", "pow", "__mul__", "__rmul__", "__truediv__", "__rtruediv__"),
+    *(
+        "__add__",
+        "__radd__",
+        "__sub__",
+        "__rsub__",
+        "__pow__",
+        "mul_",
+        "div_",
+        "add_",
+        "sub_",
+        "__imul__",
+        "__itruediv__",
+    ),
+)
+def computed(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Arithmetic of a tensor with a size."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Size):
+            recorder.sizes.as_number(value)
+    return call.output
 
 
 @sized("view", "reshape", "expand")
