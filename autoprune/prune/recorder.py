@@ -182,6 +182,11 @@ class Recorder:
         """Whether a tensor is a parameter or computed from parameters and constants alone."""
         return tensor is not None and bool(self._sources.get(tensor))
 
+    def is_stack(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is made of parameters that hold one matrix for each of several experts."""
+        sources = self._sources.get(tensor, ())
+        return bool(sources) and all(len(self.roots[name]) > 2 for name in sources)
+
     def mark(self, weight: torch.Tensor | None, role: Role, dim: int) -> None:
         """Notes what a parameter, or what is computed from parameters alone, does along one of its dimensions."""
         if weight is not None and self.is_weight(weight):

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from autoprune.core.unit import Unit
 from autoprune.errors import DataError
-from autoprune.prune.modes import evaluating
 from autoprune.prune.structure import Structure
+from autoprune.prune.surgery import rebuild
 
 UNFOLDED_BYTES = 1 << 28  # unfolded inputs are made in pieces of at most this size
 
@@ -51,17 +51,23 @@ def collect_moments(
         max_columns: consumers with more columns than this are left out; their moments would not be small (k * k * 8
             bytes each, 42 MB at the default).
     """
-    reasons = {name: reason for name in weights if (reason := _unsupported(model, name, max_columns))}
+    watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
+    reasons = {name: reason for name in weights if (reason := _unsupported(watched, name, max_columns))}
     sums = {name: _Sums() for name in weights if name not in reasons}
-    hooks = [_owner(model, name).register_forward_pre_hook(total.add) for name, total in sums.items()]
-    try:
-        with evaluating(model), torch.no_grad():
-            for inputs in batches:
-                model(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: total.finish(_has_constant(model, structure, name)) for name, total in sums.items()}, reasons
+    for name, total in sums.items():
+        _owner(watched, name).register_forward_pre_hook(total.add)
+    images = 0
+    with torch.no_grad():
+        for inputs in batches:
+            images += len(inputs[0])
+            watched(*inputs)
+    if not images:
+        raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
+    reasons |= {
+        name: "the forward uses it without calling its module" for name, total in sums.items() if not total.count
+    }
+    called = {name: total for name, total in sums.items() if total.count}
+    return {name: total.finish(_has_constant(watched, structure, name)) for name, total in called.items()}, reasons
 
 
 def _owner(model: nn.Module, weight: str) -> nn.Module:
@@ -109,8 +115,7 @@ class _Sums:
             self.second = self.second + (rows @ rows.T).cpu().double()
 
     def finish(self, centred: bool) -> Moments:
-        if self.shift is None:
-            raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
+        assert self.shift is not None, "finish comes after add"
         drift = self.first / self.count
         mean, covariance = self.shift.double() + drift, self.second / self.count - torch.outer(drift, drift)
         return Moments(covariance if centred else covariance + torch.outer(mean, mean), mean, centred)

@@ -105,7 +105,7 @@ def _batched(recorder: Recorder, call: Call, left: str, right: str, bias: Any) -
     unify(batch, other, call.where)
     unify(contracted, also, call.where)
     recorder.read(call, left, 2, contracted)
-    if recorder.is_weight(call[left]) or recorder.is_weight(call[right]):
+    if any(recorder.is_stack(call[name]) for name in (left, right)):
         recorder.routed.append(batch)
     factors = (call[left], call[right])
     return _product(recorder, call, (batch, rows, contracted, columns), factors, ((2, 1), (1, 2)), bias)
