@@ -49,7 +49,7 @@ def found(structure: Structure) -> Row:
 
 def shrunk(model: nn.Module, structure: Structure, inputs: Inputs) -> Row:
     """Half of every unit kept: costs by the polynomials, parameters by the network, and the proof."""
-    counts = {unit.name: max(unit.least, math.ceil(unit.width / 2)) for unit in structure.units}
+    counts = {unit.name: unit.allowed(math.ceil(unit.width / 2)) for unit in structure.units}
     dense, half = structure.cost.dense(), costs(structure, counts)
     small = shrink(model, structure, 0.5)
     return {
@@ -67,7 +67,7 @@ def costs(structure: Structure, counts: Mapping[str, int]) -> dict[str, float]:
 
 def random_counts(structure: Structure) -> dict[str, int]:
     rng = np.random.default_rng(SEED)
-    return {unit.name: int(rng.integers(unit.least, unit.width, endpoint=True)) for unit in structure.units}
+    return {unit.name: unit.allowed(int(rng.integers(unit.least, unit.width, endpoint=True))) for unit in structure.units}
 
 
 def checked(model: nn.Module, small: nn.Module, structure: Structure, inputs: Inputs) -> float:
