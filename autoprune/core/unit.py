@@ -49,7 +49,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear."""
+    """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear.
+
+    `least` is how many must stay: 1, or 0 for a branch, whose one position is all of the modules in it.
+    """
 
     name: str
     kind: str
@@ -57,6 +60,11 @@ class Unit:
     slots: tuple[Slot, ...]
     normalised: bool = False
     least: int = 1
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether its modules stay or go as a whole: none of its tensors is ever sliced for it."""
+        return self.kind == "branches"
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in the order the model lists its tensors."""
