@@ -309,7 +309,7 @@ def test_a_bad_override_is_placed_at_the_setting(folder, setting, message):
         ("levels: 4", "", "job.yaml:4: space.units.0: expected one of keep, levels and skip, got none of them"),
         ("levels: 4", "levels: 4, keep: [0.5]", "got keep and levels"),
         ("levels: 4", "levels: 1", "space.units.0.levels: expected at least 2"),
-        ("levels: 4", "keep: [0]", "space.units.0.keep.0: expected more than 0"),
+        ("levels: 4", "keep: [-1]", "space.units.0.keep.0: expected at least 0"),
         ("levels: 4", "keep: [1.5]", "space.units.0.keep.0: expected at most 1"),
         ("levels: 4", "keep: []", "space.units.0.keep: expected a list with at least one entry"),
         ("levels: 4", "keep: [0.5], min_share: 0.5", "space.units.0.min_share: expected it beside levels only"),

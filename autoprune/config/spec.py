@@ -13,7 +13,7 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.run.job import Job
 
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -26,7 +26,11 @@ class RuleSpec(_Section):
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
     kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
     keep: tuple[Share, ...] | None = Field(
-        None, strict=False, min_length=1, description="shares of the width to choose from", examples=["[0.75, 0.5]"]
+        None,
+        strict=False,
+        min_length=1,
+        description="shares of the width to choose from; 0 removes a branch",
+        examples=["[0.75, 0.5]"],
     )
     levels: int | None = Field(None, ge=2, description="how many equal steps, dense included", examples=[8])
     min_share: float | None = Field(None, gt=0, lt=1, description="the share the last level keeps", examples=[0.125])

@@ -18,9 +18,10 @@ class LevelRule:
     """What units matching a name pattern (shell style: * ? [abc]) may keep.
 
     `keep` are shares of the width, dense included or not; each becomes a count rounded up to a multiple of
-    `round_to` and is dropped when it falls below `min_keep` positions. `keep` empty leaves the unit dense, that is,
-    out of the search. `kind` restricts the rule to one kind of unit. `source` says where the rule is written, for
-    messages.
+    `round_to` and is dropped when it falls below `min_keep` positions or below what the unit must keep. A share of 0
+    is for units that may go as a whole, as branches may, and is dropped for all others. `keep` empty leaves the unit
+    dense, that is, out of the search. `kind` restricts the rule to one kind of unit. `source` says where the rule is
+    written, for messages.
     """
 
     match: str
@@ -31,21 +32,26 @@ class LevelRule:
     source: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not all(0 < share <= 1 for share in self.keep) or self.round_to < 1 or self.min_keep < 1:
+        if not all(0 <= share <= 1 for share in self.keep) or self.round_to < 1 or self.min_keep < 1:
             place = f"{self.source}: " if self.source else ""
             raise SpaceError(
-                f"{place}pattern {self.match!r}: expected shares above 0 and at most 1, round_to and min_keep of at "
+                f"{place}pattern {self.match!r}: expected shares from 0 to 1, round_to and min_keep of at "
                 f"least 1, got keep {list(self.keep)}, round_to {self.round_to}, min_keep {self.min_keep}"
             )
 
     def covers(self, unit: Unit) -> bool:
         return fnmatchcase(unit.name, self.match) and self.kind in (None, unit.kind)
 
-    def levels(self, width: int) -> tuple[int, ...]:
-        """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share."""
+    def levels(self, width: int, least: int = 1) -> tuple[int, ...]:
+        """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share.
+
+        `least` is how many positions the unit must keep; only where it is 0 can a level be 0.
+        """
         # 1e-9: a share such as 0.7 of 10 must be 7, not the 8 that ceil makes of 7.000000000000001
         counts = {self.round_to * math.ceil(share * width / self.round_to - 1e-9) for share in self.keep}
-        return (width, *sorted((c for c in counts if self.min_keep <= c < width), reverse=True))
+        floor = max(1, least, self.min_keep)
+        allowed = {c for c in counts if floor <= c < width or c == 0 == least}
+        return (width, *sorted(allowed, reverse=True))
 
 
 def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpace:
@@ -59,7 +65,7 @@ def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpac
     searched: dict[str, tuple[int, ...]] = {}
     for unit in units:
         first = next((rule for rule in rules if rule.covers(unit)), None)
-        levels = first.levels(unit.width) if first else (unit.width,)
+        levels = first.levels(unit.width, unit.least) if first else (unit.width,)
         if len(levels) > 1:
             searched[unit.name] = levels
     if not searched:

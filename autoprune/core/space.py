@@ -26,7 +26,8 @@ class SearchSpace:
     """Units by name and, for each, the kept counts to choose from.
 
     `levels[u]` is strictly decreasing and starts with the unit's full width, so that level 0 is dense, a larger
-    level removes more, and no two level vectors name the same network.
+    level removes more, and no two level vectors keep the same counts. It ends with 0 only where all of a unit may go,
+    as a branch may.
     """
 
     units: tuple[str, ...]
@@ -38,10 +39,10 @@ class SearchSpace:
         if len(set(self.units)) != len(self.units) or len(self.units) != len(self.levels):
             raise SpaceError(f"expected one list of levels per unit and no name twice, got units {list(self.units)}")
         for unit, counts in zip(self.units, self.levels, strict=True):
-            if not counts or counts[-1] < 1 or any(a <= b for a, b in itertools.pairwise(counts)):
+            if not counts or counts[0] < 1 or counts[-1] < 0 or any(a <= b for a, b in itertools.pairwise(counts)):
                 raise SpaceError(
-                    f"unit {unit!r}: expected kept counts that strictly decrease from its width and stay above 0, "
-                    f"got {list(counts)}. Raise min_keep or drop the level."
+                    f"unit {unit!r}: expected kept counts that strictly decrease from its width, of 1 or more, "
+                    f"and end at 0 or above, got {list(counts)}. Raise min_keep or drop the level."
                 )
 
     @property

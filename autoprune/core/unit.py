@@ -54,7 +54,8 @@ class Unit:
 
     `kind` is channels, neurons, heads, head_dim, branches or experts. A `normalised` unit has a normalisation or
     another reduction over its positions: removing one is not the same as setting it to zero. Counts that may stay are
-    multiples of `multiple`, at least `least`, and the width itself.
+    multiples of `multiple`, at least `least` (0 for a branch, whose one position is all of the modules in it), and the
+    width itself.
     """
 
     name: str
@@ -68,6 +69,11 @@ class Unit:
     def allowed(self, count: int) -> int:
         """The smallest count that may stay and is not below the given one."""
         return min(self.width, self.multiple * math.ceil(max(count, self.least) / self.multiple))
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether its modules stay or go as a whole: none of its tensors is ever sliced for it."""
+        return self.kind == "branches"
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in the order the model lists its tensors."""

@@ -9,20 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import nn
 
 from autoprune.core.cost import CostModel, Polynomial
-from autoprune.core.unit import Role, Slot, Unit
+from autoprune.core.unit import Role, Slot, Span, Unit
 from autoprune.prune.attributes import get
 from autoprune.prune.axes import Atom, Axis, Product, Sum, leaves, resolve, size, spans
+from autoprune.prune.branches import numbered
 from autoprune.prune.recorder import Contraction, Mark, Reading, Recorder
-from autoprune.prune.structure import Frozen, ModuleSize, Read, Structure, Term
+from autoprune.prune.skip import within
+from autoprune.prune.structure import Branch, Frozen, ModuleSize, Read, Structure, Term
 
 Found = dict[Atom, list[Slot]]
 
 
-def assemble(model: nn.Module, recorder: Recorder, adapted: tuple[str, ...]) -> Structure:
+def assemble(
+    model: nn.Module, recorder: Recorder, adapted: tuple[str, ...], branches: Mapping[str, Branch]
+) -> Structure:
     """The structure a trace has found.
 
     A unit is an atom of two or more positions that is not frozen, that some weight produces, and that some weight or
-    a product of activations contracts.
+    a product of activations contracts. A branch is one besides, and multiplies the cost of all that goes with it.
     """
     roles = _Roles(recorder)
     attended, normalised = _atoms([*recorder.attended, *recorder.routed]), _atoms(recorder.normalised)
@@ -33,20 +37,19 @@ def assemble(model: nn.Module, recorder: Recorder, adapted: tuple[str, ...]) -> 
     kinds = {atom: kind_of(atom) for atom in prunable}
     names = _names(prunable, kinds)
     sizer = _Sizer(names)
-    units = tuple(
-        Unit(
-            names[atom],
-            kinds[atom],
-            atom.size,
-            tuple(found),
-            atom in normalised,
-            least.get(atom, 1),
-            multiples.get(atom, 1),
-        )
-        for atom, found in prunable.items()
+    units = (
+        *(
+            Unit(names[a], kinds[a], a.size, tuple(s), a in normalised, least.get(a, 1), multiples.get(a, 1))
+            for a, s in prunable.items()
+        ),
+        *(_branch_unit(name, branch, model) for name, branch in branches.items()),
     )
-    terms = tuple(Term(c.module, sizer.product(c.constant, c.axes)) for c in recorder.contractions)
-    params = [sizer.product(1, recorder.roots[name]) for name, _ in model.named_parameters()]
+    terms = tuple(
+        Term(c.module, sizer.product(c.constant, c.axes) * _presence(c.module, branches)) for c in recorder.contractions
+    )
+    params = [
+        sizer.product(1, recorder.roots[name]) * _presence(name, branches) for name, _ in model.named_parameters()
+    ]
     costs = {"macs": _total([term.macs for term in terms]), "params": _total(params)}
     return Structure(
         units=units,
@@ -58,7 +61,23 @@ def assemble(model: nn.Module, recorder: Recorder, adapted: tuple[str, ...]) -> 
         batch_norms={m: norm for m, norm in recorder.batch_norms.items() if recorder.uses[m] == 1},
         adapted=adapted,
         uncounted=tuple(recorder.uncounted),
+        branches=branches,
     )
+
+
+def _branch_unit(name: str, branch: Branch, model: nn.Module) -> Unit:
+    inside = [(tensor, p) for tensor, p in model.named_parameters() if within(tensor, branch.modules)]
+    slots = tuple(Slot(tensor, 0, "along", Span(inner=len(p) if p.dim() else 1)) for tensor, p in inside)
+    return Unit(name, "branches", 1, slots, least=0)
+
+
+def _presence(name: str, branches: Mapping[str, Branch]) -> Polynomial:
+    """1 while every branch that a module or tensor lies in is there, else 0."""
+    result = Polynomial.constant(1)
+    for unit, branch in branches.items():
+        if within(name, branch.modules):
+            result = result * Polynomial.of(unit)
+    return result
 
 
 class _Roles:
@@ -129,14 +148,8 @@ def _names(prunable: Mapping[Atom, Sequence[Slot]], kinds: Mapping[Atom, str]) -
     numbered.
     """
     plain = {atom: _producer(slots) for atom, slots in prunable.items()}
-    bases = {a: n if kinds[a] in ("channels", "neurons") else f"{n}/{kinds[a]}" for a, n in plain.items()}
-    count = Counter(bases.values())
-    seen: Counter[str] = Counter()
-    names: dict[Atom, str] = {}
-    for atom, base in bases.items():
-        seen[base] += 1
-        names[atom] = f"{base}/{seen[base]}" if count[base] > 1 else base
-    return names
+    bases = [n if kinds[a] in ("channels", "neurons") else f"{n}/{kinds[a]}" for a, n in plain.items()]
+    return dict(zip(plain, numbered(bases), strict=True))
 
 
 class _Sizer:

@@ -90,7 +90,7 @@ class Bank:
         """The small network for the given counts; batch norms keep the dense network's statistics."""
         positions = self.positions(counts)
         recipe = make_recipe(self.structure, positions)
-        return rebuild(self.model, self.tensors(positions), recipe.sizes, recipe.adapted)
+        return rebuild(self.model, self.tensors(positions), recipe.sizes, recipe.adapted, recipe.skipped)
 
     def _solve(self, name: str, kept: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         key = (name, kept.tobytes())
@@ -130,12 +130,20 @@ def make_bank(
     tensors = named_tensors(model)
     orders = {}
     for unit in chosen:
-        weights = unit_weights(unit, tensors)
         statistics = UnitStatistics(
             tuple(_consumer(unit, name, tensors, moments) for name in consumers_of([unit]) if name in moments)
         )
-        orders[unit.name] = order_positions(criterion, weights, statistics, unit.name).numpy()
+        orders[unit.name] = order_unit(criterion, unit, tensors, statistics)
     return Bank(model, structure, orders, moments, sliced)
+
+
+def order_unit(
+    criterion: Criterion, unit: Unit, tensors: Mapping[str, torch.Tensor], statistics: UnitStatistics
+) -> np.ndarray:
+    """(n,) positions of a unit, the ones kept longest first; of a branch its only one."""
+    if unit.is_branch:
+        return np.arange(unit.width)
+    return order_positions(criterion, unit_weights(unit, tensors), statistics, unit.name).numpy()
 
 
 def unit_weights(unit: Unit, tensors: Mapping[str, torch.Tensor]) -> UnitWeights:

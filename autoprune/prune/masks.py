@@ -2,7 +2,8 @@
 
 The dense network runs with its own weights. Every operator that contracts an axis gets zeros at removed positions;
 every one that reduces or normalises over an axis gets the positions that stay and nothing else. So it is the reference
-also for what lies behind a normalisation, where removing a position is not the same as setting it to zero.
+also for what lies behind a normalisation, where removing a position is not the same as setting it to zero. An addition
+gets zeros in place of a removed branch, which itself runs in full.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class Masked(Watch):
         self.reads: dict[tuple[str, int], list[Read]] = {}
         for read in structure.reads:
             self.reads.setdefault((read.operator, read.call), []).append(read)
+        self.gone: dict[tuple[str, int], list[str]] = {}  # arguments of additions
+        for name, branch in structure.branches.items():
+            if name in positions and not len(positions[name]):
+                self.gone.setdefault((branch.operator, branch.call), []).append(branch.argument)
         self.removed = {
             unit.name: np.setdiff1d(np.arange(unit.width), positions[unit.name])
             for unit in structure.units
@@ -37,8 +42,12 @@ class Masked(Watch):
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         stays: Stays = {}
+        for argument in self.gone.pop((name, self.calls[name]), ()):
+            in_place = argument == "self" and name.endswith("_")  # it writes to the very tensor it gets
+            operand = arguments[argument]
+            arguments[argument] = operand.zero_() if in_place else torch.zeros_like(operand)
         for read in self.reads.pop((name, self.calls[name]), ()):
-            if len(gone := self._gone(read)):
+            if len(gone := self._removed(read)):
                 mask = torch.ones(arguments[read.argument].shape[read.dim], dtype=torch.bool)
                 mask[torch.from_numpy(gone)] = False
                 stays[read.argument, read.dim] = mask.to(arguments[read.argument].device)
@@ -46,14 +55,14 @@ class Masked(Watch):
 
     def check_complete(self) -> None:
         """Raises UnsupportedModel when the run did less than the one that was traced."""
-        if self.reads:
-            operator, number = next(iter(self.reads))
+        if missed := [*self.reads, *self.gone]:
+            operator, number = missed[0]
             raise UnsupportedModel(
                 f"expected two runs on the same input to do the same, call {number} of {operator} did not come again: "
                 "the forward is random or depends on something outside"
             )
 
-    def _gone(self, read: Read) -> np.ndarray:
+    def _removed(self, read: Read) -> np.ndarray:
         found = [span.indices(self.removed[unit]).ravel() for unit, span in read.units if unit in self.removed]
         return np.unique(np.concatenate(found)) if found else np.array([], dtype=np.int64)
 

@@ -187,6 +187,10 @@ class Recorder:
         sources = self._sources.get(tensor, ())
         return bool(sources) and all(len(self.roots[name]) > 2 for name in sources)
 
+    def is_activation(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is computed from the model's inputs."""
+        return self.knows(tensor) and tensor not in self._sources
+
     def mark(self, weight: torch.Tensor | None, role: Role, dim: int) -> None:
         """Notes what a parameter, or what is computed from parameters alone, does along one of its dimensions."""
         if weight is not None and self.is_weight(weight):

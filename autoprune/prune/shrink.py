@@ -11,9 +11,9 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError, UnsupportedModel, VerifyError
-from autoprune.prune.bank import unit_weights
+from autoprune.prune.bank import order_unit
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.criteria import UnitStatistics, l2, order_positions
+from autoprune.prune.criteria import UnitStatistics, l2
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Positions, check_positions, cut
 from autoprune.prune.trace import Examples
@@ -31,10 +31,10 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
         structure: from `find_structure`.
         kept: a fraction for all units, or by unit name a fraction (a float in (0, 1], rounded up), a count (an int)
             or explicit positions; units not named stay whole. Which positions stay for a fraction or a count is
-            decided by the L2 norm of the weights that produce them.
+            decided by the L2 norm of the weights that produce them. A branch goes with a count of 0 or no positions.
 
     Raises:
-        SpaceError: a name that is no unit, or a count of zero or above the width.
+        SpaceError: a name that is no unit, or a count below what the unit must keep or above its width.
         UnsupportedModel: a fraction for a network in which nothing can be pruned; the message says why.
 
     >>> half = shrink(model, structure, 0.5)
@@ -59,7 +59,7 @@ def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inp
     recorded = getattr(small, _POSITIONS, None)
     if recorded is None:
         raise VerifyError(f"expected a network made by shrink, got a {type(small).__name__} that was not")
-    positions: Positions = {name: np.array(chosen) for name, chosen in recorded.items()}
+    positions: Positions = {name: np.array(chosen, dtype=np.int64) for name, chosen in recorded.items()}
     return verify_positions(model, small, structure, positions, example_inputs)
 
 
@@ -69,14 +69,13 @@ def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> 
         check_positions(unit, positions)
         return positions
     count = _count(unit, amount)
-    weights = unit_weights(unit, tensors)
-    return np.sort(order_positions(l2, weights, UnitStatistics(()), unit.name).numpy()[:count])
+    return np.sort(order_unit(l2, unit, tensors, UnitStatistics(()))[:count])
 
 
 def _count(unit: Unit, amount: float) -> int:
     if isinstance(amount, float) and 0 < amount <= 1:
         return unit.allowed(math.ceil(amount * unit.width - 1e-9))  # 0.7 of 10 is 7, not the 8 of 7.000000000000001
-    if isinstance(amount, int) and 1 <= amount <= unit.width and unit.allowed(amount) == amount:
+    if isinstance(amount, int) and unit.least <= amount <= unit.width and unit.allowed(amount) == amount:
         return amount
     steps = f" in steps of {unit.multiple}" if unit.multiple > 1 else ""
     raise SpaceError(

@@ -52,12 +52,26 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """An operand of an addition that can go as a whole, and what goes with it.
+
+    `modules`, in the order they run, map to the length of the tuple each returns, 0 for a bare tensor. The branch is
+    the `argument` of call number `call` of `operator`.
+    """
+
+    modules: Mapping[str, int]
+    operator: str
+    call: int
+    argument: str
+
+
+@dataclass(frozen=True)
 class Structure:
     """The prunable structure of a network: picklable, free of tensors.
 
     `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output. `adapted`
     lists modules that get a forward which does not insist on their sizes (adapters.py). `uncounted` lists operators
-    whose MACs no rule counts.
+    whose MACs no rule counts. `branches` has what every unit of kind "branches" stands for, by its name.
     """
 
     units: tuple[Unit, ...]
@@ -69,6 +83,7 @@ class Structure:
     batch_norms: Mapping[str, str]
     adapted: tuple[str, ...]
     uncounted: tuple[str, ...]
+    branches: Mapping[str, Branch]
 
     def unit(self, name: str) -> Unit:
         for unit in self.units:
@@ -84,6 +99,11 @@ class Structure:
         dense = self.cost.dense()[cost]
         rest = polynomial.substitute({**self.cost.widths, name: 0}).terms.get((), 0)
         return 1 - rest / dense if dense else 0.0
+
+    def keeping_two(self) -> Structure:
+        """The same structure in which two positions of every unit stay at least: statistics of one are none."""
+        units = tuple(replace(u, least=max(u.least, 2)) if u.width > 2 and not u.is_branch else u for u in self.units)
+        return replace(self, units=units)
 
     def demote(self, names: Mapping[str, str]) -> Structure:
         """The same structure with some units frozen, each for the given reason."""
@@ -107,6 +127,7 @@ class Structure:
             sizes=tuple(replace(size, value=size.value.substitute(widths)) for size in self.sizes),
             terms=terms,
             reads=tuple(_without(read, names) for read in self.reads),
+            branches={name: branch for name, branch in self.branches.items() if name not in names},
         )
 
 

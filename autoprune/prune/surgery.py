@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from autoprune.errors import SpaceError
 from autoprune.prune.adapters import adapt, apply_fixes
 from autoprune.prune.attributes import put
 from autoprune.prune.copying import copy_with, named_tensors
+from autoprune.prune.skip import skip
 from autoprune.prune.structure import Structure
 
 Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
@@ -24,7 +25,7 @@ Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indice
 def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[str, torch.Tensor]) -> Indices:
     """For every tensor that loses something: which indices stay along each dimension that loses some.
 
-    An index stays when none of the units lying across it gives it up.
+    An index stays when none of the units lying across it gives it up. Tensors of a branch go with its modules.
     """
     masks: dict[str, dict[int, np.ndarray]] = {}
     known = {unit.name: unit for unit in units}
@@ -33,7 +34,7 @@ def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[s
             raise SpaceError(f"no unit is called {name!r}; units are {list(known)}")
         unit = known[name]
         check_positions(unit, kept)
-        if len(kept) == unit.width:
+        if len(kept) == unit.width or unit.is_branch:
             continue
         removed = np.setdiff1d(np.arange(unit.width), kept)
         for slot in unit.slots:
@@ -44,13 +45,14 @@ def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[s
 
 
 def check_positions(unit: Unit, kept: np.ndarray) -> None:
-    """Raises SpaceError unless the positions are strictly increasing, at least one, and within the unit."""
+    """Raises SpaceError unless the positions are strictly increasing, enough, and within the unit."""
     indices = np.asarray(kept)
-    whole = indices.ndim == 1 and indices.size > 0 and np.issubdtype(indices.dtype, np.integer)
-    if not whole or indices[0] < 0 or indices[-1] >= unit.width or (np.diff(indices) <= 0).any():
+    whole = indices.ndim == 1 and (np.issubdtype(indices.dtype, np.integer) or not indices.size)
+    inside = whole and ((indices >= 0) & (indices < unit.width)).all() and (np.diff(indices) > 0).all()
+    if not inside or indices.size < unit.least:
         raise SpaceError(
-            f"unit {unit.name!r} has positions 0 to {unit.width - 1}: expected at least one to stay, each named once "
-            f"in rising order, got {indices.tolist()}"
+            f"unit {unit.name!r} has positions 0 to {unit.width - 1}: expected at least {unit.least} to stay, each "
+            f"named once in rising order, got {indices.tolist()}"
         )
 
 
@@ -79,11 +81,16 @@ def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a built network is made of: positions that stay by unit, the sizes its modules keep, adapted modules."""
+    """What a built network is made of: positions that stay by unit, the sizes its modules keep, what was done to them.
+
+    `adapted` modules get their adapter's class. `skipped` modules are gone with their branch; each has the length of
+    the tuple it returned, 0 for a bare tensor.
+    """
 
     positions: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, Mapping[str, int]]  # module -> attribute -> value
-    adapted: tuple[str, ...] = ()  # modules that get their adapter's class
+    adapted: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_recipe(structure: Structure, positions: Positions) -> Recipe:
@@ -94,7 +101,8 @@ def make_recipe(structure: Structure, positions: Positions) -> Recipe:
         value = size.value.substitute(counts).terms.get((), 0)
         sizes.setdefault(size.module, {})[size.attribute] = value
     kept = {name: tuple(np.asarray(indices).tolist()) for name, indices in positions.items()}
-    return Recipe(kept, sizes, structure.adapted)
+    gone = [branch for name, branch in structure.branches.items() if not counts[name]]
+    return Recipe(kept, sizes, structure.adapted, {m: n for branch in gone for m, n in branch.modules.items()})
 
 
 def rebuild(
@@ -102,10 +110,11 @@ def rebuild(
     tensors: Mapping[str, torch.Tensor],
     sizes: Mapping[str, Mapping[str, int]],
     adapted: Iterable[str] = (),
+    skipped: Mapping[str, int] | None = None,
     *,
     share: bool = False,
 ) -> nn.Module:
-    """A copy of the model with some tensors replaced, some modules adapted and some of their attributes set.
+    """A copy of the model with some tensors replaced, some modules adapted, skipped, or with some attributes set.
 
     The copy shares nothing with the model, which is not touched. Ties, requires_grad, training mode, hooks and
     everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at, tensors
@@ -124,6 +133,7 @@ def rebuild(
     for module, attributes in sizes.items():
         for attribute, number in attributes.items():
             put(small.get_submodule(module), attribute, number)
+    skip(small, skipped or {})
     if tensors:
         apply_fixes(small)
     return small
@@ -132,4 +142,5 @@ def rebuild(
 def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:
     """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
     recipe = make_recipe(structure, positions)
-    return rebuild(model, slice_tensors(model, structure, positions), recipe.sizes, recipe.adapted, share=share)
+    tensors = slice_tensors(model, structure, positions)
+    return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share)

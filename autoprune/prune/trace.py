@@ -18,6 +18,7 @@ from autoprune.prune.adapters import adapt
 from autoprune.prune.assemble import assemble
 from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
+from autoprune.prune.branches import Flow, find_branches
 from autoprune.prune.copying import shared_copy
 from autoprune.prune.modes import without_tf32
 from autoprune.prune.recorder import Axes, Call, Recorder, tensors_of
@@ -47,7 +48,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
         output = run(probe, example_inputs)
     recorder.sizes.settle()
     recorder.note_outputs(output)
-    return assemble(model, recorder, tuple(adapted))
+    return assemble(model, recorder, tuple(adapted), find_branches(probe, tracing.flow))
 
 
 def call_arguments(example_inputs: Examples) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -91,19 +92,33 @@ def _mark_numbers(recorder: Recorder, model: nn.Module) -> None:
 
 
 class _Trace(Watch):
-    """Passes every operator call to its rule, and every size a forward computes to the axis it is the size of."""
+    """Passes every operator call to its rule, and every size a forward computes to the axis it is the size of.
+
+    The flow gets the calls of operators and modules.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
+        self.flow = Flow(recorder)
+
+    def entered(self, name: str, inputs: Any) -> None:
+        super().entered(name, inputs)
+        self.flow.enter(name, tensors_of(inputs))
+
+    def left(self, output: Any) -> None:
+        super().left(output)
+        self.flow.leave(output)
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         output = execute(arguments)
         call = Call(name, arguments, output, self.modules[-1], self.calls[name], line_of_model())
         self.recorder.note_sources(call)
         self.recorder.note_uses(call)
+        before = len(self.recorder.contractions)
         self._record(call, self._related(call, overload))
         self.recorder.note_places(call)
+        self.flow.operator(call, contracts=len(self.recorder.contractions) > before)
         return output
 
     def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,8 @@ from autoprune.prune.copying import named_tensors
 from autoprune.prune.masks import Masked
 from autoprune.prune.modes import evaluating, without_tf32
 from autoprune.prune.recorder import tensors_of
-from autoprune.prune.structure import Structure
+from autoprune.prune.skip import within
+from autoprune.prune.structure import Branch, Structure
 from autoprune.prune.surgery import Positions, cut, kept_indices, rebuild
 from autoprune.prune.trace import Examples, run
 from autoprune.prune.watch import line_of_error
@@ -80,30 +83,41 @@ def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: E
     """The structure without the units whose removal does not compute what masking computes.
 
     Positions are removed from all units at once (half of each, one of each, all but one of each; which ones is
-    random) in a copy whose constant parameters and batch norms are random, so that no error hides behind a zero. When
-    that fails the units are halved until the wrong ones are found; they become frozen, with what happened as the
-    reason. On the meta device, where there are no numbers, only shapes are compared.
+    random; of the branches one half, then the other half, then none, since what is in one that is gone proves nothing)
+    in a copy whose constant parameters and batch norms are random, so that no error hides behind a zero. When that
+    fails, and leaving two positions instead of one does not help, the units are halved until the wrong ones are found;
+    they become frozen, with what happened as the reason.
+    On the meta device, where there are no numbers, only shapes are compared.
     """
     probe = randomised(model, seed)
-    trials = _trials(structure.units, seed)
 
-    def failure(units: Sequence[Unit]) -> str:
-        found = (_failure(probe, structure, {u.name: kept[u.name] for u in units}, example_inputs) for kept in trials)
-        return next((reason for reason in found if reason), "")
+    def failure(units: Sequence[Unit], trial: Positions) -> str:
+        return _failure(probe, structure, {unit.name: trial[unit.name] for unit in units}, example_inputs)
 
-    while structure.units and (why := failure(structure.units)):
-        wrong = _culprits(structure.units, why, failure)
-        structure = structure.demote(wrong)
+    while structure.units:
+        failures = ((trial, failure(structure.units, trial)) for trial in _trials(structure, seed))
+        trial, why = next((pair for pair in failures if pair[1]), ({}, ""))
+        if not why:
+            break
+        roomier = structure.keeping_two()
+        if roomier != structure and not any(failure(roomier.units, trial) for trial in _trials(roomier, seed)):
+            return roomier
+        structure = structure.demote(_culprits(structure.units, why, functools.partial(failure, trial=trial)))
     return structure
 
 
 def _culprits(
     units: Sequence[Unit], why: str, failure: Callable[[Sequence[Unit]], str], beside: Sequence[Unit] = ()
 ) -> dict[str, str]:
-    """The units that fail together with those beside them, by halving; of a clash the later ones go."""
+    """The units that fail together with those beside them, by halving, branches apart from the others first; of a
+    clash the later ones go.
+    """
     if len(units) == 1:
         return {units[0].name: f"together with other units: {why}" if beside else why}
-    first, second = units[: len(units) // 2], units[len(units) // 2 :]
+    middle = sum(not unit.is_branch for unit in units)
+    if middle in (0, len(units)):
+        middle = len(units) // 2
+    first, second = units[:middle], units[middle:]
     found: dict[str, str] = {}
     for half in (first, second):
         if reason := failure([*beside, *half]):
@@ -111,9 +125,37 @@ def _culprits(
     return found or _culprits(second, why, failure, [*beside, *first])
 
 
-def _trials(units: Sequence[Unit], seed: int) -> list[Positions]:
+def _trials(structure: Structure, seed: int) -> list[Positions]:
     rng = np.random.default_rng(seed)
-    return [{u.name: np.sort(rng.permutation(u.width)[: u.allowed(keep(u.width))]) for u in units} for keep in TRIALS]
+    sides = [*_sides(structure.branches, np.random.default_rng(seed)), set()]
+    return [
+        {
+            u.name: np.arange(int(u.name not in gone))
+            if u.is_branch
+            else np.sort(rng.permutation(u.width)[: u.allowed(keep(u.width))])
+            for u in structure.units
+        }
+        for keep, gone in zip(itertools.cycle(TRIALS), sides)
+    ]
+
+
+def _sides(branches: Mapping[str, Branch], rng: np.random.Generator) -> list[set[str]]:
+    """The branches in two random halves; in more sets where that keeps apart those that lie inside each other."""
+    sides: list[set[str]] = [set(), set()]
+    for index in rng.permutation(len(branches)):
+        name = list(branches)[index]
+        free = [side for side in sides if not any(_touch(branches[name], branches[other]) for other in side)]
+        if not free:
+            sides.append({name})
+            continue
+        min(free, key=len).add(name)
+    return sides
+
+
+def _touch(first: Branch, second: Branch) -> bool:
+    """Whether something goes with both branches."""
+    pairs = ((first.modules, second.modules), (second.modules, first.modules))
+    return any(within(module, others) for modules, others in pairs for module in modules)
 
 
 def randomised(model: nn.Module, seed: int) -> nn.Module:

@@ -44,10 +44,18 @@ class Watch(ABC):
         """Runs a call of torch's Python interface and returns its output."""
         return function(*args, **kwargs)
 
+    def entered(self, name: str, inputs: Any) -> None:
+        """A module starts to run, on a tree of arguments."""
+        self.modules.append(name)
+
+    def left(self, output: Any) -> None:
+        """The innermost running module has run; the output is None where it raised."""
+        self.modules.pop()
+
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model's forward is watched. The hooks it takes are removed again."""
-        with _running_module(model, self.modules), _no_fast_paths(), _Functions(self), _Operators(self):
+        with _running_module(model, self), _no_fast_paths(), _Functions(self), _Operators(self):
             yield
 
     def dispatched(self, overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -94,17 +102,21 @@ def _short(filename: str) -> str:
 
 
 @contextlib.contextmanager
-def _running_module(model: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Keeps the name of the running module on top of the stack."""
+def _running_module(model: nn.Module, watch: Watch) -> Iterator[None]:
+    """Says when a module starts and ends."""
     hooks = []
 
-    def leave(*_: object) -> None:  # a hook that returned something would replace the module's output
-        stack.pop()
+    def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        watch.entered(name, (args, kwargs))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:  # what a hook returned would replace the output
+        watch.left(output)
 
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):  # takes no such hooks
             continue
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name), prepend=True))
+        entering = functools.partial(enter, name)
+        hooks.append(module.register_forward_pre_hook(entering, prepend=True, with_kwargs=True))
         hooks.append(module.register_forward_hook(leave, always_call=True))
     try:
         yield

@@ -14,6 +14,7 @@ from torch import nn
 
 from autoprune.errors import RecipeError, RunExists
 from autoprune.prune.copying import named_tensors
+from autoprune.prune.skip import within
 from autoprune.prune.surgery import Recipe, rebuild
 from autoprune.run.folder import write_json
 
@@ -40,6 +41,7 @@ def write_export(
         "dense_shapes": shapes,
         "adapted": list(recipe.adapted),
         "sizes": {module: dict(sizes) for module, sizes in recipe.sizes.items()},
+        "skipped": dict(recipe.skipped),
         "positions": {unit: list(kept) for unit, kept in recipe.positions.items()},
         "measured": dict(measured),
     }
@@ -68,10 +70,11 @@ def load(model: nn.Module, directory: str | Path) -> nn.Module:
             f"{directory} was exported from a {recipe['class']}, got a {type(model).__name__} that differs: "
             + _difference(expected, actual)
         )
-    if tensors.keys() != expected.keys():
+    skipped = recipe.get("skipped", {})
+    if tensors.keys() != {name for name in expected if not within(name, skipped)}:
         raise RecipeError(f"{directory}: weights and recipe do not belong together. Export again.")
     placed = {name: tensor.to(current[name].device) for name, tensor in tensors.items()}
-    return rebuild(model, placed, recipe["sizes"], recipe["adapted"])
+    return rebuild(model, placed, recipe["sizes"], recipe["adapted"], skipped)
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

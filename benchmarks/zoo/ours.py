@@ -67,7 +67,7 @@ def costs(structure: Structure, counts: Mapping[str, int]) -> dict[str, float]:
 
 def random_counts(structure: Structure) -> dict[str, int]:
     rng = np.random.default_rng(SEED)
-    return {unit.name: unit.allowed(int(rng.integers(unit.least, unit.width, endpoint=True))) for unit in structure.units}
+    return {u.name: u.allowed(int(rng.integers(u.least, u.width, endpoint=True))) for u in structure.units}
 
 
 def checked(model: nn.Module, small: nn.Module, structure: Structure, inputs: Inputs) -> float:

@@ -36,6 +36,29 @@ def test_shares_become_counts_rounded_up(keep, width, options, expected):
     assert LevelRule("*", keep, **options).levels(width) == expected
 
 
+@pytest.mark.parametrize(
+    ("keep", "width", "least", "options", "expected"),
+    [
+        ((1, 0), 1, 0, {}, (1, 0)),
+        ((0, 0.5), 1, 0, {}, (1, 0)),
+        ((0,), 1, 0, {"min_keep": 4, "round_to": 8}, (1, 0)),
+        ((0.125, 0.5, 1), 1, 0, {}, (1,)),  # equal steps leave a branch alone
+        ((1, 0), 8, 1, {}, (8,)),
+        ((0.5, 0.25, 0), 8, 1, {}, (8, 4, 2)),
+        ((0.5, 0.25), 8, 3, {}, (8, 4)),
+        ((0.5, 0.25), 8, 3, {"min_keep": 5}, (8,)),
+    ],
+)
+def test_no_level_keeps_less_than_the_unit_must(keep, width, least, options, expected):
+    assert LevelRule("*", keep, **options).levels(width, least) == expected
+
+
+def test_every_unit_of_a_space_keeps_what_it_must():
+    units = (Unit("a", "heads", 8, (), least=4), Unit("b/branch", "branches", 1, (), least=0))
+    space = build_space(units, (LevelRule("*", (0.5, 0.25, 0)),))
+    assert space.levels == ((8, 4), (1, 0))
+
+
 @pytest.mark.parametrize("width", range(1, 70))
 def test_tenths_keep_at_least_their_share_and_less_than_one_position_more(width):
     for tenths in range(1, 10):
@@ -84,7 +107,7 @@ def test_a_space_without_a_choice_is_refused():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"keep": (0.0,)},
+        {"keep": (-0.1,)},
         {"keep": (1.5,)},
         {"keep": (float("nan"),)},
         {"keep": (0.5,), "round_to": 0},
@@ -92,5 +115,5 @@ def test_a_space_without_a_choice_is_refused():
     ],
 )
 def test_a_rule_that_cannot_make_levels_is_refused_where_it_is_written(wrong):
-    with pytest.raises(SpaceError, match=r"space.yaml:7: pattern 'conv\*': expected shares above 0 and at most 1"):
+    with pytest.raises(SpaceError, match=r"space.yaml:7: pattern 'conv\*': expected shares from 0 to 1"):
         LevelRule("conv*", source="space.yaml:7", **wrong)

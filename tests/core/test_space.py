@@ -53,8 +53,8 @@ def test_a_fidelity_that_is_no_share_is_refused(fidelity):
         SPACE.check(Candidate((0, 0), fidelity))
 
 
-@pytest.mark.parametrize("counts", [(), (4, 4), (2, 4), (4, 0), (-1,)])
-def test_levels_that_do_not_decrease_to_one_or_more_are_refused(counts):
+@pytest.mark.parametrize("counts", [(), (4, 4), (2, 4), (4, -1), (-1,), (0,)])
+def test_levels_that_do_not_decrease_to_none_or_more_are_refused(counts):
     with pytest.raises(SpaceError, match=r"unit 'a': expected kept counts that strictly decrease"):
         SearchSpace(("a",), (counts,))
 

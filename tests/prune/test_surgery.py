@@ -175,7 +175,7 @@ def test_structure_and_recipe_are_plain_data(model, structure, positions):
     "wrong", [[], [-1, 2], [0, 5], [2, 1], [1, 1, 2], [0, 0, 1, 2, 3], [0.0, 1.0], [True, False], [[0, 1]]]
 )
 def test_positions_that_are_none_are_refused_with_the_unit(model, structure, wrong):
-    with pytest.raises(SpaceError, match=r"unit '1.conv1' has positions 0 to 4: expected at least one to stay"):
+    with pytest.raises(SpaceError, match=r"unit '1.conv1' has positions 0 to 4: expected at least 1 to stay"):
         cut(model, structure, {"1.conv1": np.array(wrong)})
 
 

@@ -187,7 +187,7 @@ def test_a_batch_norm_whose_input_another_operator_reads_is_not_alone():
 def test_units_are_named_by_the_module_that_makes_them():
     model = network([Residual, Plain], PooledHead)
     names = {unit.name: unit.width for unit in trace(model, images()).units}
-    assert names == {"0": 4, "1.conv1": 5, "2.conv": 6}
+    assert names == {"0": 4, "1.conv1": 5, "2.conv": 6, "1.bn2/branch": 1}
 
 
 def test_several_units_of_one_module_are_numbered():
