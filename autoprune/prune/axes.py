@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autoprune.core.unit import Span
@@ -110,16 +110,19 @@ def symbolic_size(axis: Axis) -> dict[tuple[int, ...], int]:
     axis = resolve(axis)
     if isinstance(axis, Atom):
         return {(): axis.size} if axis.frozen else {(id(axis),): 1}
-    total: dict[tuple[int, ...], int] = {}
     if isinstance(axis, Sum):
-        for part in axis.parts:
-            for atoms, count in symbolic_size(part).items():
-                total[atoms] = total.get(atoms, 0) + count
-        return total
+        return _added_up(pair for part in axis.parts for pair in symbolic_size(part).items())
     total = {(): 1}
     for part in axis.factors:
-        sizes = symbolic_size(part)
-        total = {tuple(sorted(a + b)): m * n for a, m in total.items() for b, n in sizes.items()}
+        sizes = symbolic_size(part).items()
+        total = _added_up((tuple(sorted(a + b)), m * n) for a, m in total.items() for b, n in sizes)
+    return total
+
+
+def _added_up(terms: Iterable[tuple[tuple[int, ...], int]]) -> dict[tuple[int, ...], int]:
+    total: dict[tuple[int, ...], int] = {}
+    for atoms, count in terms:
+        total[atoms] = total.get(atoms, 0) + count
     return total
 
 

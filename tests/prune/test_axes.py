@@ -28,6 +28,7 @@ from autoprune.prune.axes import (
     resolve,
     size,
     spans,
+    symbolic_size,
     unify,
 )
 
@@ -133,6 +134,77 @@ def test_unifying_again_changes_nothing(data, length):
     before = movable(left), movable(right)
     unify(right, left, "again")
     assert (movable(left), movable(right)) == before
+
+
+@given(st.data(), lengths)
+def test_what_is_related_in_a_chain_is_related_at_its_ends(data, length):
+    shared: list = []
+    first, middle, last = (build(data, length, shared) for _ in range(3))
+    unify(first, middle, "here")
+    unify(middle, last, "there")
+    removed = some_removed(data, first, middle, last)
+    left = [kept(axis, removed).tolist() for axis in (first, middle, last)]
+    assert left[0] == left[1] == left[2]
+
+
+@given(st.data(), st.sampled_from([4, 6, 8, 12]))
+def test_relating_cutting_and_factoring_in_any_order_agree(data, length):
+    """As a network does: several reshapes and splits of one tensor, and other tensors added to the results."""
+    shared: list = []
+    axes, claims = [build(data, length, shared) for _ in range(3)], []
+    for _ in range(data.draw(st.integers(2, 5))):
+        action, axis = data.draw(st.sampled_from(["unify", "cut", "factor"])), data.draw(st.sampled_from(axes))
+        if action == "unify":
+            other = data.draw(st.sampled_from(axes))
+            unify(axis, other, "here")
+            claims.append((axis, other))
+        elif action == "cut":
+            place = data.draw(st.integers(1, length - 1))
+            claims.append((axis, Sum(tuple(cut(axis, [0, place, length], "here")))))
+        else:
+            outer = data.draw(st.sampled_from([d for d in range(1, length + 1) if length % d == 0]))
+            claims.append((axis, Product(factor(axis, outer, "here"))))
+    removed = some_removed(data, *[axis for pair in claims for axis in pair])
+    for left, right in claims:
+        assert kept(left, removed).tolist() == kept(right, removed).tolist()
+
+
+def symbolic_count(axis, removed):
+    """The symbolic size with the number of positions that stay put in."""
+    stay = {id(a): a.size - sum((a, p) in removed for p in range(a.size) if a.size > 1) for a in leaves(axis)}
+    return sum(count * math.prod(stay[atom] for atom in atoms) for atoms, count in symbolic_size(axis).items())
+
+
+@given(st.data(), lengths)
+def test_a_symbolic_size_counts_what_stays(data, length):
+    axis = build(data, length, [])
+    removed = some_removed(data, axis)
+    assert symbolic_count(axis, removed) == kept(axis, removed).sum()
+
+
+@given(st.data(), lengths)
+def test_related_axes_have_sizes_that_count_alike(data, length):
+    shared: list = []
+    left, right = build(data, length, shared), build(data, length, shared)
+    unify(left, right, "here")
+    removed = some_removed(data, left, right)
+    assert symbolic_count(left, removed) == symbolic_count(right, removed)
+
+
+def test_symbolic_sizes_tell_what_may_change_from_what_stays():
+    heads, inside, stays = Atom(4), Atom(6), Atom(5, "given")
+    axis = Sum((Product((heads, inside)), stays, heads))
+    assert symbolic_size(axis) == {tuple(sorted((id(heads), id(inside)))): 1, (): 5, (id(heads),): 1}
+    assert symbolic_size(Product((heads, inside))) == symbolic_size(Product((inside, heads)))
+    assert symbolic_size(Product((stays, heads))) == {(id(heads),): 5}
+    freeze(heads, "later")
+    assert symbolic_size(axis) == {(id(inside),): 4, (): 9}
+
+
+def test_terms_that_meet_in_a_product_of_sums_are_added_up():
+    part, stays = Atom(4), Atom(3, "given")
+    axis = Sum((part, stays))
+    assert symbolic_size(Product((axis, axis))) == {(id(part),) * 2: 1, (id(part),): 6, (): 9}
 
 
 def free(*axes):
