@@ -94,6 +94,8 @@ class FreeAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As nn.MultiheadAttention."""
+        if is_causal and attn_mask is None:
+            raise RuntimeError("expected attn_mask beside is_causal, which only hints at what is in it")
         batched = query.dim() == 3
         if not batched:
             query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)

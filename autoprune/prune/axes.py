@@ -112,7 +112,7 @@ def symbolic_size(axis: Axis) -> dict[tuple[int, ...], int]:
         return {(): axis.size} if axis.frozen else {(id(axis),): 1}
     if isinstance(axis, Sum):
         return _added_up(pair for part in axis.parts for pair in symbolic_size(part).items())
-    total = {(): 1}
+    total: dict[tuple[int, ...], int] = {(): 1}
     for part in axis.factors:
         sizes = symbolic_size(part).items()
         total = _added_up((tuple(sorted(a + b)), m * n) for a, m in total.items() for b, n in sizes)

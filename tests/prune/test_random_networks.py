@@ -119,3 +119,16 @@ def test_what_an_activation_is_added_to_in_place_is_no_weight_any_more():
         ("bias", "along"),
         ("leave.weight", "in"),
     }
+
+
+def test_an_error_is_not_hidden_by_activations_that_are_all_zero():
+    """At one position a unit, as few as may stay, a rectifier is often shut: nothing it hides is proved."""
+
+    def run(net, x):
+        x = net.enter(x)
+        return net.leave(net.middle(x if x.shape[-1] > 4 else 2 * x).relu())
+
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model = Net(run, enter=nn.Linear(5, 12), middle=nn.Linear(12, 8), leave=nn.Linear(8, 3))
+        assert [unit.name for unit in autoprune.find_structure(model, torch.randn(2, 5)).units] == ["middle"]
