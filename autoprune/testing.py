@@ -72,29 +72,36 @@ def synthetic_problem(
     objectives: int = 2,
     budget: float | None = None,
     coupled: bool = False,
+    branches: int = 0,
 ) -> Synthetic:
     """An allocation problem of `units` units with `levels` levels each, from dense down to one `levels`-th.
 
     `objectives` counts from accuracy, macs, params; `budget` bounds the macs by a share of the dense network's;
-    `coupled` makes them products of neighbours, as for the channels of a chain of convolutions, and not sums.
+    `coupled` makes them products of neighbours, as for the channels of a chain of convolutions, and not sums;
+    `branches` counts further units that are there or not (levels 1 and 0), each with all the cost of one of the others.
     """
     rng = np.random.default_rng(seed)
     width = 4 * levels
     counts = tuple(range(width, 0, -4))
-    names = tuple(f"unit{u}" for u in range(units))
-    space = SearchSpace(names, (counts,) * units)
-    costs = CostModel(dict.fromkeys(names, width), _synthetic_costs(names, rng, coupled))
+    names, gates = (tuple(f"{kind}{u}" for u in range(n)) for kind, n in (("unit", units), ("branch", branches)))
+    space = SearchSpace(names + gates, (counts,) * units + ((1, 0),) * branches)
+    widths = dict.fromkeys(names, width) | dict.fromkeys(gates, 1)
+    costs = CostModel(widths, _synthetic_costs(names, gates, rng, coupled))
     bounds = () if budget is None else (Bound("macs", "<=", budget * costs.dense()["macs"]),)
     problem = Problem(space, OBJECTIVES[:objectives], costs, bounds, "kl")
-    weights = rng.lognormal(-2.0, 1.0, units)
-    return Synthetic(problem, weights, interaction * rng.lognormal(-2.0, 1.0, max(units - 1, 0)))
+    weights = rng.lognormal(-2.0, 1.0, units + branches)
+    return Synthetic(problem, weights, interaction * rng.lognormal(-2.0, 1.0, max(units + branches - 1, 0)))
 
 
-def _synthetic_costs(names: Sequence[str], rng: np.random.Generator, coupled: bool) -> dict[str, Polynomial]:
+def _synthetic_costs(
+    names: Sequence[str], gates: Sequence[str], rng: np.random.Generator, coupled: bool
+) -> dict[str, Polynomial]:
     macs = params = Polynomial.constant(0)
     for u, name in enumerate(names):
         before = Polynomial.of(names[u - 1]) if coupled and u else Polynomial.constant(8)
         weights = Polynomial.constant(9) * before * Polynomial.of(name)
+        if u < len(gates):
+            weights = weights * Polynomial.of(gates[u])
         params += weights
         macs += Polynomial.constant(int(rng.integers(1, 65))) * weights
     return {"macs": macs, "params": params}
@@ -105,14 +112,15 @@ def check_searcher(make: MakeSearcher, *, evaluations: int = 60, seeded: bool = 
 
     `make` builds one from (problem, seed). Checked on small synthetic problems of one to three objectives, with and
     without a budget, one by one and with three candidates in flight: proposals lie within space and bounds, none
-    comes twice, equal seeds and calls give equal proposals, failed and NaN answers are survived, a small space is
-    ended on, flipping an objective's direction together with its sign changes nothing, and no global random state is
-    touched or read. `seeded` says that the seed has an influence.
+    comes twice, units may go as a whole, equal seeds and calls give equal proposals, failed and NaN answers are
+    survived, a small space is ended on, flipping an objective's direction together with its sign changes nothing, and
+    no global random state is touched or read. `seeded` says that the seed has an influence.
     """
     for objectives in (1, 2, 3):
         for budget in (None, 0.4):
             synthetic = synthetic_problem(units=5, levels=4, seed=1, objectives=objectives, budget=budget)
             _check_trace(make, synthetic, evaluations)
+    _check_trace(make, synthetic_problem(units=4, levels=4, seed=1, budget=0.4, branches=2), evaluations)
     _check_survives(make, evaluations)
     _check_ends(make)
     _check_directions(make, evaluations)

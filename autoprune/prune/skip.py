@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import nn
+
+_PLAIN = (bool, int, float, str, NoneType)
 
 
 class Skip(nn.Module):
     """Zeros like the first tensor it is given: no parameters, nothing computed.
 
     With a `length`, a tuple of that many: the zeros, and None for the rest. Every module of a removed branch becomes
-    one, so that no module in place after it can write to the shortcut. It is in the mode (training or not) of the
-    module it replaces; that module's hooks are dropped, since they may want its parameters.
+    one, so that no module in place after it can write to the shortcut. Code around a module may look at it before it
+    calls it; so flags, numbers and words are those of the module it replaces, the mode (training or not) among them,
+    and that module's parameters are None. Its hooks are dropped, since they may want these.
     """
 
-    def __init__(self, length: int = 0) -> None:
+    def __init__(self, length: int = 0, replaced: nn.Module | None = None) -> None:
         super().__init__()
-        self.length = length
+        if replaced is not None:
+            vars(self).update({name: value for name, value in vars(replaced).items() if isinstance(value, _PLAIN)})
+            for name in replaced._parameters:
+                self.register_parameter(name, None)
+        self._length = length
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = itertools.chain(args, kwargs.values())
         zeros = torch.zeros_like(next(value for value in given if isinstance(value, torch.Tensor)))
-        return (zeros, *(None,) * (self.length - 1)) if self.length else zeros
+        return (zeros, *(None,) * (self._length - 1)) if self._length else zeros
 
 
 def skip(model: nn.Module, lengths: Mapping[str, int]) -> None:
@@ -33,8 +41,8 @@ def skip(model: nn.Module, lengths: Mapping[str, int]) -> None:
     for name, length in lengths.items():
         if within(name.rpartition(".")[0], lengths):
             continue
-        old, new = model.get_submodule(name), Skip(length)
-        new.training = old.training
+        old = model.get_submodule(name)
+        new = Skip(length, old)
         for parent in list(model.modules()):
             for child, module in parent._modules.items():
                 if module is old:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import autoprune
+from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.errors import (
     ConfigError,
@@ -23,6 +24,7 @@ from autoprune.errors import (
 from autoprune.measure.fitness import classification
 from autoprune.prune.verify import verify_positions
 from autoprune.run import export, inspect_job, read_evaluations, read_front, resume, search, solve
+from autoprune.run.fronts import rebuild_member
 from autoprune.run.journal import read_journal
 from autoprune.run.session import model_digest, open_session
 from autoprune.search import SEARCHERS
@@ -279,6 +281,49 @@ def test_an_export_loads_into_a_fresh_model_and_does_what_its_row_says(job, fini
     assert hits / 60 == row["accuracy"]
     assert row == next(r for r in read_front(finished) if r["candidate"] == row["candidate"])
     assert {path.name for path in (tmp_path / "small").iterdir()} == {"recipe.json", "weights.safetensors"}
+
+
+def deep():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ResNet((2, 2, 2), (4, 8, 16), classes=4).eval()
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_depth_and_width_are_searched_together_exported_and_loaded(job, data, tmp_path, searcher):
+    rules = (LevelRule("*", (1, 0), kind="branches"), LevelRule("*", (0.5,)))
+    deep_job = job(searcher, 30, model=deep, rules=rules)
+    result = search(deep_job, tmp_path / "run")
+    branches = [name for name in result.rows[0]["kept"] if name.endswith("/branch")]
+    assert len(branches) == 4  # the first block of the second and third stage halves its image
+    shallow = [row for row in result.rows if not all(row["kept"][name] for name in branches)]
+    assert shallow
+    for number, row in enumerate(shallow[:2]):
+        pick = f"macs<={row['macs']}"
+        exported = export(deep_job, tmp_path / "run", pick, tmp_path / str(number))
+        small = autoprune.load(ResNet((2, 2, 2), (4, 8, 16), classes=4).eval(), tmp_path / str(number))
+        assert sum(p.numel() for p in small.parameters()) == exported["params"]
+        again = rebuild_member(result.session, exported).network
+        inputs = next(iter(data.report)).inputs
+        torch.testing.assert_close(small(*inputs), again(*inputs), rtol=0, atol=0)
+
+
+def test_default_levels_leave_branches_alone(job):
+    found = inspect_job(job(model=deep, rules=(LevelRule("*", (1, 0.5, 0.125)),)))
+    assert [unit.kind for unit in found.units].count("branches") == 4
+    assert not any(name.endswith("/branch") for name in found.levels)
+
+
+def test_an_export_without_the_tensors_it_should_have_is_refused(job, tmp_path):
+    rules = (LevelRule("*", (1, 0), kind="branches"),)
+    deep_job = job("uniform", 2, model=deep, rules=rules)
+    search(deep_job, tmp_path / "run")
+    export(deep_job, tmp_path / "run", "macs<=0.9", tmp_path / "small")
+    recipe = json.loads((tmp_path / "small" / "recipe.json").read_text())
+    assert recipe["skipped"]
+    (tmp_path / "small" / "recipe.json").write_text(json.dumps({**recipe, "skipped": {}}))
+    with pytest.raises(RecipeError, match="weights and recipe do not belong together"):
+        autoprune.load(deep(), tmp_path / "small")
 
 
 def test_an_export_is_not_written_over(job, finished, tmp_path):

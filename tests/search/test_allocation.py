@@ -73,6 +73,20 @@ def test_plans_equal_brute_force_where_they_are_said_to_be_exact(coupled, seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
+def test_plans_with_branches_that_take_others_along_equal_brute_force(seed):
+    problem = synthetic_problem(units=3, levels=4, seed=seed, branches=2).problem
+    errors = np.sort(np.random.default_rng(seed).random((5, 4)), axis=1)
+    errors[3:, 2:] = np.inf
+    allocator = Allocator(problem, errors, "macs")
+    assert allocator.exact
+    assert allocator.least == cost_of(problem, problem.space.smallest.levels, "macs")
+    for budget in np.linspace(allocator.least, problem.costs.dense()["macs"], 9):
+        levels = np.array(allocator.plan(budget))
+        assert cost_of(problem, levels, "macs") <= budget
+        assert total_error(errors, levels) == pytest.approx(brute_force(problem, errors, "macs", budget))
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_a_long_coupled_chain_is_planned_within_every_budget_and_close_below_it(seed):
     """20 units of 8 levels: too many to be exact; a plan leaves less than the price of one level step unused."""
     problem = synthetic_problem(units=20, levels=8, seed=seed, coupled=True).problem
