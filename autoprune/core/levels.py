@@ -42,13 +42,15 @@ class LevelRule:
     def covers(self, unit: Unit) -> bool:
         return fnmatchcase(unit.name, self.match) and self.kind in (None, unit.kind)
 
-    def levels(self, width: int, least: int = 1) -> tuple[int, ...]:
+    def levels(self, width: int, least: int = 1, multiple: int = 1) -> tuple[int, ...]:
         """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share.
 
-        `least` is how many positions the unit must keep; only where it is 0 can a level be 0.
+        `least` is how many positions the unit must keep; only where it is 0 can a level be 0. `multiple` is the unit's
+        own step.
         """
+        step = math.lcm(self.round_to, multiple)
         # 1e-9: a share such as 0.7 of 10 must be 7, not the 8 that ceil makes of 7.000000000000001
-        counts = {self.round_to * math.ceil(share * width / self.round_to - 1e-9) for share in self.keep}
+        counts = {step * math.ceil(share * width / step - 1e-9) for share in self.keep}
         floor = max(1, least, self.min_keep)
         allowed = {c for c in counts if floor <= c < width or c == 0 == least}
         return (width, *sorted(allowed, reverse=True))
@@ -65,7 +67,7 @@ def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpac
     searched: dict[str, tuple[int, ...]] = {}
     for unit in units:
         first = next((rule for rule in rules if rule.covers(unit)), None)
-        levels = first.levels(unit.width, unit.least) if first else (unit.width,)
+        levels = first.levels(unit.width, unit.least, unit.multiple) if first else (unit.width,)
         if len(levels) > 1:
             searched[unit.name] = levels
     if not searched:

@@ -18,7 +18,7 @@ from autoprune.prune.skip import within
 from autoprune.prune.surgery import Recipe, rebuild
 from autoprune.run.folder import write_json
 
-FORMAT = 1
+FORMAT = 2  # 1 knew neither adapted nor skipped modules
 RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
 
 
@@ -74,7 +74,7 @@ def load(model: nn.Module, directory: str | Path) -> nn.Module:
     if tensors.keys() != {name for name in expected if not within(name, skipped)}:
         raise RecipeError(f"{directory}: weights and recipe do not belong together. Export again.")
     placed = {name: tensor.to(current[name].device) for name, tensor in tensors.items()}
-    return rebuild(model, placed, recipe["sizes"], recipe["adapted"], skipped)
+    return rebuild(model, placed, recipe["sizes"], recipe.get("adapted", ()), skipped)
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -86,8 +86,10 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         tensors = load_file(directory / WEIGHTS)
     except (ValueError, SafetensorError) as error:
         raise RecipeError(f"{directory}: the export is damaged: {error}") from error
-    if recipe.get("format") != FORMAT:
-        raise RecipeError(f"{directory}: expected format {FORMAT}, got {recipe.get('format')!r}. Update autoprune.")
+    if recipe.get("format") not in (1, FORMAT):
+        raise RecipeError(
+            f"{directory}: expected format 1 or {FORMAT}, got {recipe.get('format')!r}. Update autoprune."
+        )
     return recipe, tensors
 
 

@@ -117,3 +117,9 @@ def test_a_space_without_a_choice_is_refused():
 def test_a_rule_that_cannot_make_levels_is_refused_where_it_is_written(wrong):
     with pytest.raises(SpaceError, match=r"space.yaml:7: pattern 'conv\*': expected shares from 0 to 1"):
         LevelRule("conv*", source="space.yaml:7", **wrong)
+
+
+def test_a_units_own_step_and_the_rules_are_kept_both():
+    rule = LevelRule("*", (0.25, 0.5, 0.75), round_to=6)
+    assert rule.levels(60, multiple=4) == (60, 48, 36, 24)
+    assert rule.levels(60) == (60, 48, 30, 18)
