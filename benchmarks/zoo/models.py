@@ -100,16 +100,14 @@ def zoo() -> list[Entry]:
 TORCHVISION = """
 alexnet vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn
 resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d
-wide_resnet50_2 wide_resnet101_2 densenet121 densenet161 densenet169 densenet201
+wide_resnet50_2 wide_resnet101_2 densenet121 densenet169 densenet201
 squeezenet1_0 squeezenet1_1 googlenet inception_v3
 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
 shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0
 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6
-efficientnet_b7 efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l
+efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l
 regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf
-regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf
-convnext_tiny convnext_small convnext_base convnext_large
-vit_b_16 vit_b_32 vit_l_16 vit_l_32 swin_t swin_s swin_b swin_v2_t swin_v2_s swin_v2_b maxvit_t
+regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf convnext_tiny convnext_small convnext_base vit_b_16 vit_b_32 vit_l_16 vit_l_32 swin_t swin_s swin_b swin_v2_t swin_v2_s swin_v2_b maxvit_t
 fcn_resnet50 fcn_resnet101 deeplabv3_resnet50 deeplabv3_resnet101 deeplabv3_mobilenet_v3_large
 lraspp_mobilenet_v3_large
 """
@@ -167,42 +165,25 @@ def _image(size: int) -> dict[str, tuple[int, ...]]:
 # --- timm ---
 
 TIMM = """
-resnet10t resnet26d resnetaa50 resnetblur18 resnet50_gn seresnet18 seresnext26d_32x4d ecaresnet26t
-resnetv2_50 resnetv2_50x1_bit resnetv2_50d_evos legacy_seresnet18 skresnet18 res2net50_26w_4s res2next50
-resnest14d resnest50d_4s2x40d resnext26ts gcresnext26ts eca_resnext26ts
-regnetx_002 regnety_002 regnetz_b16 regnetv_040
-efficientnet_b0 efficientnet_b0_gn efficientnet_es tf_efficientnetv2_b0 mixnet_s tf_mixnet_s
-mobilenetv1_100 mobilenetv3_small_050 mobilenetv4_conv_small mobilenetv4_hybrid_medium
-fbnetv3_b semnasnet_075 lcnet_050 tinynet_e hardcorenas_a ghostnet_050 ghostnetv2_100 ghostnetv3_050 repghostnet_050
-cspresnet50 cspresnext50 cspdarknet53 darknet17 cs3darknet_focus_s cs3sedarknet_l cspnext_tiny
-dla34 dla46x_c dla60_res2net vovnet39a ese_vovnet19b_slim ese_vovnet19b_dw hrnet_w18_small densenetblur121d rdnet_tiny
-nfnet_l0 eca_nfnet_l0 dm_nfnet_f0 nf_regnet_b0 nf_resnet26
-repvgg_a0 mobileone_s0 gernet_s repvit_m0_9 rexnet_100 selecsls42 tresnet_m
-inception_next_atto xception41 legacy_xception dpn48b dpn68 nasnetalarge hgnet_tiny hgnetv2_b0
-edgenext_xx_small starnet_s050 fasternet_t0 mambaout_femto lcnetv2_small cpubone_nano shvit_s1 swiftformer_xs
-convmixer_768_32 convnext_atto convnext_atto_rms convnextv2_atto convformer_s18 caformer_s18 poolformer_s12
-poolformerv2_s12 mobilevit_xxs mobilevitv2_050 efficientvit_b0 efficientvit_m0 efficientvim_m1
-fastvit_t8 fastvit_sa12 fastvit_mci0 nextvit_small lowformer_b0 iformer_t
-xcit_nano_12_p16_224 samvit_base_patch16_224 naflexvit_base_patch16_gap tiny_vit_5m_224 crossvit_9_240
-twins_pcpvt_small twins_svt_small pvt_v2_b0 mvitv2_tiny davit_tiny focalnet_tiny_srf sequencer2d_s lambda_resnet26t
+resnet26d resnet50_gn seresnet18 ecaresnet26t resnetv2_50x1_bit skresnet18 res2net50_26w_4s resnest14d
+gcresnext26ts regnetx_002 regnetz_b16 tf_efficientnetv2_b0 mixnet_s mobilenetv3_small_050
+mobilenetv4_hybrid_medium fbnetv3_b hardcorenas_a ghostnet_050 cspresnet50 cspdarknet53 dla34 vovnet39a
+hrnet_w18_small rdnet_tiny nfnet_l0 eca_nfnet_l0 nf_resnet26 repvgg_a0 mobileone_s0 gernet_s repvit_m0_9
+rexnet_100 selecsls42 tresnet_m xception41 dpn68 hgnet_tiny edgenext_xx_small starnet_s050 fasternet_t0
+mambaout_femto convmixer_768_32 convnext_atto convnextv2_atto convformer_s18 caformer_s18 poolformer_s12
+mobilevit_xxs efficientvit_b0 fastvit_t8 nextvit_small xcit_nano_12_p16_224 tiny_vit_5m_224 crossvit_9_240
+twins_svt_small pvt_v2_b0 mvitv2_tiny davit_tiny focalnet_tiny_srf sequencer2d_s
 """
 TIMM_RESIZED = """
-vit_tiny_patch16_224 vit_relpos_small_patch16_224 vit_srelpos_small_patch16_224 vit_tiny_r_s16_p8_224
-deit_tiny_patch16_224 deit_tiny_distilled_patch16_224 deit3_small_patch16_224 beit_base_patch16_224 cait_xxs24_224
-eva02_tiny_patch14_224 volo_d1_224 convit_tiny pit_ti_224 nest_tiny tnt_s_patch16_224 visformer_tiny gcvit_xxtiny
-hiera_tiny_224 levit_128s levit_conv_128s efficientformerv2_s0 vitamin_small_224
-swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_tiny_224 maxvit_rmlp_pico_rw_256
-maxxvit_rmlp_nano_rw_256 coatnet_pico_rw_224 coatnet_nano_rw_224 coatnext_nano_rw_224 coat_tiny coat_lite_tiny
-mixer_s32_224 gmixer_12_224 resmlp_12_224 gmlp_ti16_224 botnet26t_256 eca_botnext26ts_256 lambda_resnet26rpt_256
+vit_tiny_patch16_224 deit3_small_patch16_224 beit_base_patch16_224 cait_xxs24_224 eva02_tiny_patch14_224
+volo_d1_224 convit_tiny pit_ti_224 nest_tiny tnt_s_patch16_224 visformer_tiny hiera_tiny_224 levit_128s
+vitamin_small_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 coatnet_pico_rw_224 coat_lite_tiny
+mixer_s32_224 resmlp_12_224 gmlp_ti16_224 botnet26t_256
 """
 TIMM_IMAGE = {
-    "inception_v3": 96,
     "inception_v4": 96,
-    "inception_resnet_v2": 96,
     "efficientformer_l1": 224,
-    "bat_resnext26ts": 256,
     "halonet26t": 256,
-    "eca_halonext26ts": 256,
 }
 
 
