@@ -13,6 +13,7 @@ from networks import (
     SEQUENCE_HEADS,
     SEQUENCES,
     Contracted,
+    Halved,
     LastToken,
     Perceptron,
     Plain,
@@ -22,6 +23,7 @@ from networks import (
     counted_params,
     example_of,
     fingerprint,
+    hierarchical,
     network,
     packed_experts,
     same,
@@ -132,3 +134,30 @@ def test_an_error_is_not_hidden_by_activations_that_are_all_zero():
         torch.manual_seed(seed)
         model = Net(run, enter=nn.Linear(5, 12), middle=nn.Linear(12, 8), leave=nn.Linear(8, 3))
         assert [unit.name for unit in autoprune.find_structure(model, torch.randn(2, 5)).units] == ["middle"]
+
+
+def test_the_reference_runs_the_operators_of_the_trace_whatever_the_memory_format():
+    """A linear layer is one operator for one layout of its input and another for another."""
+
+    def run(net, x):
+        return net.head(net.linear(net.norm(net.conv(x)).flatten(2).transpose(1, 2)).relu())
+
+    layers = {
+        "conv": nn.Conv2d(3, 6, 1),
+        "norm": nn.GroupNorm(2, 6),
+        "linear": nn.Linear(6, 4),
+        "head": nn.Linear(4, 2),
+    }
+    model, x = Net(run, **layers), torch.randn(2, 3, 4, 4)
+    for example in (x, x.contiguous(memory_format=torch.channels_last)):
+        structure = autoprune.find_structure(model, example)
+        assert [unit.name for unit in structure.units] == ["conv/1", "conv/2", "linear"], structure.frozen
+
+
+def test_a_branch_can_go_whatever_else_goes():
+    """What takes the way of a branch that is gone is cut by a stored size, of which it has few or many."""
+    model = network([Halved, hierarchical], LastToken, 6652)
+    structure, x = autoprune.find_structure(model, example_of(model)), example_of(model)
+    for seed in range(20):
+        kept = {unit: positions.tolist() for unit, positions in some_positions(structure, seed).items()}
+        assert autoprune.verify(model, autoprune.shrink(model, structure, kept), structure, x).ok
