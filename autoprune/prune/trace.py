@@ -128,7 +128,13 @@ class _Trace(Watch):
         if sized is None:
             return output
         call = Call(name, {}, output, self.modules[-1], 0, line_of_model())
-        return sized(self.recorder, call, args, kwargs)
+        try:
+            return sized(self.recorder, call, args, kwargs)
+        except Exception as error:  # as below
+            self.recorder.freeze(
+                output, f"the sizes given to {call.where} say nothing: {type(error).__name__}: {error}"
+            )
+            return output
 
     def _related(self, call: Call, overload: Any) -> Axes | list[Axes] | None:
         """The axes of the outputs by the operator's rule; where that is impossible everything it touches is frozen."""

@@ -33,14 +33,22 @@ def index_select(recorder: Recorder, call: Call) -> Axes:
 
 @rule("index")
 def index(recorder: Recorder, call: Call) -> Axes:
-    """x[i, :, j]: indexed dimensions give way to those of the indices, in place when together, else first."""
+    """x[i, :, j]: indexed dimensions give way to those of the indices, in place when together, else first.
+
+    Indices that are known to name positions of an axis follow it; all others keep the dimension as it is.
+    """
     axes = recorder.axes(call["self"])
     indexed = _indexed(call["indices"])
-    _look_up(recorder, call, axes)
+    for dim, tensor in indexed.items():
+        places = recorder.places(tensor)
+        if places is None:
+            freeze(axes[dim], f"indexed by {call.where}")
+        else:
+            unify(places, axes[dim], call.where)
     passing = [axis for dim, axis in enumerate(axes) if dim not in indexed]
-    together = indexed == list(range(indexed[0], indexed[-1] + 1))
-    before, count = indexed[0] if together else 0, len(call.shape) - len(passing)
-    made = fresh(call.shape[before : before + count], f"indexed by {call.where}")
+    first, last = min(indexed), max(indexed)
+    before = first if len(indexed) == last - first + 1 else 0
+    made = fresh(call.shape[before : before + len(call.shape) - len(passing)], f"indexed by {call.where}")
     return (*passing[:before], *made, *passing[before:])
 
 
@@ -90,26 +98,13 @@ def _same(mine: Axis, other: Axis, where: str) -> None:
         freeze(other, f"partly indexed by {where}")
 
 
-def _look_up(recorder: Recorder, call: Call, axes: Axes) -> None:
-    """Indices that are known to name positions of an axis follow it; all others keep the dimension as it is."""
-    dim = 0
-    for tensor in call["indices"]:
-        (dims,) = [_indexed([None] * dim + [tensor])]
-        for covered in dims:
-            places = recorder.places(tensor) if len(dims) == 1 else None
-            if places is None:
-                freeze(axes[covered], f"indexed by {call.where}")
-            else:
-                unify(places, axes[covered], call.where)
-        dim += max(len(dims), 1)
-
-
-def _indexed(indices: Sequence[torch.Tensor | None]) -> list[int]:
-    """The dimensions that indices stand for; a mask stands for as many as it has."""
-    dims: list[int] = []
+def _indexed(indices: Sequence[torch.Tensor | None]) -> dict[int, torch.Tensor]:
+    """The dimensions that indices stand for, each with its index; a mask stands for as many as it has."""
+    found: dict[int, torch.Tensor] = {}
     dim = 0
     for tensor in indices:
         covered = tensor.dim() if tensor is not None and tensor.dtype in (torch.bool, torch.uint8) else 1
-        dims += range(dim, dim + covered) if tensor is not None else ()
+        if tensor is not None:
+            found |= dict.fromkeys(range(dim, dim + covered), tensor)
         dim += covered
-    return dims
+    return found

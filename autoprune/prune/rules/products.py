@@ -131,10 +131,10 @@ def attention(recorder: Recorder, call: Call) -> Axes:
     """softmax(q k^T) v for (..., h, l, e), (..., h, s, e), (..., h, s, v); with grouped queries q has several h a k."""
     query, key, value = (recorder.axes(call[name]) for name in ("query", "key", "value"))
     for mine, other in zip(key[:-1], value[:-1], strict=True):
-        unify(mine, other, call.where)
+        _unify_broadcast(mine, other, call.where)
     for dim, (mine, other) in enumerate(zip(query[:-2], key[:-2], strict=True)):
         grouped = call.arguments.get("enable_gqa") and dim == len(query) - 3
-        unify(factor(mine, size(other), call.where)[0] if grouped else mine, other, call.where)
+        _unify_broadcast(factor(mine, size(other), call.where)[0] if grouped else mine, other, call.where)
     unify(query[-1], key[-1], call.where)
     note = recorder.read if call.arguments.get("scale") else recorder.reduce  # by default a power of the size
     for name, axis in (("query", query[-1]), ("key", key[-1])):
@@ -144,8 +144,7 @@ def attention(recorder: Recorder, call: Call) -> Axes:
     if (mask := call.arguments.get("attn_mask")) is not None:
         scores = (*query[:-1], key[-2])
         for mine, other in zip(reversed(recorder.axes(mask)), reversed(scores), strict=False):
-            if size(mine) == size(other):
-                unify(mine, other, call.where)
+            _unify_broadcast(mine, other, call.where)
     recorder.attended += [query[-1], value[-1]]
     recorder.batched += query[:-2]
     for inner in (query[-1], value[-1]):
@@ -165,8 +164,7 @@ def _product(
     *rest, contracted, out = axes
     if bias is not None:
         for added, made in zip(reversed(recorder.axes(bias)), (out, *reversed(rest)), strict=False):
-            if size(added) == size(made):  # otherwise it is broadcast
-                unify(added, made, call.where)
+            _unify_broadcast(added, made, call.where)
     left, right = factors
     if recorder.is_weight(left) or recorder.is_weight(right):
         _note_weights(recorder, contracted, zip(factors, dims, strict=True))
@@ -177,6 +175,12 @@ def _product(
     recorder.made_by(call.output, right)
     recorder.contractions.append(Contraction(call.module, 1, axes))
     return (*rest, out)
+
+
+def _unify_broadcast(mine: Axis, other: Axis, where: str) -> None:
+    """The same positions, unless one of them is one that stands for all."""
+    if size(mine) == size(other):
+        unify(mine, other, where)
 
 
 def _note_weights(recorder: Recorder, contracted: Axis, factors: Iterable[tuple[Any, Any]]) -> None:

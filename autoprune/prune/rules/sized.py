@@ -17,6 +17,8 @@ from autoprune.prune.sizes import Size
 
 Sized = Callable[[Recorder, Call, tuple[Any, ...], dict[str, Any]], Any]
 SIZED: dict[str, Sized] = {}
+_FORMS = ("{}", "{}_", "__{}__", "__r{}__", "__i{}__")
+ARITHMETIC = [form.format(name) for name in ("mul", "div", "truediv", "add", "sub", "pow") for form in _FORMS]
 
 
 def sized(*names: str) -> Callable[[Sized], Sized]:
@@ -56,22 +58,7 @@ def number_of_elements(recorder: Recorder, call: Call, args: tuple[Any, ...], kw
     return total
 
 
-@sized(
-    *("mul", "div", "true_divide", "add", "sub", "rsub", "pow", "__mul__", "__rmul__", "__truediv__", "__rtruediv__"),
-    *(
-        "__add__",
-        "__radd__",
-        "__sub__",
-        "__rsub__",
-        "__pow__",
-        "mul_",
-        "div_",
-        "add_",
-        "sub_",
-        "__imul__",
-        "__itruediv__",
-    ),
-)
+@sized(*ARITHMETIC)
 def computed(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Arithmetic of a tensor with a size."""
     for value in (*args, *kwargs.values()):
@@ -172,9 +159,9 @@ def item(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
     consumed = [_dimensions(part) for part in index]
     dim = 0
-    for part, taken in zip(index, consumed, strict=True):
+    for place, (part, taken) in enumerate(zip(index, consumed, strict=True)):
         if part is Ellipsis:
-            dim = args[0].dim() - sum(consumed[index.index(part) + 1 :])
+            dim = args[0].dim() - sum(consumed[place + 1 :])
             continue
         if isinstance(part, slice) and part.step in (None, 1):
             _bounded(recorder, call, recorder.axes(args[0])[dim], part.start, part.stop)
@@ -184,10 +171,10 @@ def item(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str
 
 @sized("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    place = 7 if "transpose" in call.operator else 6
-    groups = _argument(args, kwargs, place - (1 if "transpose" in call.operator else 0), "groups", 1)
+    groups = _argument(args, kwargs, 6, "groups", 1)
     if groups > 1:
-        channels = recorder.axes(args[0])[args[0].dim() - (len(call.output.shape) - 1)]
+        spatial = int(call.operator[-2])
+        channels = recorder.axes(args[0])[-spatial - 1]
         recorder.sizes.require(groups, factor(channels, int(groups), call.where)[0], call.where)
     return call.output
 
