@@ -35,11 +35,13 @@ def adapter(original: type[nn.Module]) -> Callable[[type[Module]], type[Module]]
 
 
 def fix(original: type[nn.Module]) -> Callable[[Callable[[nn.Module], None]], Callable[[nn.Module], None]]:
-    """Registers what to do with a module of a class (or a subclass) after its tensors were sliced.
+    """Registers what to do with a module of a class (or a subclass) after its tensors were sliced: put right what it
+    keeps of their sizes where nobody can see it. A number that changes what is computed, such as a scale, is no such
+    thing: it stays as it was trained, also in what the small network is compared with.
 
-    >>> @autoprune.fix(Scaled)
-    ... def scaled(module):
-    ...     module.scale = module.weight.shape[0] ** -0.5
+    >>> @autoprune.fix(Checked)
+    ... def checked(module):
+    ...     module.wanted["features"] = module.weight.shape[1]
     """
 
     def register(function: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:

@@ -15,12 +15,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.prune.axes import symbolic_size
+from autoprune.prune.axes import leaves, symbolic_size
 from autoprune.prune.recorder import Axes, Call, Recorder, tensors_of
 from autoprune.prune.skip import within
 from autoprune.prune.structure import Branch
 
 ADDITIONS = ("add", "add_")
+SHAPING = frozenset(
+    (
+        *("view", "_unsafe_view", "expand", "repeat", "as_strided", "slice", "select", "narrow", "unbind"),
+        *("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "constant_pad_nd", "cat", "stack"),
+    )
+)
 
 
 @dataclass(eq=False)
@@ -66,7 +72,8 @@ class Frame:
 class Operand:
     """An operand of an addition with all that serves nothing else, whose tensor the addition gets.
 
-    `axes` are those of the operand, `entering` those of each activation of its shape that comes in.
+    `axes` are those of the operand, `entering` those of each activation of its shape that comes in, `shaped` what
+    operators make that are given sizes or numbers of pieces.
     """
 
     call: Call
@@ -74,6 +81,7 @@ class Operand:
     nodes: Sequence[Node]
     axes: Axes
     entering: Sequence[Axes]
+    shaped: Sequence[Axes]
 
 
 class Flow:
@@ -166,7 +174,9 @@ def _operand(
     outer = dict.fromkeys(t for node in inside for t in node.inputs if t not in made)
     entering = [frame.tensors[t] for t in outer if frame.tensors[t].shape == tensor.shape]
     axes = [recorder.axes(t) for t in entering if recorder.is_activation(t)]
-    return Operand(call, argument, inside, recorder.axes(tensor), axes)
+    cut = [node for node in inside if node.call is not None and node.call.operator in SHAPING]
+    shaped = [recorder.axes(frame.tensors[t]) for node in cut for t in node.outputs]
+    return Operand(call, argument, inside, recorder.axes(tensor), axes, shaped)
 
 
 def find_branches(model: nn.Module, flow: Flow) -> dict[str, Branch]:
@@ -191,8 +201,11 @@ def _removable(operand: Operand, modules: Sequence[Node], calls: Mapping[str, in
     """Whether zeros of the operand's shape can take its way, and all that contracts goes with the modules."""
     sizes = [symbolic_size(axis) for axis in operand.axes]
     fits = any([symbolic_size(axis) for axis in axes] == sizes for axes in operand.entering)
+    own = {atom for axis in operand.axes for atom in leaves(axis)}
+    # code that stays cuts by the sizes of other units what has the operand's size then
+    cut = any(not atom.frozen and atom not in own for axes in operand.shaped for axis in axes for atom in leaves(axis))
     alone = all(calls[node.module] == 1 and node.length is not None for node in modules)
-    return fits and alone and all(node in modules for node in operand.nodes if node.contracts)
+    return fits and not cut and alone and all(node in modules for node in operand.nodes if node.contracts)
 
 
 def _names_by_tensor(model: nn.Module) -> list[list[str]]:

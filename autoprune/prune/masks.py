@@ -86,12 +86,12 @@ def _take(tensor: torch.Tensor, dim: int, mask: torch.Tensor) -> torch.Tensor:
     return tensor.index_select(dim, mask.nonzero().squeeze(1))
 
 
-def _put_back(output: torch.Tensor, like: torch.Tensor, stays: Stays) -> torch.Tensor:
-    """The output at the positions that stay of a full one; zero elsewhere."""
-    places = [torch.arange(n, device=output.device) for n in like.shape]
+def _put_back(output: torch.Tensor, dense: torch.Tensor, stays: Stays) -> torch.Tensor:
+    """The output at the positions that stay of one that is laid out as the dense one; zero elsewhere."""
+    places = [torch.arange(n, device=output.device) for n in dense.shape]
     for (_, dim), mask in stays.items():
         places[dim] = mask.nonzero().squeeze(1)
-    full = torch.zeros(like.shape, dtype=output.dtype, device=output.device)
+    full = torch.zeros_like(dense)
     full[torch.meshgrid(*places, indexing="ij")] = output
     return full
 
@@ -100,13 +100,16 @@ def _reduced(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
     return execute(_selected(arguments, stays))
 
 
-def _softmax(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
-    return _put_back(execute(_selected(arguments, stays)), arguments["self"], stays)
+def _normalised(arguments: dict[str, Any], changed: Mapping[str, Any], stays: Stays, execute: Execute) -> Any:
+    """The output, or the first of several, of changed arguments in the place of that of the arguments."""
+    dense, output = execute(arguments), execute(changed)
+    if isinstance(dense, tuple):
+        return (_put_back(output[0], dense[0], stays), *output[1:])
+    return _put_back(output, dense, stays)
 
 
-def _weight_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
-    output, *rest = execute(_selected(arguments, stays))
-    return (_put_back(output, arguments["v"], stays), *rest)
+def _along(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
+    return _normalised(arguments, _selected(arguments, stays), stays, execute)
 
 
 def _layer_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
@@ -119,10 +122,7 @@ def _layer_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> An
     }
     changed = _selected(arguments, {**stays, **beside})
     changed["normalized_shape"] = list(changed["input"].shape[first:])
-    output = execute(changed)
-    if isinstance(output, tuple):
-        return (_put_back(output[0], arguments["input"], stays), *output[1:])
-    return _put_back(output, arguments["input"], stays)
+    return _normalised(arguments, changed, stays, execute)
 
 
 def _group_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
@@ -131,13 +131,7 @@ def _group_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> An
     changed = _selected(arguments, {**stays, **beside})
     changed["C"] = int(mask.sum())
     changed["group"] = int(mask.reshape(arguments["group"], -1).any(dim=1).sum())
-    output, *rest = execute(changed)
-    return (_put_back(output, arguments["input"], stays), *rest)
-
-
-def _batch_norm(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
-    output, *rest = execute(_selected(arguments, stays))
-    return (_put_back(output, arguments["input"], stays), *rest)
+    return _normalised(arguments, changed, stays, execute)
 
 
 def _largest(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
@@ -159,10 +153,10 @@ MASKS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {
     "scaled_dot_product_attention": _attention,
     "native_group_norm": _group_norm,
     "topk": _largest,
-    "_weight_norm_interface": _weight_norm,
-    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), _batch_norm),
+    "_weight_norm_interface": _along,
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), _along),
     **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm"), _layer_norm),
-    **dict.fromkeys(("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax"), _softmax),
+    **dict.fromkeys(("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax"), _along),
     **dict.fromkeys(("mean", "sum", "prod", "amax", "amin", "var", "std", "var_mean", "std_mean"), _reduced),
     **dict.fromkeys(("linalg_vector_norm", "norm", "logsumexp", "any", "all"), _reduced),
 }

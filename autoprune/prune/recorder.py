@@ -214,6 +214,9 @@ class Recorder:
             names = dict.fromkeys(name for tensor in inputs for name in self._sources.get(tensor, ()))
             for output in call.outputs:
                 self._sources.setdefault(output, tuple(names))
+        else:
+            for output in call.outputs:  # written to in place, it may have been made of weights alone before
+                self._sources.pop(output, None)
 
     def name_places(self, tensor: torch.Tensor, axis: Axis) -> None:
         """The values of a tensor of integers are positions along an axis."""

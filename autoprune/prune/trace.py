@@ -41,7 +41,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     recorder.register(probe)
     for tensor in tensors_of(call_arguments(example_inputs)):
         recorder.record(tensor, fresh(tensor.shape, "model input"))
-    _freeze_scripts(recorder, probe)
+    _freeze_fixed(recorder, probe)
     _mark_numbers(recorder, probe)
     tracing = _Trace(recorder)
     with torch.no_grad(), without_tf32(), tracing.watching(probe):
@@ -73,13 +73,15 @@ def run(model: nn.Module, example_inputs: Examples) -> Any:
         ) from error
 
 
-def _freeze_scripts(recorder: Recorder, model: nn.Module) -> None:
-    """TorchScript keeps its own copies of everything: nothing inside can be changed."""
-    for module in model.modules():
+def _freeze_fixed(recorder: Recorder, model: nn.Module) -> None:
+    """Freezes what TorchScript keeps, in copies of its own, and what must stay larger than something else."""
+    for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             for tensor in (*module.parameters(), *module.buffers()):
-                for axis in recorder.axes(tensor):
-                    freeze(axis, f"kept by a TorchScript module {type(module).__name__}")
+                recorder.freeze(tensor, f"kept by a TorchScript module {type(module).__name__}")
+        elif isinstance(module, nn.RNNBase) and module.proj_size:
+            projection = module.get_parameter("weight_hr_l0")
+            freeze(recorder.axes(projection)[1], f"{name!r} must have more hidden units than projections")
 
 
 def _mark_numbers(recorder: Recorder, model: nn.Module) -> None:

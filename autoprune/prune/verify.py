@@ -24,8 +24,13 @@ from autoprune.prune.trace import Examples, run
 from autoprune.prune.watch import line_of_error
 
 TOLERANCE = 1e-4
-# how many of n positions stay; a number that a forward relies on may fit one of them by chance, hardly all
-TRIALS: tuple[Callable[[int], int], ...] = (lambda n: n // 2, lambda n: n - 1, lambda n: 1)
+# how many of n positions stay: any number, another one for each unit; all but one; one. What a forward relies on may
+# fit one of them by chance, hardly all
+TRIALS: tuple[Callable[[int, np.random.Generator], int], ...] = (
+    lambda n, rng: int(rng.integers(1, n)),
+    lambda n, rng: n - 1,
+    lambda n, rng: 1,
+)
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,11 @@ def verify_positions(
 def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
     """The structure without the units whose removal does not compute what masking computes.
 
-    Positions are removed from all units at once (half of each, one of each, all but one of each; which ones is
-    random; of the branches one half, then the other half, then none, since what is in one that is gone proves nothing)
-    in a copy whose constant parameters and batch norms are random, so that no error hides behind a zero. When that
+    Positions are removed from all units at once (a random number of each, one of each, all but one of each; of the
+    branches one half, then the other half, then none, since what is in one that is gone proves nothing). When that
     fails, and leaving two positions instead of one does not help, the units are halved until the wrong ones are found;
-    they become frozen, with what happened as the reason.
-    On the meta device, where there are no numbers, only shapes are compared.
+    they become frozen, with what happened as the reason. On the meta device, where there are no numbers, only shapes
+    are compared.
     """
     probe = randomised(model, seed)
 
@@ -132,7 +136,7 @@ def _trials(structure: Structure, seed: int) -> list[Positions]:
         {
             u.name: np.arange(int(u.name not in gone))
             if u.is_branch
-            else np.sort(rng.permutation(u.width)[: u.allowed(keep(u.width))])
+            else np.sort(rng.permutation(u.width)[: u.allowed(keep(u.width, rng))])
             for u in structure.units
         }
         for keep, gone in zip(itertools.cycle(TRIALS), sides)
@@ -159,7 +163,10 @@ def _touch(first: Branch, second: Branch) -> bool:
 
 
 def randomised(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose batch norm statistics, and parameters that are all one number, are random in 0.5..1.5."""
+    """A copy whose batch norm statistics, biases, and parameters that are all one number, are random in 0.5..1.5.
+
+    So no error hides behind a zero, or behind an activation that is shut.
+    """
     probe = rebuild(model, {}, {})
     generator = torch.Generator().manual_seed(seed)
     statistics = [
@@ -168,8 +175,9 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
         for name, tensor in module.named_buffers(recurse=False)
         if name in ("running_mean", "running_var")
     ]
+    biases = [p for name, p in probe.named_parameters() if name.endswith("bias") and p.numel() > 1]
     constant = [p for p in probe.parameters() if p.numel() > 1 and not p.is_meta and bool((p == p.flatten()[0]).all())]
-    for tensor in [*statistics, *constant]:
+    for tensor in [*statistics, *biases, *constant]:
         if tensor.is_floating_point() and not tensor.is_meta:
             tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
     return probe

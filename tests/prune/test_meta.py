@@ -50,7 +50,7 @@ def test_the_structure_is_that_of_the_network_with_weights():
     real = autoprune.find_structure(decoder(**sizes), torch.zeros(1, 7, dtype=torch.long))
     assert autoprune.find_structure(empty, tokens) == real
     assert {(u.kind, u.width) for u in real.units} == {
-        *(("channels", 24), ("heads", 3), ("heads", 2), ("head_dim", 4), ("neurons", 20))
+        *(("channels", 24), ("heads", 3), ("heads", 2), ("head_dim", 4), ("neurons", 20), ("branches", 1))
     }
     assert sum(row.share for row in real.frozen) == 0
     small = autoprune.shrink(empty, real, {"1.gate": range(5)})
@@ -96,7 +96,8 @@ def test_seven_billion_parameters_take_less_than_a_minute_and_two_gibibytes():
     )
     seconds, peak, params, units = map(float, done.stdout.split())
     assert params > 7e9
-    assert units == 32 * 4 + 1  # groups, queries of a group, size of a head, neurons of each layer; the stream
+    # of each layer its groups, queries of a group, size of a head and neurons, and one of two branches; the stream
+    assert units == 32 * 5 + 1
     assert seconds < 60
     assert peak < 2 * 1024**2  # kibibytes
 
