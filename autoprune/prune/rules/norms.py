@@ -63,8 +63,9 @@ def group_norm(recorder: Recorder, call: Call) -> Axes:
     return axes
 
 
-@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax")
-def softmax(recorder: Recorder, call: Call) -> Axes:
+@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum")
+def along_one(recorder: Recorder, call: Call) -> Axes:
+    """A value for each position that depends on the others."""
     axes = recorder.axes(call["self"])
     dim = call["dim"] % max(len(axes), 1)
     recorder.reduce(call, "self", dim, axes[dim])
@@ -95,17 +96,7 @@ def reduction(recorder: Recorder, call: Call) -> Axes:
 
 @rule("var_mean", "std_mean")
 def two_reductions(recorder: Recorder, call: Call) -> list[Axes]:
-    axes = reduction(recorder, call)
-    return [axes, axes] if isinstance(axes, tuple) else axes
-
-
-@rule("cumsum")
-def running_sum(recorder: Recorder, call: Call) -> Axes:
-    """Sums over the positions up to each, of those that stay."""
-    axes = recorder.axes(call["self"])
-    dim = call["dim"] % max(len(axes), 1)
-    recorder.reduce(call, "self", dim, axes[dim])
-    return axes
+    return [reduction(recorder, call)] * 2
 
 
 @rule("topk")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from autoprune.prune.recorder import Axes, Call, Recorder
 
 Rule = Callable[[Recorder, Call], Axes | list[Axes]]
+Registered = TypeVar("Registered", bound=Rule)
 RULES: dict[str, Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[Registered], Registered]:
     """Gives operators a rule: ATen names as they are ("softmax" covers all overloads), others as "library::name".
 
     A rule gets the recorder and the call, relates axes, and returns the axes of the output (a list of them when there
@@ -26,7 +27,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     ...     return x
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: Registered) -> Registered:
         RULES.update(dict.fromkeys(names, function))
         return function
 
