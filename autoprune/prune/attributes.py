@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import nn
 
-_IGNORED = frozenset({"training", "_version", "call_super_init", "dump_patches"})
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 
 def numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
     """Path and value of every integer a module keeps: as an attribute, in a list or tuple, in a config object."""
     for name, value in list(vars(module).items()):
-        if name not in _IGNORED and not name.startswith("_"):
+        if not name.startswith("_"):
             yield from _within(name, value)
 
 

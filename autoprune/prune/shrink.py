@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.core.unit import Unit
-from autoprune.errors import SpaceError, UnsupportedModel, VerifyError
+from autoprune.errors import SpaceError, VerifyError
 from autoprune.prune.bank import order_unit
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import UnitStatistics, l2
@@ -40,9 +40,8 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
     >>> half = shrink(model, structure, 0.5)
     >>> less = shrink(model, structure, {"layer1.0.conv1": 10, "layer2.0.conv1": 0.25, "conv1": [0, 3, 5]})
     """
-    if not isinstance(kept, Mapping) and not structure.units:
-        reasons = "; ".join(f"{row.what}: {row.reason}" for row in structure.frozen[:5])
-        raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")
+    if not isinstance(kept, Mapping):
+        structure.check_prunable()
     amounts = kept if isinstance(kept, Mapping) else {unit.name: kept for unit in structure.units}
     tensors = named_tensors(model)
     positions = {name: _choose(structure.unit(name), amount, tensors) for name, amount in amounts.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.unit import Span, Unit
-from autoprune.errors import SpaceError
+from autoprune.errors import SpaceError, UnsupportedModel
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,23 @@ class Structure:
                 return unit
         raise SpaceError(f"no unit is called {name!r}; units are {[unit.name for unit in self.units]}")
 
+    def check_prunable(self) -> None:
+        """Raises UnsupportedModel, with the reasons, for a network in which nothing can be pruned."""
+        if not self.units:
+            reasons = "; ".join(f"{row.what}: {row.reason}" for row in self.frozen[:5])
+            raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")
+
     def share(self, name: str, cost: str = "macs") -> float:
         """Share of the dense cost ("macs" or "params") that would go if nothing of the unit stayed."""
+        return self.joint_share((name,), cost)
+
+    def joint_share(self, names: Iterable[str], cost: str = "macs") -> float:
+        """Share of the dense cost that would go if nothing of any of the units stayed."""
         polynomial = self.cost.costs[cost]
         if not isinstance(polynomial, Polynomial):
             raise SpaceError(f"expected a cost that is a polynomial, such as macs or params, got {cost!r}")
         dense = self.cost.dense()[cost]
-        rest = polynomial.substitute({**self.cost.widths, name: 0}).terms.get((), 0)
+        rest = polynomial.substitute({**self.cost.widths, **dict.fromkeys(names, 0)}).terms.get((), 0)
         return 1 - rest / dense if dense else 0.0
 
     def keeping_two(self) -> Structure:

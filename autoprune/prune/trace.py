@@ -48,7 +48,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
         output = run(probe, example_inputs)
     recorder.sizes.settle()
     recorder.note_outputs(output)
-    return assemble(model, recorder, tuple(adapted), find_branches(probe, tracing.flow))
+    return assemble(model, recorder, adapted, find_branches(probe, tracing.flow))
 
 
 def call_arguments(example_inputs: Examples) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from autoprune.core.evaluation import Evaluation
@@ -131,8 +130,7 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
 
 def _kind_shares(structure: Structure, kind: str) -> Shares:
     names = [unit.name for unit in structure.units if unit.kind == kind]
-    dense, left = structure.cost.dense(), structure.cost.evaluate(names, np.zeros((1, len(names)), dtype=np.int64))
-    return {cost: 1 - left[cost][0].item() / dense[cost] if dense[cost] else 0.0 for cost in COUNTED}
+    return {cost: structure.joint_share(names, cost) for cost in COUNTED}
 
 
 def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunResult:

@@ -19,7 +19,7 @@ from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
-from autoprune.errors import ConfigError, UnsupportedModel
+from autoprune.errors import ConfigError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.scorer import Scorer, with_dense_outputs
@@ -135,9 +135,7 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
     progress(Progress("trace", 1, 1))
-    if not structure.units:
-        reasons = "; ".join(f"{row.what}: {row.reason}" for row in structure.frozen[:5])
-        raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")
+    structure.check_prunable()
     space = build_space(structure.units, job.rules)
     problem = state_problem(job, structure, space)
     return Session(job, model, data, structure, space, problem, device, progress)

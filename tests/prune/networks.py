@@ -24,6 +24,8 @@ from toys import (
     SwiGlu,
 )
 
+import autoprune
+
 SIZE = 6  # pixels a side of what every pattern of images sees
 TOKENS = 6  # what every pattern of sequences sees
 
@@ -736,3 +738,13 @@ def same(before, after):
     (left, *rest), (right, *others) = before, after
     alike = all(left[n][0] == right[n][0] and torch.equal(left[n][1], right[n][1]) for n in left)
     return left.keys() == right.keys() and alike and rest == others
+
+
+def check_pruned(model, example, kept):
+    """Every unit shrinks to the given counts, and the small network computes what it must."""
+    structure = autoprune.find_structure(model, example)
+    small = autoprune.shrink(model, structure, {unit.name: kept[unit.width] for unit in structure.units})
+    report = autoprune.verify(model, small, structure, example)
+    assert report.ok, report
+    assert counted_params(small) < counted_params(model)
+    return structure, small

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import counted_params
+from networks import check_pruned, counted_params
 from torch import nn
 
 import autoprune
@@ -54,16 +54,6 @@ def reasons(structure):
 
 def widths(structure):
     return [unit.width for unit in structure.units]
-
-
-def check_pruned(model, example, kept):
-    """Every unit shrinks to the given counts, and the small network computes what it must."""
-    structure = autoprune.find_structure(model, example)
-    small = autoprune.shrink(model, structure, {unit.name: kept[unit.width] for unit in structure.units})
-    report = autoprune.verify(model, small, structure, example)
-    assert report.ok, report
-    assert counted_params(small) < counted_params(model)
-    return structure, small
 
 
 def test_every_block_of_the_page_is_run_here_and_the_page_is_short():

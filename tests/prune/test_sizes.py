@@ -13,11 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import counted_params
+from networks import check_pruned
 from torch import nn
 from toys import Net, sequence
 
-import autoprune
 from autoprune.prune.attributes import get, numbers, put
 from autoprune.prune.axes import Atom, Product, Sum, leaves, resolve
 from autoprune.prune.sizes import Size, Sizes
@@ -305,14 +304,7 @@ class Shaped(nn.Module):
 
 
 def proved(model, kept):
-    """The structure, and a network with so many positions of every unit that is right and smaller."""
-    x = sequence()
-    structure = autoprune.find_structure(model, x)
-    small = autoprune.shrink(model, structure, {unit.name: kept[unit.width] for unit in structure.units})
-    report = autoprune.verify(model, small, structure, x)
-    assert report.ok, report
-    assert counted_params(small) < counted_params(model)
-    return structure, small
+    return check_pruned(model, sequence(), kept)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, lambda pair: TinyConfig(heads=pair[0], width=pair[1])])
