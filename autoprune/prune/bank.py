@@ -54,6 +54,11 @@ class Bank:
     def __post_init__(self) -> None:
         self._tensors = named_tensors(self.model)
 
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What a reader of results should know, by name of a unit or weight: `notes`, and what keeps slices and why."""
+        return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
+
     def positions(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
         """The sorted positions that stay for the given counts by unit name."""
         return {unit: np.sort(self.orders[unit][:count]) for unit, count in counts.items()}
@@ -65,8 +70,8 @@ class Bank:
     def tensors(self, positions: Positions) -> dict[str, torch.Tensor]:
         """Every tensor that changes, sliced, with consumers compensated."""
         indices = self.indices(positions)
-        changed = {name: select(self._tensors[name], dims) for name, dims in indices.items()}
-        return changed | self.compensated(indices)
+        changed = self.compensated(indices)
+        return {n: select(self._tensors[n], dims) for n, dims in indices.items() if n not in changed} | changed
 
     def compensated(self, indices: Indices) -> dict[str, torch.Tensor]:
         """The consumer weights, and biases where there are some, that least squares change."""

@@ -16,7 +16,7 @@ from autoprune.prune.design import Design
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 
-ROWS_BYTES = 1 << 26  # rows are made in pieces of at most this size
+ROWS_BYTES = 1 << 22  # rows are made in pieces of this size, which stay in a cache, or of as many rows as columns
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ class _Sums:
             self.refused = "queries, keys and values are made of different inputs"
             return
         design, x = self.consumer.design, inputs[0].detach()
-        for rows in design.pieces(x, ROWS_BYTES // (4 * design.groups * design.columns)):
+        for rows in design.pieces(x, max(design.columns, ROWS_BYTES // (4 * design.groups * design.columns))):
             if self.shift is None:
                 self.shift = rows.double().mean(dim=1).float()  # of the first piece
-            rows = rows - self.shift[:, None]
+            rows -= self.shift[:, None]
             self.count += rows.shape[1]
             self.first = self.first + rows.sum(dim=1).cpu().double()
             lifted = self._lifted(rows)
@@ -121,11 +121,11 @@ class _Sums:
         return rows.reshape(groups, rows.shape[1], size, -1).transpose(2, 3).reshape(groups, -1, size)
 
     def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(g, k) mean and (g, d, d) covariance, exactly symmetric."""
+        """(g, k) mean and (g, d, d) covariance."""
         assert self.shift is not None, "finish comes after add"
         drift = self.first / self.count
         covariance = self.second / self.count - _outer(drift, self.consumer.size)
-        return self.shift.cpu().double() + drift, (covariance + covariance.transpose(1, 2)) / 2
+        return self.shift.cpu().double() + drift, covariance
 
 
 def _outer(mean: torch.Tensor, size: int) -> torch.Tensor:
@@ -160,4 +160,5 @@ def _merged(consumer: Consumer, parts: Mapping[str, _Sums], biases: Collection[s
         mean = mean + share * own
         if centred and constant in biases:
             constants[constant] = own
+    gram = (gram + gram.transpose(1, 2)) / 2  # exactly symmetric: products are so but for rounding
     return Moments(consumer.design, consumer.form, gram, mean, centred, count, constants)
