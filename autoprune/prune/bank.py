@@ -49,6 +49,7 @@ class Bank:
     sliced: Mapping[str, str]
     notes: dict[str, str] = field(default_factory=dict)
     _solved: dict[tuple[str, bytes], dict[str, torch.Tensor]] = field(default_factory=dict)
+    _held: int = 0  # bytes of what is solved
     _tensors: dict[str, torch.Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,8 +97,11 @@ class Bank:
         key = (name, kept.tobytes())
         if key not in self._solved:
             self._solved[key] = self._refitted(name, kept)
-            while len(self._solved) > 1 and sum(_nbytes(solved) for solved in self._solved.values()) > CACHE_BYTES:
-                self._solved.pop(next(iter(self._solved)))  # the oldest, never the one just solved
+            self._held += _nbytes(self._solved[key])
+            while len(self._solved) > 1 and self._held > CACHE_BYTES:
+                self._held -= _nbytes(
+                    self._solved.pop(next(iter(self._solved)))
+                )  # the oldest, never the one just solved
         return self._solved[key]
 
     def _refitted(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:

@@ -5,9 +5,9 @@ Everything here follows from shapes and settings; nothing runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -67,10 +67,17 @@ def find_consumers(
 
     Beyond `max_columns` columns a group, moments are those of channels; beyond `max_columns` channels there are none.
     """
+    names = {id(tensor): name for name, tensor in named_tensors(model).items()}
+    owners: dict[str, list[Owner]] = {}
+    for owner, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                constant = _constant(owner, attribute, module, structure, names)
+                owners.setdefault(names[id(parameter)], []).append(Owner(Caller(owner, constant), attribute, module))
     found: dict[str, Consumer] = {}
     reasons: dict[str, str] = {}
     for name in weights:
-        consumer = _consumer(model, structure, name, max_columns)
+        consumer = _consumer(owners.get(name, []), max_columns)
         if isinstance(consumer, str):
             reasons[name] = consumer
         else:
@@ -87,34 +94,32 @@ def statistics_bytes(
     return sum(consumer.nbytes for consumer in consumers.values())
 
 
-def _consumer(model: nn.Module, structure: Structure, weight: str, max_columns: int) -> Consumer | str:
-    tensors = named_tensors(model)
-    names = {id(tensor): name for name, tensor in tensors.items()}
-    designs: dict[str, Design] = {}
-    callers = []
-    for owner, attribute, module in _owners(model, id(tensors[weight])):
-        design = _design(module, attribute)
-        if isinstance(design, str):
-            return design
-        designs[owner] = design
-        callers.append(Caller(owner, _constant(owner, attribute, module, structure, names)))
-    if len(set(designs.values())) > 1:
-        return f"{' and '.join(designs)} share it and multiply it in different ways"
-    design = next(iter(designs.values()))
+class Owner(NamedTuple):
+    """A module that holds a parameter, as what."""
+
+    caller: Caller
+    attribute: str
+    module: nn.Module
+
+
+def _consumer(owners: Sequence[Owner], max_columns: int) -> Consumer | str:
+    if not owners:
+        return "it is a buffer, which stays as it is"
+    designs = [_design(owner.module, owner.attribute) for owner in owners]
+    reason = next((design for design in designs if isinstance(design, str)), "")
+    if reason:
+        return reason
+    shared = {design for design in designs if isinstance(design, Design)}
+    if len(shared) > 1:
+        return f"{' and '.join(owner.caller.module for owner in owners)} share it and multiply it in different ways"
+    design = shared.pop()
+    callers = tuple(owner.caller for owner in owners)
     if design.columns <= max_columns:
-        return Consumer(design, tuple(callers), "columns")
+        return Consumer(design, callers, "columns")
     channels = design.columns // design.kernel
     if channels > max_columns:
         return f"{channels} inputs are more than the limit of {max_columns}"
-    return Consumer(design, tuple(callers), "channels")
-
-
-def _owners(model: nn.Module, tensor: int) -> Iterator[tuple[str, str, nn.Module]]:
-    """Modules that hold a parameter, by name, with the attribute it has there."""
-    for name, module in model.named_modules():
-        for attribute, parameter in module._parameters.items():
-            if id(parameter) == tensor:
-                yield name, attribute, module
+    return Consumer(design, callers, "channels")
 
 
 def _design(module: nn.Module, attribute: str) -> Design | str:

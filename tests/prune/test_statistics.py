@@ -316,6 +316,38 @@ def test_a_weight_used_without_its_module_is_a_reason():
     assert reasons == {"b.weight": "the forward uses it without calling its module"}
 
 
+def test_a_weight_that_is_a_buffer_is_a_reason():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+            self.register_buffer("fixed", torch.randn(2, 4))
+
+        def forward(self, x):
+            return F.linear(F.relu(self.a(x)), self.fixed)
+
+    model, x = Fixed(), torch.randn(3, 5)
+    assert consumers_of(trace(model, x).units) == ("fixed",)
+    reasons = collect_moments(model, trace(model, x), ["fixed"], [(x,)])[1]
+    assert reasons == {"fixed": "it is a buffer, which stays as it is"}
+
+
+def test_a_weight_that_modules_multiply_in_different_ways_is_a_reason():
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, stride=2)
+            self.c.weight = self.b.weight
+
+        def forward(self, x):
+            y = F.relu(self.a(x))
+            return self.b(y).mean() + self.c(y).mean()
+
+    model, x = Apart(), images()
+    reasons = collect_moments(model, trace(model, x), ["b.weight"], [(x,)])[1]
+    assert reasons == {"b.weight": "b and c share it and multiply it in different ways"}
+
+
 def test_the_pass_leaves_the_models_hooks_and_tensors_alone():
     model, batches = case("grouped")
     before = {name: tensor.clone() for name, tensor in named_tensors(model).items()}
