@@ -95,6 +95,7 @@ def print_inspection(inspection: Inspection) -> None:
     console.print(f"operators whose MACs no rule counts: {escape(uncounted)}")
     searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
     console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
+    console.print(f"memory for statistics: {inspection.statistics_bytes / 2**20:,.1f} MiB")
 
 
 def _count(number: int) -> str:

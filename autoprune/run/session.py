@@ -7,6 +7,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,18 @@ from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
-from autoprune.errors import ConfigError
+from autoprune.errors import BankError, ConfigError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.consumers import statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
+from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
 
 
@@ -44,15 +47,53 @@ class Session:
     problem: Problem
     device: torch.device
     progress: OnProgress
+    bank_file: Path | None = None
+
+    @property
+    def bank(self) -> Bank:
+        """Statistics, order of positions and compensation: those of the bank file where they are this session's, else
+        made, once, when first needed.
+        """
+        return self._opened_bank[0]
 
     @functools.cached_property
-    def bank(self) -> Bank:
-        """Statistics, order of positions and compensation; made once, when first needed."""
+    def _opened_bank(self) -> tuple[Bank, str]:
+        """The bank, and why the one on disk is not used."""
+        note = ""
+        if self.bank_file is not None and self.bank_file.exists():
+            try:
+                return load_bank(self.bank_file, self.bank_key, self.model, self.structure), ""
+            except BankError as error:
+                note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
-        self.progress(Progress("statistics", 0, 1))
+        self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
         bank = make_bank(self.model, self.structure, self.space.units, criterion, self._inputs(self.data.calibrate))
-        self.progress(Progress("statistics", 1, 1))
-        return bank
+        self.progress(Progress("statistics", 1, 1, note))
+        return bank, note
+
+    def keep_bank(self, path: Path) -> None:
+        """Writes the bank, unless it lies there already."""
+        bank, note = self._opened_bank
+        if note or not path.exists():
+            save_bank(bank, path, self.bank_key)
+
+    @functools.cached_property
+    def bank_key(self) -> str:
+        """What the bank follows from: model, units, calibration data, criterion, and what its last bits depend on."""
+        facts = {
+            "model": model_digest(self.model),
+            "calibrate": self.data.description["sets"]["calibrate"],
+            "units": self.space.units,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        return bank_key(facts, self.structure, self.job.criterion)
+
+    @functools.cached_property
+    def statistics_bytes(self) -> int:
+        """Memory that the statistics of the searched units take."""
+        return statistics_bytes(self.model, self.structure, self.space.units)
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -104,6 +145,7 @@ class Session:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "data": self.data.description,
+            "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
             "uncounted_operators": list(self.structure.uncounted),
         }
@@ -124,8 +166,11 @@ class Session:
         return [batch.inputs for batch in self._batches(batches)]
 
 
-def open_session(job: Job, progress: OnProgress) -> Session:
-    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here."""
+def open_session(job: Job, progress: OnProgress, bank_file: Path | None = None) -> Session:
+    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
+
+    `bank_file` is where a run before may have left its bank.
+    """
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
     example = tuple(placed(x, device) for x in data.example)
@@ -138,7 +183,7 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     structure.check_prunable()
     space = build_space(structure.units, job.rules)
     problem = state_problem(job, structure, space)
-    return Session(job, model, data, structure, space, problem, device, progress)
+    return Session(job, model, data, structure, space, problem, device, progress, bank_file)
 
 
 def load_model(job: Job) -> nn.Module:
