@@ -1,0 +1,120 @@
+"""Lower bounds on the error within a budget, and the exact plan where the bound leaves few plans to look at.
+
+For any multiplier m >= 0, min over plans of error + m * cost, less m * budget, is at most the least error within the
+budget (Everett, Generalized Lagrange Multiplier Method, Operations Research 11, 1963,
+https://doi.org/10.1287/opre.11.3.399); elimination finds that minimum exactly, whatever the cost couples. The best
+multiplier is the slope of the front's convex hull at the budget. A partial plan whose own Lagrangian bound is not below
+the error of a plan in hand cannot lead to a better one; with those left out, staircases stay short (the core of
+Pisinger, A minimal algorithm for the multiple-choice knapsack problem, European Journal of Operational Research 83,
+1995, https://doi.org/10.1016/0377-2217(95)00015-I; we bound every state of the elimination, not single options, and so
+need no order of a core).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.search.exact.elimination import Elimination
+from autoprune.search.exact.front import Plan, Rounding, Sweep
+from autoprune.search.exact.staircase import Staircase
+
+SLACK = 1e-12  # relative: what the rounding of sums may add to a bound
+
+
+@dataclass(frozen=True)
+class Bound:
+    """No plan within the budget has a smaller error than `error`; `multiplier` is what proved it."""
+
+    error: float
+    multiplier: float
+
+
+def lower_bound(elimination: Elimination, budget: float) -> Bound:
+    """The best Lagrangian bound for a budget that some plan is within.
+
+    Two plans on the convex hull, one above and one within the budget, close in on it; the line through the last two is
+    the hull at the budget.
+    """
+    budget -= elimination.constant
+    above, within = _cheapest(elimination, 0.0), _cheapest(elimination, math.inf)
+    if above[0] <= budget:
+        return Bound(_safe(above[1]), 0.0)
+    while True:
+        multiplier = (within[1] - above[1]) / (above[0] - within[0])
+        plan = _cheapest(elimination, multiplier)
+        value = plan[1] + multiplier * plan[0]
+        line = within[1] + multiplier * within[0]
+        if not value < line - SLACK * abs(line) or plan in (above, within):
+            return Bound(_safe(min(value, line) - multiplier * budget), multiplier)
+        above, within = (plan, within) if plan[0] > budget else (above, plan)
+
+
+def _safe(bound: float) -> float:
+    return bound - SLACK * abs(bound)
+
+
+def _cheapest(elimination: Elimination, multiplier: float) -> tuple[float, float]:
+    """Cost, without the constant, and error of the plan of least error + multiplier * cost.
+
+    An infinite multiplier: of least cost, and of these the least error; 0: of least error, and of these the least cost.
+    """
+    cost, error = np.zeros(1), np.zeros(1)
+    for step in elimination.steps:
+        costs = (cost[:, None] + step.prices.reshape(-1, len(step.errors))).ravel()[step.pairs]  # (k, c)
+        errors = (error[:, None] + step.errors).ravel()[step.pairs]
+        best = _least(costs, errors, multiplier)[:, None]
+        cost, error = np.take_along_axis(costs, best, 1)[:, 0], np.take_along_axis(errors, best, 1)[:, 0]
+    return float(cost[0]), float(error[0])
+
+
+def _least(costs: np.ndarray, errors: np.ndarray, multiplier: float) -> np.ndarray:
+    """(k,) the column of each row of (k, c) that is least."""
+    if 0 < multiplier < math.inf:
+        return np.asarray((errors + multiplier * costs).argmin(axis=1))
+    first, second = (costs, errors) if multiplier else (errors, costs)
+    return np.asarray(np.where(first == first.min(axis=1, keepdims=True), second, np.inf).argmin(axis=1))
+
+
+def improved(elimination: Elimination, rounding: Rounding, budget: float, plan: Plan, bound: Bound) -> tuple[Plan, bool]:
+    """The best plan within the budget, no worse than `plan`, and whether it is proved to be the best.
+
+    It is, unless staircases had to be thinned as the rounding says, in spite of what the bound left out. `bound` is
+    that of `lower_bound`.
+    """
+    pruned = _Pruned.of(elimination, budget - elimination.constant, plan.error, bound.multiplier)
+    sweep = Sweep(elimination, rounding, pruned.keep)
+    stairs = sweep.run()
+    if not len(stairs):
+        return plan, not sweep.rounded
+    choice = sweep.choices(np.array([len(stairs) - 1]))[0]
+    found = Plan(tuple(choice.tolist()), float(stairs.costs[-1] + elimination.constant), float(stairs.errors[-1]))
+    return found, not sweep.rounded
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    """Which partial plans can still become one within the budget and with an error below that of a plan in hand.
+
+    For each step, (k,) the least that the steps after it add to a state: error + multiplier * cost, and cost alone.
+    """
+
+    budget: float
+    error: float
+    multiplier: float
+    bounds: list[np.ndarray]
+    costs: list[np.ndarray]
+
+    @staticmethod
+    def of(elimination: Elimination, budget: float, error: float, multiplier: float) -> _Pruned:
+        bounds = elimination.completions(multiplier)
+        return _Pruned(budget, error, multiplier, bounds, elimination.completions(1.0, errors=False))
+
+    def keep(self, number: int, state: int, plans: Staircase) -> np.ndarray:
+        """(n,) whether each of the plans that are in a state after a step can."""
+        bound = plans.errors + self.multiplier * (plans.costs - self.budget) + self.bounds[number][state]
+        least = plans.costs + self.costs[number][state]
+        kept: np.ndarray = (bound < self.error) & (least <= self.budget + SLACK * abs(self.budget))
+        return kept
