@@ -1,10 +1,10 @@
 """Multiple-choice knapsack: one option for each unit, least error within a budget, for every budget at once.
 
-Staircases of partial plans, merged unit by unit (see search.exact.front); exact for whole and for real costs as long as
-they stay short. Departures from the table over integer costs that pruning methods use (SPDY, Frantar and Alistarh 2022,
-https://arxiv.org/abs/2201.13096; RD_PRUNE, Xu et al. 2023, https://arxiv.org/abs/2308.10438): costs are never rounded to
-the nearest bucket, after which plans can exceed their budget; every plan has its true cost; the cheapest plan is exact
-whatever the resolution.
+Staircases of partial plans, merged unit by unit (see search.exact.front); exact for whole and for real costs as long
+as they stay short. Departures from the table over integer costs that pruning methods use (SPDY, Frantar and Alistarh
+2022, https://arxiv.org/abs/2201.13096; RD_PRUNE, Xu et al. 2023, https://arxiv.org/abs/2308.10438): costs are never
+rounded to the nearest bucket, after which plans can exceed their budget; every plan has its true cost; the cheapest
+plan is exact whatever the resolution.
 
 Ties, where the front is exact: the lowest error, then the lowest cost, then the lexicographically first choice. Errors
 are compared as floats, summed from the last unit to the first.
@@ -32,9 +32,7 @@ def solve(
     return frontier(costs, errors, resolution=resolution).within(budget)
 
 
-def frontier(
-    costs: Sequence[np.ndarray], errors: Sequence[np.ndarray], *, resolution: float | None = None
-) -> Frontier:
+def frontier(costs: Sequence[np.ndarray], errors: Sequence[np.ndarray], *, resolution: float | None = None) -> Frontier:
     """Every plan that no other one betters in cost or error, by rising cost.
 
     Args:

@@ -106,7 +106,9 @@ def _starts(neighbours: Sequence[set[int]]) -> list[int]:
     return sorted(coupled, key=lambda unit: (len(neighbours[unit]), -unit))[:STARTS]
 
 
-def _order(start: int, neighbours: Sequence[set[int]], sizes: Sequence[int], limit: int) -> tuple[int, list[int]] | None:
+def _order(
+    start: int, neighbours: Sequence[set[int]], sizes: Sequence[int], limit: int
+) -> tuple[int, list[int]] | None:
     """Transitions and an order from one start, each next unit the one that leaves the fewest states open.
 
     Units without neighbours come last, from the last to the first: then the first choice of equal plans is found first.

@@ -22,7 +22,6 @@ from autoprune.search.exact.staircase import Origins, Staircase, Sum, bucketed, 
 
 EXACT_STEPS = 32_768  # a staircase up to this long is not thinned
 BUCKETS = 10_000  # of the reach of costs, where staircases are thinned
-SORTED = 400_000  # plans sorted for one staircase; more are put into buckets as they come
 STORED = 50_000_000  # steps of all staircases together
 WORK = 1_000_000_000  # plans looked at
 LEAST_BUCKETS = 200  # fewer are not worth the name of a front
@@ -75,12 +74,14 @@ class Frontier(Sequence[Plan]):
 class Rounding:
     """When a staircase is thinned: never up to `steps` steps; a longer one keeps one step in each bucket of `width`.
 
-    `lossless` says that costs are multiples of the width, so that nothing is lost.
+    `lossless` says that costs are multiples of the width, so that nothing is lost. More than `sorted` plans are not
+    sorted but put into buckets as they come.
     """
 
     steps: int
     width: float
     lossless: bool = False
+    sorted: int = 400_000
 
 
 Keep = Callable[[int, int, Staircase], np.ndarray]  # number of a step, state after it, plans there -> which to keep
@@ -155,7 +156,7 @@ class Sweep:
 
     def _rounded(self, sources: Sequence[Staircase]) -> Sum:
         limit = self._rounding
-        if sum(map(len, sources)) > SORTED or limit.lossless:
+        if sum(map(len, sources)) > limit.sorted or limit.lossless:
             self.rounded |= not limit.lossless
             return bucketed(sources, limit.width)
         found = joined(sources)

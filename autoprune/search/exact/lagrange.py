@@ -53,6 +53,7 @@ def lower_bound(elimination: Elimination, budget: float) -> Bound:
 
 
 def _safe(bound: float) -> float:
+    """A little less than a sum, by more than its rounding."""
     return bound - SLACK * abs(bound)
 
 
@@ -78,17 +79,19 @@ def _least(costs: np.ndarray, errors: np.ndarray, multiplier: float) -> np.ndarr
     return np.asarray(np.where(first == first.min(axis=1, keepdims=True), second, np.inf).argmin(axis=1))
 
 
-def improved(elimination: Elimination, rounding: Rounding, budget: float, plan: Plan, bound: Bound) -> tuple[Plan, bool]:
-    """The best plan within the budget, no worse than `plan`, and whether it is proved to be the best.
+def improved(
+    elimination: Elimination, rounding: Rounding, budget: float, error: float, bound: Bound
+) -> tuple[Plan | None, bool]:
+    """The best plan within the budget with an error below a given one, and whether it is proved that none is better.
 
-    It is, unless staircases had to be thinned as the rounding says, in spite of what the bound left out. `bound` is
-    that of `lower_bound`.
+    None if there is no such plan. Proved, unless staircases had to be thinned as the rounding says, in spite of what
+    the bound left out. `bound` is that of `lower_bound`.
     """
-    pruned = _Pruned.of(elimination, budget - elimination.constant, plan.error, bound.multiplier)
+    pruned = _Pruned.of(elimination, budget - elimination.constant, error, bound.multiplier)
     sweep = Sweep(elimination, rounding, pruned.keep)
     stairs = sweep.run()
     if not len(stairs):
-        return plan, not sweep.rounded
+        return None, not sweep.rounded
     choice = sweep.choices(np.array([len(stairs) - 1]))[0]
     found = Plan(tuple(choice.tolist()), float(stairs.costs[-1] + elimination.constant), float(stairs.errors[-1]))
     return found, not sweep.rounded
@@ -98,23 +101,27 @@ def improved(elimination: Elimination, rounding: Rounding, budget: float, plan: 
 class _Pruned:
     """Which partial plans can still become one within the budget and with an error below that of a plan in hand.
 
-    For each step, (k,) the least that the steps after it add to a state: error + multiplier * cost, and cost alone.
+    For each step, (k,) the least that the steps after it add to a state: error + multiplier * cost, the error alone,
+    and the cost alone.
     """
 
     budget: float
     error: float
     multiplier: float
     bounds: list[np.ndarray]
+    errors: list[np.ndarray]
     costs: list[np.ndarray]
 
     @staticmethod
     def of(elimination: Elimination, budget: float, error: float, multiplier: float) -> _Pruned:
-        bounds = elimination.completions(multiplier)
-        return _Pruned(budget, error, multiplier, bounds, elimination.completions(1.0, errors=False))
+        bounds, errors = elimination.completions(multiplier), elimination.completions(0.0)
+        return _Pruned(budget, error, multiplier, bounds, errors, elimination.completions(1.0, errors=False))
 
     def keep(self, number: int, state: int, plans: Staircase) -> np.ndarray:
         """(n,) whether each of the plans that are in a state after a step can."""
         bound = plans.errors + self.multiplier * (plans.costs - self.budget) + self.bounds[number][state]
-        least = plans.costs + self.costs[number][state]
-        kept: np.ndarray = (bound < self.error) & (least <= self.budget + SLACK * abs(self.budget))
+        error = plans.errors + self.errors[number][state]
+        cost = plans.costs + self.costs[number][state]
+        within = cost <= self.budget + SLACK * abs(self.budget)
+        kept: np.ndarray = within & (np.maximum(bound, error) < _safe(self.error))
         return kept

@@ -55,8 +55,7 @@ def nondominated(costs: np.ndarray, errors: np.ndarray, origins: Origins) -> Sum
     costs, errors = costs[order], errors[order]
     before = np.concatenate([[np.inf], np.minimum.accumulate(errors)[:-1]])
     steps = np.flatnonzero(errors < before)
-    last_of_cost = np.append(costs[steps][1:] != costs[steps][:-1], True)
-    steps = steps[last_of_cost]  # of plans of one cost the last has the least error
+    steps = steps[np.diff(costs[steps], append=np.inf) > 0]  # of plans of one cost the last has the least error
     return Staircase(costs[steps], errors[steps]), origins[order[steps]]
 
 
@@ -64,7 +63,7 @@ def thinned(found: Sum, width: float) -> Sum:
     """At most one step in each bucket of costs, the one with the least error; the cheapest step stays."""
     stairs, origins = found
     buckets = np.ceil((stairs.costs - stairs.costs[0]) / width)
-    steps = np.flatnonzero(np.append(buckets[1:] != buckets[:-1], True))
+    steps = np.flatnonzero(np.diff(buckets, append=np.inf))
     return stairs[steps], origins[steps]
 
 
@@ -74,8 +73,8 @@ def bucketed(sources: Sequence[Staircase], width: float) -> Sum:
     Buckets count from the cheapest plan, which has one to itself and so is never lost; a plan keeps its true cost, so
     that rounding does not add up. Nothing is lost where costs are multiples of the width.
     """
-    least = min(source.costs[0] for source in sources if len(source))
-    most = max(source.costs[-1] for source in sources if len(source))
+    least = min((source.costs[0] for source in sources if len(source)), default=0.0)
+    most = max((source.costs[-1] for source in sources if len(source)), default=0.0)
     count = int(np.ceil((most - least) / width)) + 1
     costs, errors = np.zeros(count), np.full(count, np.inf)
     origins = Origins(np.zeros(count, np.intp), np.zeros(count, np.intp))
