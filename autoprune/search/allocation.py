@@ -27,6 +27,13 @@ from autoprune.search.proposals import Levels
 Total = Literal["sum", "max"]  # of the damages of all units
 
 
+def check_total(total: Total) -> Total:
+    """The same, or a ConfigError that says what it may be."""
+    if total not in get_args(Total):
+        raise ConfigError(f"expected the total of damages to be one of {list(get_args(Total))}, got {total!r}")
+    return total
+
+
 @dataclass(frozen=True)
 class Allocation:
     """Levels for a budget, and what is known about them.
@@ -67,12 +74,10 @@ class Allocator:
     def __init__(self, problem: Problem, distortions: np.ndarray, cost: str, *, total: Total = "sum") -> None:
         if cost not in problem.costs.names:
             raise ConfigError(f"expected a budget on one of the costs {sorted(problem.costs.names)}, got {cost!r}")
-        if total not in get_args(Total):
-            raise ConfigError(f"expected the total of damages to be one of {list(get_args(Total))}, got {total!r}")
         closed = [unit for unit, row in zip(problem.space.units, distortions, strict=True) if np.isinf(row).all()]
         if closed:
             raise ConfigError(f"expected a measured level for every unit, got none for {closed}. Probe them again.")
-        self._problem, self._errors, self._cost, self._total = problem, distortions, cost, total
+        self._problem, self._errors, self._cost, self._total = problem, distortions, cost, check_total(total)
         self._planner = _planner(problem, distortions, cost, total)
 
     @property

@@ -17,7 +17,7 @@ from autoprune.search.exact.terms import Terms
 TRANSITIONS = 500_000  # prices looked at in one pass: what takes more is not eliminated
 REFINEMENTS = 4
 REFINED_STEPS, REFINED_SORTED = 100_000, 1_500_000  # longer staircases than a front's: a bound leaves few plans
-REFINED = 20_000  # transitions up to which single budgets are refined, in seconds at worst
+REFINED = 200_000  # transitions up to which single budgets are refined: about a second each
 
 
 @dataclass(frozen=True)
