@@ -20,10 +20,10 @@ from autoprune.errors import InfeasibleBudget
 from autoprune.search.exact.elimination import Elimination, Step
 from autoprune.search.exact.staircase import Origins, Staircase, Sum, bucketed, joined, thinned
 
-EXACT_STEPS = 32_768  # a staircase up to this long is not thinned
-BUCKETS = 10_000  # of the reach of costs, where staircases are thinned
+EXACT_STATES = 32_768  # different costs, up to which costs with a common divisor are not rounded
+BUCKETS = 10_000  # of the reach of costs, for longer staircases than this
 STORED = 50_000_000  # steps of all staircases together
-WORK = 1_000_000_000  # plans looked at
+WORK = 300_000_000  # plans looked at: some ten seconds
 LEAST_BUCKETS = 200  # fewer are not worth the name of a front
 
 
@@ -81,7 +81,7 @@ class Rounding:
     steps: int
     width: float
     lossless: bool = False
-    sorted: int = 400_000
+    sorted: int = 50_000
 
 
 Keep = Callable[[int, int, Staircase], np.ndarray]  # number of a step, state after it, plans there -> which to keep
@@ -97,9 +97,10 @@ def rounding_for(elimination: Elimination, reach: float, divisor: int, resolutio
         return Rounding(0, resolution, bool(divisor) and divisor % resolution == 0) if reach else Rounding(1, 1.0)
     if room < LEAST_BUCKETS:
         return None
-    if reach == 0 or (divisor and reach / divisor <= min(EXACT_STEPS, room)):
-        return Rounding(EXACT_STEPS, float(divisor or 1), lossless=True)
-    return Rounding(int(min(EXACT_STEPS, room)), reach / min(BUCKETS, room))
+    if reach == 0 or (divisor and reach / divisor <= min(EXACT_STATES, room)):
+        return Rounding(EXACT_STATES, float(divisor or 1), lossless=True)
+    buckets = int(min(BUCKETS, room))
+    return Rounding(buckets, reach / buckets)
 
 
 def frontier_of(elimination: Elimination, rounding: Rounding) -> Frontier:
