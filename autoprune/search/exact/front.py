@@ -11,8 +11,9 @@ Memory: for each step of each staircase that is kept, its origin, in the smalles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +26,8 @@ BUCKETS = 10_000  # of the reach of costs, for longer staircases than this
 STORED = 50_000_000  # steps of all staircases together
 WORK = 300_000_000  # plans looked at: some ten seconds
 LEAST_BUCKETS = 200  # fewer are not worth the name of a front
+
+NONE = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,16 @@ class Rounding:
     sorted: int = 50_000
 
 
-Keep = Callable[[int, int, Staircase], np.ndarray]  # number of a step, state after it, plans there -> which to keep
+class Pruning(Protocol):
+    """What a sweep may leave out; steps are given by their number."""
+
+    def pairs(self, number: int, stairs: Sequence[Staircase]) -> np.ndarray:
+        """(k, c) whether any plan of a step's pairs can be of use, given the staircases of the states before."""
+        ...
+
+    def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
+        """(n,) whether each of the plans that are in a state after a step can be of use."""
+        ...
 
 
 def rounding_for(elimination: Elimination, reach: float, divisor: int, resolution: float | None) -> Rounding | None:
@@ -115,19 +127,20 @@ def frontier_of(elimination: Elimination, rounding: Rounding) -> Frontier:
 class Sweep:
     """One pass over the steps of an elimination, and the choices behind what it ends with.
 
-    `rounded` says, after `run`, whether a staircase was thinned at a loss. `keep` may leave out plans early.
+    `rounded` says, after `run`, whether a staircase was thinned at a loss.
     """
 
-    def __init__(self, elimination: Elimination, rounding: Rounding, keep: Keep | None = None) -> None:
-        self._elimination, self._rounding, self._keep = elimination, rounding, keep
+    def __init__(self, elimination: Elimination, rounding: Rounding, pruning: Pruning | None = None) -> None:
+        self._elimination, self._rounding, self._pruning = elimination, rounding, pruning
         self._layers: list[_Layer] = []
         self.rounded = False
 
     def run(self) -> Staircase:
-        """The staircase after the last step, without the constant; empty if `keep` left nothing."""
+        """The staircase after the last step, without the constant; empty if the pruning left nothing."""
         stairs = [Staircase(np.zeros(1), np.zeros(1))]
         for number, step in enumerate(self._elimination.steps):
-            sums = [self._sum(number, state, stairs) for state in range(step.states)]
+            used = np.ones(step.pairs.shape, bool) if self._pruning is None else self._pruning.pairs(number, stairs)
+            sums = [self._sum(number, state, np.flatnonzero(used[state]), stairs) for state in range(step.states)]
             stairs = [found for found, _ in sums]
             self._layers.append(_Layer.of(step, [origins for _, origins in sums]))
         return stairs[0]
@@ -141,22 +154,24 @@ class Sweep:
             options[:, layer.step.unit] = option
         return options
 
-    def _sum(self, number: int, state: int, stairs: Sequence[Staircase]) -> Sum:
-        """The staircase of one state after one step; its origins count the pairs that lead there."""
+    def _sum(self, number: int, state: int, used: np.ndarray, stairs: Sequence[Staircase]) -> Sum:
+        """The staircase of one state after one step, over the used ones of the pairs that lead there."""
         step = self._elimination.steps[number]
-        pairs = step.pairs[state]
+        pairs = step.pairs[state, used]
         before, option = np.divmod(pairs, len(step.errors))
         costs, errors = step.prices.ravel()[pairs], step.errors[option]
         sources = [stairs[index].plus(c, e) for index, c, e in zip(before, costs, errors, strict=True)]
-        if self._keep is None:
+        if self._pruning is None:
             return self._rounded(sources)
-        steps = [np.flatnonzero(self._keep(number, state, source)) for source in sources]
+        steps = [np.flatnonzero(self._pruning.plans(number, state, source)) for source in sources]
         found, origins = self._rounded([source[kept] for source, kept in zip(sources, steps, strict=True)])
         starts = np.cumsum([0, *map(len, steps)])[origins.source]
-        return found, Origins(origins.source, np.concatenate(steps)[starts + origins.step])
+        return found, Origins(used[origins.source], np.concatenate([NONE, *steps])[starts + origins.step])
 
     def _rounded(self, sources: Sequence[Staircase]) -> Sum:
         limit = self._rounding
+        if not sources:
+            return Staircase(np.zeros(0), np.zeros(0)), Origins(NONE, NONE)
         if sum(map(len, sources)) > limit.sorted or limit.lossless:
             self.rounded |= not limit.lossless
             return bucketed(sources, limit.width)

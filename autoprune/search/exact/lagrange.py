@@ -13,6 +13,7 @@ need no order of a core).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,8 +88,8 @@ def improved(
     None if there is no such plan. Proved, unless staircases had to be thinned as the rounding says, in spite of what
     the bound left out. `bound` is that of `lower_bound`.
     """
-    pruned = _Pruned.of(elimination, budget - elimination.constant, error, bound.multiplier)
-    sweep = Sweep(elimination, rounding, pruned.keep)
+    pruning = _Pruning.of(elimination, budget - elimination.constant, error, bound.multiplier)
+    sweep = Sweep(elimination, rounding, pruning)
     stairs = sweep.run()
     if not len(stairs):
         return None, not sweep.rounded
@@ -98,13 +99,14 @@ def improved(
 
 
 @dataclass(frozen=True)
-class _Pruned:
-    """Which partial plans can still become one within the budget and with an error below that of a plan in hand.
+class _Pruning:
+    """Which partial plans can still become one within the budget and with an error below a given one.
 
     For each step, (k,) the least that the steps after it add to a state: error + multiplier * cost, the error alone,
     and the cost alone.
     """
 
+    elimination: Elimination
     budget: float
     error: float
     multiplier: float
@@ -113,15 +115,23 @@ class _Pruned:
     costs: list[np.ndarray]
 
     @staticmethod
-    def of(elimination: Elimination, budget: float, error: float, multiplier: float) -> _Pruned:
+    def of(elimination: Elimination, budget: float, error: float, multiplier: float) -> _Pruning:
         bounds, errors = elimination.completions(multiplier), elimination.completions(0.0)
-        return _Pruned(budget, error, multiplier, bounds, errors, elimination.completions(1.0, errors=False))
+        costs = elimination.completions(1.0, errors=False)
+        return _Pruning(elimination, budget, _safe(error), multiplier, bounds, errors, costs)
 
-    def keep(self, number: int, state: int, plans: Staircase) -> np.ndarray:
+    def pairs(self, number: int, stairs: Sequence[Staircase]) -> np.ndarray:
+        """(k, c) whether the best plan of a state before, by its bound, can."""
+        step = self.elimination.steps[number]
+        least = np.array([np.min(s.errors + self.multiplier * s.costs, initial=np.inf) for s in stairs])
+        prices = step.errors + self.multiplier * step.prices.reshape(len(stairs), -1)
+        bound = (least[:, None] + prices).ravel()[step.pairs] + self.bounds[number][:, None]
+        return np.asarray(bound - self.multiplier * self.budget < self.error)
+
+    def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
         """(n,) whether each of the plans that are in a state after a step can."""
         bound = plans.errors + self.multiplier * (plans.costs - self.budget) + self.bounds[number][state]
         error = plans.errors + self.errors[number][state]
         cost = plans.costs + self.costs[number][state]
         within = cost <= self.budget + SLACK * abs(self.budget)
-        kept: np.ndarray = within & (np.maximum(bound, error) < _safe(self.error))
-        return kept
+        return np.asarray(within & (np.maximum(bound, error) < self.error))

@@ -15,7 +15,7 @@ from autoprune.search.exact.relaxed import relaxed
 from autoprune.search.exact.terms import Terms
 
 TRANSITIONS = 500_000  # prices looked at in one pass: what takes more is not eliminated
-REFINEMENTS = 4
+FIRST_LIMIT, NEXT_LIMIT = 1 / 256, 4  # of the gap between a bound and a plan: see `_refined`
 REFINED_STEPS, REFINED_SORTED = 100_000, 1_500_000  # longer staircases than a front's: a bound leaves few plans
 REFINED = 200_000  # transitions up to which single budgets are refined: about a second each
 
@@ -87,24 +87,31 @@ class Solver:
             return Solution(plan, plan.error, exact=True)
         if self.elimination.transitions > REFINED:
             return Solution(plan, bound.error, exact=False)
-        best, proved = self._refined(budget, plan, bound)
-        return Solution(best, best.error if proved else bound.error, proved)
+        return self._refined(budget, plan, bound)
 
-    def _refined(self, budget: float, plan: Plan, bound: Bound) -> tuple[Plan, bool]:
-        """The best plan found, and whether it is proved the best; a better plan leaves fewer to look at next time."""
+    def _refined(self, budget: float, plan: Plan, bound: Bound) -> Solution:
+        """The best plan within the budget, looked for below limits that rise from the bound to the error of `plan`.
+
+        Below a low limit there are few partial plans; where there is no plan at all, the limit is a bound itself.
+        """
         rounding = Rounding(REFINED_STEPS, self.rounding.width, sorted=REFINED_SORTED)
-        for _ in range(REFINEMENTS):
-            found, proved = improved(self.elimination, rounding, budget, plan.error, bound)
-            if found is None:
-                return plan, proved
-            cost = float(self.terms.cost(np.array([found.choice]))[0])
-            if cost > budget:
-                return plan, False  # above the budget by the rounding of the sum alone
-            choice = tuple(int(a[option]) for a, option in zip(self.allowed, found.choice, strict=True))
-            plan = Plan(choice, cost, found.error)
-            if proved:
-                break
-        return plan, proved
+        least, step = bound.error, (plan.error - bound.error) * FIRST_LIMIT
+        while least < plan.error:
+            limit = min(least + step, plan.error)
+            found, proved = improved(self.elimination, rounding, budget, limit, bound)
+            better = None if found is None else self._priced(found, budget)
+            if better is not None and proved:
+                return Solution(better, better.error, exact=True)
+            if found is not None or not proved:
+                return Solution(better or plan, least, exact=False)
+            least, step = limit, step * NEXT_LIMIT
+        return Solution(plan, plan.error, exact=True)
+
+    def _priced(self, plan: Plan, budget: float) -> Plan | None:
+        """A plan by the options the caller knows; None if it is above the budget, by the rounding of a sum."""
+        cost = float(self.terms.cost(np.array([plan.choice]))[0])
+        choice = tuple(int(a[option]) for a, option in zip(self.allowed, plan.choice, strict=True))
+        return Plan(choice, cost, plan.error) if cost <= budget else None
 
 
 def relaxed_bound(terms: Terms, errors: Sequence[np.ndarray], plan: Sequence[int], budget: float) -> float:
