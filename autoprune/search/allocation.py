@@ -96,8 +96,7 @@ class Allocator:
         cost = float(self._problem.cost_values(levels[None])[self._cost][0])
         error = self._error(levels)
         moved = tuple(levels.tolist()) != solution.plan.choice
-        method = self._planner.method(self._problem.costs.dense()[self._cost])
-        method += ", then moved within the other bounds" if moved else ""
+        method = solution.method + (", then moved within the other bounds" if moved else "")
         exact = solution.exact and not moved
         bound = error if exact else min(solution.bound, error)
         return Allocation(tuple(levels.tolist()), cost, error, bound, exact, method)
@@ -124,10 +123,6 @@ class Planner(Protocol):
 
     def solve(self, budget: float) -> Solution:
         """A plan for one budget, or InfeasibleBudget that names the least cost."""
-        ...
-
-    def method(self, dense: float) -> str:
-        """How plans are made, in a few words; `dense` is the dense network's cost."""
         ...
 
 

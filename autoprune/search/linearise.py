@@ -14,8 +14,7 @@ import functools
 import numpy as np
 
 from autoprune.core.problem import Problem
-from autoprune.errors import InfeasibleBudget
-from autoprune.search.exact.front import Plan
+from autoprune.search.exact.front import Plan, unreachable
 from autoprune.search.exact.solver import Solution, relaxed_bound
 from autoprune.search.exact.terms import terms_of
 from autoprune.search.greedy import ascend, descend, step_down, total_error, unit_costs
@@ -37,9 +36,6 @@ class Linearised:
         """The cost the descent ends at."""
         return self._descent[-1][0]
 
-    def method(self, dense: float) -> str:
-        return "linearised"
-
     def solve(self, budget: float) -> Solution:
         """A plan and a bound for one budget; of a user's cost only that no unit has less than its least damage."""
         levels = self.plan(budget)
@@ -50,16 +46,13 @@ class Linearised:
         if terms is not None:
             rows = [row[:size] for row, size in zip(self._errors, terms.sizes, strict=True)]
             bound = max(bound, relaxed_bound(terms, rows, levels.tolist(), budget))
-        return Solution(Plan(tuple(levels.tolist()), cost, error), min(bound, error), exact=False)
+        return Solution(Plan(tuple(levels.tolist()), cost, error), min(bound, error), False, "linearised")
 
     def plan(self, budget: float) -> np.ndarray:
         """(u,) levels; InfeasibleBudget, naming the least cost of the descent, when it does not reach the budget."""
         start = next((levels for cost, levels in self._descent if cost <= budget), None)
         if start is None:
-            raise InfeasibleBudget(
-                f"budget {self._cost} <= {budget:g} cannot be reached: the least reachable cost is {self.least:g}. "
-                "Raise the budget or allow levels that keep less."
-            )
+            raise unreachable(budget, self.least)
         levels, region = self._filled(start, budget), REGION
         for _ in range(ROUNDS):
             trial = self._filled(self._knapsack(levels, budget, region), budget)

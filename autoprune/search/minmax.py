@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoprune.core.problem import Problem
-from autoprune.errors import InfeasibleBudget
-from autoprune.search.exact.front import Plan
+from autoprune.search.exact.front import Plan, unreachable
 from autoprune.search.exact.solver import Solution
 
 
@@ -34,21 +33,15 @@ class MinMax:
         """The cost of the narrowest levels."""
         return float(self._costs[-1])
 
-    def method(self, dense: float) -> str:
-        return "exact"
-
     def solve(self, budget: float) -> Solution:
         """The plan of the least threshold; InfeasibleBudget, naming the least cost, when none is within the budget."""
         within = np.flatnonzero(self._costs <= budget)
         if not len(within):
-            raise InfeasibleBudget(
-                f"budget {budget:g} cannot be reached: the least reachable cost is {self.least:g}. Raise the budget or "
-                "allow levels that keep less."
-            )
+            raise unreachable(budget, self.least)
         first = within[0]
         error = float(self._thresholds[first])
         plan = Plan(tuple(self._levels[first].tolist()), float(self._costs[first]), error)
-        return Solution(plan, error, exact=True)
+        return Solution(plan, error, True, "exact")
 
 
 def _narrowest(errors: np.ndarray, threshold: float) -> np.ndarray:

@@ -81,22 +81,18 @@ def test_a_rounded_front_of_real_costs_keeps_every_budget_and_refined_plans_are_
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_without_refinement_a_rounded_plan_lies_between_optimum_and_its_gap(seed, monkeypatch):
-    monkeypatch.setattr(solver_module, "REFINED", 0)
+def test_where_too_many_plans_are_left_the_optimum_lies_between_bound_and_plan(seed, monkeypatch):
+    monkeypatch.setattr(solver_module, "LONGEST", 1)
     terms, errors = instance("chain", seed, whole=False)
     costs, totals = all_plans(terms, errors)
     solver = Solver.of(terms, errors, resolution=terms.reach / 15)
     for budget in budgets(costs):
         found, best = solver.solve(budget), totals[costs <= budget].min()
+        assert found.plan.cost <= budget
         assert found.bound <= best + 1e-9
         assert best <= found.plan.error + 1e-9
+        assert found.method == ("exact" if found.exact else "exact to 6.7 % of the range of costs")
         assert not found.exact or found.plan.error == pytest.approx(best)
-
-
-def test_a_rounded_front_says_how_finely():
-    terms, errors = instance("chain", 0, whole=False)
-    assert Solver.of(terms, errors, terms.reach / 15).method(terms.reach) == "exact to 6.7 % of the dense cost"
-    assert Solver.of(terms, errors).method(terms.reach) == "exact"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -111,7 +107,7 @@ def test_the_lagrangian_bound_is_the_convex_hull_of_all_plans(shape, seed):
         share = (budget - costs[within])[:, None] / (costs[above] - costs[within][:, None])
         lines = totals[within][:, None] + share * (totals[above] - totals[within][:, None])
         hull = min(lines.min(), totals[within].min())
-        assert lower_bound(elimination, budget).error == pytest.approx(hull)
+        assert lower_bound(elimination, budget).bound == pytest.approx(hull)
 
 
 @pytest.mark.parametrize("forest", [True, False])
@@ -144,9 +140,9 @@ def test_nothing_is_found_below_the_least_error():
     solver = Solver.of(terms, errors)
     plan = solver.frontier.within(250.0)
     assert plan.error > solver.frontier[-1].error
-    bound = lower_bound(solver.elimination, 250.0)
-    assert improved(solver.elimination, solver.rounding, 250.0, plan.error, bound) == (None, True)
-    found, proved = improved(solver.elimination, solver.rounding, 250.0, plan.error + 0.1, bound)
+    multiplier = lower_bound(solver.elimination, 250.0).multiplier
+    assert improved(solver.elimination, solver.rounding, 250.0, plan.error, multiplier) == (None, True)
+    found, proved = improved(solver.elimination, solver.rounding, 250.0, plan.error + 0.1, multiplier)
     assert (found.error, proved) == (plan.error, True)
 
 
@@ -191,11 +187,11 @@ def test_costs_that_are_whole_multiples_are_not_rounded_and_more_states_than_327
     terms = separable([grid, grid])
     assert (terms.divisor, terms.reach) == (1000, 598_000)
     errors = [np.zeros(300)] * 2
-    exact = rounding_for(eliminate(terms, errors, 10**6), terms.reach, terms.divisor, None)
+    exact = rounding_for(eliminate(terms, errors, 10**6), terms, None)
     assert (exact.width, exact.lossless) == (1000, True)
     odd = separable([grid, grid + np.arange(300) ** 2])
     assert odd.divisor == 1
-    rounding = rounding_for(eliminate(odd, errors, 10**6), odd.reach, odd.divisor, None)
+    rounding = rounding_for(eliminate(odd, errors, 10**6), odd, None)
     assert not rounding.lossless
     assert rounding.width == odd.reach / 10_000
 

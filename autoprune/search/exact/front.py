@@ -20,12 +20,13 @@ import numpy as np
 from autoprune.errors import InfeasibleBudget
 from autoprune.search.exact.elimination import Elimination, Step
 from autoprune.search.exact.staircase import Origins, Staircase, Sum, bucketed, joined, thinned
+from autoprune.search.exact.terms import Terms
 
 EXACT_STATES = 32_768  # different costs, up to which costs with a common divisor are not rounded
 BUCKETS = 10_000  # of the reach of costs, for longer staircases than this
 STORED = 50_000_000  # steps of all staircases together
 WORK = 300_000_000  # plans looked at: some ten seconds
-LEAST_BUCKETS = 200  # fewer are not worth the name of a front
+LEAST_BUCKETS = 200  # whatever that takes
 
 NONE = np.zeros(0, dtype=np.intp)
 
@@ -66,11 +67,16 @@ class Frontier(Sequence[Plan]):
     def within(self, budget: float) -> Plan:
         """The best plan for a budget; InfeasibleBudget, naming the least cost, when none is within it."""
         if not budget >= self.costs[0]:  # also for NaN
-            raise InfeasibleBudget(
-                f"budget {budget:g} cannot be reached: the least reachable cost is {self.costs[0]:g}. Raise the budget "
-                "or allow options that cost less."
-            )
+            raise unreachable(budget, float(self.costs[0]))
         return self[int(np.searchsorted(self.costs, budget, side="right")) - 1]
+
+
+def unreachable(budget: float, least: float) -> InfeasibleBudget:
+    """The error for a budget below the least cost of any plan."""
+    return InfeasibleBudget(
+        f"budget {budget:g} cannot be reached: the least reachable cost is {least:g}. Raise the budget or allow what "
+        "costs less."
+    )
 
 
 @dataclass(frozen=True)
@@ -99,19 +105,20 @@ class Pruning(Protocol):
         ...
 
 
-def rounding_for(elimination: Elimination, reach: float, divisor: int, resolution: float | None) -> Rounding | None:
-    """How finely an elimination can be done within the limits of this module; None if hardly at all.
+def rounding_for(elimination: Elimination, terms: Terms, resolution: float | None) -> Rounding:
+    """How finely the front of an elimination of these terms is made, within the limits of this module.
 
-    `reach` and `divisor` are those of the cost's terms; a `resolution` is the wanted width of the buckets.
+    A `resolution` is the wanted width of the buckets, whatever the limits.
     """
+    reach, divisor = terms.reach, terms.divisor
     room = min(STORED / elimination.states, WORK / elimination.transitions)
+    if reach == 0:
+        return Rounding(EXACT_STATES, 1.0, lossless=True)
     if resolution is not None:
-        return Rounding(0, resolution, bool(divisor) and divisor % resolution == 0) if reach else Rounding(1, 1.0)
-    if room < LEAST_BUCKETS:
-        return None
-    if reach == 0 or (divisor and reach / divisor <= min(EXACT_STATES, room)):
-        return Rounding(EXACT_STATES, float(divisor or 1), lossless=True)
-    buckets = int(min(BUCKETS, room))
+        return Rounding(0, resolution, lossless=bool(divisor) and divisor % resolution == 0)
+    if divisor and reach / divisor <= min(EXACT_STATES, room):
+        return Rounding(EXACT_STATES, float(divisor), lossless=True)
+    buckets = int(np.clip(room, LEAST_BUCKETS, BUCKETS))
     return Rounding(buckets, reach / buckets)
 
 

@@ -26,31 +26,33 @@ SLACK = 1e-12  # relative: what the rounding of sums may add to a bound
 
 
 @dataclass(frozen=True)
-class Bound:
-    """No plan within the budget has a smaller error than `error`; `multiplier` is what proved it."""
+class Hull:
+    """The convex hull of all plans at a budget: no plan within it has an error below `bound`.
 
-    error: float
+    `multiplier` is the slope that proves it, `plan` the plan within the budget at the end of the hull's line there.
+    """
+
+    bound: float
     multiplier: float
+    plan: Plan
 
 
-def lower_bound(elimination: Elimination, budget: float) -> Bound:
+def lower_bound(elimination: Elimination, budget: float) -> Hull:
     """The best Lagrangian bound for a budget that some plan is within.
 
     Two plans on the convex hull, one above and one within the budget, close in on it; the line through the last two is
     the hull at the budget.
     """
-    budget -= elimination.constant
-    above, within = _cheapest(elimination, 0.0), _cheapest(elimination, math.inf)
-    if above[0] <= budget:
-        return Bound(_safe(above[1]), 0.0)
+    above, within = cheapest(elimination, 0.0), cheapest(elimination, math.inf)
+    if above.cost <= budget:
+        return Hull(_safe(above.error), 0.0, above)
     while True:
-        multiplier = (within[1] - above[1]) / (above[0] - within[0])
-        plan = _cheapest(elimination, multiplier)
-        value = plan[1] + multiplier * plan[0]
-        line = within[1] + multiplier * within[0]
-        if not value < line - SLACK * abs(line) or plan in (above, within):
-            return Bound(_safe(min(value, line) - multiplier * budget), multiplier)
-        above, within = (plan, within) if plan[0] > budget else (above, plan)
+        multiplier = (within.error - above.error) / (above.cost - within.cost)
+        plan = cheapest(elimination, multiplier)
+        value, line = (p.error + multiplier * (p.cost - budget) for p in (plan, within))
+        if not value < line - SLACK * (abs(line) + multiplier * abs(budget)) or plan in (above, within):
+            return Hull(_safe(min(value, line)), multiplier, within)
+        above, within = (plan, within) if plan.cost > budget else (above, plan)
 
 
 def _safe(bound: float) -> float:
@@ -58,18 +60,27 @@ def _safe(bound: float) -> float:
     return bound - SLACK * abs(bound)
 
 
-def _cheapest(elimination: Elimination, multiplier: float) -> tuple[float, float]:
-    """Cost, without the constant, and error of the plan of least error + multiplier * cost.
+def cheapest(elimination: Elimination, multiplier: float) -> Plan:
+    """The plan of least error + multiplier * cost.
 
     An infinite multiplier: of least cost, and of these the least error; 0: of least error, and of these the least cost.
     """
-    cost, error = np.zeros(1), np.zeros(1)
+    cost, error, taken = np.zeros(1), np.zeros(1), list[np.ndarray]()
     for step in elimination.steps:
-        costs = (cost[:, None] + step.prices.reshape(-1, len(step.errors))).ravel()[step.pairs]  # (k, c)
+        costs = (cost[:, None] + step.prices.reshape(len(cost), -1)).ravel()[step.pairs]  # (k, c)
         errors = (error[:, None] + step.errors).ravel()[step.pairs]
         best = _least(costs, errors, multiplier)[:, None]
         cost, error = np.take_along_axis(costs, best, 1)[:, 0], np.take_along_axis(errors, best, 1)[:, 0]
-    return float(cost[0]), float(error[0])
+        taken.append(np.take_along_axis(step.pairs, best, 1)[:, 0])
+    return Plan(_choice(elimination, taken), float(cost[0] + elimination.constant), float(error[0]))
+
+
+def _choice(elimination: Elimination, taken: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """The options behind the last state, from the (k,) pairs taken to each state after each step."""
+    options, state = [0] * len(taken), 0
+    for step, pairs in zip(reversed(elimination.steps), reversed(taken), strict=True):
+        state, options[step.unit] = divmod(int(pairs[state]), len(step.errors))
+    return tuple(options)
 
 
 def _least(costs: np.ndarray, errors: np.ndarray, multiplier: float) -> np.ndarray:
@@ -81,14 +92,14 @@ def _least(costs: np.ndarray, errors: np.ndarray, multiplier: float) -> np.ndarr
 
 
 def improved(
-    elimination: Elimination, rounding: Rounding, budget: float, error: float, bound: Bound
+    elimination: Elimination, rounding: Rounding, budget: float, error: float, multiplier: float
 ) -> tuple[Plan | None, bool]:
     """The best plan within the budget with an error below a given one, and whether it is proved that none is better.
 
     None if there is no such plan. Proved, unless staircases had to be thinned as the rounding says, in spite of what
-    the bound left out. `bound` is that of `lower_bound`.
+    the bound left out. Any `multiplier` of 0 or more is valid; that of `lower_bound` leaves out most.
     """
-    pruning = _Pruning.of(elimination, budget - elimination.constant, error, bound.multiplier)
+    pruning = _Pruning.of(elimination, budget - elimination.constant, error, multiplier)
     sweep = Sweep(elimination, rounding, pruning)
     stairs = sweep.run()
     if not len(stairs):
