@@ -20,7 +20,6 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
 from autoprune.errors import ConfigError
-from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
@@ -57,9 +56,14 @@ class Session:
     @functools.cached_property
     def scorer(self) -> Scorer:
         select = with_dense_outputs(self.model, self._batches(self.data.select))
-        inputs = self._inputs(self.data.calibrate)
-        anchor = Anchor.of(self.model, inputs)
-        return Scorer(self.bank, self.space, inputs, select, self.job.fitness, anchor, first_measured(self.job))
+        return Scorer(
+            self.bank,
+            self.space,
+            self._inputs(self.data.calibrate),
+            select,
+            self.job.fitness,
+            objective=first_measured(self.job),
+        )
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
