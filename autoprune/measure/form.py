@@ -58,15 +58,18 @@ class Form:
         return network
 
     def inputs(self, batches: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
-        """The inputs in this layout and so many at once."""
-        return [batch.inputs for batch in self.batches([Batch(inputs) for inputs in batches])]
+        """Inputs that statistics are estimated on, in this layout; they stay in their batches, which estimates see."""
+        return [tuple(map(self.place, inputs)) for inputs in batches]
 
     def batches(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The batches in this layout and so many examples at once; the last may have fewer."""
+        """Batches in this layout and so many examples at once; the last may have fewer."""
         if self.layout is None and self.batch is None:
             return list(batches)
         sized = batches if self.batch is None else rebatched(batches, self.batch)
         return [batch.placed(self.place) for batch in sized]
+
+
+PLAIN = Form()
 
 
 def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:

@@ -4,9 +4,9 @@ A probe that changes one unit leaves all that runs before it as it was. For a ca
 some moment of the forward pass, the outermost modules that are complete by then (`Calls.complete`) are not run: they
 return what they returned in the dense network for the same batch. Of these outputs only those are kept that anything
 after the cut reads; the rest become tensors on the meta device, which have a shape and no values, so that whatever
-reads one yields no values either. Which are read is not inferred but tried, once a cut: the dense network runs with the
-last 1, 2, 4, ... outputs real, until its own output comes out as it was, bit by bit. If it never does, nothing is reused
-at that cut. Models without any order of modules lose the gain, never correctness.
+reads one yields no values either. Which are read is not inferred but tried, once a cut: the dense network runs with
+the last 1, 2, 4, ... outputs real, until its own output comes out as it was, bit by bit. If it never does, nothing is
+reused at that cut. Models without any order of modules lose the gain, never correctness.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Cut:
 class Prefixes:
     """Outputs of the dense network's modules at the cuts candidates had so far, `limit` bytes of them at most.
 
-    `dense` is the dense network as candidates are built, `recipe` its recipe, `example` inputs it runs on. Filled while candidates run: what
-    one computes before its cut is what the dense network computes. Above the limit the earliest cut goes, and none
-    before it is kept from then on: its tensors are the largest and save the least; dropping the one not used for longest
-    would, as probes come round and round, drop each just before its next use.
+    `dense` is the dense network as candidates are built, `recipe` its recipe, `example` inputs it runs on. Filled while
+    candidates run: what one computes before its cut is what the dense network computes. Above the limit the earliest
+    cut goes, and none before it is kept from then on: its tensors are the largest and save the least; dropping the one
+    not used for longest would, as probes come round and round, drop each just before its next use.
     """
 
     dense: nn.Module
@@ -115,7 +115,7 @@ class Prefixes:
             self._bytes.pop(self._closed)
 
     def forget(self, cut: Cut, key: Hashable) -> None:
-        """Drops what is kept for a batch after something wrote to it; the outputs at this cut are copied from then on."""
+        """Drops what is kept for a batch, which something wrote to; outputs at this cut are copied from then on."""
         self._written.update(cut.modules)
         for moment in list(self._kept):
             self._kept[moment].pop(key, None)

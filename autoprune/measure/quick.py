@@ -14,7 +14,7 @@ nowhere else. Only guides use them: what is exported has statistics of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from autoprune.prune.modes import evaluating
 from autoprune.prune.surgery import Indices
 
 Seen = list[Moments]  # of one batch norm, a call each
+Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (shift, ratio) by batch, a call each
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ class BatchAnchor:
         norms = {name: norm for name, norm in tracked_norms(network).items() if name not in intact}
         for name, norm in norms.items():
             corrections = self._corrections(name, kept_channels(indices, name), norm.eps)
-            norm.forward = _anchored(norm, corrections, followed)  # type: ignore[method-assign]  # of this copy alone
+            norm.forward = _anchored(norm, corrections, followed)  # type: ignore[method-assign, assignment]  # of this copy alone
         try:
             yield
         finally:
             for norm in norms.values():
                 del norm.forward
 
-    def _corrections(self, name: str, kept: np.ndarray | None, eps: float) -> dict[Hashable, list[tuple[torch.Tensor, ...]]]:
+    def _corrections(self, name: str, kept: np.ndarray | None, eps: float) -> Corrections:
         """For each batch and call: what to add to the mean and what to multiply the variance with, (c,) each."""
         own = self.own[name].take(kept)
         found = {}
@@ -96,7 +97,9 @@ def batch_moments(x: torch.Tensor) -> Moments:
     return Moments(mean, variance)
 
 
-def _recorder(seen: dict[Hashable, dict[str, Seen]], name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+def _recorder(
+    seen: dict[Hashable, dict[str, Seen]], name: str
+) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
     def record(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         latest = seen[next(reversed(seen))]
         latest.setdefault(name, []).append(batch_moments(args[0]))
@@ -104,16 +107,14 @@ def _recorder(seen: dict[Hashable, dict[str, Seen]], name: str) -> Callable[[nn.
     return record
 
 
-def _anchored(
-    norm: _BatchNorm, corrections: Mapping[Hashable, list[tuple[torch.Tensor, ...]]], followed: Followed
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    calls = {key: 0 for key in corrections}
+def _anchored(norm: _BatchNorm, corrections: Corrections, followed: Followed) -> Callable[[torch.Tensor], torch.Tensor]:
+    calls = dict.fromkeys(corrections, 0)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if followed.current not in corrections:
             raise PluginError(
-                "expected the fitness to pass the inputs of its batches on to the model as they are, got others: scores "
-                "with the statistics of a batch need to know which it is. Set search.batch_norms to anchored."
+                "expected the fitness to pass the inputs of its batches on to the model as they are, got others: "
+                "scores with the statistics of a batch need to know which it is. Set search.batch_norms to anchored."
             )
         made = corrections[followed.current]
         shift, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two

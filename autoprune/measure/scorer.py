@@ -17,7 +17,7 @@ from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import Fitness
-from autoprune.measure.form import Form
+from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
@@ -42,7 +42,7 @@ class Scorer:
     select: Sequence[Batch]
     fitness: Fitness
     norms: Norms = "anchored"
-    form: Form = Form()
+    form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
     objective: str = "fitness"
     also: Mapping[str, Callable[[Mapping[str, int]], float]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from torch import nn
 from autoprune.measure.anchor import Anchor, settle
 from autoprune.measure.batch import Batch
 from autoprune.measure.following import Followed
-from autoprune.measure.form import Form
+from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
 from autoprune.measure.quick import BatchAnchor
 from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye, tracked_norms
@@ -33,15 +33,15 @@ class Stage:
 
     `norms` says what batch norms use: "anchored", statistics re-estimated on `calibrate` and corrected by the dense
     network's own error (measure.anchor); "reestimated", the same uncorrected; "eagleeye", EagleEye's recipe; "batch",
-    those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept of
-    the dense network's outputs (measure.prefix), 0 for nothing.
+    those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept
+    of the dense network's outputs (measure.prefix), 0 for nothing.
     """
 
     bank: Bank
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     norms: Norms = "anchored"
-    form: Form = Form()
+    form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,15 @@ from torch import nn
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
-from autoprune.core.objective import Objective
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
 from autoprune.errors import ConfigError
 from autoprune.measure.batch import Batch
+from autoprune.measure.distortions import check_layers, layer_error
+from autoprune.measure.fitness import reporting
+from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.copying import named_tensors
@@ -29,11 +32,15 @@ from autoprune.prune.find import find_structure
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.tuning import Tuning, tune
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched."""
+    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
+
+    `recorded` is the tuning of a run that is continued, whose scores must come out the same; None tunes anew.
+    """
 
     job: Job
     model: nn.Module
@@ -43,6 +50,7 @@ class Session:
     problem: Problem
     device: torch.device
     progress: OnProgress
+    recorded: Tuning | None = None
 
     @functools.cached_property
     def bank(self) -> Bank:
@@ -55,14 +63,37 @@ class Session:
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        select = with_dense_outputs(self.model, self._batches(self.data.select))
+        return replace(self._untuned, form=self.tuning.form)
+
+    @functools.cached_property
+    def tuning(self) -> Tuning:
+        """The form scores are taken in, with why."""
+        if self.recorded is not None:
+            return self.recorded
+        if isinstance(self.job.tune, Form):
+            return Tuning(self.job.tune, "as the job says")
+        if self.job.tune == "off":
+            return Tuning(Form(), "tuning is off")
+        self.progress(Progress("tuning", 0, 1))
+        tuning = tune(self._untuned, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
+        self.progress(Progress("tuning", 1, 1, tuning.reason))
+        return tuning
+
+    @functools.cached_property
+    def _untuned(self) -> Scorer:
+        layers = self.job.guide == "layer"
+        if layers:
+            check_layers(self.bank, self.space.units)
         return Scorer(
             self.bank,
             self.space,
             self._inputs(self.data.calibrate),
-            select,
-            self.job.fitness,
+            with_dense_outputs(self.model, self._batches(self.data.select)),
+            reporting(self.job.fitness, self.job.guide),
+            self.job.norms,
+            reuse_bytes=self.job.reuse_bytes,
             objective=first_measured(self.job),
+            also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
         )
 
     @functools.cached_property
@@ -89,6 +120,7 @@ class Session:
             "space": self.space.to_json(),
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
+            "batch_norms": self.job.norms,
             "fitness": plugin_name(self.job.fitness),
             "criterion": plugin_name(self.job.criterion),
             "device": self.device.type,
@@ -107,6 +139,8 @@ class Session:
             "platform": platform.platform(),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "tuning": self.tuning.to_json(),
+            "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
             "uncounted_operators": list(self.structure.uncounted),
@@ -128,8 +162,11 @@ class Session:
         return [batch.inputs for batch in self._batches(batches)]
 
 
-def open_session(job: Job, progress: OnProgress) -> Session:
-    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here."""
+def open_session(job: Job, progress: OnProgress, recorded: Tuning | None = None) -> Session:
+    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
+
+    `recorded` is the tuning of the run that is continued.
+    """
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
     example = tuple(placed(x, device) for x in data.example)
@@ -142,7 +179,7 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     structure.check_prunable()
     space = build_space(structure.units, job.rules)
     problem = state_problem(job, structure, space)
-    return Session(job, model, data, structure, space, problem, device, progress)
+    return Session(job, model, data, structure, space, problem, device, progress, recorded)
 
 
 def load_model(job: Job) -> nn.Module:
@@ -162,11 +199,12 @@ def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
     bounds = [limit.absolute(dense) for limit in limits]
     stood_for = first_measured(job, dense)
+    guide = Objective(job.guide, KNOWN_DIRECTIONS.get(job.guide, "min")) if job.guide else None
     objectives = tuple(
-        Objective(job.guide, "min") if job.guide and o.name == stood_for else Objective(o.name, o.direction, o.unit)
-        for o in job.objectives
+        guide if guide and o.name == stood_for else Objective(o.name, o.direction, o.unit) for o in job.objectives
     )
-    problem = Problem(space, objectives, costs, tuple(bounds), job.guide)
+    distortion = guide.name if guide and guide.direction == "min" else None
+    problem = Problem(space, objectives, costs, tuple(bounds), distortion)
     problem.check_bounds()
     return problem
 
