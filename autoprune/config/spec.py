@@ -117,16 +117,34 @@ class SearchSpec(_Section):
     )
 
 
-class FormSpec(_Section):
-    """The form candidates are scored in; what is left out stays as it is."""
+class TuneSpec(_Section):
+    """The form candidates are scored in: a mode, or a form, of which what is left out stays as it is."""
 
+    mode: Literal["auto", "off"] | None = Field(
+        None, description="auto times some forms at the start", examples=["auto"]
+    )
     layout: Layout | None = Field(None, description="channels_last or contiguous", examples=["channels_last"])
-    dtype: Precision = Field("float32", description="float32 or bfloat16", examples=["bfloat16"])
+    dtype: Precision | None = Field(None, description="float32 or bfloat16", examples=["bfloat16"])
     batch: int | None = Field(None, ge=1, description="how many selection examples at once", examples=[250])
     threads: int | None = Field(None, ge=1, description="of torch on the CPU", examples=[2])
 
-    def resolve(self) -> Form:
-        return Form(self.layout, self.dtype, self.batch, self.threads)
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, data: Any) -> Any:
+        """A bare word is the mode; YAML reads `off` as false."""
+        data = {True: "auto", False: "off"}[data] if isinstance(data, bool) else data
+        return {"mode": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TuneSpec:
+        form = [name for name in ("layout", "dtype", "batch", "threads") if getattr(self, name) is not None]
+        if bool(self.mode) == bool(form):
+            got = f"{self.mode} and {', '.join(form)}" if form else "none of them"
+            raise mistakes(((), f"expected auto, off, or a form such as {{dtype: bfloat16}}, got {got}."))
+        return self
+
+    def resolve(self) -> Literal["auto", "off"] | Form:
+        return self.mode or Form(self.layout, self.dtype or "float32", self.batch, self.threads)
 
 
 class RunSpec(_Section):
@@ -139,7 +157,7 @@ class RunSpec(_Section):
     )
     threads: int | None = Field(None, ge=1, description="of torch on the CPU; null for its default", examples=[2])
 
-    tune: Literal["auto", "off"] | FormSpec = Field(
+    tune: TuneSpec = Field(
         "auto",
         validate_default=True,
         description="how candidates are run while scored: auto, off or a form",
@@ -257,7 +275,7 @@ class JobSpec(_Section):
             norms=self.search.batch_norms,
             device=self.run.device,
             threads=self.run.threads,
-            tune=self.run.tune if isinstance(self.run.tune, str) else self.run.tune.resolve(),
+            tune=self.run.tune.resolve(),
             reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             document=self.document(),
         )

@@ -209,7 +209,7 @@ class _Pass:
         written = any(tensor._version != version for tensor, version in self._lent)
         if written:
             self.prefixes.forget(self.cut, self._key)
-        elif output is not None and set(self._made) == set(self.cut.modules):
+        elif output is not None and self._made and set(self._made) == set(self.cut.modules):
             self.prefixes.keep(self.cut, self._key, self._made)
         self._made = {}
 
