@@ -237,8 +237,8 @@ def _run(
 
 
 def additivity_csv(rows: Sequence[Additivity]) -> str:
-    """One line a network that changes several units: its levels, the damage predicted and measured, and the gap."""
-    lines = ["levels,predicted,measured,gap"]
+    """The summary, then one line a network that changes several units: levels, damage predicted and measured, gap."""
+    lines = [f"# {summary(rows)}", "levels,predicted,measured,gap"]
     lines += [f"{'-'.join(map(str, r.candidate.levels))},{r.predicted!r},{r.measured!r},{r.gap!r}" for r in rows]
     return "\n".join(lines) + "\n"
 

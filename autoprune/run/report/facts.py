@@ -36,7 +36,7 @@ class Facts:
 
     `document` is front.json, `job` what job.yaml says (empty for a job made in Python), `identity` what the journal
     starts with, `told` every evaluation in it, in order, `modules` those with tensors in the order of the network,
-    `units` all of them, searched or not.
+    `units` all of them, searched or not, `additivity` how far damages of single units added up.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class Facts:
     environment: Mapping[str, Any]
     modules: tuple[str, ...]
     units: tuple[Unit, ...]
+    additivity: str = ""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -154,7 +155,13 @@ def read_facts(path: Path) -> Facts:
         environment=json.loads(folder.environment.read_text()),
         modules=tuple(structure["modules"]),
         units=tuple(map(Unit.from_json, structure["units"])),
+        additivity=_first_line(folder.additivity),
     )
+
+
+def _first_line(path: Path) -> str:
+    """The summary a file begins with; none where there is no such file, as in runs of earlier versions."""
+    return path.read_text().partition("\n")[0].removeprefix("# ") if path.is_file() else ""
 
 
 def _check_whole(folder: RunFolder) -> None:
