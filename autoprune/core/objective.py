@@ -14,7 +14,10 @@ from autoprune.errors import ConfigError
 
 Direction = Literal["min", "max"]
 
-KNOWN_DIRECTIONS: Mapping[str, Direction] = {"accuracy": "max", "kl": "min", "macs": "min", "params": "min"}
+KNOWN_DIRECTIONS: Mapping[str, Direction] = {
+    "accuracy": "max",
+    **dict.fromkeys(("kl", "mse", "loss", "layer", "macs", "params"), "min"),
+}
 
 _BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")
 

@@ -15,13 +15,15 @@ from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen, Structure
 from autoprune.run.controller import Controller
-from autoprune.run.folder import RunFolder, write_json, write_yaml
+from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import Journal, read_journal
 from autoprune.run.report import write_report
 from autoprune.run.serial import SerialEvaluator
 from autoprune.run.session import Session, open_session
+from autoprune.run.tuning import Tuning
+from autoprune.search.additivity import Additivity, additivity, summary
 
 Shares = dict[str, float]
 
@@ -34,13 +36,17 @@ def silent(progress: Progress) -> None:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in."""
+    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
+
+    `additivity` says in a line how far the damages of single units added up.
+    """
 
     folder: Path | None
     rows: tuple[Row, ...]
     ended: str
     evaluations: tuple[Evaluation, ...]
     session: Session
+    additivity: str
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
         # a sum's last bits depend on how many threads it was split over
         threads = records[0].get("threads") if records else job.threads
         with torch_threads(threads):
-            session = open_session(job, progress, folder.bank)
+            session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
             preflight(session)
@@ -172,7 +178,17 @@ def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
 
 def _header(session: Session) -> dict[str, Any]:
     """The first record of a journal: what identifies the run, and what its last bits depend on."""
-    return {"kind": "run", "identity": session.identity(), "threads": torch.get_num_threads()}
+    return {
+        "kind": "run",
+        "identity": session.identity(),
+        "threads": torch.get_num_threads(),
+        "tuning": session.tuning.to_json(),
+    }
+
+
+def recorded_tuning(records: Sequence[dict[str, Any]]) -> Tuning | None:
+    """What a journal says about the form its scores were taken in; None where nothing was written yet."""
+    return Tuning.from_json(records[0]["tuning"]) if records else None
 
 
 def check_identity(session: Session, header: dict[str, Any]) -> None:
@@ -216,9 +232,20 @@ def _run(
     session.progress(Progress("search", controller.done, job.evaluations))
     ended = controller.run()
     rows = finish(session, controller.told, folder)
+    sums = additivity(session.problem, controller.told)
     if folder is not None:
+        write_text(folder.additivity, additivity_csv(sums))
         write_report(folder.path)
-    return RunResult(folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session)
+    return RunResult(
+        folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums)
+    )
+
+
+def additivity_csv(rows: Sequence[Additivity]) -> str:
+    """The summary, then one line a network that changes several units: levels, damage predicted and measured, gap."""
+    lines = [f"# {summary(rows)}", "levels,predicted,measured,gap"]
+    lines += [f"{'-'.join(map(str, r.candidate.levels))},{r.predicted!r},{r.measured!r},{r.gap!r}" for r in rows]
+    return "\n".join(lines) + "\n"
 
 
 def preflight(session: Session) -> Evaluation:

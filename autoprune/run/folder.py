@@ -52,6 +52,10 @@ class RunFolder:
         return self.path / "front.json"
 
     @property
+    def additivity(self) -> Path:
+        return self.path / "additivity.csv"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

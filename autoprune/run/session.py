@@ -6,7 +6,7 @@ import functools
 import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from torch import nn
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
-from autoprune.core.objective import Objective
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError
-from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
+from autoprune.measure.distortions import check_layers, layer_error
+from autoprune.measure.fitness import reporting
+from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.consumers import statistics_bytes
@@ -33,11 +35,15 @@ from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.tuning import Tuning, tune
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched."""
+    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
+
+    `recorded` is the tuning of a run that is continued, whose scores must come out the same; None tunes anew.
+    """
 
     job: Job
     model: nn.Module
@@ -47,6 +53,7 @@ class Session:
     problem: Problem
     device: torch.device
     progress: OnProgress
+    recorded: Tuning | None = None
     bank_file: Path | None = None
 
     @property
@@ -97,10 +104,38 @@ class Session:
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        select = with_dense_outputs(self.model, self._batches(self.data.select))
-        inputs = self._inputs(self.data.calibrate)
-        anchor = Anchor.of(self.model, inputs)
-        return Scorer(self.bank, self.space, inputs, select, self.job.fitness, anchor, first_measured(self.job))
+        return replace(self._untuned, form=self.tuning.form)
+
+    @functools.cached_property
+    def tuning(self) -> Tuning:
+        """The form scores are taken in, with why."""
+        if self.recorded is not None:
+            return self.recorded
+        if isinstance(self.job.tune, Form):
+            return Tuning(self.job.tune, "as the job says")
+        if self.job.tune == "off":
+            return Tuning(Form(), "tuning is off")
+        self.progress(Progress("tuning", 0, 1))
+        tuning = tune(self._untuned, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
+        self.progress(Progress("tuning", 1, 1, tuning.reason))
+        return tuning
+
+    @functools.cached_property
+    def _untuned(self) -> Scorer:
+        layers = self.job.guide == "layer"
+        if layers:
+            check_layers(self.bank, self.space.units)
+        return Scorer(
+            self.bank,
+            self.space,
+            self._inputs(self.data.calibrate),
+            with_dense_outputs(self.model, self._batches(self.data.select)),
+            reporting(self.job.fitness, self.job.guide),
+            self.job.norms,
+            reuse_bytes=self.job.reuse_bytes,
+            objective=first_measured(self.job),
+            also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
+        )
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
@@ -126,6 +161,7 @@ class Session:
             "space": self.space.to_json(),
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
+            "batch_norms": self.job.norms,
             "fitness": plugin_name(self.job.fitness),
             "criterion": plugin_name(self.job.criterion),
             "device": self.device.type,
@@ -144,6 +180,8 @@ class Session:
             "platform": platform.platform(),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "tuning": self.tuning.to_json(),
+            "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
             "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
@@ -166,10 +204,12 @@ class Session:
         return [batch.inputs for batch in self._batches(batches)]
 
 
-def open_session(job: Job, progress: OnProgress, bank_file: Path | None = None) -> Session:
+def open_session(
+    job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
+) -> Session:
     """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
 
-    `bank_file` is where a run before may have left its bank.
+    `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
     """
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
@@ -183,7 +223,7 @@ def open_session(job: Job, progress: OnProgress, bank_file: Path | None = None) 
     structure.check_prunable()
     space = build_space(structure.units, job.rules)
     problem = state_problem(job, structure, space)
-    return Session(job, model, data, structure, space, problem, device, progress, bank_file)
+    return Session(job, model, data, structure, space, problem, device, progress, recorded, bank_file)
 
 
 def load_model(job: Job) -> nn.Module:
@@ -203,11 +243,12 @@ def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
     bounds = [limit.absolute(dense) for limit in limits]
     stood_for = first_measured(job, dense)
+    guide = Objective(job.guide, KNOWN_DIRECTIONS.get(job.guide, "min")) if job.guide else None
     objectives = tuple(
-        Objective(job.guide, "min") if job.guide and o.name == stood_for else Objective(o.name, o.direction, o.unit)
-        for o in job.objectives
+        guide if guide and o.name == stood_for else Objective(o.name, o.direction, o.unit) for o in job.objectives
     )
-    problem = Problem(space, objectives, costs, tuple(bounds), job.guide)
+    distortion = guide.name if guide and guide.direction == "min" else None
+    problem = Problem(space, objectives, costs, tuple(bounds), distortion)
     problem.check_bounds()
     return problem
 
