@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
-from autoprune.core.space import SearchSpace
+from autoprune.core.space import Candidate, SearchSpace
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError
 from autoprune.measure.batch import Batch
@@ -27,12 +28,14 @@ from autoprune.measure.fitness import reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.compensate import compensate
 from autoprune.prune.consumers import statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
+from autoprune.prune.targets import Targets, collect_targets
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.tuning import Tuning, tune
@@ -74,7 +77,7 @@ class Session:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
-        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._inputs(self.data.calibrate))
+        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
 
@@ -90,6 +93,7 @@ class Session:
         facts = {
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
+            "norm_images": self.job.norm_images,
             "units": self.space.units,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
@@ -128,7 +132,7 @@ class Session:
         return Scorer(
             self.bank,
             self.space,
-            self._inputs(self.data.calibrate),
+            self._norm_inputs,
             with_dense_outputs(self.model, self._batches(self.data.select)),
             reporting(self.job.fitness, self.job.guide),
             self.job.norms,
@@ -136,6 +140,33 @@ class Session:
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
         )
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """What the front's networks are fitted to."""
+        return collect_targets(self.model, self.structure, self._inputs(self.data.calibrate))
+
+    def deployed(self, candidate: Candidate) -> nn.Module:
+        """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
+        bank does better on the selection set.
+        """
+        stitched = self.scorer.network(candidate)
+        if self.job.compensation == "none" or not any(candidate.levels):
+            return stitched
+        counts = self.space.counts(candidate)
+        fitted = self.bank.build(counts)
+        indices = self.bank.indices(self.bank.positions(counts))
+        compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
+        return min(fitted, stitched, key=self._losses)
+
+    def _losses(self, network: nn.Module) -> list[float]:
+        """What the search minimises, of what is measured, on the selection set."""
+        values = self.selected(network)
+        return [o.loss(values[o.name]) for o in self.problem.objectives if o.name in values]
+
+    def selected(self, network: nn.Module) -> dict[str, float]:
+        """What the fitness says of a network on the selection set."""
+        return self.scorer.measure(network, self.scorer.select)
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
@@ -162,6 +193,8 @@ class Session:
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
             "batch_norms": self.job.norms,
+            "norm_images": self.job.norm_images,
+            "compensation": self.job.compensation,
             "fitness": plugin_name(self.job.fitness),
             "criterion": plugin_name(self.job.criterion),
             "device": self.device.type,
@@ -199,6 +232,13 @@ class Session:
 
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
+
+    @functools.cached_property
+    def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        """The first calibration batches that have `norm_images` together."""
+        inputs = self._inputs(self.data.calibrate)
+        before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
+        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
 
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]
