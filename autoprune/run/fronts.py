@@ -63,10 +63,11 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built; what is not on it as built is left out.
+    What was on the front by the scores of the search is built; what is not on it as built, or outside the bounds of
+    measured objectives, is left out.
     """
-    admitted = [e for e in evaluations if e.ok and session.admits(e)]
-    front = Front.of(admitted, session.problem.objectives, session.dense_costs)
+    scored = [e for e in evaluations if e.ok]
+    front = Front.of(scored, session.problem.objectives, session.dense_costs)
     members = front.thinned(session.job.front_size).members
     built: list[Row] = []
     for index, evaluation in enumerate(members):
@@ -81,15 +82,17 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
 
 
 def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other one betters in all objectives, on the selection set."""
-    as_built = [Evaluation(Candidate(tuple(row["levels"])), _objectives_of(session, row)) for row in rows]
-    kept = {e.candidate.levels for e in Front.of(as_built, session.problem.objectives, session.dense_costs).members}
+    """The rows within all bounds that no other one betters in all objectives, on the selection set."""
+    as_built = [Evaluation(Candidate(tuple(row["levels"])), _values_as_built(session, row)) for row in rows]
+    admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
+    kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [row for row in rows if tuple(row["levels"]) in kept]
 
 
-def _objectives_of(session: Session, row: Row) -> dict[str, float]:
-    names = [o.name for o in session.problem.objectives]
-    return {name: row[name if name in session.dense_costs else SELECT + name] for name in names}
+def _values_as_built(session: Session, row: Row) -> dict[str, float]:
+    """Costs, and what was measured on the selection set."""
+    measured = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
+    return {**measured, **{name: row[name] for name in session.dense_costs}}
 
 
 def _gain(row: Row, session: Session) -> str:
