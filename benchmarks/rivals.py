@@ -14,7 +14,7 @@ of the same network spare, since FastNAS can keep what it measured. `memory_mb` 
 between, data and torch included.
 
 Rows are written as they come; `--resume` keeps those in the file and adds the missing ones.
-Needs: pip install torch-pruning nvidia-modelopt
+Needs: pip install torch-pruning nvidia-modelopt torchprofile==0.0.4
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ import torch
 from compensation.setting import NETWORKS, Pruned, Setting, accuracy, forget_peak, macs, open_setting, peak_mb, timed
 
 TARGETS = (0.5, 0.7, 0.35, 0.25)
-PACKAGES = {"uniform": "torch-pruning", "global": "torch-pruning", "fastnas": "nvidia-modelopt", "eagleeye": None}
+PACKAGES = {  # by rival: what to install, by the name it is imported by
+    "uniform": {"torch_pruning": "torch-pruning"},
+    "global": {"torch_pruning": "torch-pruning"},
+    "fastnas": {"modelopt": "nvidia-modelopt", "torchprofile": "torchprofile==0.0.4"},
+    "eagleeye": {},
+}
 COLUMNS = (
     *("network", "rival", "method", "target", "macs_ratio", "accuracy"),
     *("seconds", "core_seconds", "shared_core_seconds", "memory_mb"),
@@ -80,7 +85,10 @@ def arguments() -> argparse.Namespace:
         "--candidates", nargs="+", type=int, default=[100], help="networks EagleEye scores, for all or for each target"
     )
     parser.add_argument(
-        "--checkpoints", type=Path, default=Path(tempfile.gettempdir(), "rivals"), help="folder for FastNAS's scores"
+        "--checkpoints",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "autoprune-rivals"),
+        help="folder for FastNAS's scores",
     )
     parser.add_argument("--resume", action="store_true", help="keep the rows in the file, add the missing ones")
     parser.add_argument("--out", type=Path, default=Path("results/rivals_cifar10.csv"))
@@ -91,9 +99,8 @@ def arguments() -> argparse.Namespace:
 
 
 def require(rivals: Sequence[str]) -> None:
-    modules = {"torch-pruning": "torch_pruning", "nvidia-modelopt": "modelopt"}
-    wanted = dict.fromkeys(package for rival in rivals if (package := PACKAGES[rival]))
-    missing = [package for package in wanted if importlib.util.find_spec(modules[package]) is None]
+    wanted = {module: package for rival in rivals for module, package in PACKAGES[rival].items()}
+    missing = [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise SystemExit(f"not installed: pip install {' '.join(missing)}, or choose others with --rivals")
 
@@ -146,7 +153,7 @@ def prune(setting: Setting, task: Task) -> Pruned:
         return eagleeye.prune(setting, task.target, task.candidates)
     from compensation import torch_pruning
 
-    return torch_pruning.prune(setting, task.target, task.rival)
+    return torch_pruning.prune(setting, task.target, "global" if task.rival == "global" else "uniform")
 
 
 def read(path: Path) -> list[Row]:
@@ -159,6 +166,8 @@ def write(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     candidates = " ".join(map(str, options.candidates))
+    order = list(PACKAGES)
+    rows = sorted(rows, key=lambda row: (row["network"], -float(row["target"]), order.index(row["rival"])))
     with part.open("w", newline="") as file:
         file.write(f"# python benchmarks/rivals.py --data DIR --models DIR --candidates {candidates}\n")
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
