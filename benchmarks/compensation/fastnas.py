@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,37 @@ WIDTHS = 4  # widths tried are multiples of it
 BATCHES = 50  # of calibration images: with fewer, the tool leaves batch norms as they are and says so in a warning
 
 
+@dataclass(frozen=True)
+class Score:
+    """The score of a network, its batch norms re-estimated; `record` is a file of what all scores took so far."""
+
+    setting: Setting
+    record: Path
+
+    def __call__(self, model: nn.Module) -> float:
+        score, spent = timed(lambda: accuracy(model, self.setting.data.select))
+        self.record.write_text(json.dumps(asdict(self.spent() + spent)))
+        return score
+
+    def spent(self) -> Spent:
+        return Spent(**json.loads(self.record.read_text())) if self.record.exists() else Spent()
+
+
 def prune(setting: Setting, target: float, checkpoints: Path) -> Pruned:
     """The network FastNAS returns under a limit on FLOPs, with the batch norms it would have been scored with.
 
     `checkpoints` is a folder of this network's own: the scores of single layers are kept there, with the time they
-    took, for other targets.
+    took, for other targets. Nothing else is scored.
     """
-    record = checkpoints / "spent.json"
-    known = record.exists()
-    if not known:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        _, spent = timed(lambda: searched(setting, 1.0, checkpoints))  # measures every width, finds the dense network
-        record.write_text(json.dumps(asdict(spent)))
-    shared = Spent(**json.loads(record.read_text()))
-    network = searched(setting, target, checkpoints)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    score = Score(setting, checkpoints / "spent.json")
+    earlier = score.spent()
+    network = searched(setting, target, score, checkpoints / "search.pth")
     recalibrate(network, setting.calibrate)
-    return Pruned(network, f"ModelOpt {modelopt.__version__} FastNAS", shared, shared if known else Spent())
+    return Pruned(network, f"ModelOpt {modelopt.__version__} FastNAS", score.spent(), earlier)
 
 
-def searched(setting: Setting, target: float, checkpoints: Path) -> nn.Module:
+def searched(setting: Setting, target: float, score: Score, checkpoint: Path) -> nn.Module:
     images = torch.cat([inputs for (inputs,) in setting.calibrate])
     network, _ = mtp.prune(
         copy.deepcopy(setting.model).to(memory_format=torch.contiguous_format),  # it refuses channels-last weights
@@ -56,8 +68,8 @@ def searched(setting: Setting, target: float, checkpoints: Path) -> nn.Module:
         config={
             "data_loader": images.split(len(images) // BATCHES),
             "collect_func": lambda batch: batch,  # unlabelled
-            "score_func": lambda model: accuracy(model, setting.data.select),
-            "checkpoint": str(checkpoints / "search.pth"),
+            "score_func": score,
+            "checkpoint": str(checkpoint),
             "verbose": False,
         },
     )

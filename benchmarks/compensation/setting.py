@@ -49,6 +49,9 @@ class Spent:
     wall_s: float = 0.0
     core_s: float = 0.0
 
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.wall_s + other.wall_s, self.core_s + other.core_s)
+
 
 @dataclass(frozen=True)
 class Pruned:
