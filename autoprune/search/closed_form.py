@@ -55,8 +55,9 @@ def lamp_scores(squares: np.ndarray) -> np.ndarray:
     """(n,) squared magnitudes over the sum of all that are not smaller: the largest scores 1.
 
     Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021, https://arxiv.org/abs/2010.07611.
-    Of equal magnitudes the last counts as the largest, so that one alone scores 1, in a unit of zeros too. Departure: the sums run from the largest down; the authors' code takes a running sum from the total, which cancels
-    to zero or below for the largest.
+    Of equal magnitudes the last counts as the largest, so that one alone scores 1, in a unit of zeros too. Departure:
+    the sums run from the largest down; the authors' code takes a running sum from the total, which cancels to zero or
+    below for the largest.
     """
     order = np.argsort(squares, kind="stable")[::-1]  # from the largest, and of equals from the last
     falling = np.asarray(squares, dtype=float)[order]
