@@ -19,8 +19,8 @@ Rows of one target stand one on the other:
 
 `front` is one row a network: the additive search and the compensation of twelve networks over the whole range, without
 testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from the trained network to the pruned one,
-as if it were the only one; what all targets share (bank, search) is in `shared_core_seconds`. `memory_mb` is the largest
-resident memory of the process, data and torch included.
+as if it were the only one; what all targets share (bank, search) is in `shared_core_seconds`. `memory_mb` is the
+largest resident memory of the process, data and torch included.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ class _Fit:
 
     def affine(self) -> Affine:
         weight, bias = _folded(self.layer, self.design)
-        return Affine(self.layer.module, self.design, self.design.shaped(weight), bias.flatten())
+        moments = self.regression.moments
+        return Affine(self.layer.module, self.design, self.design.shaped(weight), bias.flatten(), moments)
 
 
 class _Pruned(Following):
