@@ -15,13 +15,14 @@ Rows of one target stand one on the other:
     allocation        widths by exact allocation over probed KL, measured plans included (additive search)
     sequential        every layer fitted in one pass
     joint             pairs of layers fitted together: what a search does with its front
-    search            for `--searched` targets: of the four networks of lowest KL within the target after a longer search
-                      the one that is best when fitted, then fitted thoroughly
+    search            of the four networks of lowest KL within the target after a longer search the one that is best
+                      when fitted, then fitted thoroughly; only for `--searched` targets
 
-`front` is one row a network: the additive search and the compensation of twelve networks over the whole range, those of
-the targets among them, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from the trained network to the pruned one,
-as if it were the only one; what all targets share (bank, search) is in `shared_core_seconds`. `memory_mb` is the
-largest resident memory of the process, data and torch included.
+`front` is one row a network: the additive search and the compensation of twelve networks over the whole range, those
+of the targets among them, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from
+the trained network to the pruned one, as if it were the only one; what all targets share (bank, search) is in
+`shared_core_seconds`. `memory_mb` is the largest resident memory of the process, data and torch included. Rows of
+networks that are not among `--networks` are kept.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ class Job:
     `norms` says which statistics batch norms have while a candidate is scored (measure.stage), `tune` the form it is
     scored in: "auto" times some at the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what
     is kept of the dense network's outputs for candidates that share them. `norm_images` of the calibration images are
-    used for statistics and batch norms of candidates; unless `compensation` is "none" the members of the
-    front are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. `front_size` is how many networks are built
-    and measured on the report set at most.
+    used for statistics and batch norms of candidates. Unless `compensation` is "none" the members of the front are
+    fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. `front_size` is
+    how many networks are built and measured on the report set at most.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
