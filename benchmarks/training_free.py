@@ -12,7 +12,8 @@ Rows of one target stand one on the other:
     uniform           the largest uniform width within the target, filters of largest L2 norm, batch norms re-estimated
     bank              the order of the surgeon and least-squares consumers instead
     anchored          batch norms anchored to the dense network's own statistics
-    allocation        widths by exact allocation over probed KL, measured plans included (additive search)
+    allocation        widths by exact allocation over the KL of four probes a unit, measured plans included (additive
+                      search)
     sequential        every layer fitted in one pass
     joint             pairs of layers fitted together: what a search does with its front
     search            of the four networks of lowest KL within the target after a longer search the one that is best
@@ -63,6 +64,7 @@ from autoprune.search.uniform import uniform_levels
 TARGETS = (0.7, 0.5, 0.35, 0.25)
 SIXTEENTHS = tuple(step / 16 for step in range(1, 16))
 FRONT, FINALISTS = 12, 4
+PROBE_LEVELS = 4  # of each unit; the others are interpolated
 COLUMNS = (
     *("network", "method", "target", "macs_ratio", "accuracy", "select_kl"),
     *("seconds", "core_seconds", "shared_core_seconds", "memory_mb"),
@@ -133,7 +135,7 @@ def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
     session = open_session(job(setting), silent)
     bench = Bench(name, setting, session, rows)
     _, bank = timed(lambda: session.bank)
-    additive, searched = timed(lambda: evaluations(session, "additive", 10_000))
+    additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS))
     _, targets = timed(lambda: session.targets)
     for target in options.targets:
         ladder(bench, target, additive, bank, bank + searched, bank + searched + targets)
@@ -155,9 +157,9 @@ def job(setting: Setting) -> Job:
     )
 
 
-def evaluations(session: Session, searcher: str, budget: int) -> list[Evaluation]:
+def evaluations(session: Session, searcher: str, budget: int, **options: int) -> list[Evaluation]:
     """Everything a search measures."""
-    made = make_searcher(searcher, session.problem, seed=0)
+    made = make_searcher(searcher, session.problem, seed=0, **options)
     controller = Controller(session.problem, made, SerialEvaluator(session.scorer.score), budget, forget)
     controller.run()
     return [evaluation for evaluation in controller.told if evaluation.ok]
