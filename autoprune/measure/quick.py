@@ -30,6 +30,9 @@ from autoprune.measure.recalibrate import tracked_norms
 from autoprune.prune.modes import evaluating
 from autoprune.prune.surgery import Indices
 
+# positions a channel's statistics are taken from; twice as many ranked ResNet-20s on CIFAR-10 alike
+SAMPLES = 1 << 15
+
 Seen = list[Moments]  # of one batch norm, a call each
 Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (shift, ratio) by batch, a call each
 
@@ -88,7 +91,11 @@ class BatchAnchor:
 
 
 def batch_moments(x: torch.Tensor) -> Moments:
-    """Mean and unbiased variance over all dimensions of (b, c, ...) but the second, in float32."""
+    """Mean and unbiased variance over all dimensions of (b, c, ...) but the second, in float32.
+
+    Of the first examples that have SAMPLES positions together, two at least; all where there are fewer.
+    """
+    x = x[: max(2, SAMPLES * x.shape[0] * x.shape[1] // x.numel())]
     if x.device.type in ("cpu", "cuda"):  # one pass over the memory
         mean, variance = x.new_zeros(x.shape[1], dtype=torch.float32), x.new_ones(x.shape[1], dtype=torch.float32)
         torch.batch_norm_update_stats(x, mean, variance, 1.0)

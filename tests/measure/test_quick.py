@@ -36,6 +36,14 @@ def test_moments_of_a_batch_are_the_mean_and_unbiased_variance_of_a_channel(shap
     torch.testing.assert_close(moments.variance, channels.var(1), atol=1e-4, rtol=1e-5)
 
 
+def test_moments_are_those_of_the_first_examples_where_there_are_many():
+    x = torch.randn(40, 3, 64, 64)
+    assert torch.equal(batch_moments(x).mean, batch_moments(x[:8]).mean)  # 8 * 64 * 64 = 2^15
+    assert not torch.equal(batch_moments(x).mean, batch_moments(x[:7]).mean)
+    large = torch.randn(3, 1, 512, 512)
+    assert torch.equal(batch_moments(large).variance, batch_moments(large[:2]).variance)
+
+
 def test_moments_of_bfloat16_are_float32():
     x = (torch.randn(50, 4, 5, 5) * 3 + 1).bfloat16()
     channels = x.float().movedim(1, 0).flatten(1)
