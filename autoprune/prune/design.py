@@ -83,6 +83,11 @@ class Design:
         """Kernel positions: columns that belong to one input."""
         return math.prod(axis.kernel for axis in self.axes)
 
+    @property
+    def input_dim(self) -> int:
+        """The dimension of the weight that runs over inputs."""
+        return 0 if self.inputs_first else 1
+
     def count(self, x: torch.Tensor) -> int:
         """n, the rows an input gives."""
         if not self.axes:

@@ -70,11 +70,12 @@ def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) 
 @contextlib.contextmanager
 def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
     """The session of a run, with the threads and the form it had: its numbers come out the same to the last bit."""
-    records = read_journal(RunFolder.open(path).journal)
+    folder = RunFolder.open(path)
+    records = read_journal(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
     with torch_threads(records[0].get("threads")):
-        session = open_session(job, progress, recorded_tuning(records))
+        session = open_session(job, progress, recorded_tuning(records), folder.bank)
         check_identity(session, records[0])
         yield session
 

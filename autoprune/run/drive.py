@@ -64,7 +64,8 @@ class Inspection:
 
     `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
     dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
-    and the most of every cost. `frozen` has the largest share of the MACs first.
+    and the most of every cost. `frozen` has the largest share of the MACs first. `statistics_bytes` is the memory that
+    the statistics of the searched units will take.
     """
 
     units: tuple[Unit, ...]
@@ -75,6 +76,7 @@ class Inspection:
     kind_shares: dict[str, Shares]
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
+    statistics_bytes: int
 
     @property
     def frozen_share(self) -> float:
@@ -107,6 +109,7 @@ class Inspection:
             "frozen_share_of_macs": self.frozen_share,
             "frozen": [{"what": row.what, "share_of_macs": row.share, "reason": row.reason} for row in self.frozen],
             "uncounted_operators": list(self.uncounted),
+            "statistics_bytes": self.statistics_bytes,
         }
 
     def _unit_json(self, unit: Unit) -> dict[str, Any]:
@@ -131,6 +134,7 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         kind_shares={kind: _kind_shares(structure, kind) for kind in dict.fromkeys(u.kind for u in structure.units)},
         frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
+        statistics_bytes=session.statistics_bytes,
     )
 
 
@@ -163,7 +167,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
         # a sum's last bits depend on how many threads it was split over
         threads = records[0].get("threads") if records else job.threads
         with torch_threads(threads):
-            session = open_session(job, progress, recorded_tuning(records))
+            session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
             preflight(session)
@@ -212,6 +216,7 @@ def _run(
 ) -> RunResult:
     job = session.job
     if folder is not None:  # on resume again: the run may have been killed before they were written
+        session.keep_bank(folder.bank)
         write_json(folder.space, session.space.to_json())
         write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())

@@ -36,6 +36,10 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def bank(self) -> Path:
+        return self.path / "bank.safetensors"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,20 +19,24 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
-from autoprune.core.space import SearchSpace
+from autoprune.core.space import Candidate, SearchSpace
 from autoprune.data import Data
-from autoprune.errors import ConfigError
+from autoprune.errors import BankError, ConfigError
 from autoprune.measure.batch import Batch
 from autoprune.measure.distortions import check_layers, layer_error
 from autoprune.measure.fitness import reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.compensate import compensate
+from autoprune.prune.consumers import statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
+from autoprune.prune.targets import Targets, collect_targets
+from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.tuning import Tuning, tune
 
@@ -51,15 +57,54 @@ class Session:
     device: torch.device
     progress: OnProgress
     recorded: Tuning | None = None
+    bank_file: Path | None = None
+
+    @property
+    def bank(self) -> Bank:
+        """Statistics, order of positions and compensation: those of the bank file where they are this session's, else
+        made, once, when first needed.
+        """
+        return self._opened_bank[0]
 
     @functools.cached_property
-    def bank(self) -> Bank:
-        """Statistics, order of positions and compensation; made once, when first needed."""
+    def _opened_bank(self) -> tuple[Bank, str]:
+        """The bank, and why the one on disk is not used."""
+        note = ""
+        if self.bank_file is not None and self.bank_file.exists():
+            try:
+                return load_bank(self.bank_file, self.bank_key, self.model, self.structure), ""
+            except BankError as error:
+                note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
-        self.progress(Progress("statistics", 0, 1))
-        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._inputs(self.data.calibrate))
-        self.progress(Progress("statistics", 1, 1))
-        return bank
+        self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
+        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._norm_inputs)
+        self.progress(Progress("statistics", 1, 1, note))
+        return bank, note
+
+    def keep_bank(self, path: Path) -> None:
+        """Writes the bank, unless it lies there already."""
+        bank, note = self._opened_bank
+        if note or not path.exists():
+            save_bank(bank, path, self.bank_key)
+
+    @functools.cached_property
+    def bank_key(self) -> str:
+        """What the bank follows from: model, units, calibration data, criterion, and what its last bits depend on."""
+        facts = {
+            "model": model_digest(self.model),
+            "calibrate": self.data.description["sets"]["calibrate"],
+            "norm_images": self.job.norm_images,
+            "units": self.space.units,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        return bank_key(facts, self.structure, self.job.criterion)
+
+    @functools.cached_property
+    def statistics_bytes(self) -> int:
+        """Memory that the statistics of the searched units take."""
+        return statistics_bytes(self.model, self.structure, self.space.units)
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -87,7 +132,7 @@ class Session:
         return Scorer(
             self.bank,
             self.space,
-            self._inputs(self.data.calibrate),
+            self._norm_inputs,
             with_dense_outputs(self.model, self._batches(self.data.select)),
             reporting(self.job.fitness, self.job.guide),
             self.job.norms,
@@ -95,6 +140,33 @@ class Session:
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
         )
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """What the front's networks are fitted to."""
+        return collect_targets(self.model, self.structure, self._inputs(self.data.calibrate))
+
+    def deployed(self, candidate: Candidate) -> nn.Module:
+        """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
+        bank does better on the selection set.
+        """
+        stitched = self.scorer.network(candidate)
+        if self.job.compensation == "none" or not any(candidate.levels):
+            return stitched
+        counts = self.space.counts(candidate)
+        fitted = self.bank.build(counts)
+        indices = self.bank.indices(self.bank.positions(counts))
+        compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
+        return min(fitted, stitched, key=self._losses)
+
+    def _losses(self, network: nn.Module) -> list[float]:
+        """What the search minimises, of what is measured, on the selection set."""
+        values = self.selected(network)
+        return [o.loss(values[o.name]) for o in self.problem.objectives if o.name in values]
+
+    def selected(self, network: nn.Module) -> dict[str, float]:
+        """What the fitness says of a network on the selection set."""
+        return self.scorer.measure(network, self.scorer.select)
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
@@ -121,6 +193,8 @@ class Session:
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
             "batch_norms": self.job.norms,
+            "norm_images": self.job.norm_images,
+            "compensation": self.job.compensation,
             "fitness": plugin_name(self.job.fitness),
             "criterion": plugin_name(self.job.criterion),
             "device": self.device.type,
@@ -142,6 +216,7 @@ class Session:
             "tuning": self.tuning.to_json(),
             "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
+            "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
             "uncounted_operators": list(self.structure.uncounted),
         }
@@ -158,14 +233,23 @@ class Session:
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
 
+    @functools.cached_property
+    def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        """The first calibration batches that have `norm_images` together."""
+        inputs = self._inputs(self.data.calibrate)
+        before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
+        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
+
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]
 
 
-def open_session(job: Job, progress: OnProgress, recorded: Tuning | None = None) -> Session:
+def open_session(
+    job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
+) -> Session:
     """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
 
-    `recorded` is the tuning of the run that is continued.
+    `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
     """
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
@@ -179,7 +263,7 @@ def open_session(job: Job, progress: OnProgress, recorded: Tuning | None = None)
     structure.check_prunable()
     space = build_space(structure.units, job.rules)
     problem = state_problem(job, structure, space)
-    return Session(job, model, data, structure, space, problem, device, progress, recorded)
+    return Session(job, model, data, structure, space, problem, device, progress, recorded, bank_file)
 
 
 def load_model(job: Job) -> nn.Module:

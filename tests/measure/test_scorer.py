@@ -13,7 +13,7 @@ from autoprune.measure.fitness import classification
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import make_bank
-from autoprune.prune.criteria import obs
+from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.trace import trace
 
 
