@@ -33,6 +33,7 @@ from autoprune.prune.consumers import statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
+from autoprune.prune.profiles import make_profiles
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.targets import Targets, collect_targets
@@ -80,6 +81,12 @@ class Session:
         bank = make_bank(self.model, self.structure, self.space.units, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
+
+    @property
+    def profiled(self) -> Problem:
+        """The problem with what closed-form rules read of its units."""
+        units = [self.structure.unit(name) for name in self.space.units]
+        return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
 
     def keep_bank(self, path: Path) -> None:
         """Writes the bank, unless it lies there already."""
