@@ -36,6 +36,14 @@ def test_moments_of_a_batch_are_the_mean_and_unbiased_variance_of_a_channel(shap
     torch.testing.assert_close(moments.variance, channels.var(1), atol=1e-4, rtol=1e-5)
 
 
+def test_moments_are_those_of_the_first_examples_where_there_are_many():
+    x = torch.randn(40, 3, 64, 64)
+    assert torch.equal(batch_moments(x).mean, batch_moments(x[:8]).mean)  # 8 * 64 * 64 = 2^15
+    assert not torch.equal(batch_moments(x).mean, batch_moments(x[:7]).mean)
+    large = torch.randn(3, 1, 512, 512)
+    assert torch.equal(batch_moments(large).variance, batch_moments(large[:2]).variance)
+
+
 def test_moments_of_bfloat16_are_float32():
     x = (torch.randn(50, 4, 5, 5) * 3 + 1).bfloat16()
     channels = x.float().movedim(1, 0).flatten(1)
@@ -64,7 +72,8 @@ def test_the_correction_by_hand_for_kept_channels():
     small, followed = nn.Sequential(nn.BatchNorm1d(2)).eval(), Followed({"b": (batch,)})
     with followed.following(small), anchor.applied(small, {"0.running_mean": {0: np.array([0, 2])}}, followed):
         got = small(batch)
-    mean, variance = torch.tensor([4 + 1 - 2.0, 4 + 9 - 2.0]), torch.tensor([8.0 * 4 / 8, 32.0 * 4 / 8])
+    mean = torch.tensor([4 + (1 - 2.0) * 1, 4 + (9 - 2.0) * 2])  # spread once and twice as far as in the dense network
+    variance = torch.tensor([8.0 * 4 / 8, 32.0 * 4 / 8])
     torch.testing.assert_close(got, (batch - mean) / variance.sqrt(), atol=1e-4, rtol=1e-4)
 
 
