@@ -14,7 +14,15 @@ from autoprune.errors import ConfigError
 
 Direction = Literal["min", "max"]
 
-KNOWN_DIRECTIONS: Mapping[str, Direction] = {"accuracy": "max", "kl": "min", "macs": "min", "params": "min"}
+KNOWN_DIRECTIONS: Mapping[str, Direction] = {
+    "accuracy": "max",
+    "kl": "min",
+    "mse": "min",
+    "macs": "min",
+    "params": "min",
+    "nonzeros": "min",
+    "effective_macs": "min",
+}
 
 _BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")
 

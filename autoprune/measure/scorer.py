@@ -19,6 +19,7 @@ from autoprune.measure.fitness import Fitness
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.prune.bank import Bank
 from autoprune.prune.modes import evaluating
+from autoprune.prune.zeros import WeightBank
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Scorer:
     `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
     fidelity below 1 uses the first batches only. With an `anchor` (see measure.anchor) re-estimated statistics are
     corrected by it, without they are taken as they are. `objective` names the value of a fitness that returns a float.
+    `weights` puts the zeros into networks of a space with weight units.
     """
 
     bank: Bank
@@ -38,12 +40,15 @@ class Scorer:
     anchor: Anchor | None = None
     objective: str = "fitness"
     worker: str = field(default="serial")
+    weights: WeightBank | None = None
 
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
         self.space.check(candidate)
         counts = self.space.counts(candidate)
         network = self.bank.build(counts)
+        if self.weights is not None:
+            self.weights.apply(network, counts, self.bank.indices(self.bank.positions(counts)))
         if any(candidate.levels):  # the dense network keeps its own statistics
             recalibrate(network, self.calibrate)
             if self.anchor is not None:

@@ -24,6 +24,7 @@ class Job:
 
     `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
     measurement (lower is better) that stands in for the first objective that is not a cost while searching.
+    `masks` says which entries of a weight stay, by name or as a function (prune.masking).
     `front_size` is how many networks are built and measured on the report set at most.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
@@ -36,6 +37,7 @@ class Job:
     searcher: Callable[[Problem, int], Searcher]
     fitness: Callable[..., Any]
     criterion: str | Callable[..., Any] = "obs"
+    masks: str | Callable[..., Any] = "obs"
     costs: Mapping[str, UserCost] = field(default_factory=dict)
     evaluations: int = 300
     front_size: int = 32

@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
+from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
+from autoprune.core.unit import Unit
 from autoprune.data import Data
 from autoprune.errors import ConfigError
 from autoprune.measure.anchor import Anchor
@@ -27,19 +30,25 @@ from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
+from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
+from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.job import Job, OnProgress, Progress
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched."""
+    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
+
+    `weights` are those that are searched for zeros, by their unit's name.
+    """
 
     job: Job
     model: nn.Module
     data: Data
     structure: Structure
+    weights: Mapping[str, SparseWeight]
     space: SearchSpace
     problem: Problem
     device: torch.device
@@ -50,16 +59,39 @@ class Session:
         """Statistics, order of positions and compensation; made once, when first needed."""
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1))
-        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._inputs(self.data.calibrate))
+        sliced = [name for name in self.space.units if name not in self.weights]
+        bank = make_bank(self.model, self.structure, sliced, criterion, self._inputs(self.data.calibrate))
         self.progress(Progress("statistics", 1, 1))
         return bank
+
+    @functools.cached_property
+    def weight_bank(self) -> WeightBank | None:
+        """Sparse weights; none where no weight unit is searched."""
+        if not self.weights:
+            return None
+        inputs = self._inputs(self.data.calibrate)
+        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, inputs)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Everything that can be decided: the structure's units and the weights that are searched."""
+        return (*self.structure.units, *sparse_units(self.model, self.weights))
 
     @functools.cached_property
     def scorer(self) -> Scorer:
         select = with_dense_outputs(self.model, self._batches(self.data.select))
         inputs = self._inputs(self.data.calibrate)
         anchor = Anchor.of(self.model, inputs)
-        return Scorer(self.bank, self.space, inputs, select, self.job.fitness, anchor, first_measured(self.job))
+        return Scorer(
+            self.bank,
+            self.space,
+            inputs,
+            select,
+            self.job.fitness,
+            anchor,
+            first_measured(self.job),
+            weights=self.weight_bank,
+        )
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
@@ -92,6 +124,7 @@ class Session:
             "evaluations": self.job.evaluations,
             "model": model_digest(self.model),
             "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
+            **({"masks": plugin_name(self.job.masks)} if self.weights else {}),
         }
 
     def environment(self) -> dict[str, Any]:
@@ -115,7 +148,7 @@ class Session:
             for name, module in self.model.named_modules()
             if [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         ]
-        return {"modules": modules, "units": [unit.to_json() for unit in self.structure.units]}
+        return {"modules": modules, "units": [unit.to_json() for unit in self.units]}
 
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
@@ -135,10 +168,13 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
     progress(Progress("trace", 1, 1))
-    structure.check_prunable()
-    space = build_space(structure.units, job.rules)
-    problem = state_problem(job, structure, space)
-    return Session(job, model, data, structure, space, problem, device, progress)
+    weights = sparse_weights(model, structure, job.rules)
+    if not weights:
+        structure.check_prunable()
+    space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
+    weights = {name: weight for name, weight in weights.items() if name in space.units}
+    problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
+    return Session(job, model, data, structure, weights, space, problem, device, progress)
 
 
 def load_model(job: Job) -> nn.Module:
@@ -149,9 +185,8 @@ def load_model(job: Job) -> nn.Module:
     return rebuild(model, {}, {})
 
 
-def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem:
+def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
-    costs = structure.cost
     for name, cost in job.costs.items():
         costs = costs.with_cost(name, cost)
     dense = costs.dense()
@@ -169,7 +204,7 @@ def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem
 
 def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
     """The first objective that is measured and no cost; "fitness" when all are costs."""
-    known = set(costs) if costs is not None else {"macs", "params", *job.costs}
+    known = set(costs) if costs is not None else {"macs", "params", *SPARSE_COSTS, *job.costs}
     return next((o.name for o in job.objectives if o.name not in known), "fitness")
 
 

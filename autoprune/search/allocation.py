@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoprune.core.cost import Polynomial
+from autoprune.core.cost import Formula
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError
 from autoprune.search.greedy import ascend, descend, unit_costs
@@ -84,10 +84,10 @@ def hubs(problem: Problem, cost: str) -> tuple[int, ...] | None:
     the one with the fewest joint levels: a minimum vertex cover of the units that share a monomial.
     """
     formula = problem.costs.costs[cost]
-    if not isinstance(formula, Polynomial):
+    if not isinstance(formula, Formula):
         return None
     index = {unit: u for u, unit in enumerate(problem.space.units) if problem.space.sizes[u] > 1}
-    pairs = {pair for monomial in formula.terms for pair in _pairs(monomial, index)}
+    pairs = {pair for monomial in formula.monomials for pair in _pairs(monomial, index)}
     return _cover(sorted(pairs), problem.space.sizes.tolist(), JOINT_LEVELS)
 
 
