@@ -57,8 +57,8 @@ class Unit:
     `kind` is channels, neurons, heads, head_dim, branches or experts. Two more are there only where a search asks, and
     put zeros into one weight: weights, whose positions are its entries, and pattern, whose positions are those of every
     group of inputs in a row (core.sparse). A `normalised` unit has a normalisation or another reduction over its
-    positions: removing one is not the same as setting it to zero. Counts that may stay are multiples of `multiple`, at least `least` (0 for a branch, whose one position is all of the modules in it), and the
-    width itself.
+    positions: removing one is not the same as setting it to zero. Counts that may stay are multiples of `multiple`, at
+    least `least` (0 for a branch, whose one position is all of the modules in it), and the width itself.
     """
 
     name: str

@@ -5,9 +5,12 @@ and training saw augmented ones. That damage has nothing to do with pruning, and
 is. So we re-estimate the dense network too, on the same batches, and use the difference to its own statistics as a
 control variate: with d the dense network's own mean and variance, c its re-estimated ones, p the pruned network's,
 
-    mean = p + (d - c)        variance = p * d / c
+    mean = p + (d - c) s      variance = p * d / c      s^2 = variance of p / variance of c
 
-A network that lost nothing gets its own statistics back, and the noise that both estimates share cancels. On ResNet-20
+A network that lost nothing gets its own statistics back, and the noise that both estimates share cancels. The factor s
+keeps the correction small for channels that hardly vary any more: without it a layer in which little is left is moved
+by many of its own standard deviations, and one with nothing left no longer puts out a constant (ResNet-32 with 95 % of
+every layer's weights removed: KL to the dense network 1,011, with the factor 2.2). On ResNet-20
 and CIFAR-10 with 500 images the KL to the dense network falls from 0.096 to 0 for the dense network itself, from 0.217
 to 0.119 at 75 % of the MACs and from 0.675 to 0.606 at 50 % (uniform widths, 2,000 images of the
 training set; benchmarks/batch_norms.py). We
@@ -75,8 +78,9 @@ class Anchor:
             kept = indices.get(f"{name}.running_mean", {}).get(0)
             own, estimated = self.own[name].take(kept), self.estimated[name].take(kept)
             pruned = Moments.of(norm)
-            pruned.mean.add_(own.mean - estimated.mean)
-            # eps keeps the ratio near 1 for channels that never vary
+            # eps keeps the ratios near 1 for channels that never vary
+            ratio = (pruned.variance + norm.eps) / (estimated.variance + norm.eps)
+            pruned.mean.add_((own.mean - estimated.mean) * ratio.sqrt())
             pruned.variance.mul_((own.variance + norm.eps) / (estimated.variance + norm.eps))
 
 

@@ -45,11 +45,14 @@ class Scorer:
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
         self.space.check(candidate)
-        counts = self.space.counts(candidate)
+        return self.build(self.space.counts(candidate))
+
+    def build(self, counts: Mapping[str, int]) -> nn.Module:
+        """The same for kept counts by unit, which need not be levels of the space."""
         network = self.bank.build(counts)
         if self.weights is not None:
             self.weights.apply(network, counts, self.bank.indices(self.bank.positions(counts)))
-        if any(candidate.levels):  # the dense network keeps its own statistics
+        if counts != self.space.counts(self.space.dense):  # the dense network keeps its own statistics
             recalibrate(network, self.calibrate)
             if self.anchor is not None:
                 self.anchor.correct(network, self.bank.indices(self.bank.positions(counts)))

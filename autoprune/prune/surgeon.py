@@ -88,12 +88,9 @@ def sweep(weight: torch.Tensor, hessian: torch.Tensor, count: int, groups: torch
 def _segments(shape: torch.Size, count: int, groups: torch.Tensor | None) -> Iterator[tuple[int, int, int]]:
     """First and last column and quota of what is decided on at once: blocks, or groups, whose columns lie together."""
     if groups is None:
-        starts = list(range(0, shape[1], BLOCK))
-        stops = [*starts[1:], shape[1]]
-        quotas = [
-            count * stop // shape[1] - count * start // shape[1] for start, stop in zip(starts, stops, strict=True)
-        ]
-        yield from zip(starts, stops, quotas, strict=True)
+        for start in range(0, shape[1], BLOCK):
+            stop = min(start + BLOCK, shape[1])
+            yield start, stop, count * stop // shape[1] - count * start // shape[1]  # `count` in all, none is lost
         return
     stop = 0
     for size in torch.bincount(groups).tolist():
