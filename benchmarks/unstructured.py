@@ -85,8 +85,10 @@ def open_run(masks: str, options: argparse.Namespace) -> Session:
 def probe(session: Session, per_unit: int) -> Planned:
     """Every layer alone at some levels."""
     start = time.perf_counter()
-    evaluations = [session.scorer.score(Candidate(levels)) for levels in probes(session.problem, per_unit)]
-    return Planned(tuple(evaluations), time.perf_counter() - start)
+    candidates = [Candidate(levels) for levels in probes(session.problem, per_unit)]
+    evaluations = [session.scorer.score(candidate) for candidate in candidates]
+    known = (replace(e, values={**e.values, **session.problem.costs_of(e.candidate)}) for e in evaluations)
+    return Planned(tuple(known), time.perf_counter() - start)
 
 
 def make(session: Session, probed: Planned, masks: str, name: str, sparsity: float) -> tuple[nn.Module, Row]:

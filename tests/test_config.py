@@ -306,7 +306,7 @@ def test_a_bad_override_is_placed_at_the_setting(folder, setting, message):
         ("{name: macs", "{name: accuracy", "job.yaml:5: objectives.1.name: expected each objective once"),
         ("direction: min}", "direction: min, bound: low}", "objectives.1.bound: expected a number"),
         ("direction: min}", "direction: min, bound: .nan}", "objectives.1.bound: expected a finite number"),
-        ("levels: 4", "", "job.yaml:4: space.units.0: expected one of keep, levels and skip, got none of them"),
+        ("levels: 4", "", "job.yaml:4: space.units.0: expected one of keep, levels, grid and skip, got none of them"),
         ("levels: 4", "levels: 4, keep: [0.5]", "got keep and levels"),
         ("levels: 4", "levels: 1", "space.units.0.levels: expected at least 2"),
         ("levels: 4", "keep: [-1]", "space.units.0.keep.0: expected at least 0"),
