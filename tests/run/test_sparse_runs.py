@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import autoprune
 from autoprune.cli import app
+from autoprune.config import load
 from autoprune.core.levels import GRIDS, LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
@@ -119,6 +123,21 @@ def test_inspection_lists_weights_with_what_they_multiply(job):
     assert inspection.kind_shares["weights"]["macs"] == pytest.approx(1.0)
     assert 0.8 < inspection.kind_shares["weights"]["params"] < 1
     assert inspection.shares["conv1.weight"]["params"] == pytest.approx(108 / inspection.reach["params"][1])
+
+
+def test_the_space_of_the_page_is_what_it_says(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "sparsity.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        'version: 1\nmodel: {call: "autoprune.zoo:digits_resnet"}\ndata: {call: "autoprune.data:digits"}\n'
+        "objectives: [{name: accuracy, direction: max}, {name: nonzeros, direction: min}]\n" + block
+    )
+    levels = inspect_job(load(job).resolve()).levels
+    assert levels["layer3.0.conv1"] == (64, 56, 48, 40, 32, 24, 16, 8)
+    assert levels["layer1.0.conv1.weight"] == (4, 2, 1)
+    assert len(levels["layer3.0.conv1.weight"]) == 101
+    assert "linear.weight" not in levels
 
 
 def test_the_command_line_inspects_patterns(tmp_path):
