@@ -5,13 +5,16 @@ and training saw augmented ones. That damage has nothing to do with pruning, and
 is. So we re-estimate the dense network too, on the same batches, and use the difference to its own statistics as a
 control variate: with d the dense network's own mean and variance, c its re-estimated ones, p the pruned network's,
 
-    mean = p + (d - c)        variance = p * d / c
+    mean = p + (d - c) s      variance = p * d / c      s^2 = variance of p / variance of c
 
 A network that lost nothing gets its own statistics back, to the last bit, and the noise that both estimates share
-cancels. On ResNet-20 and CIFAR-10 with 500 images the KL to the dense network falls from 0.096 to 0 for the dense
-network itself, from 0.217 to 0.119 at 75 % of the MACs and from 0.675 to 0.606 at 50 % (uniform widths, 2,000 images
-of the training set; benchmarks/batch_norms.py). We know of no system that does this; plain re-estimation is what the
-literature calls adaptive batch norm.
+cancels. The factor s keeps the correction small for channels that hardly vary any more: without it a layer in which
+little is left is moved by many of its own standard deviations, and one with nothing left no longer puts out a constant
+(ResNet-32 with 95 % of every layer's weights removed: KL to the dense network 1,011, with the factor 2.2). On ResNet-20
+and CIFAR-10 with 500 images the KL to the dense network falls from 0.096 to 0 for the dense network itself, from 0.217
+to 0.119 at 75 % of the MACs and from 0.675 to 0.606 at 50 % (uniform widths, 2,000 images of the training set;
+benchmarks/batch_norms.py). We know of no system that does this; plain re-estimation is what the literature calls
+adaptive batch norm.
 """
 
 from __future__ import annotations
@@ -52,12 +55,13 @@ class Moments:
         return Moments(self.mean[index], self.variance[index])
 
     def anchored(self, own: Moments, estimated: Moments, eps: float) -> Moments:
-        """These, corrected by the error of the dense network's estimate; `eps` keeps the ratio of variances near 1 for
+        """These, corrected by the error of the dense network's estimate; `eps` keeps the ratios of variances near 1 for
         channels that never vary."""
-        mean = torch.where(self.mean == estimated.mean, own.mean, self.mean + (own.mean - estimated.mean))
-        ratio = (own.variance + eps) / (estimated.variance + eps)
-        same = self.variance == estimated.variance
-        return Moments(mean, torch.where(same, own.variance, self.variance * ratio))
+        spread = ((self.variance + eps) / (estimated.variance + eps)).sqrt()
+        mean = self.mean + (own.mean - estimated.mean) * spread
+        variance = self.variance * ((own.variance + eps) / (estimated.variance + eps))
+        same = (self.mean == estimated.mean) & (self.variance == estimated.variance)
+        return Moments(torch.where(same, own.mean, mean), torch.where(same, own.variance, variance))
 
 
 @dataclass(frozen=True)

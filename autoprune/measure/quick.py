@@ -4,7 +4,8 @@ Two-pass scores first re-estimate statistics on calibration images. Statistics o
 batch is a small sample, and what it adds to a score differs from candidate to candidate. The selection batches are the
 same for every candidate, so what each of them does to the dense network's statistics is recorded once and taken off
 (control variates, as in measure.anchor): with d the dense network's own mean and variance, c those of this batch in the
-dense network and p those of this batch in the pruned one, mean = p + (d - c) and variance = p * d / c.
+dense network and p those of this batch in the pruned one, mean = p + (d - c) s and variance = p * d / c, where s^2 is
+p / c of the variances.
 
 Statistics of the batch itself are what a network in train mode uses (Ioffe and Szegedy 2015,
 https://arxiv.org/abs/1502.03167); as a score of pruned networks without a second pass, and anchored, we know them from
@@ -31,7 +32,7 @@ from autoprune.prune.modes import evaluating
 from autoprune.prune.surgery import Indices
 
 Seen = list[Moments]  # of one batch norm, a call each
-Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (shift, ratio) by batch, a call each
+Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (error, ratio) by batch, a call each
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,16 @@ class BatchAnchor:
                 del norm.forward
 
     def _corrections(self, name: str, kept: np.ndarray | None, eps: float) -> Corrections:
-        """For each batch and call: what to add to the mean and what to multiply the variance with, (c,) each."""
+        """For each batch and call: the mean's error in standard deviations, and what to multiply the variance with,
+        (c,) each."""
         own = self.own[name].take(kept)
         found = {}
         for key, norms in self.seen.items():
             dense = [moments.take(kept) for moments in norms.get(name, ())]
-            found[key] = [(own.mean - d.mean, (own.variance + eps) / (d.variance + eps)) for d in dense]
+            found[key] = [
+                ((own.mean - d.mean) * (d.variance + eps).rsqrt(), (own.variance + eps) / (d.variance + eps))
+                for d in dense
+            ]
         return found
 
 
@@ -117,10 +122,11 @@ def _anchored(norm: _BatchNorm, corrections: Corrections, followed: Followed) ->
                 "scores with the statistics of a batch need to know which it is. Set search.batch_norms to anchored."
             )
         made = corrections[followed.current]
-        shift, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two
+        error, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two
         calls[followed.current] += 1
         moments = batch_moments(x)
-        mean, variance = moments.mean + shift, moments.variance * ratio
+        mean = moments.mean + error * (moments.variance + norm.eps).sqrt()
+        variance = moments.variance * ratio
         return functional.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
 
     return forward

@@ -147,6 +147,7 @@ def _row(
         "candidate": _label(counts),
         **costs,
         **{f"{name}_ratio": value / session.dense_costs[name] for name, value in costs.items()},
+        **({"density": costs["nonzeros"] / costs["params"]} if session.weights else {}),
         **measured,
         **{SELECT + name: value for name, value in selected.items() if name not in costs},
         "verify_error": verify_error,

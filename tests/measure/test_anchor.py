@@ -45,7 +45,8 @@ def test_the_correction_by_hand_for_kept_channels(batches):
     anchor.correct(pruned, {"1.running_mean": {0: np.array([0, 3])}})
     own, estimated = anchor.own["1"], anchor.estimated["1"]
     for place, channel in enumerate((0, 3)):
-        mean = place + 1.0 + own.mean[channel] - estimated.mean[channel]
+        spread = ((place + 3.0 + 1e-5) / (estimated.variance[channel] + 1e-5)).sqrt()
+        mean = place + 1.0 + (own.mean[channel] - estimated.mean[channel]) * spread
         ratio = (own.variance[channel] + 1e-5) / (estimated.variance[channel] + 1e-5)
         torch.testing.assert_close(pruned[1].running_mean[place], mean)
         torch.testing.assert_close(pruned[1].running_var[place], (place + 3.0) * ratio)
@@ -63,6 +64,19 @@ def test_a_channel_that_never_varies_stays_finite_and_positive():
     anchor.correct(copy, {})
     assert torch.isfinite(copy[1].running_var).all()
     assert (copy[1].running_var >= 0).all()
+
+
+def test_a_channel_that_no_longer_varies_is_normalised_to_a_constant(batches):
+    model = network()
+    anchor = Anchor.of(model, batches)
+    pruned = rebuild(model, {}, {})
+    with torch.no_grad():
+        pruned[0].weight.zero_()
+    recalibrate(pruned, batches)
+    anchor.correct(pruned, {})
+    out = pruned[1](pruned[0](batches[0][0]))
+    # within one standard deviation of the constant, as the correction of a channel that varies is within one of its own
+    assert (out - model[1].bias[:, None, None]).abs().max() < model[1].weight.abs().max()
 
 
 def test_the_dense_model_is_not_touched(batches):

@@ -64,7 +64,10 @@ def test_the_correction_by_hand_for_kept_channels():
     small, followed = nn.Sequential(nn.BatchNorm1d(2)).eval(), Followed({"b": (batch,)})
     with followed.following(small), anchor.applied(small, {"0.running_mean": {0: np.array([0, 2])}}, followed):
         got = small(batch)
-    mean, variance = torch.tensor([4 + 1 - 2.0, 4 + 9 - 2.0]), torch.tensor([8.0 * 4 / 8, 32.0 * 4 / 8])
+    mean = torch.tensor(
+        [4 + (1 - 2.0) * 1, 4 + (9 - 2.0) * 2]
+    )  # in standard deviations: as wide as before, twice as wide
+    variance = torch.tensor([8.0 * 4 / 8, 32.0 * 4 / 8])
     torch.testing.assert_close(got, (batch - mean) / variance.sqrt(), atol=1e-4, rtol=1e-4)
 
 
