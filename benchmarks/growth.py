@@ -6,8 +6,9 @@ Every part is a generator of rows, listed in PARTS; its rows replace those of th
 other parts' rows stay. `peak_mib` is by how much a process of its own grew at most.
 
 allocation: U units with L levels, damages a * (share removed)^b, widths drawn from 16 to 512. `sum` has separate costs
-per unit, `chain` costs as of a chain of convolutions, products of neighbouring widths. `front` is the front of all
-budgets, `plan` one plan at half of the dense cost; `detail` says what is proved about it.
+per unit, `chain` costs as of a chain of convolutions, products of neighbouring widths, `resnet50` the MACs of ResNet-50
+with the width of every stage and of both inner convolutions of every block. `front` is the front of all budgets, `plan`
+one plan at half of the dense cost; `detail` says what is proved about it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ Row = dict[str, Any]
 
 
 def allocation() -> Iterator[Row]:
-    for shape, units, levels in itertools.product(("sum", "chain"), (10, 30, 100, 300), (10, 30, 101)):
+    cases = [*itertools.product(("sum", "chain"), (10, 30, 100, 300), (10, 30, 101))]
+    for shape, units, levels in [*cases, *(("resnet50", 37, levels) for levels in (8, 16, 32))]:
         for what in ("front", "plan"):
-            if what == "front" and shape == "chain" and units * levels**2 > FRONTS:
+            if what == "front" and shape != "sum" and units * levels**2 > FRONTS:
                 continue  # single budgets are what is left there
             measured = in_new_process(allocated, shape, units, levels, what)
             yield {
@@ -65,6 +67,8 @@ def allocated(shape: str, units: int, levels: int, what: str) -> str:
 def allocation_instance(shape: str, units: int, levels: int) -> tuple[Terms, list[np.ndarray]]:
     rng = np.random.default_rng(0)
     share = np.linspace(1, 1 / levels, levels)
+    if shape == "resnet50":
+        return resnet50_macs(share), [rng.lognormal(-3, 1) * (1 - share) ** rng.uniform(1.2, 3) for _ in range(units)]
     widths = [np.rint(width * share) for width in rng.integers(16, 513, units)]
     areas = 9 * rng.integers(49, 3137, units).astype(float)
     damages = [rng.lognormal(-3, 1) * (1 - share) ** rng.uniform(1.2, 3) for _ in range(units)]
@@ -72,6 +76,26 @@ def allocation_instance(shape: str, units: int, levels: int) -> tuple[Terms, lis
         return separable([area * 64 * width for area, width in zip(areas, widths, strict=True)]), damages
     tables = {(u, u + 1): areas[u] * product([widths[u], widths[u + 1]]) for u in range(units - 1)}
     return Terms((levels,) * units, tables), damages
+
+
+def resnet50_macs(share: np.ndarray) -> Terms:
+    """MACs at (l,) shares of every width: stem, and for each stage its own width and two inner ones for each block."""
+    widths, pairs = [64], dict[tuple[int, int], int]()
+    before, area = 0, 56 * 56
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        hub = len(widths)
+        widths += [256 * 2**stage] + [64 * 2**stage] * (2 * blocks)
+        area //= 4 if stage else 1
+        pairs[before, hub] = area  # the projection
+        for block in range(blocks):
+            first, second = hub + 1 + 2 * block, hub + 2 + 2 * block
+            pairs[min(before, first), max(before, first)] = area * (4 if stage and not block else 1)
+            pairs[first, second], pairs[hub, second] = 9 * area, area
+            before = hub
+    kept = [np.rint(width * share) for width in widths]
+    tables: dict[tuple[int, ...], np.ndarray] = {p: macs * product([kept[u] for u in p]) for p, macs in pairs.items()}
+    tables[0,], tables[before,] = 3 * 49 * 112 * 112 * kept[0], 1000 * kept[before]
+    return Terms((len(share),) * len(widths), tables)
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {"allocation": allocation}

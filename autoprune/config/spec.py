@@ -136,6 +136,12 @@ class SearchSpec(_Section):
         description="their statistics while a candidate is scored: anchored, reestimated, eagleeye or batch",
         examples=["anchored"],
     )
+    norm_images: int = Field(
+        500,
+        ge=1,
+        description="calibration images for statistics and batch norms of candidates, the first ones",
+        examples=[500],
+    )
 
 
 class TuneSpec(_Section):
@@ -241,6 +247,11 @@ class JobSpec(_Section):
     masks: MaskChoice = Field(
         "obs", validate_default=True, description="chooses the entries of a weight that stay", examples=["obs"]
     )
+    compensation: Literal["sequential", "none"] = Field(
+        "sequential",
+        description="sequential fits the front's networks to the dense one, layer by layer on all calibration images",
+        examples=["sequential"],
+    )
     costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
     search: SearchSpec = Field({}, validate_default=True, description="how to search", examples=["{searcher: auto}"])
     run: RunSpec = Field({}, validate_default=True, description="where to work", examples=["{executor: serial}"])
@@ -298,6 +309,8 @@ class JobSpec(_Section):
             seed=self.search.seed,
             guide=self.search.guide,
             norms=self.search.batch_norms,
+            norm_images=self.search.norm_images,
+            compensation=self.compensation,
             device=self.run.device,
             threads=self.run.threads,
             tune=self.run.tune.resolve(),

@@ -9,18 +9,21 @@ import torch
 
 from autoprune.errors import ConfigError
 from autoprune.prune.bank import Bank
+from autoprune.prune.consumers import consumers_of
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.statistics import consumers_of
-from autoprune.prune.surgery import Indices
+from autoprune.prune.least_squares import seen_weight
+from autoprune.prune.statistics import Moments
+from autoprune.prune.surgery import select
 
 
 def check_layers(bank: Bank, units: Sequence[str]) -> None:
     """ConfigError naming the units of which no consumer has statistics, so that no layer error can be told."""
-    blind = [u for u in units if not set(consumers_of([bank.structure.unit(u)])) & set(bank.moments)]
+    told = set(bank.moments)
+    blind = [u for u in units if u not in bank.orders or not told & set(consumers_of([bank.structure.unit(u)]))]
     if blind:
         raise ConfigError(
             f"expected every searched unit to have a consumer with statistics for `guide: layer`, {blind} have none "
-            "(branches, grouped or very wide consumers). Leave them out of the space, or set search.guide to kl or mse."
+            "(branches, weights, very wide consumers). Leave them out of the space, or set search.guide to kl or mse."
         )
 
 
@@ -34,23 +37,29 @@ def layer_error(bank: Bank, counts: Mapping[str, int]) -> float:
     """
     indices = bank.indices(bank.positions(counts))
     compensated, tensors = bank.compensated(indices), named_tensors(bank.model)
+    changed = [name for name, moments in bank.moments.items() if moments.design.input_dim in indices.get(name, {})]
     return sum(
-        _relative_error(bank, name, indices, tensors[name], compensated[name]) for name in _changed(bank, indices)
+        _relative_error(bank.moments[name], indices[name], tensors[name], compensated[name])
+        for name in changed
+        if name in compensated
     )
 
 
-def _changed(bank: Bank, indices: Indices) -> list[str]:
-    return [name for name in bank.moments if 1 in indices.get(name, {})]
+def _relative_error(moments: Moments, kept: Mapping[int, np.ndarray], full: torch.Tensor, small: torch.Tensor) -> float:
+    outputs = {dim: indices for dim, indices in kept.items() if dim != moments.design.input_dim}
+    staying = _placed(select(full, outputs), full, outputs)
+    energy = _energy(staying, moments)
+    return _energy(staying - _placed(small, full, kept), moments) / energy if energy > 0 else 0.0
 
 
-def _relative_error(bank: Bank, name: str, indices: Indices, full: torch.Tensor, small: torch.Tensor) -> float:
-    dims, gram = indices[name], bank.moments[name].gram
-    weight = full.detach().cpu().double().flatten(1)  # (o, k)
-    if 0 in dims:
-        weight = weight[torch.from_numpy(dims[0])]
-    block = weight.shape[1] // full.shape[1]
-    columns = torch.from_numpy((dims[1][:, None] * block + np.arange(block)).ravel())
-    error = weight.clone()
-    error[:, columns] -= small.detach().cpu().double().flatten(1)
-    energy = float(((weight @ gram) * weight).sum())
-    return float(((error @ gram) * error).sum()) / energy if energy > 0 else 0.0
+def _placed(part: torch.Tensor, full: torch.Tensor, kept: Mapping[int, np.ndarray]) -> torch.Tensor:
+    """The kept part of a tensor where it lies in the full one, with zeros around it."""
+    whole = torch.zeros_like(full)
+    places = [torch.from_numpy(kept[dim]) if dim in kept else torch.arange(n) for dim, n in enumerate(full.shape)]
+    whole[torch.meshgrid(*places, indexing="ij")] = part.to(whole)
+    return whole
+
+
+def _energy(weight: torch.Tensor, moments: Moments) -> float:
+    seen = seen_weight(weight, moments)  # (g, o, d)
+    return float(((seen @ moments.gram) * seen).sum())

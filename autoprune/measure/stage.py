@@ -80,7 +80,7 @@ class Stage:
     def _settled(self, network: nn.Module, indices: Indices, cut: Cut) -> Iterator[None]:
         intact = [name for name in tracked_norms(network) if within(name, cut.modules)]
         if self.norms == "batch":
-            with self._batch_anchor.applied(network, indices, self._followed, intact):
+            with self.batch_anchor.applied(network, indices, self._followed, intact):
                 yield
             return
         if self.norms == "eagleeye":
@@ -130,5 +130,6 @@ class Stage:
         return Anchor.of(self._dense, self._inputs)
 
     @cached_property
-    def _batch_anchor(self) -> BatchAnchor:
+    def batch_anchor(self) -> BatchAnchor:
+        """What corrects the statistics of selection batches in quick scores."""
         return BatchAnchor.of(self._dense, self._selected)

@@ -150,7 +150,7 @@ def notes_on(moments: Mapping[str, Moments], tensors: Mapping[str, torch.Tensor]
         if own.rows < own.design.columns:
             findings.append(f"{own.rows} rows for {own.design.columns} columns: the ridge decides what they leave open")
         if still := int((own.gram.diagonal(dim1=1, dim2=2) <= 0).sum()):
-            findings.append(f"{still} of its inputs never {'vary' if own.centred else 'differ from zero'}")
+            findings.append(f"{still} of its {own.form} never {'vary' if own.centred else 'differ from zero'}")
         if not bool(tensors[name].any()):
             findings.append("it is all zero")
         if findings:

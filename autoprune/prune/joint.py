@@ -18,24 +18,27 @@ from torch import nn
 from torch.func import functional_call
 
 from autoprune.prune.design import Design
-from autoprune.prune.regression import lenient, ridge_factor, second_moments
+from autoprune.prune.regression import lenient, ridge_factor
 
 ROUNDS = 1  # linearisations; two of half the iterations each gave no more
 ITERATIONS = 10  # of conjugate gradients in each
 SHORTEST = 1 / 8  # of a step; if that does not help either, the fit stays as it is
-SAMPLE = 20_000  # rows the preconditioners are made from
 
 Tensors = Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer with its batch norm folded in: `weight` in the shape of the module's own, `bias` (o,); float32."""
+    """A layer with its batch norm folded in: `weight` in the shape of the module's own, `bias` (o,); float32.
+
+    `moments` are the (g, k, k) second moments of its rows less their mean.
+    """
 
     module: nn.Module
     design: Design
     weight: torch.Tensor
     bias: torch.Tensor
+    moments: torch.Tensor
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.module.bias is not None:
@@ -97,7 +100,7 @@ def _gauss_newton(first: Affine, second: Affine, x: torch.Tensor, residual: torc
     def adjoint(u: torch.Tensor) -> Tensors:
         return torch.autograd.grad(output, leaves, u, retain_graph=True)
 
-    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, x, hidden), residual)
+    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, hidden), residual)
 
 
 def _conjugate_gradients(
@@ -129,13 +132,11 @@ def _dot(left: Tensors, right: Tensors) -> float:
     return float(sum((a * b).sum() for a, b in zip(left, right, strict=True)))
 
 
-def _preconditioner(
-    first: Affine, second: Affine, x: torch.Tensor, hidden: torch.Tensor
-) -> Callable[[Tensors], list[torch.Tensor]]:
+def _preconditioner(first: Affine, second: Affine, hidden: torch.Tensor) -> Callable[[Tensors], list[torch.Tensor]]:
     """Divides gradients by the second moments of each layer's rows; those of the first also by how much of each
     hidden channel gets through: how often it is active, times the energy of what reads it.
     """
-    rows_first, rows_second = _sampled_moments(first.design, x), _sampled_moments(second.design, hidden)
+    rows_first, rows_second = ridge_factor(first.moments)[0], ridge_factor(second.moments)[0]
     places = second.design.count(hidden)
     active = (hidden > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2).mean(dim=0)
     reads = second.design.flat(second.weight).square().sum(dim=1)  # (g, k)
@@ -154,13 +155,6 @@ def _preconditioner(
         ]
 
     return precondition
-
-
-def _sampled_moments(design: Design, x: torch.Tensor) -> torch.Tensor:
-    """(g, k, k) factor of the centred second moments of some of a layer's rows, evenly spread."""
-    total = design.count(x)
-    rows = design.rows(x, torch.arange(0, total, max(1, total // SAMPLE)))
-    return ridge_factor(second_moments(rows - rows.mean(dim=1, keepdim=True)))[0]
 
 
 def _divided(gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ ROWS = 50_000  # at most, of one layer; twice as many made no difference
 WHOLE_ROWS = 100_000  # whole images are kept until their rows are so many
 ROW_BYTES = 1 << 28  # at most, of one layer's rows and outputs together
 MAX_COLUMNS = 4608
+LIMIT_BYTES = 4 << 30  # of activations in the pass through a pruned network, which has all images at once
+LIVE = 6  # largest activations that are alive at once, at most
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 
@@ -62,12 +64,18 @@ class Targets:
         return sum(len(batch[0]) for batch in self.inputs)
 
 
-def collect_targets(model: nn.Module, structure: Structure, inputs: Inputs, seed: int = 0) -> Targets:
-    """One pass of the dense network over the inputs, positional arguments of the model a batch each."""
+def collect_targets(
+    model: nn.Module, structure: Structure, inputs: Inputs, *, limit_bytes: int = LIMIT_BYTES, seed: int = 0
+) -> Targets:
+    """One pass of the dense network over the inputs, positional arguments of the model a batch each.
+
+    Of the inputs as many are taken as the pass through a pruned network, all at once, has room for in `limit_bytes`.
+    """
     if not inputs:
         raise DataError("expected at least one batch to compensate with, got none. Check `calibrate`.")
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     layers, untouched = linear_layers(watched, structure)
+    inputs = _first(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
     dense = _Dense(layers, tracked_norms(watched), sum(len(batch[0]) for batch in inputs), seed)
     with dense.following():
         for batch in inputs:
@@ -78,6 +86,25 @@ def collect_targets(model: nn.Module, structure: Structure, inputs: Inputs, seed
     targets = {name: kept.finish(dense.feeders.get(name)) for name, kept in dense.kept.items() if name not in untouched}
     norms = {name: _moments(*sums) for name, sums in dense.sums.items()}
     return Targets(inputs, targets, norms, untouched, dense.peak)
+
+
+def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torch.Tensor, ...]) -> int:
+    """The largest input or output of a layer, for one image."""
+    dense = _Dense(layers, {}, images=1, seed=0)
+    with dense.following():
+        dense.starts(1)
+        model(*(x[:1] for x in batch))
+    return dense.peak
+
+
+def _first(inputs: Inputs, images: int) -> Inputs:
+    """The first images."""
+    taken: list[tuple[torch.Tensor, ...]] = []
+    for batch in inputs:
+        if images > 0:
+            taken.append(tuple(x[:images] for x in batch))
+            images -= len(batch[0])
+    return taken
 
 
 def linear_layers(model: nn.Module, structure: Structure) -> tuple[dict[str, Layer], dict[str, str]]:

@@ -231,7 +231,7 @@ def _run(
         write_json(folder.environment, session.environment())
     controller = Controller(
         session.problem,
-        job.searcher(session.problem, job.seed),
+        job.searcher(session.profiled, job.seed),
         SerialEvaluator(session.scorer.score),
         job.evaluations,
         append,

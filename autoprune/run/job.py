@@ -30,8 +30,10 @@ class Job:
     `masks` says which entries of a weight stay, by name or as a function (prune.masking). `norms` says which statistics
     batch norms have while a candidate is scored (measure.stage), `tune` the form it is scored in: "auto" times some at
     the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what is kept of the dense network's
-    outputs for candidates that share them. `front_size` is how many networks are built and measured on the report set
-    at most.
+    outputs for candidates that share them. `norm_images` of the calibration images are used for statistics and batch
+    norms of candidates; with `compensation` "sequential" the members of the front are fitted to the dense network on
+    all of them (prune.compensate), those with zeros in weights left out. `front_size` is how many networks are built
+    and measured on the report set at most.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -50,6 +52,8 @@ class Job:
     seed: int = 0
     guide: str | None = "kl"
     norms: Norms = "anchored"
+    norm_images: int = 500
+    compensation: Literal["sequential", "none"] = "sequential"
     device: str = "auto"
     threads: int | None = None
     tune: Literal["auto", "off"] | Form = "auto"

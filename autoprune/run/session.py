@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
-from autoprune.core.space import SearchSpace
+from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
 from autoprune.core.unit import Unit
 from autoprune.data import Data
@@ -30,13 +31,16 @@ from autoprune.measure.fitness import reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.compensate import compensate
 from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
+from autoprune.prune.profiles import make_profiles
 from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
+from autoprune.prune.targets import Targets, collect_targets
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
@@ -81,9 +85,15 @@ class Session:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
-        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._inputs(self.data.calibrate))
+        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
+
+    @property
+    def profiled(self) -> Problem:
+        """The problem with what closed-form rules read of its units."""
+        units = [self.structure.unit(name) for name in self.sliced]
+        return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
 
     def keep_bank(self, path: Path) -> None:
         """Writes the bank, unless it lies there already."""
@@ -97,6 +107,7 @@ class Session:
         facts = {
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
+            "norm_images": self.job.norm_images,
             "units": self.sliced,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
@@ -121,8 +132,7 @@ class Session:
         """Sparse weights; none where no weight unit is searched."""
         if not self.weights:
             return None
-        inputs = self._inputs(self.data.calibrate)
-        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, inputs)
+        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -155,7 +165,7 @@ class Session:
         return Scorer(
             self.bank,
             self.space,
-            self._inputs(self.data.calibrate),
+            self._norm_inputs,
             with_dense_outputs(self.model, self._batches(self.data.select)),
             reporting(self.job.fitness, self.job.guide),
             self.job.norms,
@@ -164,6 +174,34 @@ class Session:
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
             weights=self.weight_bank,
         )
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """What the front's networks are fitted to."""
+        return collect_targets(self.model, self.structure, self._inputs(self.data.calibrate))
+
+    def deployed(self, candidate: Candidate) -> nn.Module:
+        """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
+        bank does better on the selection set. One with zeros in weights is as stitched: a fit would fill them again.
+        """
+        stitched = self.scorer.network(candidate)
+        counts = self.space.counts(candidate)
+        zeros = self.weight_bank is not None and self.weight_bank.touched(counts)
+        if self.job.compensation == "none" or not any(candidate.levels) or zeros:
+            return stitched
+        fitted = self.bank.build(counts)
+        indices = self.bank.indices(self.bank.positions(counts))
+        compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
+        return min(fitted, stitched, key=self._losses)
+
+    def _losses(self, network: nn.Module) -> list[float]:
+        """What the search minimises, of what is measured, on the selection set."""
+        values = self.selected(network)
+        return [o.loss(values[o.name]) for o in self.problem.objectives if o.name in values]
+
+    def selected(self, network: nn.Module) -> dict[str, float]:
+        """What the fitness says of a network on the selection set."""
+        return self.scorer.measure(network, self.scorer.select)
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
@@ -190,6 +228,8 @@ class Session:
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
             "batch_norms": self.job.norms,
+            "norm_images": self.job.norm_images,
+            "compensation": self.job.compensation,
             "fitness": plugin_name(self.job.fitness),
             "criterion": plugin_name(self.job.criterion),
             "device": self.device.type,
@@ -229,6 +269,13 @@ class Session:
 
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
+
+    @functools.cached_property
+    def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        """The first calibration batches that have `norm_images` together."""
+        inputs = self._inputs(self.data.calibrate)
+        before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
+        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
 
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]

@@ -54,10 +54,10 @@ def lamp(magnitudes: Arrays, keep: int) -> np.ndarray:
 def lamp_scores(squares: np.ndarray) -> np.ndarray:
     """(n,) squared magnitudes over the sum of all that are not smaller: the largest scores 1.
 
-    Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021, https://arxiv.org/abs/2010.07611,
-    equation 4. Of equal magnitudes the last counts as the largest, so that one alone scores 1, in a unit of zeros too.
-    Departure: the sums run from the largest down; the authors' code takes a running sum from the total, which cancels
-    to zero or below for the largest.
+    Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021, https://arxiv.org/abs/2010.07611.
+    Of equal magnitudes the last counts as the largest, so that one alone scores 1, in a unit of zeros too. Departure:
+    the sums run from the largest down; the authors' code takes a running sum from the total, which cancels to zero or
+    below for the largest.
     """
     order = np.argsort(squares, kind="stable")[::-1]  # from the largest, and of equals from the last
     falling = np.asarray(squares, dtype=float)[order]
@@ -72,7 +72,7 @@ def flap(magnitudes: Arrays, fluctuations: Arrays, keep: int) -> np.ndarray:
     """(u,) counts of the `keep` largest positions by fluctuation times squared norm, standardised within each unit.
 
     An et al., Fluctuation-based Adaptive Structured Pruning for Large Language Models, AAAI 2024,
-    https://arxiv.org/abs/2312.11983, equations 4 and 5. A unit of equal scores has them all at 0. Departure: no kind of
+    https://arxiv.org/abs/2312.11983. A unit of equal scores has them all at 0. Departure: no kind of
     unit gets a weight of its own in the ranking.
     """
     scores = (m * f for m, f in zip(magnitudes, fluctuations, strict=True))
@@ -89,7 +89,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 def owl(outlier_shares: np.ndarray, share: float, spread: float = 0.08) -> np.ndarray:
     """(u,) kept shares with mean `share` that rise with (u,) outlier shares, over a range of twice the spread.
 
-    Yin et al., Outlier Weighed Layerwise Sparsity, ICML 2024, https://arxiv.org/abs/2310.05175, section 3.2. Units that
+    Yin et al., Outlier Weighed Layerwise Sparsity, ICML 2024, https://arxiv.org/abs/2310.05175. Units that
     are all alike get the same share. Departure: what would leave 0 to 1 is clipped and the others moved together, so
     that the mean holds.
     """
@@ -107,8 +107,8 @@ def sap(
 ) -> np.ndarray:
     """(u,) kept shares: 1 - min(gamma * (1 - bound / n), most), with the bound of `retained` on each unit's norms.
 
-    Diao et al., Pruning Deep Neural Networks from a Sparsity Perspective, ICLR 2023, https://arxiv.org/abs/2302.05601,
-    algorithm 1. The norms of positions stand where the paper has single weights.
+    Diao et al., Pruning Deep Neural Networks from a Sparsity Perspective, ICLR 2023, https://arxiv.org/abs/2302.05601.
+    The norms of positions stand where the paper has single weights.
     """
     if not gamma >= 0:
         raise ConfigError(f"expected gamma of 0 or more, got {gamma}")
@@ -119,7 +119,7 @@ def sap(
 def pq_index(weights: np.ndarray, *, p: float = 0.5, q: float = 1.0) -> float:
     """Sparsity of (n,) weights from 0, all of one magnitude, to 1 - n^(1/q - 1/p), one not 0; 0 < p < q. 0 for zeros.
 
-    Diao et al. 2023 (see `sap`), definition 2.
+    Diao et al. 2023 (see `sap`).
     """
     if not 0 < p < q:
         raise ConfigError(f"expected 0 < p < q, got p = {p} and q = {q}")
@@ -132,7 +132,7 @@ def pq_index(weights: np.ndarray, *, p: float = 0.5, q: float = 1.0) -> float:
 
 
 def retained(weights: np.ndarray, *, eta: float = 0.0, p: float = 0.5, q: float = 1.0) -> float:
-    """How many of (n,) weights must stay, by their PQ index (Diao et al. 2023, theorem 3); more pruned for eta > 0."""
+    """How many of (n,) weights must stay, by their PQ index (Diao et al. 2023); more pruned for eta > 0."""
     index = pq_index(weights, p=p, q=q)
     return float(len(weights) * (1 + eta) ** (q / (p - q)) * (1 - index) ** (q * p / (q - p)))
 

@@ -1,10 +1,11 @@
 """A number per unit to a network within the budget: lets any sampler search allocations without constraints.
 
-SPDY (Frantar, Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, https://arxiv.org/abs/2201.13096,
-sections 3.2 and 3.3): a unit's damage at level i of l is taken to be c (i / (l - 1))^2, and only its sensitivity c is
-searched. Departures: costs are not rounded to the nearest of 10,000 buckets, after which a plan can miss its budget by
-half a bucket a unit, but kept as they are (see search.knapsack); costs that couple units are planned at their true
-value; a budget out of reach raises, where the table of the original is read at an option that was never set.
+SPDY (Frantar, Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, https://arxiv.org/abs/2201.13096):
+a unit's damage at level i of l is taken to be c (i / (l - 1))^2, and only its sensitivity c is searched. Departures:
+costs are not rounded to the nearest of 10,000 buckets, after which a plan can miss its budget by half a bucket a unit,
+but kept as they are, and where a front's costs are put into buckets they are rounded up (see search.exact); costs that
+couple units are planned at their true value; a budget out of reach raises, where the original's table is read at an
+option that was never set.
 """
 
 from __future__ import annotations

@@ -38,9 +38,10 @@ def frontier(costs: Sequence[np.ndarray], errors: Sequence[np.ndarray], *, resol
     Args:
         costs: one (l,) array per unit, in any unit of measure; may be negative (differences from a reference).
         errors: one (l,) array per unit, lower is better; an option whose error is not finite is not allowed.
-        resolution: width of a cost bucket in the costs' unit. None: exact where that takes at most 32,768 plans at any
-            time, else 10,000 buckets over the reachable range. With buckets a better plan that is cheaper by less
-            than one bucket per unit can be missed; `resolution` of the front says whether they were used.
+        resolution: width of a cost bucket in the costs' unit. None: exact where costs have at most 32,768 different
+            sums by their common divisor or staircases at most 10,000 steps, else 10,000 buckets over the reachable
+            range. With buckets a better plan that is cheaper by less than one bucket per unit can be missed; the
+            front's `resolution` says whether they were used, and `solver(...).solve` is exact all the same.
 
     Raises:
         ConfigError: a unit without an allowed option, with a cost that is not finite, or unequal lengths.

@@ -3,7 +3,7 @@
 Each unit takes its narrowest level with a damage of at most t, and t is the least that meets the budget. FastNAS
 (NVIDIA Model Optimizer, https://github.com/NVIDIA/Model-Optimizer) bisects t until an interval is below 1e-5; ALDS
 (Liebenwein et al., Compressing Neural Networks: Towards Determining the Optimal Layer-wise Decomposition, NeurIPS 2021,
-https://arxiv.org/abs/2107.11442, section 2.2) by a root finder. Departure: only the damages in the table change what t
+https://arxiv.org/abs/2107.11442) by a root finder. Departure: only the damages in the table change what t
 does, so we price all of them at once and have every budget's least t exactly, for costs that couple units as well.
 """
 

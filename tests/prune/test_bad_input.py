@@ -58,7 +58,7 @@ def test_dead_layers_and_inputs_are_noted_and_give_finite_weights(criterion):
         model[2].weight.zero_()
     bank = bank_of(model, [(images(24),)], criterion)
     assert all(finite(small) for small in builds(bank))
-    assert bank.notes["2.weight"] == "18 of its inputs never vary; it is all zero"
+    assert bank.notes["2.weight"] == "18 of its columns never vary; it is all zero"
 
 
 def test_a_constant_input_moves_into_the_bias():

@@ -2,7 +2,7 @@
 
 The multiple-choice knapsack's merging of staircases (Kellerer, Pferschy, Pisinger, Knapsack Problems, 2004, chapter 11,
 https://doi.org/10.1007/978-3-540-24777-7; Humble et al., Soft Masking for Cost-Constrained Channel Pruning, ECCV 2022,
-https://arxiv.org/abs/2211.02206, section 3, for pruning), for costs that couple units as well. Exact for real costs as
+https://arxiv.org/abs/2211.02206, for pruning), for costs that couple units as well. Exact for real costs as
 long as the staircases stay short; a longer one keeps one plan in each bucket of costs, at its true cost, so that no
 plan ever costs more than it says.
 

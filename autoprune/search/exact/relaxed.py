@@ -3,7 +3,7 @@
 Interactions along the heaviest forest of units stay as they are. Any other table T over units a, b, ... is replaced by
 f(a) + g(b) + ..., with g(b) what b adds to T at reference options of the others, and f(a) the least of what remains,
 over all b, ...: a reparameterisation as in Werner, A linear programming approach to max-sum problem, IEEE TPAMI 29,
-2007, https://doi.org/10.1109/TPAMI.2007.1036, section 4. For a product of two numbers and the widest or the narrowest
+2007, https://doi.org/10.1109/TPAMI.2007.1036. For a product of two numbers and the widest or the narrowest
 options as reference these are the two lower envelopes of McCormick (Mathematical Programming 10, 1976); with a plan as
 reference a pair loses nothing at that plan. The least error within a budget on such a cost is at most that on the true
 one.
