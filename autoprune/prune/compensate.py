@@ -214,7 +214,14 @@ class _Pruned(Following):
             return
         goal = fit.whole_goal()
         x = feeder.x[: len(goal)].float()
-        first, second = fit_jointly(feeder.affine(), fit.affine(), x, goal, rectified=fit.target.rectified)
+        first, second = fit_jointly(
+            feeder.affine(),
+            fit.affine(),
+            x,
+            goal,
+            iterations=self.targets.effort.iterations,
+            rectified=fit.target.rectified,
+        )
         for part, affine in ((feeder, first), (fit, second)):
             _put(part, part.design.flat(affine.weight).double(), part.grouped(affine.bias.double()))
         fit.x = _run(feeder.layer, feeder.x).relu()

@@ -86,7 +86,7 @@ def search(
     masks: str | Scores = "obs",
     costs: Mapping[str, UserCost] | None = None,
     guide: str | None = None,
-    compensation: Literal["sequential", "none"] = "sequential",
+    compensation: Literal["sequential", "thorough", "none"] = "sequential",
     device: str = "auto",
     out: str | Path | None = None,
     progress: OnProgress = silent,
@@ -104,7 +104,8 @@ def search(
         evaluations: how many networks to score.
         guide: a measurement (lower is better) to search by in place of the first objective that is no cost; by
             default "kl" with the default fitness and none with another.
-        compensation: "sequential" fits the front's networks to the dense one on all calibration images.
+        compensation: "sequential" fits the front's networks to the dense one on all calibration images; "thorough" does
+            it better at three times the cost.
         out: a new folder for journal and front; without it nothing is written.
 
     >>> front = autoprune.search(model, data, evaluations=300)

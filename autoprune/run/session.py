@@ -40,7 +40,7 @@ from autoprune.prune.profiles import make_profiles
 from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
-from autoprune.prune.targets import Targets, collect_targets
+from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
@@ -178,7 +178,8 @@ class Session:
     @functools.cached_property
     def targets(self) -> Targets:
         """What the front's networks are fitted to."""
-        return collect_targets(self.model, self.structure, self._inputs(self.data.calibrate))
+        inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
+        return collect_targets(self.model, self.structure, inputs, effort=effort)
 
     def deployed(self, candidate: Candidate) -> nn.Module:
         """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
