@@ -186,7 +186,7 @@ def test_the_shipped_jobs_load(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert load("configs/quickstart.yaml").resolve().searcher.func.__name__ == "_make"
     spec = load("configs/cifar10_resnet20.yaml", ["data.root=no/where", "model.weights=none.pt"])
-    assert spec.data.options == {"root": "no/where", "calibrate": 500, "select": 2000, "seed": 0}
+    assert spec.data.options == {"root": "no/where", "calibrate": 4000, "select": 2000, "seed": 0}
     (rule,) = load("configs/rd_resnet32.yaml", ["data.root=no/where", "model.weights=none.pt"]).resolve().rules
     assert (rule.kind, rule.keep) == ("weights", tuple((100 - removed) / 100 for removed in range(101)))
 
