@@ -166,7 +166,8 @@ class _Pruned(Following):
         )
         dense_mean, dense_variance = (values[index] for values in self.targets.norms[name])
         mean, variance = batch_moments(x)
-        _write(norm.running_mean, mean + own_mean - dense_mean)
+        spread = ((variance + norm.eps) / (dense_variance + norm.eps)).sqrt()
+        _write(norm.running_mean, mean + (own_mean - dense_mean) * spread)
         _write(norm.running_var, variance * (own_variance + norm.eps) / (dense_variance + norm.eps))
 
     def _begin(self, layer: Layer, x: torch.Tensor) -> _Fit:

@@ -18,6 +18,7 @@ from autoprune.data import Data
 from autoprune.errors import ConfigError
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.prune.criteria import Criterion
+from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
 from autoprune.run.folder import write_text
@@ -82,6 +83,7 @@ def search(
     seed: int = 0,
     fitness: Fitness = classification,
     criterion: str | Criterion = "obs",
+    masks: str | Scores = "obs",
     costs: Mapping[str, UserCost] | None = None,
     guide: str | None = None,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
@@ -97,6 +99,8 @@ def search(
         objectives: what to trade off, names with a known direction or Objectives.
         rules: which units may keep how much; the default offers every eighth of all of them.
         searcher: a name with `options`, or a function (problem, seed) -> searcher.
+        masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
+            "wanda" or a function (weight, moments) -> scores.
         evaluations: how many networks to score.
         guide: a measurement (lower is better) to search by in place of the first objective that is no cost; by
             default "kl" with the default fitness and none with another.
@@ -116,6 +120,7 @@ def search(
         searcher=_factory(searcher, options or {}),
         fitness=fitness,
         criterion=criterion,
+        masks=masks,
         costs=costs or {},
         evaluations=evaluations,
         seed=seed,
