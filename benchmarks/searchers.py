@@ -58,6 +58,7 @@ def main() -> None:
 def run_one(name: str, seed: int, options: argparse.Namespace) -> Row:
     """One search, measured."""
     overrides = {
+        "data.calibrate": 500,
         "compensation": "none",  # the searches are compared, not what is done with their fronts
         "data.root": options.data,
         "model.weights": options.weights,
