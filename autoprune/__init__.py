@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from autoprune.measure.recalibrate import recalibrate as recalibrate
     from autoprune.prune.adapters import adapter as adapter
     from autoprune.prune.adapters import fix as fix
+    from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
     from autoprune.prune.rules import rule as rule
     from autoprune.prune.shrink import shrink as shrink
@@ -54,6 +55,7 @@ _HOMES = {
     "rule": "autoprune.prune.rules",
     "VerifyReport": "autoprune.prune.verify",
     "load": "autoprune.run.export",
+    "needs": "autoprune.prune.criteria.contract",
     "recalibrate": "autoprune.measure.recalibrate",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from autoprune.run.fronts import SELECT, Row, flat_row, to_csv
+from autoprune.run.fronts import SELECT, STITCHED, Row, flat_row, to_csv
 
 if TYPE_CHECKING:
     from autoprune.core.unit import Unit
@@ -61,7 +61,7 @@ def print_dense(rows: Sequence[Row]) -> None:
     if dense is not None:
         costs = {name for name in dense if f"{name}_ratio" in dense}
         other = {"candidate", "verify_error", *costs, *(f"{name}_ratio" for name in costs)}
-        measured = {n: v for n, v in flat_row(dense).items() if n not in other and not n.startswith(SELECT)}
+        measured = {n: v for n, v in flat_row(dense).items() if n not in other and not n.startswith((SELECT, STITCHED))}
         texts = [f"{n} {100 * v:.2f} %" if n == "accuracy" else f"{n} {shown(v)}" for n, v in measured.items()]
         print(f"dense:  {', '.join(texts)}")
 
@@ -70,7 +70,7 @@ def _rows_table(rows: Sequence[Row]) -> Table:
     """One line a network, one column a value; what was measured on the selection set only is left to csv and json."""
     table = Table()
     flat = [flat_row(row) for row in rows]
-    names = [name for name in (flat[0] if flat else ["candidate"]) if not name.startswith(SELECT)]
+    names = [name for name in (flat[0] if flat else ["candidate"]) if not name.startswith((SELECT, STITCHED))]
     for name in names:
         text = name == "candidate"
         table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
@@ -95,6 +95,7 @@ def print_inspection(inspection: Inspection) -> None:
     console.print(f"operators whose MACs no rule counts: {escape(uncounted)}")
     searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
     console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
+    console.print(f"memory for statistics: {inspection.statistics_bytes / 2**20:,.1f} MiB")
 
 
 def _count(number: int) -> str:

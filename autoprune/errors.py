@@ -9,6 +9,7 @@ AutopruneError
 ├── DataError            data of the wrong shape or type, with NaN, or shared between sets that must be disjoint
 ├── VerifyError          a pruned network does not compute what its masked original computes
 ├── RecipeError          an export does not fit the network it is loaded into
+├── BankError            a bank on disk is damaged or belongs to something else
 ├── RunExists            a run folder that is already there is never written over
 ├── RunNotFound          no run in that folder
 ├── JournalError         a run folder's journal cannot be used as it is
@@ -62,6 +63,10 @@ class VerifyError(AutopruneError, RuntimeError):
 
 class RecipeError(AutopruneError, ValueError):
     """An export does not fit the network it is loaded into."""
+
+
+class BankError(AutopruneError, ValueError):
+    """A bank on disk is damaged or belongs to another model, data, criterion or version."""
 
 
 class RunExists(AutopruneError, FileExistsError):

@@ -8,7 +8,8 @@ images of the training set guide the search, and the front of each is measured o
 
 Hypervolume is over accuracy (from 0.1, chance, up to 1) and the share of the dense MACs (from 1 down to 0), divided by
 that rectangle: 1 would be perfect accuracy for no MACs. `selected` is the same over everything a search measured on the
-selection images. `uniform` ends by itself when its ladder is exhausted, `additive` after its plans.
+selection images. `uniform` ends by itself when its ladder is exhausted, `closed_form` and `additive`
+after their plans.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from autoprune.search import SEARCHERS
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 CHANCE = 0.1
 BUDGETS = (0.7, 0.5, 0.35)
-DETERMINISTIC = ("uniform", "additive")
+DETERMINISTIC = ("uniform", "closed_form", "additive")
 
 Row = dict[str, Any]
 

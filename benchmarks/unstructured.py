@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.run.session import Session, open_session
+from autoprune.search import closed_form
 from autoprune.search.allocation import plan
 from autoprune.search.distortion import distortions_from, probes
 
@@ -40,6 +41,7 @@ SPACE = {"version": 1, "units": [{"match": "*", "kind": "weights", "grid": "spdy
 
 Row = dict[str, Any]
 Counts = dict[str, int]
+Allocation = Callable[[Sequence[np.ndarray], float], np.ndarray]  # (weights, share kept) -> counts
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def make(session: Session, probed: Planned, masks: str, name: str, sparsity: flo
     if name.startswith("planned_"):
         counts = planned(session, probed.evaluations, name.removeprefix("planned_"), keep)
     else:
-        counts = ALLOCATIONS[name](weights, keep)
+        kept = ALLOCATIONS[name](list(weights.values()), 1 - sparsity)
+        counts = dict(zip(weights, kept.tolist(), strict=True))
     network = session.scorer.build(counts)
     seconds = time.perf_counter() - start
     costs = session.problem.costs.evaluate(list(counts), np.array([list(counts.values())]))
@@ -123,48 +126,32 @@ def planned(session: Session, evaluations: Sequence[Evaluation], distortion: str
     return problem.space.counts(Candidate(levels))
 
 
-def uniform(weights: Mapping[str, np.ndarray], keep: int) -> Counts:
-    share = keep / sum(weight.size for weight in weights.values())
-    return {name: int(share * weight.size) for name, weight in weights.items()}
+def shares(weights: Sequence[np.ndarray], kept: np.ndarray) -> np.ndarray:
+    """Counts of (u,) kept shares, rounded down."""
+    return (kept * [weight.size for weight in weights]).astype(int)
 
 
-def largest(scores: Mapping[str, np.ndarray], keep: int) -> Counts:
-    """How many of each layer's scores are among the `keep` largest of all."""
-    owner = np.repeat(np.arange(len(scores)), [score.size for score in scores.values()])
-    top = np.argsort(-np.concatenate([score.ravel() for score in scores.values()]), kind="stable")[:keep]
-    return dict(zip(scores, np.bincount(owner[top], minlength=len(scores)).tolist(), strict=True))
+def uniform(weights: Sequence[np.ndarray], share: float) -> np.ndarray:
+    return shares(weights, closed_form.uniform(len(weights), share))
 
 
-def global_magnitude(weights: Mapping[str, np.ndarray], keep: int) -> Counts:
-    return largest({name: np.abs(weight) for name, weight in weights.items()}, keep)
+def erk(weights: Sequence[np.ndarray], share: float) -> np.ndarray:
+    return shares(weights, closed_form.erk([weight.shape for weight in weights], share))
 
 
-def lamp(weights: Mapping[str, np.ndarray], keep: int) -> Counts:
-    """w^2 over the sum of all squares in the layer that are not smaller."""
-    return largest({name: _lamp_scores(weight) for name, weight in weights.items()}, keep)
+def ranked(rule: Callable[[Sequence[np.ndarray], int], np.ndarray]) -> Allocation:
+    """A rule that ranks the squares of all weights together."""
+
+    def allocate(weights: Sequence[np.ndarray], share: float) -> np.ndarray:
+        squares = [weight.ravel() ** 2 for weight in weights]
+        return rule(squares, round(share * sum(map(len, squares))))
+
+    return allocate
 
 
-def _lamp_scores(weight: np.ndarray) -> np.ndarray:
-    squares = np.sort(weight.ravel() ** 2)[::-1]
-    return squares / np.cumsum(squares)
-
-
-def erk(weights: Mapping[str, np.ndarray], keep: int) -> Counts:
-    """Kept counts in proportion to the sum of a weight's dimensions; layers that would keep more than all are dense."""
-    dense: set[str] = set()
-    while True:
-        open_ = {name: sum(weight.shape) for name, weight in weights.items() if name not in dense}
-        left = keep - sum(weights[name].size for name in dense)
-        share = {name: left * dims / sum(open_.values()) for name, dims in open_.items()}
-        over = {name: share[name] / weights[name].size for name in open_ if share[name] > weights[name].size}
-        if not over:
-            return {name: weight.size if name in dense else int(share[name]) for name, weight in weights.items()}
-        dense.add(max(over, key=lambda name: over[name]))
-
-
-ALLOCATIONS: dict[str, Callable[[Mapping[str, np.ndarray], int], Counts]] = {
-    "global": global_magnitude,
-    "lamp": lamp,
+ALLOCATIONS: dict[str, Allocation] = {
+    "global": ranked(closed_form.global_magnitude),
+    "lamp": ranked(closed_form.lamp),
     "erk": erk,
     "uniform": uniform,
 }

@@ -186,7 +186,7 @@ def test_the_shipped_jobs_load(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert load("configs/quickstart.yaml").resolve().searcher.func.__name__ == "_make"
     spec = load("configs/cifar10_resnet20.yaml", ["data.root=no/where", "model.weights=none.pt"])
-    assert spec.data.options == {"root": "no/where", "calibrate": 500, "select": 2000, "seed": 0}
+    assert spec.data.options == {"root": "no/where", "calibrate": 4000, "select": 2000, "seed": 0}
     (rule,) = load("configs/rd_resnet32.yaml", ["data.root=no/where", "model.weights=none.pt"]).resolve().rules
     assert (rule.kind, rule.keep) == ("weights", tuple((100 - removed) / 100 for removed in range(101)))
 
@@ -350,7 +350,8 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("search: {searcher: {name: random, call: x}}", "search.searcher: expected either a name"),
         ("search: {searcher: {call: 'plug.py:Seedless'}}", "expected a function of (problem, seed=...), got one of"),
         ("search: {searcher: 3}", "search.searcher: expected a mapping"),
-        ("criterion: l3", "job.yaml:7: criterion: expected one of l1, l2, obs, random or {call: ...}, got 'l3'"),
+        ("criterion: l3", "job.yaml:7: criterion: expected one of activation_mean, activation_variance, bn_scale, "),
+        ("criterion: l3", "wanda or {call: ...}, got 'l3'"),
         ("criterion: {name: l2, p: 3}", "criterion.p: unknown argument 'p'; the criterion l2 takes none"),
         ("criterion: {call: 'plug.py:narrow'}", "expected a function of (weights, statistics)"),
         ("costs: {macs: {call: 'plug.py:cost'}}", "costs.macs: 'macs' is computed already"),

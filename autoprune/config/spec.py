@@ -21,6 +21,9 @@ from autoprune.config.document import KeyPath
 from autoprune.core.levels import GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.measure.form import Form, Layout, Precision
+from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.stage import Norms
 from autoprune.run.job import Job
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -125,9 +128,50 @@ class SearchSpec(_Section):
         "kl",
         min_length=1,
         description="a measurement, lower is better, that guides in place of the first objective "
-        "that is no cost; null for none",
+        "that is no cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
         examples=["kl"],
     )
+    batch_norms: Norms = Field(
+        "anchored",
+        description="their statistics while a candidate is scored: anchored, reestimated, eagleeye or batch",
+        examples=["anchored"],
+    )
+    norm_images: int = Field(
+        500,
+        ge=1,
+        description="calibration images for statistics and batch norms of candidates, the first ones",
+        examples=[500],
+    )
+
+
+class TuneSpec(_Section):
+    """The form candidates are scored in: a mode, or a form, of which what is left out stays as it is."""
+
+    mode: Literal["auto", "off"] | None = Field(
+        None, description="auto times some forms at the start", examples=["auto"]
+    )
+    layout: Layout | None = Field(None, description="channels_last or contiguous", examples=["channels_last"])
+    dtype: Precision | None = Field(None, description="float32 or bfloat16", examples=["bfloat16"])
+    batch: int | None = Field(None, ge=1, description="how many selection examples at once", examples=[250])
+    threads: int | None = Field(None, ge=1, description="of torch on the CPU", examples=[2])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, data: Any) -> Any:
+        """A bare word is the mode; YAML reads `off` as false."""
+        data = {True: "auto", False: "off"}[data] if isinstance(data, bool) else data
+        return {"mode": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TuneSpec:
+        form = [name for name in ("layout", "dtype", "batch", "threads") if getattr(self, name) is not None]
+        if bool(self.mode) == bool(form):
+            got = f"{self.mode} and {', '.join(form)}" if form else "none of them"
+            raise mistakes(((), f"expected auto, off, or a form such as {{dtype: bfloat16}}, got {got}."))
+        return self
+
+    def resolve(self) -> Literal["auto", "off"] | Form:
+        return self.mode or Form(self.layout, self.dtype or "float32", self.batch, self.threads)
 
 
 class RunSpec(_Section):
@@ -139,6 +183,20 @@ class RunSpec(_Section):
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N", examples=["auto"]
     )
     threads: int | None = Field(None, ge=1, description="of torch on the CPU; null for its default", examples=[2])
+
+    tune: TuneSpec = Field(
+        "auto",
+        validate_default=True,
+        description="how candidates are run while scored: auto, off or a form",
+        examples=["auto"],
+    )
+    reuse_gib: float = Field(
+        REUSE_BYTES / (1 << 30),
+        ge=0,
+        allow_inf_nan=False,
+        description="memory for outputs of the dense network that candidates share, in GiB; 0 for none",
+        examples=[2.0],
+    )
 
     @field_validator("executor")
     @classmethod
@@ -188,6 +246,12 @@ class JobSpec(_Section):
     )
     masks: MaskChoice = Field(
         "obs", validate_default=True, description="chooses the entries of a weight that stay", examples=["obs"]
+    )
+    compensation: Literal["sequential", "thorough", "none"] = Field(
+        "sequential",
+        description="sequential fits the front's networks to the dense one, layer by layer on all calibration images; "
+        "thorough does it better at three times the cost",
+        examples=["sequential"],
     )
     costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
     search: SearchSpec = Field({}, validate_default=True, description="how to search", examples=["{searcher: auto}"])
@@ -245,8 +309,13 @@ class JobSpec(_Section):
             front_size=self.search.front_size,
             seed=self.search.seed,
             guide=self.search.guide,
+            norms=self.search.batch_norms,
+            norm_images=self.search.norm_images,
+            compensation=self.compensation,
             device=self.run.device,
             threads=self.run.threads,
+            tune=self.run.tune.resolve(),
+            reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             document=self.document(),
         )
 

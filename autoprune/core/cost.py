@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,6 @@ Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
 class Formula(ABC):
     """A cost that is known exactly for any kept counts."""
-
-    @property
-    @abstractmethod
-    def monomials(self) -> Iterable[Monomial]:
-        """Sets of units on whose joint counts the cost depends; it is a sum of functions of one set each."""
 
     @abstractmethod
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
@@ -58,10 +53,6 @@ class Polynomial(Formula):
                 monomial = tuple(sorted(left + right))
                 terms[monomial] = terms.get(monomial, 0) + a * b
         return Polynomial({monomial: c for monomial, c in terms.items() if c})
-
-    @property
-    def monomials(self) -> Iterable[Monomial]:
-        return self.terms
 
     @property
     def units(self) -> frozenset[str]:

@@ -16,12 +16,7 @@ Direction = Literal["min", "max"]
 
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
     "accuracy": "max",
-    "kl": "min",
-    "mse": "min",
-    "macs": "min",
-    "params": "min",
-    "nonzeros": "min",
-    "effective_macs": "min",
+    **dict.fromkeys(("kl", "mse", "loss", "layer", "macs", "params", "nonzeros", "effective_macs"), "min"),
 }
 
 _BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")

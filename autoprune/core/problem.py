@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective, losses
+from autoprune.core.profile import Profile
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 
@@ -19,7 +20,8 @@ class Problem:
     """A search space with what to optimise in it.
 
     `bounds` limit costs in their own units (never a share) and hold for every candidate a searcher may propose.
-    `distortion` names a measured value that grows with damage (0 when dense, e.g. "kl"), or None.
+    `distortion` names a measured value that grows with damage (0 when dense, e.g. "kl"), or None. `profiles` hold what
+    is known of units without an evaluation, by name; a unit may have none.
     Letters: n candidates, u units, m objectives.
     """
 
@@ -28,6 +30,7 @@ class Problem:
     costs: CostModel
     bounds: tuple[Bound, ...] = ()
     distortion: str | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
 
     def cost_values(self, levels: np.ndarray) -> dict[str, np.ndarray]:
         """Every cost of (n, u) level indices, (n,) each."""

@@ -7,12 +7,12 @@ so such costs are a polynomial for the rest of the network and one exact count f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.core.cost import CostModel, Formula, Monomial, Polynomial
+from autoprune.core.cost import CostModel, Formula, Polynomial
 
 SPARSE_COSTS = ("nonzeros", "effective_macs")  # there whenever a space has weight units
 MINUS = Polynomial.constant(-1)
@@ -34,6 +34,11 @@ class SparseWeight:
     inputs: Polynomial
     uses: int
     group: int = 0
+
+    @property
+    def units(self) -> frozenset[str]:
+        """All units that its kept entries depend on; rounding ties them together."""
+        return frozenset({self.unit}) | self.numel.units | self.inputs.units
 
     @property
     def whole(self) -> int:
@@ -64,12 +69,6 @@ class SparseCost(Formula):
 
     rest: Polynomial
     weights: tuple[tuple[SparseWeight, int], ...]
-
-    @property
-    def monomials(self) -> Iterable[Monomial]:
-        yield from self.rest.terms
-        for weight, _ in self.weights:  # rounding ties all units of one weight together
-            yield tuple(sorted({weight.unit} | weight.numel.units | weight.inputs.units))
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
         total = self.rest.evaluate(units, kept)

@@ -7,37 +7,118 @@ cost, a dict under its own names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional
 
-from autoprune.errors import DataError
+from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
 
 
-def classification(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-    """Accuracy, KL divergence and mean squared difference to the dense network, in one pass.
+def classification(
+    model: nn.Module, batches: Sequence[Batch], report: Sequence[str] = ("accuracy", "kl")
+) -> dict[str, float]:
+    """What `report` names, in one pass; means over all examples, for networks that return (b, classes) logits.
 
-    `accuracy` is the share of examples whose largest logit is the target's; `kl` the mean over examples of
-    sum p (log p - log q) in nats, p the dense network's class probabilities and q the pruned one's: smoother than
-    accuracy on few images, and needs no labels. `mse` is the mean of the squared differences of all logits, the
-    distortion of RD_PRUNE (Xu et al. 2023, https://arxiv.org/abs/2308.10438).
+    `accuracy` is the share of examples whose largest logit is the target's; `kl` is sum p (log p - log q) in nats, p
+    the dense network's class probabilities and q the pruned one's: smoother than accuracy on few images, and needs no
+    labels; `mse` is the mean squared difference of the logits to the dense network's; `loss` the cross entropy with
+    the targets, in nats.
     """
+    unknown = [name for name in report if name not in MEASURES]
+    if unknown:
+        raise PluginError(f"classification can report {', '.join(MEASURES)}; got {', '.join(map(repr, unknown))}")
     if not batches:
         raise DataError("classification needs at least one batch, got none")
-    hits = divergence = squares = count = 0.0
+    sums = dict.fromkeys(report, 0.0)
+    count = 0
     for batch in batches:
-        if batch.target is None:
-            raise DataError("classification needs targets: give select and report batches labels")
-        if batch.dense is None:
-            raise DataError("classification needs the dense network's outputs: see scorer.with_dense_outputs")
-        logits = model(*batch.inputs)
-        hits += float((logits.argmax(dim=1) == batch.target).sum())
-        log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(batch.dense, dim=1)
-        divergence += float(functional.kl_div(log_q, log_p, reduction="sum", log_target=True))
-        squares += float((logits - batch.dense).square().sum()) / logits.shape[1]
+        logits = _logits(model(*batch.inputs))
+        for name in report:
+            sums[name] += float(MEASURES[name](logits, batch))
         count += len(logits)
-    return {"accuracy": hits / count, "kl": divergence / count, "mse": squares / count}
+    return {name: total / count for name, total in sums.items()}
+
+
+def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+    """`mse`, the mean squared difference to the dense network's output: for any network that returns a tensor.
+
+    Every example weighs the same, whatever the shape of its output. Needs no labels.
+    """
+    if not batches:
+        raise DataError("reconstruction needs at least one batch, got none")
+    total, count = 0.0, 0
+    for batch in batches:
+        output = model(*batch.inputs)
+        if not isinstance(output, torch.Tensor):
+            raise PluginError(f"reconstruction expects a network that returns a tensor, got {_described(output)}")
+        total += float(_mse(output, batch))
+        count += len(output)
+    return {"mse": total / count}
+
+
+def reporting(fitness: Fitness, guide: str | None) -> Fitness:
+    """The fitness such that it reports the guide too: of `classification` as it is, whatever it can measure."""
+    if fitness is not classification or guide not in MEASURES or guide in ("accuracy", "kl"):
+        return fitness
+    return functools.partial(classification, report=("accuracy", "kl", guide))
+
+
+def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return (logits.argmax(dim=1) == _target(batch)).sum()
+
+
+def _kl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(_dense(batch), dim=1)
+    return functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+
+
+def _mse(output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Summed over examples, a mean within each."""
+    return (output - _dense(batch)).square().flatten(1).mean(dim=1).sum()
+
+
+def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return functional.cross_entropy(logits, _target(batch), reduction="sum")
+
+
+MEASURES: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {
+    "accuracy": _hits,
+    "kl": _kl,
+    "mse": _mse,
+    "loss": _loss,
+}
+
+
+def _target(batch: Batch) -> torch.Tensor:
+    if batch.target is None:
+        raise DataError("classification needs targets: give select and report batches labels")
+    return batch.target
+
+
+def _dense(batch: Batch) -> torch.Tensor:
+    if batch.dense is None:
+        raise DataError(
+            "expected batches to compare with the dense network on: a measurement needs the dense network's "
+            "outputs: see scorer.with_dense_outputs"
+        )
+    return batch.dense
+
+
+def _logits(output: Any) -> torch.Tensor:
+    if isinstance(output, torch.Tensor) and output.dim() == 2:
+        return output
+    raise PluginError(
+        f"classification expects a network that returns (b, classes) logits, got {_described(output)}. Set fitness to "
+        "autoprune.measure.fitness:reconstruction with `guide: mse`, or to a function of your own."
+    )
+
+
+def _described(output: Any) -> str:
+    return f"a tensor of shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__

@@ -1,11 +1,12 @@
-"""Scores one candidate: stitch, re-estimate batch norms, apply the fitness. Stateless: every score starts afresh."""
+"""Scores one candidate: stitch, settle batch norms, apply the fitness. No score depends on those before it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -16,10 +17,13 @@ from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import Fitness
+from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
 from autoprune.prune.modes import evaluating
-from autoprune.prune.zeros import WeightBank
+from autoprune.prune.zeros import WeightBank, stitched
 
 
 @dataclass
@@ -27,9 +31,11 @@ class Scorer:
     """Turns candidates of one space into evaluations on one device.
 
     `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
-    fidelity below 1 uses the first batches only. With an `anchor` (see measure.anchor) re-estimated statistics are
-    corrected by it, without they are taken as they are. `objective` names the value of a fitness that returns a float.
-    `weights` puts the zeros into networks of a space with weight units.
+    fidelity below 1 uses the first batches only. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
+    the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
+    have two-pass statistics, anchored unless `norms` is "reestimated", and nothing of the form. `objective` names the
+    value of a fitness that returns a float; `also` are further measurements by name, from the kept counts. `weights`
+    puts the zeros into networks of a space with weight units.
     """
 
     bank: Bank
@@ -37,10 +43,23 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
-    anchor: Anchor | None = None
+    norms: Norms = "anchored"
+    form: Form = PLAIN
+    reuse_bytes: int = REUSE_BYTES
     objective: str = "fitness"
+    also: Mapping[str, Callable[[Mapping[str, int]], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
     weights: WeightBank | None = None
+
+    @cached_property
+    def anchor(self) -> Anchor | None:
+        """What corrects the statistics of deployed networks; None where they are taken as re-estimated."""
+        return None if self.norms == "reestimated" else Anchor.of(self.bank.model, self.calibrate)
+
+    @cached_property
+    def stage(self) -> Stage:
+        """Where scores are taken."""
+        return Stage(self.bank, self.calibrate, self.select, self.norms, self.form, self.reuse_bytes, self.weights)
 
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
@@ -49,9 +68,7 @@ class Scorer:
 
     def build(self, counts: Mapping[str, int]) -> nn.Module:
         """The same for kept counts by unit, which need not be levels of the space."""
-        network = self.bank.build(counts)
-        if self.weights is not None:
-            self.weights.apply(network, counts, self.bank.indices(self.bank.positions(counts)))
+        network = stitched(self.bank, self.weights, counts)
         if counts != self.space.counts(self.space.dense):  # the dense network keeps its own statistics
             recalibrate(network, self.calibrate)
             if self.anchor is not None:
@@ -67,13 +84,19 @@ class Scorer:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
         try:
-            network = self.network(candidate)  # checks the candidate
-            batches = self.select[: math.ceil(candidate.fidelity * len(self.select))]
-            values = self.measure(network, batches)
+            values = self._values(candidate)
         except Exception as error:  # a user's code may raise anything; the run goes on and the cause is recorded
             seconds = time.perf_counter() - start
             return Evaluation(candidate, {}, "failed", f"{type(error).__name__}: {error}", seconds, self.worker)
         return Evaluation(candidate, values, "ok", "", time.perf_counter() - start, self.worker)
+
+    def _values(self, candidate: Candidate) -> dict[str, float]:
+        self.space.check(candidate)
+        counts = self.space.counts(candidate)
+        batches = self.stage.batches[: math.ceil(candidate.fidelity * len(self.stage.batches))]
+        with self.stage.on(counts) as network:
+            measured = self.measure(network, batches)
+        return measured | {name: measurement(counts) for name, measurement in self.also.items()}
 
 
 def check_values(result: object, objective: str) -> dict[str, float]:

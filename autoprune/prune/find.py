@@ -21,12 +21,23 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
             pass of them, so pass a single example to count per example.
 
     Raises:
-        UnsupportedModel: the model has no parameters, cannot be copied, does not run on the example, or computes
-            something else when it runs again.
+        UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
+            on the example, or computes something else when it runs again.
     """
+    _check_finite(model)
     structure = trace(model, example_inputs)
     _check_repeatable(model, example_inputs)
     return demote_wrong_units(model, structure, example_inputs)
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or not parameter.is_floating_point() or torch.isfinite(parameter).all():
+            continue
+        raise UnsupportedModel(
+            f"expected finite weights, got NaN or infinity in {int((~torch.isfinite(parameter)).sum())} of the "
+            f"{parameter.numel()} of {name}. Load a checkpoint that was trained without them."
+        )
 
 
 def _check_repeatable(model: nn.Module, example_inputs: Examples) -> None:

@@ -12,12 +12,26 @@ from torch import nn
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode inside, each in its own mode again afterwards, also after an exception."""
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    with _modes_put_back(model):
+        model.eval()
+        yield
+
+
+@contextlib.contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Every module in train mode inside, each in its own mode again afterwards, also after an exception."""
+    with _modes_put_back(model):
+        model.train()
+        yield
+
+
+@contextlib.contextmanager
+def _modes_put_back(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        for module, mode in training:
+        for module, mode in modes:
             module.training = mode
 
 

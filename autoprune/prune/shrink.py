@@ -11,9 +11,10 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError, VerifyError
-from autoprune.prune.bank import order_unit
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.criteria import UnitStatistics, l2
+from autoprune.prune.criteria import UnitStatistics
+from autoprune.prune.criteria.magnitudes import l2
+from autoprune.prune.ordering import order_unit
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Positions, check_positions, cut
 from autoprune.prune.trace import Examples

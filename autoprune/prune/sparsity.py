@@ -17,10 +17,9 @@ from autoprune.core.cost import Polynomial
 from autoprune.core.levels import LevelRule
 from autoprune.core.sparse import SparseWeight
 from autoprune.core.unit import SPARSE_KINDS, Slot, Span, Unit
+from autoprune.prune.design import CONVOLUTIONS, Design, design_of
 from autoprune.prune.skip import within
 from autoprune.prune.structure import Structure
-
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def sparse_weights(model: nn.Module, structure: Structure, rules: Sequence[LevelRule]) -> dict[str, SparseWeight]:
@@ -57,7 +56,8 @@ def _plain_weights(model: nn.Module) -> list[str]:
     return [
         f"{name}.weight"
         for name, module in model.named_modules()
-        if any(type(module).forward is kind.forward for kind in KINDS)
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS))
+        and isinstance(design_of(module), Design)
         and isinstance(module._parameters.get("weight"), nn.Parameter)
         and holders[id(module.weight)] == 1
     ]

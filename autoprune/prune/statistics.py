@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from autoprune.core.unit import Unit
 from autoprune.errors import DataError
+from autoprune.prune.consumers import MAX_COLUMNS, Consumer, Form, find_consumers
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.design import Design
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 
-UNFOLDED_BYTES = 1 << 28  # unfolded inputs are made in pieces of at most this size
+ROWS_BYTES = 1 << 22  # rows are made in pieces of this size, which stay in a cache, or of as many rows as columns
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of the rows a consumer's weight multiplies, for k columns = inputs x kernel positions.
+    """Second moments of the rows a consumer's weight multiplies, float64, from `rows` rows.
 
-    `gram` is (k, k) float64, the mean of x x^T; centred when a constant may be fitted beside the weights (the module
-    has a bias, or a batch norm that will be re-estimated follows). `mean` is (k,).
+    `gram` is (g, d, d), for each group the mean of x x^T: over d = k columns, or in the form "channels" over the d =
+    k / kernel inputs, added up over kernel positions. It is centred when a constant may be fitted beside the weights.
+    `mean` is (g, k). `constants` has, for every bias that takes up such a constant, the (g, k) mean of the rows of
+    the modules that add it; a batch norm that will be re-estimated needs none.
     """
 
+    design: Design
+    form: Form
     gram: torch.Tensor
     mean: torch.Tensor
     centred: bool
+    rows: int
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-
-def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
-    """Names of the weights that contract positions of the units, each once."""
-    return tuple(dict.fromkeys(slot.tensor for unit in units for slot in unit.with_role("in")))
+    @property
+    def block(self) -> int:
+        """Rows of the second moments that belong to one input."""
+        return self.design.kernel if self.form == "columns" else 1
 
 
 def collect_moments(
@@ -41,21 +48,23 @@ def collect_moments(
     structure: Structure,
     weights: Sequence[str],
     batches: Iterable[tuple[torch.Tensor, ...]],
-    max_columns: int = 2304,
+    max_columns: int = MAX_COLUMNS,
 ) -> tuple[dict[str, Moments], dict[str, str]]:
     """Moments by weight name, and for every weight without them the reason.
+
+    A weight that several modules use gets the moments of all of them together.
 
     Args:
         weights: names of consumer weights.
         batches: positional arguments of the model, a batch each.
-        max_columns: consumers with more columns than this are left out; their moments would not be small (k * k * 8
-            bytes each, 42 MB at the default).
+        max_columns: see `find_consumers`.
+
+    Raises:
+        DataError: no batches.
     """
+    consumers, reasons = find_consumers(model, structure, weights, max_columns)
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
-    reasons = {name: reason for name in weights if (reason := _unsupported(watched, name, max_columns))}
-    sums = {name: _Sums() for name in weights if name not in reasons}
-    for name, total in sums.items():
-        _owner(watched, name).register_forward_pre_hook(total.add)
+    sums = {name: _watch(watched, consumer) for name, consumer in consumers.items()}
     images = 0
     with torch.no_grad():
         for inputs in batches:
@@ -63,74 +72,93 @@ def collect_moments(
             watched(*inputs)
     if not images:
         raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
-    reasons |= {
-        name: "the forward uses it without calling its module" for name, total in sums.items() if not total.count
-    }
-    called = {name: total for name, total in sums.items() if total.count}
-    return {name: total.finish(_has_constant(watched, structure, name)) for name, total in called.items()}, reasons
+    reasons |= {name: reason for name, parts in sums.items() if (reason := _unusable(parts.values()))}
+    biases = named_tensors(model).keys()
+    return {n: _merged(consumers[n], parts, biases) for n, parts in sums.items() if n not in reasons}, reasons
 
 
-def _owner(model: nn.Module, weight: str) -> nn.Module:
-    return model.get_submodule(weight.rpartition(".")[0])
-
-
-def _unsupported(model: nn.Module, weight: str, max_columns: int) -> str:
-    module = _owner(model, weight)
-    plain = isinstance(module, nn.Linear) or (
-        isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and not isinstance(module.padding, str)
-        and module.padding_mode == "zeros"
-    )
-    if not plain or not weight.endswith(".weight"):
-        return f"no least squares for a weight of {type(module).__name__}"
-    columns = cast(torch.Tensor, module.weight)[0].numel()
-    return f"{columns} columns are more than the limit of {max_columns}" if columns > max_columns else ""
-
-
-def _has_constant(model: nn.Module, structure: Structure, weight: str) -> bool:
-    module = weight.rpartition(".")[0]
-    return module in structure.batch_norms or getattr(_owner(model, weight), "bias", None) is not None
+def _watch(model: nn.Module, consumer: Consumer) -> dict[str, _Sums]:
+    """Sums that grow when the callers run, by what takes up a constant: each such group has a mean of its own."""
+    sums: dict[str, _Sums] = {}
+    for caller in consumer.callers:
+        total = sums.setdefault(caller.constant, _Sums(consumer))
+        model.get_submodule(caller.module).register_forward_pre_hook(total.add, with_kwargs=True)
+    return sums
 
 
 class _Sums:
-    """Running sums of x and x x^T over the rows a module's weight multiplies; float64, on the CPU.
+    """Running sums of x and x x^T over the rows a weight multiplies; float64, on the CPU.
 
     Sums are of x less the mean of the first rows seen: a variance far below the squared mean would drown in float32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
         self.count = 0
-        self.shift: torch.Tensor | None = None
-        self.first: torch.Tensor = torch.zeros(())
-        self.second: torch.Tensor = torch.zeros(())
+        self.refused = ""
+        self.shift: torch.Tensor | None = None  # (g, k)
+        self.first: torch.Tensor = torch.zeros(())  # (g, k)
+        self.second: torch.Tensor = torch.zeros(())  # (g, d, d)
 
-    def add(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        for rows in _rows(module, inputs[0].detach()):
+    def add(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        if isinstance(module, nn.MultiheadAttention) and any(x is not inputs[0] for x in inputs[:3]):
+            self.refused = "queries, keys and values are made of different inputs"
+            return
+        design, x = self.consumer.design, inputs[0].detach()
+        for rows in design.pieces(x, max(design.columns, ROWS_BYTES // (4 * design.groups * design.columns))):
             if self.shift is None:
-                self.shift = rows.cpu().double().mean(dim=1).float()
-            rows = rows - self.shift.to(rows.device)[:, None]
+                self.shift = rows.double().mean(dim=1).float()  # of the first piece
+            rows -= self.shift[:, None]
             self.count += rows.shape[1]
             self.first = self.first + rows.sum(dim=1).cpu().double()
-            self.second = self.second + (rows @ rows.T).cpu().double()
+            lifted = self._lifted(rows)
+            self.second = self.second + (lifted.transpose(1, 2) @ lifted).cpu().double()
 
-    def finish(self, centred: bool) -> Moments:
+    def _lifted(self, rows: torch.Tensor) -> torch.Tensor:
+        """(g, n * q, d) from (g, n, k) rows: kernel positions become rows where moments are those of channels."""
+        groups, size = self.consumer.design.groups, self.consumer.size
+        return rows.reshape(groups, rows.shape[1], size, -1).transpose(2, 3).reshape(groups, -1, size)
+
+    def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(g, k) mean and (g, d, d) covariance."""
         assert self.shift is not None, "finish comes after add"
         drift = self.first / self.count
-        mean, covariance = self.shift.double() + drift, self.second / self.count - torch.outer(drift, drift)
-        return Moments(covariance if centred else covariance + torch.outer(mean, mean), mean, centred)
+        covariance = self.second / self.count - _outer(drift, self.consumer.size)
+        return self.shift.cpu().double() + drift, covariance
 
 
-def _rows(module: nn.Module, x: torch.Tensor) -> Iterable[torch.Tensor]:
-    """The (k, n) matrices a weight multiplies, in pieces."""
-    if isinstance(module, nn.Conv2d):
-        kernel = module.kernel_size[0] * module.kernel_size[1]
-        # per example: channels x kernel positions x at most as many outputs as inputs, 4 bytes each
-        step = max(1, UNFOLDED_BYTES // (4 * kernel * x[0].numel()))
-        padding = cast(tuple[int, ...], module.padding)  # a padding in words is not supported, see _unsupported
-        for start in range(0, len(x), step):
-            piece = x[start : start + step].float()
-            unfolded = functional.unfold(piece, module.kernel_size, module.dilation, padding, module.stride)
-            yield unfolded.transpose(0, 1).flatten(1)  # (b, k, positions) -> (k, b * positions)
-    else:
-        yield x.float().flatten(0, -2).T
+def _outer(mean: torch.Tensor, size: int) -> torch.Tensor:
+    """(g, d, d) the part of a (g, k) mean in second moments."""
+    lifted = mean.reshape(len(mean), size, -1)
+    return lifted @ lifted.transpose(1, 2)
+
+
+def _unusable(parts: Iterable[_Sums]) -> str:
+    """Why sums cannot be used; empty when they can."""
+    parts = list(parts)
+    refused = next((part.refused for part in parts if part.refused), "")
+    if refused:
+        return refused
+    if not any(part.count for part in parts):
+        return "the forward uses it without calling its module"
+    if not all(bool(torch.isfinite(part.second).all()) for part in parts):
+        return "its inputs, or their squares, are not finite"
+    return ""
+
+
+def _merged(consumer: Consumer, parts: Mapping[str, _Sums], biases: Collection[str]) -> Moments:
+    """The moments of all callers, centred where each of them may add a constant of its own."""
+    called = {constant: part for constant, part in parts.items() if part.count}
+    count = sum(part.count for part in called.values())
+    centred = all(called)
+    gram, mean, constants = torch.zeros(()), torch.zeros(()), {}
+    for constant, part in called.items():
+        own, covariance = part.finish()
+        share = part.count / count
+        gram = gram + share * (covariance if centred else covariance + _outer(own, consumer.size))
+        mean = mean + share * own
+        if centred and constant in biases:
+            constants[constant] = own
+    gram = (gram + gram.transpose(1, 2)) / 2  # exactly symmetric: products are so but for rounding
+    return Moments(consumer.design, consumer.form, gram, mean, centred, count, constants)

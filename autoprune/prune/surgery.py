@@ -36,7 +36,9 @@ def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[s
         check_positions(unit, kept)
         if len(kept) == unit.width or unit.is_branch:
             continue
-        removed = np.setdiff1d(np.arange(unit.width), kept)
+        gone = np.ones(unit.width, bool)
+        gone[kept] = False
+        removed = np.flatnonzero(gone)
         for slot in unit.slots:
             length = tensors[slot.tensor].shape[slot.dim]
             mask = masks.setdefault(slot.tensor, {}).setdefault(slot.dim, np.ones(length, bool))

@@ -12,7 +12,7 @@ from autoprune.core.objective import Bound
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
-from autoprune.run.drive import check_identity, silent
+from autoprune.run.drive import check_identity, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document, write_member
 from autoprune.run.job import Job, OnProgress
@@ -69,12 +69,13 @@ def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) 
 
 @contextlib.contextmanager
 def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
-    """The session of a run, with as many threads as it had, so that its numbers come out the same to the last bit."""
-    records = read_journal(RunFolder.open(path).journal)
+    """The session of a run, with the threads and the form it had: its numbers come out the same to the last bit."""
+    folder = RunFolder.open(path)
+    records = read_journal(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
     with torch_threads(records[0].get("threads")):
-        session = open_session(job, progress)
+        session = open_session(job, progress, recorded_tuning(records), folder.bank)
         check_identity(session, records[0])
         yield session
 

@@ -16,13 +16,15 @@ from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
 from autoprune.run.controller import Controller
-from autoprune.run.folder import RunFolder, write_json, write_yaml
+from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import Journal, read_journal
 from autoprune.run.report import write_report
 from autoprune.run.serial import SerialEvaluator
 from autoprune.run.session import Session, open_session
+from autoprune.run.tuning import Tuning
+from autoprune.search.additivity import Additivity, additivity, summary
 
 Shares = dict[str, float]
 
@@ -35,13 +37,17 @@ def silent(progress: Progress) -> None:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in."""
+    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
+
+    `additivity` says in a line how far the damages of single units added up.
+    """
 
     folder: Path | None
     rows: tuple[Row, ...]
     ended: str
     evaluations: tuple[Evaluation, ...]
     session: Session
+    additivity: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class Inspection:
 
     `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
     dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
-    and the most of every cost. `frozen` has the largest share of the MACs first.
+    and the most of every cost. `frozen` has the largest share of the MACs first. `statistics_bytes` is the memory that
+    the statistics of the searched units will take.
     """
 
     units: tuple[Unit, ...]
@@ -70,6 +77,7 @@ class Inspection:
     kind_shares: dict[str, Shares]
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
+    statistics_bytes: int
 
     @property
     def frozen_share(self) -> float:
@@ -102,6 +110,7 @@ class Inspection:
             "frozen_share_of_macs": self.frozen_share,
             "frozen": [{"what": row.what, "share_of_macs": row.share, "reason": row.reason} for row in self.frozen],
             "uncounted_operators": list(self.uncounted),
+            "statistics_bytes": self.statistics_bytes,
         }
 
     def _unit_json(self, unit: Unit) -> dict[str, Any]:
@@ -129,6 +138,7 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         },
         frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
+        statistics_bytes=session.statistics_bytes,
     )
 
 
@@ -166,7 +176,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
         # a sum's last bits depend on how many threads it was split over
         threads = records[0].get("threads") if records else job.threads
         with torch_threads(threads):
-            session = open_session(job, progress)
+            session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
             preflight(session)
@@ -177,7 +187,17 @@ def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
 
 def _header(session: Session) -> dict[str, Any]:
     """The first record of a journal: what identifies the run, and what its last bits depend on."""
-    return {"kind": "run", "identity": session.identity(), "threads": torch.get_num_threads()}
+    return {
+        "kind": "run",
+        "identity": session.identity(),
+        "threads": torch.get_num_threads(),
+        "tuning": session.tuning.to_json(),
+    }
+
+
+def recorded_tuning(records: Sequence[dict[str, Any]]) -> Tuning | None:
+    """What a journal says about the form its scores were taken in; None where nothing was written yet."""
+    return Tuning.from_json(records[0]["tuning"]) if records else None
 
 
 def check_identity(session: Session, header: dict[str, Any]) -> None:
@@ -205,12 +225,13 @@ def _run(
 ) -> RunResult:
     job = session.job
     if folder is not None:  # on resume again: the run may have been killed before they were written
+        session.keep_bank(folder.bank)
         write_json(folder.space, session.space.to_json())
         write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())
     controller = Controller(
         session.problem,
-        job.searcher(session.problem, job.seed),
+        job.searcher(session.profiled, job.seed),
         SerialEvaluator(session.scorer.score),
         job.evaluations,
         append,
@@ -220,9 +241,20 @@ def _run(
     session.progress(Progress("search", controller.done, job.evaluations))
     ended = controller.run()
     rows = finish(session, controller.told, folder)
+    sums = additivity(session.problem, controller.told)
     if folder is not None:
+        write_text(folder.additivity, additivity_csv(sums))
         write_report(folder.path)
-    return RunResult(folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session)
+    return RunResult(
+        folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums)
+    )
+
+
+def additivity_csv(rows: Sequence[Additivity]) -> str:
+    """The summary, then one line a network that changes several units: levels, damage predicted and measured, gap."""
+    lines = [f"# {summary(rows)}", "levels,predicted,measured,gap"]
+    lines += [f"{'-'.join(map(str, r.candidate.levels))},{r.predicted!r},{r.measured!r},{r.gap!r}" for r in rows]
+    return "\n".join(lines) + "\n"
 
 
 def preflight(session: Session) -> Evaluation:

@@ -36,6 +36,10 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def bank(self) -> Path:
+        return self.path / "bank.safetensors"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal.jsonl"
 
@@ -46,6 +50,10 @@ class RunFolder:
     @property
     def front_json(self) -> Path:
         return self.path / "front.json"
+
+    @property
+    def additivity(self) -> Path:
+        return self.path / "additivity.csv"
 
     @property
     def report(self) -> Path:

@@ -26,7 +26,8 @@ from autoprune.run.job import Progress
 from autoprune.run.session import Session
 
 Row = dict[str, Any]
-SELECT = "select_"  # prefix of values measured on the selection set
+SELECT = "select_"  # prefix of values measured on the selection set, of the network as built
+STITCHED = "search_"  # prefix of values measured on the selection set while searching, before compensation
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
     Raises VerifyError when the two compute different things.
     """
     candidate = evaluation.candidate
-    network = session.scorer.network(candidate)
+    network = session.deployed(candidate)
     counts = session.space.counts(candidate)
     positions = session.bank.positions(counts)
     report = verify_positions(
@@ -55,23 +56,49 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
             f"{report.worst:.2g} relative. This is a defect of autoprune; please report it with the model."
         )
     measured = session.scorer.measure(network, session.reported)
-    return Built(network, _row(session, candidate, measured, evaluation.values, report.worst))
+    selected = {SELECT: {**evaluation.values, **session.selected(network)}, STITCHED: evaluation.values}
+    return Built(network, _row(session, candidate, measured, selected, report.worst))
 
 
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
-    """Builds and measures the front of a search and writes front.csv and front.json."""
-    admitted = [e for e in evaluations if e.ok and session.admits(e)]
-    front = Front.of(admitted, session.problem.objectives, session.dense_costs)
+    """Builds and measures the front of a search and writes front.csv and front.json.
+
+    What was on the front by the scores of the search is built; what is not on it as built, or outside the bounds of
+    measured objectives, is left out.
+    """
+    scored = [e for e in evaluations if e.ok]
+    front = Front.of(scored, session.problem.objectives, session.dense_costs)
     members = front.thinned(session.job.front_size).members
-    rows = []
+    built: list[Row] = []
     for index, evaluation in enumerate(members):
-        session.progress(Progress("front", index, len(members)))
-        rows.append(build_member(session, evaluation).row)
-    session.progress(Progress("front", len(members), len(members)))
+        session.progress(Progress("front", index, len(members), _gain(built[-1], session) if built else ""))
+        built.append(build_member(session, evaluation).row)
+    session.progress(Progress("front", len(members), len(members), _gain(built[-1], session) if built else ""))
+    rows = _undominated(session, built)
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
         write_json(folder.front_json, document_of(session, rows))
     return rows
+
+
+def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
+    """The rows within all bounds that no other one betters in all objectives, on the selection set."""
+    as_built = [Evaluation(Candidate(tuple(row["levels"])), _values_as_built(session, row)) for row in rows]
+    admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
+    kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
+    return [row for row in rows if tuple(row["levels"]) in kept]
+
+
+def _values_as_built(session: Session, row: Row) -> dict[str, float]:
+    """Costs, and what was measured on the selection set."""
+    measured = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
+    return {**measured, **{name: row[name] for name in session.dense_costs}}
+
+
+def _gain(row: Row, session: Session) -> str:
+    """What building did to the first measured objective: "kl 0.64 -> 0.21"."""
+    name = next((o.name for o in session.problem.objectives if STITCHED + o.name in row), None)
+    return "" if name is None else f"{name} {row[STITCHED + name]:.4g} -> {row[SELECT + name]:.4g}"
 
 
 def document_of(session: Session, rows: Sequence[Row]) -> dict[str, Any]:
@@ -115,7 +142,7 @@ def flat_row(row: Row) -> Row:
 
 def rebuild_member(session: Session, row: Row) -> Built:
     """The network of a row, built, proved and measured again."""
-    values = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
+    values = {name.removeprefix(STITCHED): value for name, value in row.items() if name.startswith(STITCHED)}
     return build_member(session, Evaluation(Candidate(tuple(row["levels"])), values))
 
 
@@ -135,7 +162,7 @@ def _row(
     session: Session,
     candidate: Candidate,
     measured: Mapping[str, float],
-    selected: Mapping[str, float],
+    selected: Mapping[str, Mapping[str, float]],
     verify_error: float,
 ) -> Row:
     counts = session.space.counts(candidate)
@@ -149,7 +176,12 @@ def _row(
         **{f"{name}_ratio": value / session.dense_costs[name] for name, value in costs.items()},
         **({"density": costs["nonzeros"] / costs["params"]} if session.weights else {}),
         **measured,
-        **{SELECT + name: value for name, value in selected.items() if name not in costs},
+        **{
+            prefix + name: value
+            for prefix, values in selected.items()
+            for name, value in values.items()
+            if name not in costs
+        },
         "verify_error": verify_error,
         "levels": list(candidate.levels),
         "kept": counts,

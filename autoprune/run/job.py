@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autoprune.core.contracts import Searcher
 from autoprune.core.cost import UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
+from autoprune.measure.form import Form
+from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.stage import Norms
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,8 +27,13 @@ class Job:
 
     `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
     measurement (lower is better) that stands in for the first objective that is not a cost while searching.
-    `masks` says which entries of a weight stay, by name or as a function (prune.masking).
-    `front_size` is how many networks are built and measured on the report set at most.
+    `masks` says which entries of a weight stay, by name or as a function (prune.masking). `norms` says which statistics
+    batch norms have while a candidate is scored (measure.stage), `tune` the form it is scored in: "auto" times some at
+    the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what is kept of the dense network's
+    outputs for candidates that share them. `norm_images` of the calibration images are used for statistics and batch
+    norms of candidates. Unless `compensation` is "none" the members of the front, those with zeros in weights left out,
+    are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. `front_size`
+    is how many networks are built and measured on the report set at most.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -43,8 +51,13 @@ class Job:
     front_size: int = 32
     seed: int = 0
     guide: str | None = "kl"
+    norms: Norms = "anchored"
+    norm_images: int = 500
+    compensation: Literal["sequential", "thorough", "none"] = "sequential"
     device: str = "auto"
     threads: int | None = None
+    tune: Literal["auto", "off"] | Form = "auto"
+    reuse_bytes: int = REUSE_BYTES
     document: Mapping[str, Any] = field(default_factory=dict)
 
 

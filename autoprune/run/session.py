@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,32 +18,41 @@ from torch import nn
 from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
-from autoprune.core.objective import Objective
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
-from autoprune.core.space import SearchSpace
+from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
 from autoprune.core.unit import Unit
 from autoprune.data import Data
-from autoprune.errors import ConfigError
-from autoprune.measure.anchor import Anchor
+from autoprune.errors import BankError, ConfigError
 from autoprune.measure.batch import Batch
+from autoprune.measure.distortions import check_layers, layer_error
+from autoprune.measure.fitness import reporting
+from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
+from autoprune.prune.compensate import compensate
+from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
+from autoprune.prune.profiles import make_profiles
 from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
+from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.prune.zeros import WeightBank, make_weight_bank
+from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.tuning import Tuning, tune
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
     """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
 
-    `weights` are those that are searched for zeros, by their unit's name.
+    `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
+    continued, whose scores must come out the same; None tunes anew.
     """
 
     job: Job
@@ -53,24 +64,75 @@ class Session:
     problem: Problem
     device: torch.device
     progress: OnProgress
+    recorded: Tuning | None = None
+    bank_file: Path | None = None
+
+    @property
+    def bank(self) -> Bank:
+        """Statistics, order of positions and compensation: those of the bank file where they are this session's, else
+        made, once, when first needed.
+        """
+        return self._opened_bank[0]
 
     @functools.cached_property
-    def bank(self) -> Bank:
-        """Statistics, order of positions and compensation; made once, when first needed."""
+    def _opened_bank(self) -> tuple[Bank, str]:
+        """The bank, and why the one on disk is not used."""
+        note = ""
+        if self.bank_file is not None and self.bank_file.exists():
+            try:
+                return load_bank(self.bank_file, self.bank_key, self.model, self.structure), ""
+            except BankError as error:
+                note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
-        self.progress(Progress("statistics", 0, 1))
-        sliced = [name for name in self.space.units if name not in self.weights]
-        bank = make_bank(self.model, self.structure, sliced, criterion, self._inputs(self.data.calibrate))
-        self.progress(Progress("statistics", 1, 1))
-        return bank
+        self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
+        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
+        self.progress(Progress("statistics", 1, 1, note))
+        return bank, note
+
+    @property
+    def profiled(self) -> Problem:
+        """The problem with what closed-form rules read of its units."""
+        units = [self.structure.unit(name) for name in self.sliced]
+        return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
+
+    def keep_bank(self, path: Path) -> None:
+        """Writes the bank, unless it lies there already."""
+        bank, note = self._opened_bank
+        if note or not path.exists():
+            save_bank(bank, path, self.bank_key)
+
+    @functools.cached_property
+    def bank_key(self) -> str:
+        """What the bank follows from: model, units, calibration data, criterion, and what its last bits depend on."""
+        facts = {
+            "model": model_digest(self.model),
+            "calibrate": self.data.description["sets"]["calibrate"],
+            "norm_images": self.job.norm_images,
+            "units": self.sliced,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        return bank_key(facts, self.structure, self.job.criterion)
+
+    @functools.cached_property
+    def statistics_bytes(self) -> int:
+        """Memory that the statistics of the searched units take."""
+        zeros = [] if self.job.masks == "magnitude" else list(self.weights)
+        sliced = statistics_bytes(self.model, self.structure, self.sliced)
+        return sliced + moments_bytes(self.model, self.structure, zeros)
+
+    @property
+    def sliced(self) -> tuple[str, ...]:
+        """The searched units that lose positions: all but those that put zeros into weights."""
+        return tuple(name for name in self.space.units if name not in self.weights)
 
     @functools.cached_property
     def weight_bank(self) -> WeightBank | None:
         """Sparse weights; none where no weight unit is searched."""
         if not self.weights:
             return None
-        inputs = self._inputs(self.data.calibrate)
-        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, inputs)
+        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -79,19 +141,68 @@ class Session:
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        select = with_dense_outputs(self.model, self._batches(self.data.select))
-        inputs = self._inputs(self.data.calibrate)
-        anchor = Anchor.of(self.model, inputs)
+        return replace(self._untuned, form=self.tuning.form)
+
+    @functools.cached_property
+    def tuning(self) -> Tuning:
+        """The form scores are taken in, with why."""
+        if self.recorded is not None:
+            return self.recorded
+        if isinstance(self.job.tune, Form):
+            return Tuning(self.job.tune, "as the job says")
+        if self.job.tune == "off":
+            return Tuning(Form(), "tuning is off")
+        self.progress(Progress("tuning", 0, 1))
+        tuning = tune(self._untuned, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
+        self.progress(Progress("tuning", 1, 1, tuning.reason))
+        return tuning
+
+    @functools.cached_property
+    def _untuned(self) -> Scorer:
+        layers = self.job.guide == "layer"
+        if layers:
+            check_layers(self.bank, self.space.units)
         return Scorer(
             self.bank,
             self.space,
-            inputs,
-            select,
-            self.job.fitness,
-            anchor,
-            first_measured(self.job),
+            self._norm_inputs,
+            with_dense_outputs(self.model, self._batches(self.data.select)),
+            reporting(self.job.fitness, self.job.guide),
+            self.job.norms,
+            reuse_bytes=self.job.reuse_bytes,
+            objective=first_measured(self.job),
+            also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
             weights=self.weight_bank,
         )
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """What the front's networks are fitted to."""
+        inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
+        return collect_targets(self.model, self.structure, inputs, effort=effort)
+
+    def deployed(self, candidate: Candidate) -> nn.Module:
+        """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
+        bank does better on the selection set. One with zeros in weights is as stitched: a fit would fill them again.
+        """
+        stitched = self.scorer.network(candidate)
+        counts = self.space.counts(candidate)
+        zeros = self.weight_bank is not None and self.weight_bank.touched(counts)
+        if self.job.compensation == "none" or not any(candidate.levels) or zeros:
+            return stitched
+        fitted = self.bank.build(counts)
+        indices = self.bank.indices(self.bank.positions(counts))
+        compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
+        return min(fitted, stitched, key=self._losses)
+
+    def _losses(self, network: nn.Module) -> list[float]:
+        """What the search minimises, of what is measured, on the selection set."""
+        values = self.selected(network)
+        return [o.loss(values[o.name]) for o in self.problem.objectives if o.name in values]
+
+    def selected(self, network: nn.Module) -> dict[str, float]:
+        """What the fitness says of a network on the selection set."""
+        return self.scorer.measure(network, self.scorer.select)
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
@@ -117,6 +228,9 @@ class Session:
             "space": self.space.to_json(),
             "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
             "guide": self.job.guide,
+            "batch_norms": self.job.norms,
+            "norm_images": self.job.norm_images,
+            "compensation": self.job.compensation,
             "fitness": plugin_name(self.job.fitness),
             "criterion": plugin_name(self.job.criterion),
             "device": self.device.type,
@@ -136,7 +250,11 @@ class Session:
             "platform": platform.platform(),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "tuning": self.tuning.to_json(),
+            "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
+            "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
+            **({"weights": self.weight_bank.remarks} if self.weight_bank else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
             "uncounted_operators": list(self.structure.uncounted),
         }
@@ -153,12 +271,24 @@ class Session:
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
 
+    @functools.cached_property
+    def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        """The first calibration batches that have `norm_images` together."""
+        inputs = self._inputs(self.data.calibrate)
+        before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
+        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
+
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]
 
 
-def open_session(job: Job, progress: OnProgress) -> Session:
-    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here."""
+def open_session(
+    job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
+) -> Session:
+    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
+
+    `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
+    """
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
     example = tuple(placed(x, device) for x in data.example)
@@ -174,7 +304,7 @@ def open_session(job: Job, progress: OnProgress) -> Session:
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
     problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
-    return Session(job, model, data, structure, weights, space, problem, device, progress)
+    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
 
 
 def load_model(job: Job) -> nn.Module:
@@ -193,11 +323,12 @@ def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
     bounds = [limit.absolute(dense) for limit in limits]
     stood_for = first_measured(job, dense)
+    guide = Objective(job.guide, KNOWN_DIRECTIONS.get(job.guide, "min")) if job.guide else None
     objectives = tuple(
-        Objective(job.guide, "min") if job.guide and o.name == stood_for else Objective(o.name, o.direction, o.unit)
-        for o in job.objectives
+        guide if guide and o.name == stood_for else Objective(o.name, o.direction, o.unit) for o in job.objectives
     )
-    problem = Problem(space, objectives, costs, tuple(bounds), job.guide)
+    distortion = guide.name if guide and guide.direction == "min" else None
+    problem = Problem(space, objectives, costs, tuple(bounds), distortion)
     problem.check_bounds()
     return problem
 

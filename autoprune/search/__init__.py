@@ -1,8 +1,8 @@
 """Searchers: who decides which candidate is measured next, each behind the ask/tell contract of core.contracts.
 
-Here: proposals, budget repair, knapsack and the searchers. Not here: torch, disk, clock, global random state: every
-random choice comes from a generator that the searcher makes from its seed. Imports core, numpy, deap, moocore, and
-optuna once its searcher is used. `run` and `config` may import this room.
+Here: proposals, budget repair, exact allocation, closed-form rules and the searchers. Not here: torch, disk, clock,
+global random state: every random choice comes from a generator that the searcher makes from its seed. Imports core,
+numpy, deap, moocore, and optuna once its searcher is used. `run` and `config` may import this room.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autoprune.errors import ConfigError
 
 SEARCHERS: dict[str, str] = {
     "uniform": "autoprune.search.uniform:UniformSearch",
+    "closed_form": "autoprune.search.closed_form_search:ClosedFormSearch",
     "random": "autoprune.search.random_search:RandomSearch",
     "additive": "autoprune.search.additive:AdditiveSearch",
     "evolution": "autoprune.search.evolution:EvolutionSearch",

@@ -17,7 +17,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import InfeasibleBudget
-from autoprune.search.allocation import Allocator
+from autoprune.search.allocation import Allocator, Total, check_total
 from autoprune.search.distortion import damage_name, distortions_from, probes
 from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.repair import cost_range, primary_cost
@@ -26,14 +26,24 @@ from autoprune.search.repair import cost_range, primary_cost
 class AdditiveSearch:
     """Proposes the probes, and once all are answered plans at `plans` budgets spread evenly over the first cost.
 
-    `probe_levels` caps the levels probed per unit (None: all); levels between are interpolated. Ends after the plans.
+    `probe_levels` caps the levels probed per unit (None: all); levels between are interpolated. `total` is what plans
+    keep low: the "sum" of the units' damages, or the "max" of them as FastNAS and ALDS do. Ends after the plans.
     Nothing is random: the seed is taken because every searcher has one.
     """
 
-    def __init__(self, problem: Problem, *, seed: int = 0, plans: int = 24, probe_levels: int | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        plans: int = 24,
+        probe_levels: int | None = None,
+        total: Total = "sum",
+    ) -> None:
         damage_name(problem)  # a problem without anything to plan by is an error now, not after the probes
         self._plans = at_least("plans", plans, 1)
         self._probe_levels = None if probe_levels is None else at_least("probe_levels", probe_levels, 1)
+        self._total = check_total(total)
         self._proposals = Proposals(problem)
         self._measured: list[Evaluation] = []
         self._phase = "start"
@@ -60,7 +70,7 @@ class AdditiveSearch:
         if np.isinf(table).all(axis=1).any():
             return []  # a unit without any level that worked: there is nothing to add up
         cost = primary_cost(problem)
-        allocator = Allocator(problem, table, cost)
+        allocator = Allocator(problem, table, cost, total=self._total)
         most = cost_range(problem, cost)[1]
         planned = []
         for budget in np.linspace(min(allocator.least, most), most, self._plans).tolist():

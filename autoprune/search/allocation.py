@@ -1,32 +1,61 @@
-"""From a table of damages to levels for a budget: exact where the cost allows it, else by repeated linearisation.
+"""From a table of damages to levels for a budget, with what is proved about them.
 
-Three cases, told apart by the cost's polynomial (see `hubs`):
-- no product of two searched units: one knapsack, exact;
-- fixing the levels of a few units leaves no such product: one knapsack for each of their at most 64 joint levels,
-  the best of all, exact;
-- otherwise, and for a user's cost function: greedy descent, then knapsacks linearised around the current plan.
-
-A first-order knapsack that keeps prices at the dense network's would return plans far below their budget, since a
-channel's MACs fall with its neighbours' widths; every plan here is priced at its true cost.
+The cost decides how (see search.exact): a polynomial whose units share monomials with few others is planned by
+elimination, which is exact or says by how much it may not be: sums, hubs such as a stage's width, chains, trees. A
+polynomial that couples too many units, and a user's function, are planned by greedy descent and knapsacks linearised
+around the current plan (search.linearise). A first-order knapsack that keeps prices at the dense network's would return
+plans far below their budget, since a channel's MACs fall with its neighbours' widths; every plan here is priced at its
+true cost.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from autoprune.core.cost import Formula
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError
-from autoprune.search.greedy import ascend, descend, unit_costs
-from autoprune.search.knapsack import Plan, frontier, within
+from autoprune.search.exact.solver import Solution, Solver
+from autoprune.search.exact.terms import terms_of
+from autoprune.search.greedy import ascend, descend
 from autoprune.search.linearise import Linearised
+from autoprune.search.minmax import MinMax
 from autoprune.search.proposals import Levels
 
-JOINT_LEVELS = 64  # knapsacks solved for one exact frontier
+Total = Literal["sum", "max"]  # of the damages of all units
+
+
+def check_total(total: Total) -> Total:
+    """The same, or a ConfigError that says what it may be."""
+    if total not in get_args(Total):
+        raise ConfigError(f"expected the total of damages to be one of {list(get_args(Total))}, got {total!r}")
+    return total
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Levels for a budget, and what is known about them.
+
+    `bound`: no levels within the budget have a smaller error, whatever the other bounds; `exact` if these have the
+    least. `method` says in a few words how they were found.
+    """
+
+    levels: Levels
+    cost: float
+    error: float
+    bound: float
+    exact: bool
+    method: str
+
+    @property
+    def gap(self) -> float:
+        """By how much the error may lie above the least one, at most."""
+        return self.error - self.bound
+
+    def __str__(self) -> str:
+        return "exact" if self.exact else f"{self.method}; error at most {self.gap:.3g} above the optimum"
 
 
 def plan(problem: Problem, distortions: np.ndarray, cost: str, budget: float) -> Levels:
@@ -37,37 +66,44 @@ def plan(problem: Problem, distortions: np.ndarray, cost: str, budget: float) ->
 class Allocator:
     """Plans for any number of budgets on one cost, from one (u, l) table of damages (see search.distortion).
 
-    With one budget in all a plan is as good as the cost allows (see the module); where other bounds exclude it, it
-    is moved within them greedily. Raises ConfigError for a cost the problem does not have or a unit without an
-    allowed level.
+    `total` is what a plan's damage is: the sum over its units, or the largest of them (search.minmax). With one budget
+    in all a plan is as good as the cost allows (see the module); where other bounds exclude it, it is moved within
+    them greedily. Raises ConfigError for a cost the problem does not have or a unit without an allowed level.
     """
 
-    def __init__(self, problem: Problem, distortions: np.ndarray, cost: str) -> None:
+    def __init__(self, problem: Problem, distortions: np.ndarray, cost: str, *, total: Total = "sum") -> None:
         if cost not in problem.costs.names:
             raise ConfigError(f"expected a budget on one of the costs {sorted(problem.costs.names)}, got {cost!r}")
         closed = [unit for unit, row in zip(problem.space.units, distortions, strict=True) if np.isinf(row).all()]
         if closed:
             raise ConfigError(f"expected a measured level for every unit, got none for {closed}. Probe them again.")
-        self._problem, self._errors, self._cost = problem, distortions, cost
-        fixed = hubs(problem, cost)
-        self._plans = None if fixed is None else _exact(problem, distortions, cost, fixed)
-        self._linearised = Linearised(problem, distortions, cost)
-
-    @property
-    def exact(self) -> bool:
-        """Whether plans are optimal for the table, up to the knapsack's rounding and apart from other bounds."""
-        return self._plans is not None
+        self._problem, self._errors, self._cost, self._total = problem, distortions, cost, check_total(total)
+        self._planner = _planner(problem, distortions, cost, total)
 
     @property
     def least(self) -> float:
         """The least cost of any plan."""
-        return self._linearised.least if self._plans is None else self._plans[0].cost
+        return self._planner.least
 
     def plan(self, budget: float) -> Levels:
         """Levels for one budget; InfeasibleBudget when no allowed levels are within it and all bounds."""
-        exact = None if self._plans is None else np.array(within(self._plans, budget).choice)
-        levels = self._linearised.plan(budget) if exact is None else exact
-        return tuple(self._within_bounds(levels, budget).tolist())
+        return self.allocate(budget).levels
+
+    def allocate(self, budget: float) -> Allocation:
+        """As `plan`, with what is known about the levels."""
+        solution = self._planner.solve(budget)
+        levels = self._within_bounds(np.array(solution.plan.choice), budget)
+        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        error = self._error(levels)
+        moved = tuple(levels.tolist()) != solution.plan.choice
+        method = solution.method + (", then moved within the other bounds" if moved else "")
+        exact = solution.exact and not moved
+        bound = error if exact else min(solution.bound, error)
+        return Allocation(tuple(levels.tolist()), cost, error, bound, exact, method)
+
+    def _error(self, levels: np.ndarray) -> float:
+        damages = self._errors[np.arange(len(levels)), levels]
+        return float(damages.max() if self._total == "max" else damages.sum())
 
     def _within_bounds(self, levels: np.ndarray, budget: float) -> np.ndarray:
         if self._problem.feasible(levels[None])[0]:
@@ -77,58 +113,23 @@ class Allocator:
         return ascend(self._problem, self._errors, self._cost, budget, levels)
 
 
-def hubs(problem: Problem, cost: str) -> tuple[int, ...] | None:
-    """The units to fix so that the cost is a sum of functions of one unit each; () if it is one already.
+class Planner(Protocol):
+    """What an Allocator asks for plans on one cost, regardless of other bounds."""
 
-    None when fixing would take more than 64 joint levels, or when the cost is a user's function. Of several choices
-    the one with the fewest joint levels: a minimum vertex cover of the units that share a monomial.
-    """
-    formula = problem.costs.costs[cost]
-    if not isinstance(formula, Formula):
-        return None
-    index = {unit: u for u, unit in enumerate(problem.space.units) if problem.space.sizes[u] > 1}
-    pairs = {pair for monomial in formula.monomials for pair in _pairs(monomial, index)}
-    return _cover(sorted(pairs), problem.space.sizes.tolist(), JOINT_LEVELS)
+    @property
+    def least(self) -> float:
+        """The least cost of any plan."""
+        ...
 
-
-def _pairs(monomial: Sequence[str], index: dict[str, int]) -> list[tuple[int, int]]:
-    return list(itertools.combinations(sorted({index[unit] for unit in monomial if unit in index}), 2))
+    def solve(self, budget: float) -> Solution:
+        """A plan for one budget, or InfeasibleBudget that names the least cost."""
+        ...
 
 
-def _cover(pairs: Sequence[tuple[int, int]], sizes: Sequence[int], limit: int) -> tuple[int, ...] | None:
-    """The cover of all pairs with the fewest joint levels, at most `limit`; None if there is none.
-
-    One of the first pair's two units is in every cover; each has at least two levels, so the depth is log2(limit).
-    """
-    if not pairs:
-        return ()
-    found = []
-    for unit in pairs[0]:
-        rest = [pair for pair in pairs if unit not in pair]
-        cover = _cover(rest, sizes, limit // sizes[unit]) if sizes[unit] <= limit else None
-        found += [(unit, *cover)] if cover is not None else []
-    return min(found, key=lambda cover: (math.prod(sizes[u] for u in cover), sorted(cover)), default=None)
-
-
-def _exact(problem: Problem, errors: np.ndarray, cost: str, fixed: Sequence[int]) -> list[Plan]:
-    """The frontier over all joint levels of the fixed units, by rising cost; each plan at its true cost."""
-    plans: list[Plan] = []
-    for joint in itertools.product(*(np.flatnonzero(np.isfinite(errors[unit])) for unit in fixed)):
-        base = np.zeros(len(errors), dtype=np.int64)
-        base[list(fixed)] = joint
-        open_ = errors.copy()
-        for unit, level in zip(fixed, joint, strict=True):
-            open_[unit] = np.inf
-            open_[unit, level] = errors[unit, level]
-        here = float(problem.cost_values(base[None])[cost][0])
-        prices = unit_costs(problem, base, cost) - here
-        plans += [Plan(p.choice, p.cost + here, p.error) for p in frontier(list(prices), list(open_))]
-    return _nondominated(plans)
-
-
-def _nondominated(plans: Sequence[Plan]) -> list[Plan]:
-    kept: list[Plan] = []
-    for candidate in sorted(plans, key=lambda p: (p.cost, p.error, p.choice)):
-        if not kept or candidate.error < kept[-1].error:
-            kept.append(candidate)
-    return kept
+def _planner(problem: Problem, distortions: np.ndarray, cost: str, total: Total) -> Planner:
+    if total == "max":
+        return MinMax(problem, distortions, cost)
+    terms = terms_of(problem, cost)
+    rows = [row[:size] for row, size in zip(distortions, problem.space.sizes, strict=True)]
+    solver = None if terms is None else Solver.of(terms, rows)
+    return Linearised(problem, distortions, cost) if solver is None else solver

@@ -9,7 +9,9 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.search.additive import AdditiveSearch
+from autoprune.search.closed_form_search import ClosedFormSearch
 from autoprune.search.evolution import EvolutionSearch
+from autoprune.search.proposals import at_least
 from autoprune.search.uniform import UniformSearch
 
 # Of a usual budget of 300 evaluations. On twelve synthetic problems of 20 units with 10 levels, 4 probed levels per
@@ -22,7 +24,8 @@ class AutoSearch:
 
     The ladder comes first so that a search cut short still has a front over the whole range. `probe_levels` None probes
     all levels of a small space and at least two per unit of a large one, about 96 probes in all. `rungs` are the
-    ladder's, `plans` and `probe_levels` those of the probes, `population` the evolution's.
+    ladder's, `plans` and `probe_levels` those of the probes, `population` the evolution's. `closed_forms` counts the
+    budgets that closed-form rules are tried at after the ladder (search.closed_form_search); 0: none.
     """
 
     def __init__(
@@ -34,11 +37,15 @@ class AutoSearch:
         probe_levels: int | None = None,
         population: int = 40,
         rungs: int = 12,
+        closed_forms: int = 0,
     ) -> None:
         if probe_levels is None:
             probe_levels = max(2, PROBES // len(problem.space.units))
+        at_least("closed_forms", closed_forms, 0)
+        rules = [ClosedFormSearch(problem, seed=seed, plans=closed_forms)] if closed_forms else []
         self._phases: list[Searcher] = [
             UniformSearch(problem, seed=seed, rungs=rungs),
+            *rules,
             AdditiveSearch(problem, seed=seed, plans=plans, probe_levels=probe_levels),
             EvolutionSearch(problem, seed=seed, population=population, rungs=rungs),
         ]

@@ -81,13 +81,18 @@ def distortions_from(problem: Problem, evaluations: Sequence[Evaluation]) -> np.
     Raises ConfigError when an ok evaluation does not hold the measurement that damage is read from.
     """
     start = reference(problem)
-    measured = {e.candidate.levels: _damage(problem, e) for e in evaluations if _changes(e, start) <= 1}
+    measured = damages(problem, [e for e in evaluations if _changes(e, start) <= 1])
     own = _reference_damage(problem, start, measured)
     rows = [_unit_row(problem, unit, start, own, measured) for unit in range(len(start))]
     table = np.full((len(rows), max(len(row) for row in rows)), np.inf)
     for unit, row in enumerate(rows):
         table[unit, : len(row)] = row
     return table
+
+
+def damages(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, float]:
+    """What every evaluation says about damage, by levels, lower is better; infinite where it failed."""
+    return {e.candidate.levels: _damage(problem, e) for e in evaluations}
 
 
 def _changes(evaluation: Evaluation, start: Levels) -> int:

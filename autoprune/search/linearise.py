@@ -2,8 +2,9 @@
 
 Prices of a level hold only with the other units where they are. So each knapsack may move a unit by a few levels
 (a trust region, Conn, Gould, Toint, Trust-Region Methods, 2000), its plan is priced at its true cost, brought down to
-the budget and filled up again, and kept if its damage is lower; the region is halved where it is not. No guarantee of
-optimality; plans never exceed their budget.
+the budget and filled up again, and kept if its damage is lower; the region is halved where it is not. Plans never
+exceed their budget, and are not proved optimal: what is known is a lower bound, the least damage within the budget on a
+cost that is nowhere above the true one and can be eliminated (search.exact.relaxed).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import functools
 import numpy as np
 
 from autoprune.core.problem import Problem
-from autoprune.errors import InfeasibleBudget
+from autoprune.search.exact.front import Plan, unreachable
+from autoprune.search.exact.solver import Solution, relaxed_bound
+from autoprune.search.exact.terms import terms_of
 from autoprune.search.greedy import ascend, descend, step_down, total_error, unit_costs
 from autoprune.search.knapsack import solve
 
@@ -33,14 +36,23 @@ class Linearised:
         """The cost the descent ends at."""
         return self._descent[-1][0]
 
+    def solve(self, budget: float) -> Solution:
+        """A plan and a bound for one budget; of a user's cost only that no unit has less than its least damage."""
+        levels = self.plan(budget)
+        error = total_error(self._errors, levels)
+        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        terms = terms_of(self._problem, self._cost)
+        bound = float(self._errors.min(axis=1).sum())
+        if terms is not None:
+            rows = [row[:size] for row, size in zip(self._errors, terms.sizes, strict=True)]
+            bound = max(bound, relaxed_bound(terms, rows, levels.tolist(), budget))
+        return Solution(Plan(tuple(levels.tolist()), cost, error), min(bound, error), False, "linearised")
+
     def plan(self, budget: float) -> np.ndarray:
         """(u,) levels; InfeasibleBudget, naming the least cost of the descent, when it does not reach the budget."""
         start = next((levels for cost, levels in self._descent if cost <= budget), None)
         if start is None:
-            raise InfeasibleBudget(
-                f"budget {self._cost} <= {budget:g} cannot be reached: the least reachable cost is {self.least:g}. "
-                "Raise the budget or allow levels that keep less."
-            )
+            raise unreachable(budget, self.least)
         levels, region = self._filled(start, budget), REGION
         for _ in range(ROUNDS):
             trial = self._filled(self._knapsack(levels, budget, region), budget)

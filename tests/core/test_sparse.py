@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SparseWeight, with_sparse_costs
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError
-from autoprune.search.allocation import hubs
+from autoprune.search.allocation import Allocator
+from autoprune.search.exact.terms import terms_of
 
 A, B, C = Polynomial.of("a"), Polynomial.of("b"), Polynomial.constant
 # a 3 x 3 convolution of 4 channels into 6, 25 output places, then 6 into 10 in a linear layer of one row
@@ -74,13 +77,46 @@ def problem(units, levels, objective):
 
 def test_weight_units_alone_make_a_separable_cost():
     alone = problem(("conv", "linear"), ((216, 100, 0), (60, 30)), "nonzeros")
-    assert hubs(alone, "nonzeros") == ()
-    assert hubs(alone, "effective_macs") == ()
+    assert set(terms_of(alone, "nonzeros").tables) == {(0,), (1,)}
+    assert set(terms_of(alone, "effective_macs").tables) == {(0,), (1,)}
 
 
-def test_a_weight_and_its_channels_are_planned_together():
-    mixed = problem(("a", "conv", "linear"), ((4, 2), (216, 100, 0), (60, 30)), "nonzeros")
-    assert hubs(mixed, "nonzeros") == (0,)
+MIXED = (("a", "conv", "b", "linear"), ((4, 3, 1), (216, 100, 5, 0), (6, 5), (60, 30, 7)))
+
+
+@pytest.mark.parametrize("cost", ["nonzeros", "effective_macs"])
+def test_the_terms_of_weights_beside_channels_sum_up_to_the_cost(cost):
+    mixed = problem(*MIXED, cost)
+    terms = terms_of(mixed, cost)
+    assert (0, 1, 2) in terms.tables  # rounding ties a weight and both of its channels together
+    choices = np.array(list(itertools.product(*(range(size) for size in terms.sizes))))
+    assert terms.cost(choices).tolist() == mixed.cost_values(choices)[cost].tolist()
+
+
+def test_a_weight_that_is_not_searched_costs_what_its_channels_leave():
+    some = problem(("b",), ((6, 5, 1),), "nonzeros")
+    choices = np.arange(3)[:, None]
+    assert terms_of(some, "nonzeros").cost(choices).tolist() == some.cost_values(choices)["nonzeros"].tolist()
+
+
+def test_a_table_that_would_be_too_large_is_none(monkeypatch):
+    monkeypatch.setattr("autoprune.search.exact.terms.LARGEST", 3 * 4 * 2 - 1)
+    assert terms_of(problem(*MIXED, "nonzeros"), "nonzeros") is None
+
+
+def test_plans_of_weights_beside_channels_are_the_best_by_brute_force():
+    mixed = problem(*MIXED, "nonzeros")
+    choices = np.array(list(itertools.product(*(range(size) for size in mixed.space.sizes))))
+    costs = mixed.cost_values(choices)["nonzeros"]
+    distortions = np.full((4, 4), np.inf)
+    for row, size in zip(distortions, mixed.space.sizes, strict=True):
+        row[:size] = np.arange(size) ** 2 * (1 + row.size / (size + 1))
+    errors = distortions[np.arange(4), choices].sum(axis=1)
+    for budget in np.linspace(costs.min(), costs.max(), 20):
+        found = Allocator(mixed, distortions, "nonzeros").allocate(budget)
+        assert found.exact
+        assert found.cost <= budget
+        assert found.error == pytest.approx(errors[costs <= budget].min())
 
 
 CHANNELS = Unit("conv", "channels", 8, ())

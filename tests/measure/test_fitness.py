@@ -46,12 +46,6 @@ def test_kl_is_the_mean_over_examples():
     assert classification(nn.Identity(), [batch(LOGITS, TARGET, dense)])["kl"] == pytest.approx(sum(each) / 3)
 
 
-def test_mse_is_the_mean_of_the_squared_differences_of_all_logits_of_all_examples():
-    dense = LOGITS + torch.tensor([[1.0, 0.0], [0.0, -2.0], [3.0, 0.0]])
-    batches = [batch(LOGITS[:1], TARGET[:1], dense[:1]), batch(LOGITS[1:], TARGET[1:], dense[1:])]
-    assert classification(nn.Identity(), batches)["mse"] == pytest.approx((1 + 4 + 9) / 6)
-
-
 def test_what_is_missing_is_named():
     with pytest.raises(DataError, match="needs targets: give select and report batches labels"):
         classification(nn.Identity(), [batch(LOGITS, None, LOGITS)])

@@ -8,13 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoprune.core.space import Candidate, SearchSpace
-from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import classification
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import make_bank
-from autoprune.prune.criteria import obs
+from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.trace import trace
 
 
@@ -49,9 +48,9 @@ def make_scorer(model, fitness=classification, anchored=False):
     structure = trace(model, batches(0)[0])
     bank = make_bank(model, structure, SPACE.units, obs, batches(1))
     labelled = [Batch(inputs, torch.arange(10) % 3) for inputs in batches(2)]
-    anchor = Anchor.of(model, batches(1)) if anchored else None
     select = with_dense_outputs(model, labelled)
-    return Scorer(bank, SPACE, batches(1), select, fitness, anchor, objective="quality", worker="w3")
+    norms = "anchored" if anchored else "reestimated"
+    return Scorer(bank, SPACE, batches(1), select, fitness, norms, objective="quality", worker="w3")
 
 
 @pytest.fixture

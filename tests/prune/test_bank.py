@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from autoprune.errors import DataError
 from autoprune.prune import bank as bank_module
-from autoprune.prune import criteria, statistics
+from autoprune.prune import ridge
 from autoprune.prune.bank import make_bank
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.criteria import CRITERIA, obs
-from autoprune.prune.statistics import collect_moments
+from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.surgery import cut
 from autoprune.prune.trace import trace
 from autoprune.prune.verify import verify_positions
@@ -77,7 +77,7 @@ def least_squares(module, x, kept, constant):
 
 @pytest.fixture
 def tiny_ridge(monkeypatch):
-    monkeypatch.setattr(criteria, "RIDGE", 1e-10)
+    monkeypatch.setattr(ridge, "RIDGE", 1e-10)
 
 
 BATCHES = [(images(8, seed),) for seed in (3, 4)]
@@ -239,64 +239,6 @@ def test_twins_replace_each_other_without_any_error():
     spoil(model, "twins")
     small = bank_of(model, BATCHES).build({"first": 1})
     assert torch.allclose(small(images()), model(images()), rtol=1e-3, atol=1e-3)
-
-
-def test_moments_are_those_of_the_unfolded_inputs():
-    model = Strided()
-    structure = trace(model, images())
-    x = inputs_of(model.second, model, BATCHES)
-    for has_bias in (True, False):
-        model.second.bias = nn.Parameter(torch.zeros(4)) if has_bias else None
-        moments, left_out = collect_moments(model, structure, ["second.weight"], BATCHES)
-        expected = np.cov(x, bias=True) if has_bias else x @ x.T / x.shape[1]
-        assert np.allclose(moments["second.weight"].gram, expected, atol=1e-5)
-        assert np.allclose(moments["second.weight"].mean, x.mean(axis=1), atol=1e-6)
-        assert left_out == {}
-
-
-def test_moments_do_not_depend_on_the_size_of_the_pieces(monkeypatch):
-    model = Strided()
-    structure = trace(model, images())
-    whole, _ = collect_moments(model, structure, ["second.weight"], BATCHES)
-    monkeypatch.setattr(statistics, "UNFOLDED_BYTES", 1)
-    pieces, _ = collect_moments(model, structure, ["second.weight"], BATCHES)
-    assert np.allclose(whole["second.weight"].gram, pieces["second.weight"].gram, atol=1e-5)
-
-
-def test_a_small_spread_around_a_large_mean_is_measured_exactly_enough():
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    with torch.no_grad():
-        model[0].weight.copy_(torch.eye(3))
-        model[0].bias.fill_(1000.0)
-    structure = trace(model, torch.randn(1, 3))
-    batches = [(torch.randn(50, 3),) for _ in range(4)]
-    moments, _ = collect_moments(model, structure, ["1.weight"], batches)
-    expected = np.cov(inputs_of(model[1], model, batches), bias=True)
-    assert np.allclose(moments["1.weight"].gram, expected, rtol=1e-3, atol=1e-3)
-
-
-def test_consumers_that_least_squares_cannot_treat_keep_slices_and_say_why():
-    class Grouped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1, groups=2), nn.Conv2d(8, 2, 3)
-
-        def forward(self, x):
-            return self.c(F.relu(self.b(F.relu(self.a(x)))))
-
-    model = Grouped()
-    structure = trace(model, images())
-    names = ["b.weight", "c.weight"]
-    moments, left_out = collect_moments(model, structure, names, BATCHES, max_columns=71)
-    assert moments == {}
-    assert left_out == {
-        "b.weight": "no least squares for a weight of Conv2d",
-        "c.weight": "72 columns are more than the limit of 71",
-    }
-    bank = bank_of(model, BATCHES)
-    assert list(bank.sliced) == ["b.weight"]
-    for unit in structure.units:
-        bank.build({unit.name: 1})(images())
 
 
 def test_a_unit_concatenated_with_itself_is_one_group_of_columns():

@@ -11,24 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.errors import PluginError
-from autoprune.prune import criteria
-from autoprune.prune.criteria import (
-    CRITERIA,
-    ConsumerStatistics,
-    UnitStatistics,
-    UnitWeights,
-    l1,
-    l2,
-    obs,
-    order_positions,
-    random,
-    ridged,
-)
+from autoprune.prune import ridge
+from autoprune.prune.criteria import CRITERIA, ConsumerStatistics, UnitStatistics, UnitWeights, order_positions
+from autoprune.prune.criteria.magnitudes import l1, l2, random
+from autoprune.prune.criteria.surgeon import obs
+from autoprune.prune.ridge import ridged
 
 NOTHING = UnitStatistics(())
 WEIGHTS = UnitWeights(
     producers=(torch.tensor([[3.0, -4.0], [1.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.0], [2.0], [-6.0]])),
     consumers=(torch.ones(3, 4),),
+    scales=(torch.tensor([[0.5], [-2.0], [1.0]]),),
 )
 
 
@@ -111,7 +104,7 @@ def damage_after_refit(consumer, removed):
 
 @pytest.fixture
 def tiny_ridge(monkeypatch):
-    monkeypatch.setattr(criteria, "RIDGE", 1e-12)
+    monkeypatch.setattr(ridge, "RIDGE", 1e-12)
 
 
 @pytest.mark.usefixtures("tiny_ridge")
@@ -196,6 +189,7 @@ def test_the_ridge_makes_second_moments_positive_definite():
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_of_the_table_orders_all_positions(name):
-    statistics = UnitStatistics((consumer(np.random.default_rng(0), positions=3, block=4),))
+    of_loss = {"gradients": torch.randn(4, 3), "sample_gradients": torch.randn(9, 3), "curvature": torch.randn(3)}
+    statistics = UnitStatistics((consumer(np.random.default_rng(0), positions=3, block=4),), **of_loss)
     order = order_positions(CRITERIA[name], WEIGHTS, statistics, "u")
     assert tuple(order.tolist()) in set(itertools.permutations(range(3)))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from autoprune.errors import PluginError
-from autoprune.prune.criteria import ridged
+from autoprune.prune.design import Design
 from autoprune.prune.masking import checked, groups_of, keep_largest, magnitude, refit, wanda
+from autoprune.prune.ridge import ridged
 from autoprune.prune.statistics import Moments
 from autoprune.prune.surgeon import BLOCK, removal_order, sweep
 
@@ -68,9 +69,10 @@ def test_every_group_keeps_exactly_its_count_whatever_chooses(inputs, kernel, gr
 
 
 def test_wanda_weighs_magnitudes_with_the_norm_of_the_inputs():
-    moments = Moments(torch.diag(torch.tensor([4.0, 1.0])).double(), torch.tensor([0.0, 2.0]).double(), True)
-    scores = wanda(torch.tensor([[1.0, -1.0]]).double(), moments)
-    torch.testing.assert_close(scores, torch.tensor([[2.0, 5.0**0.5]]).double())  # 1 + 2^2 beside the mean
+    gram, mean = torch.diag(torch.tensor([4.0, 1.0])).double(), torch.tensor([0.0, 2.0]).double()
+    moments = Moments(Design(1, 2), "columns", gram[None], mean[None], centred=True, rows=10)
+    scores = wanda(torch.tensor([[[1.0, -1.0]]]).double(), moments)
+    torch.testing.assert_close(scores, torch.tensor([[[2.0, 5.0**0.5]]]).double())  # 1 + 2^2 beside the mean
 
 
 def test_wanda_without_statistics_is_magnitude():
@@ -146,6 +148,40 @@ def test_the_sweep_keeps_exactly_its_count_over_several_blocks():
     weight, gram = correlated(3, 2 * BLOCK + 7, 0, rank=20)
     for count in (0, 1, 100, 500, weight.numel()):
         assert int((sweep(weight, gram, count) != 0).sum()) == count
+
+
+def grouped(count):
+    """A weight of several groups with a Hessian each, and the same as one weight whose Hessian has them as blocks."""
+    pairs = [correlated(3, 4, seed) for seed in range(count)]
+    weight, hessian = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    return weight, hessian, torch.block_diag(*weight), torch.block_diag(*hessian)
+
+
+def test_a_grouped_weight_is_refitted_as_one_with_zeros_outside_its_groups():
+    weight, hessian, whole, blocks = grouped(3)
+    stays = torch.rand(weight.shape) > 0.4
+    fitted = refit(weight, hessian, stays)
+    torch.testing.assert_close(torch.block_diag(*fitted), refit(whole, blocks, torch.block_diag(*stays).bool()))
+
+
+def test_entries_of_all_groups_go_in_the_order_of_their_damage():
+    weight, hessian, whole, blocks = grouped(3)
+    alone = [removal_order(w, h) for w, h in zip(weight, hessian, strict=True)]
+    ranks = removal_order(weight, hessian)
+    assert sorted(ranks.flatten().tolist()) == list(range(1, weight.numel() + 1))
+    kept = keep_largest(ranks, 30)
+    sizes = kept.flatten(1).sum(dim=1).tolist()
+    assert len(set(sizes)) > 1  # the quota is that of the layer
+    least = damage(whole, refit(whole, blocks, torch.block_diag(*kept).bool()), blocks)
+    even = torch.stack([keep_largest(order, 10) for order in alone])
+    assert least < damage(whole, refit(whole, blocks, torch.block_diag(*even).bool()), blocks)
+
+
+def test_a_sweep_over_groups_sweeps_each_with_its_own_factor():
+    weight, hessian, _, _ = grouped(2)
+    swept = sweep(weight, hessian, 2, groups_of(4, 1, 4))
+    for own, w, h in zip(swept, weight, hessian, strict=True):
+        torch.testing.assert_close(own, sweep(w, h, 2, groups_of(4, 1, 4)))
 
 
 def test_a_sweep_that_keeps_all_changes_nothing():

@@ -226,11 +226,84 @@ def test_a_function_of_ones_own_chooses_what_stays():
     assert small.b.weight.flatten().nonzero().squeeze(1).tolist() == [57, 58, 59]
 
 
+def test_a_plug_in_gets_a_weight_for_each_group():
+    model, _ = plain()
+    shapes = {}
+
+    def scores(weight, moments):
+        shapes[tuple(weight.shape)] = tuple(moments.gram.shape)
+        return weight.abs()
+
+    built(model, [(torch.randn(4, 3, 8, 8),)], scores, {"conv.weight": 100, "deep.weight": 30})
+    assert shapes == {(1, 8, 27): (1, 27, 27), (8, 1, 9): (8, 9, 9)}
+
+
 def test_layers_without_statistics_are_named_with_the_reason():
-    model, x = plain()
-    structure = autoprune.find_structure(model, x)
-    bank = make_weight_bank(
-        model, structure, sparse_weights(model, structure, [WEIGHTS]), "obs", [(torch.randn(4, 3, 8, 8),)]
-    )
-    assert list(bank.moments) == ["conv.weight", "fc.weight"]
-    assert "Conv2d" in bank.plain["deep.weight"]
+    model = Net(lambda net, x: net.wide(net.thin(x)), thin=nn.Conv2d(1, 300, 1), wide=nn.Conv2d(300, 2, 3))
+    structure = autoprune.find_structure(model, torch.randn(1, 1, 4, 4))
+    sparse = sparse_weights(model, structure, [WEIGHTS])
+    bank = make_weight_bank(model, structure, sparse, "obs", [(torch.randn(4, 1, 4, 4),)])
+    assert bank.remarks == {
+        "wide.weight": "keeps its largest entries as they are: 2700 columns are too many for statistics"
+    }
+    small = autoprune.shrink(model, structure, {})
+    bank.apply(small, {"wide.weight": 50}, {})
+    kept = small.wide.weight != 0
+    assert int(kept.sum()) == 50
+    assert torch.equal(small.wide.weight[kept], model.wide.weight[kept])
+
+
+class Grouped(nn.Module):
+    """A grouped and a depthwise convolution that read the same channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(24, 5, 1)
+        self.grouped, self.deep = nn.Conv2d(16, 8, 3, groups=4), nn.Conv2d(16, 16, 3, groups=16)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(torch.cat([self.grouped(x), self.deep(x)], dim=1).relu())
+
+
+def grouped_model():
+    """A model, its structure and four batches of images whose channels have much in common."""
+    torch.manual_seed(0)
+    model, mixing = Grouped(), torch.randn(3, 3)
+    batches = [((torch.randn(10, 9, 9, 3) @ mixing + 0.5).movedim(-1, 1),) for _ in range(4)]
+    return model, autoprune.find_structure(model, batches[0][0][:1]), batches
+
+
+@pytest.mark.parametrize(("name", "rule"), [("grouped", WEIGHTS), ("grouped", PAIRS), ("deep", WEIGHTS)])
+def test_zeros_in_grouped_convolutions_are_made_up_for(name, rule):
+    model, structure, batches = grouped_model()
+    sparse = sparse_weights(model, structure, [rule])
+    weight, errors = sparse[f"{name}.weight"], {}
+    with torch.no_grad():
+        x = model.first(torch.cat([inputs[0] for inputs in batches])).relu()
+        for masks in ("obs", "magnitude"):
+            bank = make_weight_bank(model, structure, sparse, masks, batches)
+            small = autoprune.shrink(model, structure, {})
+            bank.apply(small, {weight.unit: weight.whole // 2}, {})
+            assert int((small.get_parameter(weight.unit) != 0).sum()) == weight.width // 2
+            errors[masks] = float((small.get_submodule(name)(x) - model.get_submodule(name)(x)).square().mean())
+    assert not bank.remarks
+    assert errors["obs"] < 0.7 * errors["magnitude"]
+
+
+def test_zeros_beside_channels_and_groups_that_went_are_those_of_the_small_network_itself():
+    model, structure, batches = grouped_model()
+    removed = {unit.name: list(range(unit.width))[1:] for unit in structure.units if unit.name.startswith("first")}
+    small, again = (autoprune.shrink(model, structure, removed) for _ in range(2))
+    assert len(small.grouped.weight) < len(model.grouped.weight)
+    assert small.grouped.weight.shape[1] < model.grouped.weight.shape[1]
+    indices = kept_indices(structure.units, {n: np.array(p) for n, p in removed.items()}, named_tensors(model))
+    bank = make_weight_bank(model, structure, sparse_weights(model, structure, [WEIGHTS]), "obs", batches)
+    own = autoprune.find_structure(small, batches[0][0][:1])
+    own_bank = make_weight_bank(small, own, sparse_weights(small, own, [WEIGHTS]), "obs", batches)
+    for name in ("grouped.weight", "deep.weight"):
+        half, own_weight = bank.weights[name].width // 2, own_bank.weights[name]
+        bank.apply(small, {name: half}, indices)
+        kept = bank.weights[name].kept(half, own_weight.width, small.get_parameter(name).shape[1])
+        own_bank.apply(again, {name: int(kept)}, {})
+        torch.testing.assert_close(small.get_parameter(name), again.get_parameter(name), rtol=1e-4, atol=1e-4)

@@ -140,11 +140,11 @@ def test_a_bound_on_a_cost_holds_for_the_whole_front(job, tmp_path):
 
 
 def test_a_bound_on_a_measured_objective_keeps_what_is_worse_off_the_front(job, tmp_path):
-    rows = search(job(), tmp_path / "free").rows
+    rows = search(job(compensation="none"), tmp_path / "free").rows
     values = sorted(row["select_accuracy"] for row in rows)
     middle = values[len(values) // 2]
     bounded = (Objective("accuracy", "max", bound=middle), Objective("macs", "min"))
-    kept = search(job(objectives=bounded), tmp_path / "bounded").rows
+    kept = search(job(objectives=bounded, compensation="none"), tmp_path / "bounded").rows
     assert 0 < len(kept) < len(rows)
     assert all(row["select_accuracy"] >= middle for row in kept)
 
@@ -393,3 +393,16 @@ def test_a_journal_begins_with_what_identifies_the_run(finished):
     header = read_journal(finished / "journal.jsonl")[0]
     assert header["kind"] == "run"
     assert {"space", "objectives", "seed", "model", "data", "evaluations", "guide"} <= header["identity"].keys()
+
+
+def test_a_run_says_how_far_damages_added_up_in_its_result_its_folder_and_its_report(job, tmp_path):
+    result = search(job("additive", 30), tmp_path / "run")
+    lines = (tmp_path / "run" / "additivity.csv").read_text().splitlines()
+    assert lines[0] == f"# {result.additivity}"
+    assert lines[1] == "levels,predicted,measured,gap"
+    for line in lines[2:]:
+        levels, predicted, measured, gap = line.split(",")
+        assert sum(level != "0" for level in levels.split("-")) > 1
+        assert float(gap) == pytest.approx(float(measured) - float(predicted))
+    assert len(lines) > 4
+    assert f"Do damages add up? {result.additivity}." in (tmp_path / "run" / "report.html").read_text()

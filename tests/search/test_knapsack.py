@@ -9,7 +9,7 @@ import pytest
 from allocation_instances import K1_COSTS, K1_ERRORS, K1_FRONT
 
 from autoprune.errors import ConfigError, InfeasibleBudget
-from autoprune.search.knapsack import frontier, solve
+from autoprune.search.knapsack import frontier, solve, solver
 
 
 def random_instance(seed: int, *, whole: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -90,6 +90,35 @@ def test_real_costs_reach_the_optimum_at_the_default_resolution():
         found = {plan.error: plan.cost for plan in frontier(costs, errors)}
         assert all(found[error] >= best[error] - 1e-9 for error in found)
         assert found[min(best)] == pytest.approx(best[min(best)], abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_plan_for_one_budget_equals_brute_force_whatever_the_resolution(seed):
+    costs, errors = random_instance(seed, whole=False)
+    plans = all_plans(costs, errors)
+    planned = solver(costs, errors, resolution=5.0)
+    for budget in sorted(cost for _, cost, _ in plans)[:: max(1, len(plans) // 20)]:
+        found = planned.solve(budget)
+        assert sum(cost[k] for cost, k in zip(costs, found.plan.choice, strict=True)) <= budget
+        assert found.plan.error == found.bound == min(error for error, cost, _ in plans if cost <= budget)
+        assert found.exact
+
+
+def test_many_options_are_planned_exactly_where_the_front_is_rounded():
+    """54 units of 101 options with real costs: the front's plan is within its resolution of the exact one."""
+    rng = np.random.default_rng(0)
+    share = np.linspace(1, 0, 101)
+    costs = [rng.lognormal(0, 1) * share for _ in range(54)]
+    errors = [rng.lognormal(0, 1) * (1 - share) ** rng.uniform(1.5, 4) for _ in range(54)]
+    planned = solver(costs, errors)
+    front = planned.frontier
+    assert not front.exact
+    for fraction in (0.05, 0.2, 0.7):
+        budget = fraction * sum(cost[0] for cost in costs)
+        found = planned.solve(budget)
+        assert found.exact
+        assert found.plan.cost <= budget
+        assert front.within(budget).error * 0.99 <= found.plan.error <= front.within(budget).error
 
 
 def test_error_falls_as_the_budget_grows():

@@ -15,7 +15,7 @@ from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.search import SEARCHERS, make_searcher, searcher_options
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
-UNSEEDED = {"uniform", "additive"}
+UNSEEDED = {"uniform", "closed_form", "additive"}
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
@@ -76,7 +76,13 @@ def test_auto_measures_nothing_twice_and_goes_on_after_the_plans():
 
 
 def test_auto_passes_its_options_on():
-    assert searcher_options("auto") == {"plans": 24, "probe_levels": None, "population": 40, "rungs": 12}
+    assert searcher_options("auto") == {
+        "plans": 24,
+        "probe_levels": None,
+        "population": 40,
+        "rungs": 12,
+        "closed_forms": 0,
+    }
     synthetic = synthetic_problem(units=6, levels=5)
     searcher = make_searcher("auto", synthetic.problem, probe_levels=1)
     ladder = searcher.ask(100)

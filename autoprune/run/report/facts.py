@@ -17,6 +17,7 @@ import yaml
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import hypervolume
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
+from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunNotFound
@@ -35,7 +36,7 @@ class Facts:
 
     `document` is front.json, `job` what job.yaml says (empty for a job made in Python), `identity` what the journal
     starts with, `told` every evaluation in it, in order, `modules` those with tensors in the order of the network,
-    `units` all of them, searched or not.
+    `units` all of them, searched or not, `additivity` how far damages of single units added up.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Facts:
     environment: Mapping[str, Any]
     modules: tuple[str, ...]
     units: tuple[Unit, ...]
+    additivity: str = ""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -153,7 +155,13 @@ def read_facts(path: Path) -> Facts:
         environment=json.loads(folder.environment.read_text()),
         modules=tuple(structure["modules"]),
         units=tuple(map(Unit.from_json, structure["units"])),
+        additivity=_first_line(folder.additivity),
     )
+
+
+def _first_line(path: Path) -> str:
+    """The summary a file begins with; none where there is no such file, as in runs of earlier versions."""
+    return path.read_text().partition("\n")[0].removeprefix("# ") if path.is_file() else ""
 
 
 def _check_whole(folder: RunFolder) -> None:
@@ -199,21 +207,6 @@ def _audit(facts: Facts, selected: str, reported: str) -> Audit:
         return Audit(selected, reported, pairs, tau, None)
     gain = sum(x - y for x, y in pairs) / len(pairs)
     return Audit(selected, reported, pairs, tau, gain if directions[0] == "max" else -gain)
-
-
-def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
-    """Kendall's tau-b of (n,) x and (n,) y: 1 same order, -1 opposite order, NaN when either is constant or n < 2.
-
-    Kendall 1945, The treatment of ties in ranking problems, https://doi.org/10.1093/biomet/33.3.239: concordant minus
-    discordant pairs over the geometric mean of the pairs untied in x and those untied in y. O(n^2), as fronts are
-    small. ValueError for values that are not finite or of different number.
-    """
-    values = np.array([x, y], dtype=float)
-    if not np.isfinite(values).all():
-        raise ValueError("expected finite values to rank")
-    order = np.sign(values[:, :, None] - values[:, None, :])  # (2, n, n), every pair twice
-    untied = (order != 0).sum(axis=(1, 2))
-    return float((order[0] * order[1]).sum() / math.sqrt(untied.prod())) if untied.all() else math.nan
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ def audit(facts: Facts) -> str:
             "selection set looked better than the report set (selection minus report where higher is better, the "
             "reverse where lower is): the winner's curse of choosing by the numbers one then quotes."
         ),
+        note(f"Do damages add up? {facts.additivity}.") if facts.additivity else "",
     )
 
 

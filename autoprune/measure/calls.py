@@ -1,0 +1,101 @@
+"""When each module of a network runs and each of its tensors is first read, from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.modes import evaluating
+from autoprune.prune.recorder import tensors_of
+from autoprune.prune.watch import Execute, Watch
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Moments of a forward pass, counted from 0: every start and end of a module is one.
+
+    `started` and `ended` have a module's first start and last end, `read` the moment a tensor was first read by an
+    operator. Modules that never ran and tensors that were never read are in none of them.
+    """
+
+    started: Mapping[str, int]
+    ended: Mapping[str, int]
+    read: Mapping[str, int]
+
+    def first_touched(self, tensors: Iterable[str], modules: Iterable[str]) -> int:
+        """The first moment at which other tensors, or other numbers kept by modules, can make a difference.
+
+        A number a module keeps may be read by the one around it, before it runs.
+        """
+        moments = [min(self.read.get(name, self._start(_parent(name))), self._start(_parent(name))) for name in tensors]
+        moments += [self._start(_parent(name)) for name in modules]
+        return min(moments, default=max(self.ended.values()))
+
+    def before_crossing(self, moment: int, modules: Iterable[str]) -> int:
+        """The latest moment up to this one before or after all calls of each of the modules."""
+        crossing = [self.started[m] for m in modules if m in self.started and self.started[m] < moment <= self.ended[m]]
+        return self.before_crossing(min(crossing), modules) if crossing else moment
+
+    def complete(self, moment: int) -> list[str]:
+        """The outermost modules that have run for the last time at a moment, the latest last."""
+        done = {name for name, end in self.ended.items() if end < moment and name}
+        outermost = [name for name in done if not any(above in done for above in _above(name))]
+        return sorted(outermost, key=lambda name: self.ended[name])
+
+    def _start(self, module: str) -> int:
+        """The start of a module, or of the closest one around it that runs."""
+        while module not in self.started and module:
+            module = _parent(module)
+        return self.started[module]
+
+
+def record_calls(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Calls:
+    """The calls of a network in eval mode on these inputs."""
+    clock = _Clock({t.untyped_storage().data_ptr(): name for name, t in named_tensors(network).items() if t.numel()})
+    with evaluating(network), torch.no_grad(), clock.watching(network):
+        network(*inputs)
+    return Calls(clock.started, clock.ended, clock.read)
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _above(name: str) -> list[str]:
+    """The modules around one, the model itself left out."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+@dataclass
+class _Clock(Watch):
+    names: Mapping[int, str]  # of tensors, by where their memory begins
+    started: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
+    now: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def entered(self, name: str, inputs: Any) -> None:
+        super().entered(name, inputs)
+        self.started.setdefault(name, self.now)
+        self.now += 1
+
+    def left(self, output: Any) -> None:
+        self.ended[self.modules[-1]] = self.now
+        self.now += 1
+        super().left(output)
+
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        for tensor in tensors_of(arguments):
+            known = self.names.get(tensor.untyped_storage().data_ptr())
+            if known is not None:
+                self.read.setdefault(known, self.now)
+        return execute(arguments)

@@ -1,0 +1,102 @@
+"""The form a network is run in while it is scored: layout, precision, images at once, threads. None of it is exported.
+
+Which form is fastest depends on the device and the network; run.tuning times some and compares their scores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from autoprune.errors import DataError
+from autoprune.measure.batch import Batch
+from autoprune.prune.modes import torch_threads
+
+Layout = Literal["channels_last", "contiguous"]
+Precision = Literal["float32", "bfloat16"]
+
+_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How passes are run: None leaves the layout, how many images at once (`batch`) and torch's `threads` on the CPU as
+    they are. In bfloat16 torch.autocast decides which operators take it; outputs are float32 again.
+    """
+
+    layout: Layout | None = None
+    dtype: Precision = "float32"
+    batch: int | None = None
+    threads: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @contextlib.contextmanager
+    def running(self, device: torch.device) -> Iterator[None]:
+        """Inside, networks run with this precision and so many threads."""
+        low = self.dtype == "bfloat16"
+        with torch_threads(self.threads), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            yield
+
+    def place(self, x: torch.Tensor) -> torch.Tensor:
+        """The tensor in this layout, where it is an image."""
+        return x.contiguous(memory_format=_FORMATS[self.layout]) if self.layout and x.dim() == 4 else x
+
+    def dress(self, network: nn.Module) -> nn.Module:
+        """The network in this layout, in place, returning float32 whatever it computes in."""
+        if self.layout and any(parameter.dim() == 4 for parameter in network.parameters()):
+            network.to(memory_format=_FORMATS[self.layout])  # type: ignore[call-overload]  # torch's stub omits it
+        if self.dtype != "float32":
+            network.register_forward_hook(lambda module, args, output: tree_map(_widened, output))
+        return network
+
+    def inputs(self, batches: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
+        """Inputs that statistics are estimated on, in this layout; they stay in their batches, which estimates see."""
+        return [tuple(map(self.place, inputs)) for inputs in batches]
+
+    def batches(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Batches in this layout and so many examples at once; the last may have fewer."""
+        if self.layout is None and self.batch is None:
+            return list(batches)
+        sized = batches if self.batch is None else rebatched(batches, self.batch)
+        return [batch.placed(self.place) for batch in sized]
+
+
+PLAIN = Form()
+
+
+def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:
+    """The same examples in the same order, `size` at once. DataError for batches that are not alike."""
+    if not batches:
+        return []
+    first = batches[0]
+    if any(len(b.inputs) != len(first.inputs) or (b.target is None) != (first.target is None) for b in batches):
+        raise DataError(
+            "expected batches with the same number of inputs, all or none of them labelled, to put so many images at "
+            "once together; got batches that differ. Leave the size out of run.tune."
+        )
+    inputs = tuple(_joined([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
+    target = None if first.target is None else _joined([b.target for b in batches if b.target is not None])
+    dense = None if first.dense is None else _joined([b.dense for b in batches if b.dense is not None])
+    whole = Batch(inputs, target, dense)
+    return [whole.placed(_rows(start, size)) for start in range(0, len(inputs[0]), size)]
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(tensors))
+
+
+def _rows(start: int, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x[start : start + size]
+
+
+def _widened(value: Any) -> Any:
+    low = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if low else value

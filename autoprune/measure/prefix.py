@@ -1,0 +1,292 @@
+"""What a candidate shares with the dense network is computed once: everything before the first thing that differs.
+
+A probe that changes one unit leaves all that runs before it as it was. For a candidate whose first difference comes at
+some moment of the forward pass, the outermost modules that are complete by then (`Calls.complete`) are not run: they
+return what they returned in the dense network for the same batch. Of these outputs only those are kept that anything
+after the cut reads; the rest become tensors on the meta device, which have a shape and no values, so that whatever
+reads one yields no values either. Which are read is not inferred but tried, once a cut: the dense network runs with
+the last 1, 2, 4, ... outputs real, until its own output comes out as it was, bit by bit. If it never does, nothing is
+reused at that cut. Models without any order of modules lose the gain, never correctness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from autoprune.measure.calls import Calls, record_calls
+from autoprune.measure.following import Followed
+from autoprune.measure.recalibrate import tracked_norms
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.modes import evaluating
+from autoprune.prune.recorder import tensors_of
+from autoprune.prune.surgery import Recipe
+
+REUSE_BYTES = 2 << 30
+
+Outputs = Mapping[str, Sequence[Any]]  # by module, a call each
+Run = Callable[[Any, Any, Any], Any]  # what runs in place of a forward: (the forward, args, kwargs) -> output
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A moment of the forward pass, the outermost modules complete by then, and those of them that are read after it.
+
+    Without any modules, nothing can be reused.
+    """
+
+    moment: int
+    modules: tuple[str, ...] = ()
+    needed: frozenset[str] = frozenset()
+
+
+@dataclass
+class Prefixes:
+    """Outputs of the dense network's modules at the cuts candidates had so far, `limit` bytes of them at most.
+
+    `dense` is the dense network as candidates are built, `recipe` its recipe, `example` inputs it runs on. Filled while
+    candidates run: what one computes before its cut is what the dense network computes. Above the limit the earliest
+    cut goes, and none before it is kept from then on: its tensors are the largest and save the least; dropping the one
+    not used for longest would, as probes come round and round, drop each just before its next use.
+    """
+
+    dense: nn.Module
+    recipe: Recipe
+    example: tuple[torch.Tensor, ...]
+    limit: int = REUSE_BYTES
+    calls: Calls = field(init=False)
+    _cuts: dict[int, Cut] = field(default_factory=dict)
+    _kept: dict[int, dict[Hashable, Outputs]] = field(default_factory=dict)
+    _bytes: dict[int, int] = field(default_factory=dict)
+    _closed: int = -1  # no cut up to this moment is kept any more
+    _written: set[str] = field(default_factory=set)  # modules whose outputs are changed in place by what follows
+
+    def __post_init__(self) -> None:
+        self.calls = record_calls(self.dense, self.example)
+        self._tensors = named_tensors(self.dense)
+
+    @property
+    def bytes(self) -> int:
+        """How much is kept now."""
+        return sum(self._bytes.values())
+
+    def cut(self, network: nn.Module, recipe: Recipe) -> Cut:
+        """Where a candidate's network first differs from the dense one."""
+        own = named_tensors(network)
+        changed = [name for name, tensor in self._tensors.items() if not _same(tensor, own.get(name))]
+        resized = [module for module, sizes in recipe.sizes.items() if sizes != self.recipe.sizes.get(module)]
+        moment = self.calls.first_touched(changed, [*resized, *recipe.skipped])
+        # a batch norm that runs again afterwards has other statistics, also when it runs before
+        return self._cut_at(self.calls.before_crossing(moment, list(tracked_norms(self.dense))))
+
+    @contextlib.contextmanager
+    def reused(self, network: nn.Module, cut: Cut, followed: Followed) -> Iterator[None]:
+        """Inside, a candidate's network begins at its cut, or the closest before it that is kept, on known batches."""
+        passing = _Pass(self, network, cut, followed)
+        enter = network.register_forward_pre_hook(passing.enter)
+        leave = network.register_forward_hook(passing.leave, always_call=True)
+        try:
+            yield
+        finally:
+            enter.remove()
+            leave.remove()
+
+    def closest(self, cut: Cut, key: Hashable) -> tuple[Cut, Outputs] | None:
+        """The latest cut up to this one whose outputs are kept for a batch."""
+        for moment in sorted((moment for moment in self._kept if moment <= cut.moment), reverse=True):
+            if key in self._kept[moment]:
+                return self._cuts[moment], self._kept[moment][key]
+        return None
+
+    def wants(self, cut: Cut, key: Hashable) -> bool:
+        """Whether the outputs at a cut are to be kept and are not yet."""
+        return bool(cut.modules) and cut.moment > self._closed and key not in self._kept.get(cut.moment, {})
+
+    def keep(self, cut: Cut, key: Hashable, outputs: Outputs) -> None:
+        self._kept.setdefault(cut.moment, {})[key] = outputs
+        sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in real_tensors(outputs)}
+        self._bytes[cut.moment] = self._bytes.get(cut.moment, 0) + sum(sizes.values())
+        while self.bytes > self.limit:
+            self._closed = min(self._kept)
+            self._kept.pop(self._closed)
+            self._bytes.pop(self._closed)
+
+    def forget(self, cut: Cut, key: Hashable) -> None:
+        """Drops what is kept for a batch, which something wrote to; outputs at this cut are copied from then on."""
+        self._written.update(cut.modules)
+        for moment in list(self._kept):
+            self._kept[moment].pop(key, None)
+
+    def is_written(self, module: str) -> bool:
+        """Whether something after a module changes its output in place."""
+        return module in self._written
+
+    def _cut_at(self, moment: int) -> Cut:
+        if moment not in self._cuts:
+            self._cuts[moment] = self._prove(moment)
+        return self._cuts[moment]
+
+    def _prove(self, moment: int) -> Cut:
+        """The cut with the fewest outputs kept that the dense network's own output does not suffer from."""
+        with evaluating(self.dense), torch.no_grad():
+            modules = self.calls.complete(moment)
+            outputs, expected = self._recorded(modules)
+            usable = [name for name in modules if name in outputs]
+            self.dense(*(x.flip(0) + 1 if x.is_floating_point() else x.flip(0) for x in self.example))
+            kept = 1
+            while usable:
+                needed = frozenset(usable[-kept:])
+                if self._unharmed(outputs, needed, expected):
+                    return Cut(moment, tuple(usable), needed)
+                if kept >= len(usable):
+                    break
+                kept *= 2
+        return Cut(moment)
+
+    def _recorded(self, modules: Sequence[str]) -> tuple[dict[str, list[Any]], Any]:
+        """What modules return on the example, and the network's output. Modules that return no tensors are left out."""
+        outputs: dict[str, list[Any]] = {}
+        seen: list[tuple[str, torch.Tensor, int]] = []
+
+        def noting(name: str) -> Run:
+            def run(original: Any, args: Any, kwargs: Any) -> Any:
+                output = original(*args, **kwargs)
+                outputs.setdefault(name, []).append(copied(output))
+                seen.extend((name, tensor, tensor._version) for tensor in tensors_of(output))
+                return output
+
+            return run
+
+        with replaced_forwards(self.dense) as replace:
+            for name in modules:
+                replace(name, noting(name))
+            expected = self.dense(*self.example)
+        self._written.update(name for name, tensor, version in seen if tensor._version != version)
+        return {name: made for name, made in outputs.items() if all(map(is_plain, made))}, expected
+
+    def _unharmed(self, outputs: Outputs, needed: Collection[str], expected: Any) -> bool:
+        """Whether the dense network computes the same when only these modules return values."""
+        with replaced_forwards(self.dense) as replace:
+            for name, made in outputs.items():
+                replace(name, _returning([copied(o) if name in needed else valueless(o) for o in made]))
+            try:
+                got = self.dense(*self.example)
+            except Exception:  # whatever an operator or the model's code raises on a tensor without values: it is read
+                return False
+        ours, theirs = tensors_of(got), tensors_of(expected)
+        return bool(theirs) and len(ours) == len(theirs) and all(map(_same, theirs, ours))
+
+
+class _Pass:
+    """The forward passes of one candidate's network: what returns kept outputs, and what is kept on the way."""
+
+    def __init__(self, prefixes: Prefixes, network: nn.Module, cut: Cut, followed: Followed) -> None:
+        self.prefixes, self.network, self.cut, self.followed = prefixes, network, cut, followed
+        self._stack = contextlib.ExitStack()
+        self._key: Hashable = None
+        self._made: dict[str, list[Any]] = {}
+        self._lent: list[tuple[torch.Tensor, int]] = []  # with the versions they had
+
+    def enter(self, network: nn.Module, args: Any) -> None:
+        self._stack.close()
+        self._key, self._made, self._lent = self.followed.current, {}, []
+        if self._key is None or not self.cut.modules or torch.is_inference_mode_enabled():
+            return
+        replace = self._stack.enter_context(replaced_forwards(network))
+        found = self.prefixes.closest(self.cut, self._key)
+        lent = found[1] if found is not None else {}
+        for name, outputs in lent.items():
+            replace(name, self._lend(name, iter(outputs)))
+        if self.prefixes.wants(self.cut, self._key):
+            for name in self.cut.modules:
+                replace(name, self._note(name))  # around what is lent, where it is the same module
+
+    def leave(self, network: nn.Module, args: Any, output: Any) -> None:
+        self._stack.close()
+        written = any(tensor._version != version for tensor, version in self._lent)
+        if written:
+            self.prefixes.forget(self.cut, self._key)
+        elif output is not None and self._made and set(self._made) == set(self.cut.modules):
+            self.prefixes.keep(self.cut, self._key, self._made)
+        self._made = {}
+
+    def _lend(self, name: str, outputs: Iterator[Any]) -> Run:
+        def run(original: Any, args: Any, kwargs: Any) -> Any:
+            output = next(outputs)
+            if self.prefixes.is_written(name):
+                return copied(output)
+            self._lent += [(tensor, tensor._version) for tensor in tensors_of(output)]
+            return output
+
+        return run
+
+    def _note(self, name: str) -> Run:
+        def run(original: Any, args: Any, kwargs: Any) -> Any:
+            output = original(*args, **kwargs)
+            self._made.setdefault(name, []).append(self._memory_of(name, output))
+            return output
+
+        return run
+
+    def _memory_of(self, name: str, output: Any) -> Any:
+        if name not in self.cut.needed:
+            return valueless(output)
+        if self.prefixes.is_written(name):
+            return copied(output)
+        self._lent += [(tensor, tensor._version) for tensor in tensors_of(output)]
+        return output
+
+
+@contextlib.contextmanager
+def replaced_forwards(network: nn.Module) -> Iterator[Callable[[str, Run], None]]:
+    """A function (name, run) that makes a module's forward run(original, args, kwargs); undone at the end."""
+    undo = contextlib.ExitStack()
+
+    def replace(name: str, run: Run) -> None:
+        module = network.get_submodule(name)
+        original, own = module.forward, "forward" in vars(module)
+        module.forward = lambda *args, **kwargs: run(original, args, kwargs)
+        undo.callback(lambda: setattr(module, "forward", original) if own else delattr(module, "forward"))
+
+    with undo:
+        yield replace
+
+
+def _returning(outputs: Sequence[Any]) -> Run:
+    left = iter(outputs)
+    return lambda original, args, kwargs: next(left)
+
+
+def copied(output: Any) -> Any:
+    """The output of a module with tensors of its own."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, output)
+
+
+def valueless(output: Any) -> Any:
+    """The output of a module with tensors that have shape and dtype only."""
+    return tree_map(lambda x: torch.empty_like(x, device="meta") if isinstance(x, torch.Tensor) else x, output)
+
+
+def is_plain(output: Any) -> bool:
+    """Whether an output is tensors, in lists, tuples and mappings, and constants that can be returned again."""
+    leaves = tree_leaves(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return bool(tensors) and all(isinstance(leaf, torch.Tensor | bool | int | float | str | None) for leaf in leaves)
+
+
+def real_tensors(outputs: Outputs) -> list[torch.Tensor]:
+    """Those that have values."""
+    return [tensor for tensor in tensors_of(outputs) if not tensor.is_meta]
+
+
+def _same(dense: torch.Tensor, other: torch.Tensor | None) -> bool:
+    """Whether a tensor is there and equal in shape and every bit that counts."""
+    if other is None or other.shape != dense.shape or other.is_meta:
+        return False
+    return torch.equal(dense, other)

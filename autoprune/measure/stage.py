@@ -1,0 +1,135 @@
+"""Where candidates are scored: the batches in the form they are run in, and what the dense network does on them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import nn
+
+from autoprune.measure.anchor import Anchor, settle
+from autoprune.measure.batch import Batch
+from autoprune.measure.following import Followed
+from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
+from autoprune.measure.quick import BatchAnchor
+from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye, tracked_norms
+from autoprune.prune.bank import Bank
+from autoprune.prune.skip import within
+from autoprune.prune.surgery import Indices, make_recipe
+from autoprune.prune.zeros import WeightBank, is_whole, stitched
+
+Norms = Literal["anchored", "reestimated", "eagleeye", "batch"]
+Inputs = tuple[torch.Tensor, ...]
+EXAMPLES = 2  # that the order of calls is read from
+
+
+@dataclass(eq=False)
+class Stage:
+    """Scores are taken on it: `on(counts)` has a candidate's network ready to be measured on `batches`.
+
+    `norms` says what batch norms use: "anchored", statistics re-estimated on `calibrate` and corrected by the dense
+    network's own error (measure.anchor); "reestimated", the same uncorrected; "eagleeye", EagleEye's recipe; "batch",
+    those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept
+    of the dense network's outputs (measure.prefix), 0 for nothing. `weights` puts the zeros in where any are searched.
+    """
+
+    bank: Bank
+    calibrate: Sequence[tuple[torch.Tensor, ...]]
+    select: Sequence[Batch]
+    norms: Norms = "anchored"
+    form: Form = PLAIN
+    reuse_bytes: int = REUSE_BYTES
+    weights: WeightBank | None = None
+
+    @contextlib.contextmanager
+    def on(self, counts: Mapping[str, int]) -> Iterator[nn.Module]:
+        """Inside, the small network for the counts, in this form, with its batch norms settled."""
+        with self.form.running(self._device):
+            network = self.form.dress(stitched(self.bank, self.weights, counts))
+            if is_whole(self.bank, self.weights, counts):
+                yield network  # the dense network keeps its own statistics
+                return
+            positions = self.bank.positions(counts)
+            indices = self.bank.indices(positions)
+            cut = self._prefixes.cut(network, make_recipe(self.bank.structure, positions))
+            with self._followed.following(network), self._reused(network, cut), self._settled(network, indices, cut):
+                yield network
+
+    @cached_property
+    def batches(self) -> Sequence[Batch]:
+        """The selection batches in this form."""
+        return self.form.batches(self.select)
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much of the dense network's outputs is kept now."""
+        return self._prefixes.bytes
+
+    def _reused(self, network: nn.Module, cut: Cut) -> contextlib.AbstractContextManager[None]:
+        """EagleEye's recipe puts every module in train mode: nothing before a cut is as in the dense network then."""
+        if self.norms == "eagleeye" or not self.reuse_bytes:
+            return contextlib.nullcontext()
+        return self._prefixes.reused(network, cut, self._followed)
+
+    @contextlib.contextmanager
+    def _settled(self, network: nn.Module, indices: Indices, cut: Cut) -> Iterator[None]:
+        intact = [name for name in tracked_norms(network) if within(name, cut.modules)]
+        if self.norms == "batch":
+            with self.batch_anchor.applied(network, indices, self._followed, intact):
+                yield
+            return
+        if self.norms == "eagleeye":
+            recalibrate_as_eagleeye(network, self._inputs)
+        else:
+            self._estimate(network, indices, intact)
+        yield
+
+    def _estimate(self, network: nn.Module, indices: Indices, intact: Sequence[str]) -> None:
+        """Statistics from the calibration batches; norms before which nothing was pruned get the dense network's."""
+        recalibrate(network, self._inputs)
+        if self.norms == "anchored":
+            self._anchor.correct(network, indices)
+        reference = self._anchor.own if self.norms == "anchored" else self._anchor.estimated
+        norms = tracked_norms(network)
+        for name in intact:
+            settle(norms[name], reference[name])
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.bank.model.parameters()).device
+
+    @cached_property
+    def _dense(self) -> nn.Module:
+        return self.form.dress(self.bank.build({}))
+
+    @cached_property
+    def _inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        return self.form.inputs(self.calibrate)
+
+    @cached_property
+    def _followed(self) -> Followed:
+        calibrate: dict[Hashable, Inputs] = {("calibrate", i): inputs for i, inputs in enumerate(self._inputs)}
+        return Followed(calibrate | self._selected)
+
+    @cached_property
+    def _selected(self) -> dict[Hashable, Inputs]:
+        return {("select", i): batch.inputs for i, batch in enumerate(self.batches)}
+
+    @cached_property
+    def _prefixes(self) -> Prefixes:
+        dense = make_recipe(self.bank.structure, {})
+        return Prefixes(self._dense, dense, tuple(x[:EXAMPLES] for x in self.batches[0].inputs), self.reuse_bytes)
+
+    @cached_property
+    def _anchor(self) -> Anchor:
+        return Anchor.of(self._dense, self._inputs)
+
+    @cached_property
+    def batch_anchor(self) -> BatchAnchor:
+        """What corrects the statistics of selection batches in quick scores."""
+        return BatchAnchor.of(self._dense, self._selected)

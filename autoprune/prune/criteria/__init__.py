@@ -1,0 +1,52 @@
+"""Criteria: which positions of a unit matter most. They order positions; how many stay is decided by the search.
+
+A criterion is a function `(weights, statistics) -> scores`, (n,) with one score per position, higher = kept longer.
+What it needs beside weights it declares with `@needs(...)`; only that is collected. One file a family; `CRITERIA` is
+the table of names that jobs may use.
+"""
+
+from __future__ import annotations
+
+from autoprune.prune.criteria.activations import activation_mean, activation_variance, flap, relative, wanda
+from autoprune.prune.criteria.contract import (
+    ConsumerStatistics,
+    Criterion,
+    UnitStatistics,
+    UnitWeights,
+    needs,
+    needs_of,
+    order_positions,
+)
+from autoprune.prune.criteria.gradients import fisher, hap, taylor
+from autoprune.prune.criteria.magnitudes import bn_scale, fpgm, l1, l2, lamp, pq, random
+from autoprune.prune.criteria.surgeon import obs
+
+CRITERIA: dict[str, Criterion] = {
+    "activation_mean": activation_mean,
+    "activation_variance": activation_variance,
+    "bn_scale": bn_scale,
+    "fisher": fisher,
+    "flap": flap,
+    "fpgm": fpgm,
+    "hap": hap,
+    "l1": l1,
+    "l2": l2,
+    "lamp": lamp,
+    "obs": obs,
+    "pq": pq,
+    "random": random,
+    "relative": relative,
+    "taylor": taylor,
+    "wanda": wanda,
+}
+
+__all__ = [
+    "CRITERIA",
+    "ConsumerStatistics",
+    "Criterion",
+    "UnitStatistics",
+    "UnitWeights",
+    "needs",
+    "needs_of",
+    "order_positions",
+]

@@ -1,0 +1,137 @@
+"""What a criterion gets, what it may ask for, and what becomes of its scores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+import torch
+
+from autoprune.errors import PluginError
+
+
+@dataclass(frozen=True)
+class UnitWeights:
+    """A unit's weights, position by position: (n, ...) flattened to (n, k) for each tensor that touches it.
+
+    `scales` are those of batch norms that run over the unit's positions.
+    """
+
+    producers: tuple[torch.Tensor, ...]
+    consumers: tuple[torch.Tensor, ...]
+    scales: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConsumerStatistics:
+    """What one consumer of the unit does with it; of a grouped one, each group by itself.
+
+    `weight` is (o, k), o outputs and k columns; `gram` (k, k) the second moments of the inputs, about their (k,)
+    `mean` when `centred`, else about zero; `columns` (n, m) the columns that belong to each of the unit's n positions.
+    `energy` is that of the layer's whole dense output where this is one group of it. float64. Where moments are those
+    of channels, o counts every kernel position of an output, and k the inputs.
+    """
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    columns: torch.Tensor
+    mean: torch.Tensor | None = None
+    centred: bool = False
+    energy: float | None = None
+
+    @property
+    def square(self) -> torch.Tensor:
+        """(k,) mean squares of the inputs."""
+        diagonal = self.gram.diagonal()
+        return diagonal if self.mean is None or not self.centred else diagonal + self.mean.square()
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """(k,) variances of the inputs, never below zero; mean squares where the mean is not known."""
+        diagonal = self.gram.diagonal()
+        spread = diagonal if self.mean is None or self.centred else diagonal - self.mean.square()
+        return spread.clamp(min=0.0)
+
+    def by_position(self, columns: torch.Tensor) -> torch.Tensor:
+        """(n,) sums over each position's columns of (k,) values."""
+        return columns[self.columns].sum(dim=1)
+
+
+@dataclass(frozen=True)
+class UnitStatistics:
+    """Statistics of a unit's consumers, empty where none were collected, and of the loss, where they were asked for.
+
+    The loss is the cross entropy to classes of the dense network itself. `gradients` (b, n) has, for each batch, the
+    sum of weight x gradient over all producer weights of a position; `sample_gradients` (s, n) for each of s single
+    examples; `curvature` (n,) the trace of the loss' Hessian over these weights.
+    """
+
+    consumers: tuple[ConsumerStatistics, ...]
+    gradients: torch.Tensor | None = None
+    sample_gradients: torch.Tensor | None = None
+    curvature: torch.Tensor | None = None
+
+
+Criterion = Callable[[UnitWeights, UnitStatistics], torch.Tensor]
+Need = Literal["moments", "gradients", "sample_gradients", "curvature"]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def needs(*names: Need) -> Callable[[Function], Function]:
+    """Declares what a criterion needs beside weights.
+
+    "moments" are those of consumers: a unit without any is ordered by l2 instead, which is noted. The others name
+    fields of UnitStatistics, which are collected only when declared: they take backward passes.
+
+    >>> @autoprune.needs("gradients")
+    ... def mine(weights, statistics):
+    ...     return statistics.gradients.abs().mean(dim=0)
+    """
+    unknown = set(names) - set(get_args(Need))
+    if unknown:
+        raise PluginError(f"expected some of {', '.join(get_args(Need))}, got {', '.join(sorted(unknown))}")
+
+    def declare(criterion: Function) -> Function:
+        criterion.needs = frozenset(names)  # type: ignore[attr-defined]  # read back by needs_of
+        return criterion
+
+    return declare
+
+
+def needs_of(criterion: Callable[..., object]) -> frozenset[str]:
+    """What a criterion declared, also through partial applications; nothing by default."""
+    while isinstance(criterion, functools.partial):
+        criterion = criterion.func
+    declared: frozenset[str] = getattr(criterion, "needs", frozenset())
+    return declared
+
+
+def collected(statistics: torch.Tensor | None, need: Need) -> torch.Tensor:
+    """Statistics a criterion declared. PluginError when they are not there."""
+    if statistics is None:
+        raise PluginError(f"expected statistics with {need}, got none: declare them with @needs({need!r})")
+    return statistics
+
+
+def order_positions(criterion: Criterion, weights: UnitWeights, statistics: UnitStatistics, unit: str) -> torch.Tensor:
+    """(n,) positions, the ones kept longest first; ties by the lower position. PluginError for unusable scores."""
+    count = weights.producers[0].shape[0]
+    name = getattr(criterion, "__name__", criterion)
+    prefix = f"criterion {name!r} on unit {unit!r}"
+    try:
+        result = criterion(weights, statistics)
+    except PluginError as error:
+        raise PluginError(f"{prefix}: {error}") from error
+    where = f"{prefix}: expected ({count},) finite scores"
+    try:
+        scores = torch.as_tensor(result).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PluginError(f"{where}, got {type(result).__name__}: {error}") from error
+    if scores.shape != (count,) or scores.is_complex() or not torch.isfinite(scores).all():
+        raise PluginError(
+            f"{where}, got shape {tuple(scores.shape)} of {scores.dtype} with "
+            f"{int((~torch.isfinite(scores)).sum())} not finite"
+        )
+    return torch.argsort(scores, descending=True, stable=True)

@@ -1,0 +1,78 @@
+"""Criteria of weights alone: norms, distances, batch norm scales, and chance."""
+
+from __future__ import annotations
+
+import torch
+
+from autoprune.errors import PluginError
+from autoprune.prune.criteria.contract import UnitStatistics, UnitWeights
+
+
+def l1(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """Sum of absolute producer weights (Li et al. 2017, https://arxiv.org/abs/1608.08710, section 3.1)."""
+    return torch.stack([w.abs().sum(dim=1) for w in weights.producers]).sum(dim=0)
+
+
+def l2(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """Euclidean norm of the producer weights over all producers together."""
+    return torch.stack([w.square().sum(dim=1) for w in weights.producers]).sum(dim=0).sqrt()
+
+
+def lamp(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """Squared norm relative to those not smaller, |w_i|^2 / sum_j [|w_j| >= |w_i|] |w_j|^2.
+
+    Layer-adaptive magnitude (Lee et al. 2021, https://arxiv.org/abs/2010.07611, equation 1). Departures: of positions
+    instead of single weights, and equal ones get equal scores, where the paper breaks ties by index. Within one unit
+    the order is that of l2. Zeros score 0.
+    """
+    squares = l2(weights, statistics).double().square()
+    rest = (squares[None, :] * (squares[None, :] >= squares[:, None])).sum(dim=1)
+    return torch.where(squares > 0, squares / rest.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+
+
+def fpgm(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """Sum of distances to the other positions' producer weights, sum_j |w_i - w_j|: who is near the geometric median
+    of all can be replaced by the others (He et al. 2019, https://arxiv.org/abs/1811.00250, section 3.3).
+    """
+    rows = torch.cat([w.double() for w in weights.producers], dim=1)
+    # without products of matrices, in which equal rows get a distance of 1e-8 instead of 0
+    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
+
+
+def bn_scale(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """Sum of the absolute scales of the batch norms over a position (Liu et al. 2017, network slimming,
+    https://arxiv.org/abs/1708.06519, section 3). PluginError for a unit without batch norm.
+    """
+    if not weights.scales:
+        raise PluginError("expected a batch norm with a scale over its positions, got none. Take another criterion.")
+    return torch.stack([scale.abs().sum(dim=1) for scale in weights.scales]).sum(dim=0)
+
+
+def pq_index(rows: torch.Tensor, p: float = 0.5, q: float = 1.0) -> torch.Tensor:
+    """(n,) PQ index of (n, d) rows, 1 - d^(1/q - 1/p) |w|_p / |w|_q: 0 for equal magnitudes, towards 1 the sparser;
+    0 for zeros (Diao et al. 2023, https://arxiv.org/abs/2302.05601, definition 1).
+    """
+    magnitudes = rows.double().abs()
+    large = magnitudes.amax(dim=1, keepdim=True)
+    scaled = magnitudes / torch.where(large > 0, large, 1.0)  # so that no power leaves the range of numbers
+    norms = [scaled.pow(power).sum(dim=1).pow(1 / power) for power in (p, q)]
+    index = 1 - rows.shape[1] ** (1 / q - 1 / p) * norms[0] / norms[1].clamp_min(torch.finfo(torch.float64).tiny)
+    return torch.where(large[:, 0] > 0, index, 0.0)
+
+
+def pq(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """Sum of absolute producer weights times (1 - PQ index): of two positions with the same norm the one whose weights
+    are spread evenly stays, for of the other one most connections could go.
+
+    The index is that of Diao et al. 2023 (https://arxiv.org/abs/2302.05601, definition 1, p = 0.5, q = 1). Departure:
+    they derive from a layer's index how much of it to remove, and order by magnitude; here the search decides how
+    much, and the index enters the order.
+    """
+    rows = torch.cat([w.double() for w in weights.producers], dim=1)
+    return rows.abs().sum(dim=1) * (1 - pq_index(rows))
+
+
+def random(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """A fixed random order, the baseline a criterion has to beat."""
+    count = weights.producers[0].shape[0]
+    return torch.rand(count, generator=torch.Generator().manual_seed(count))

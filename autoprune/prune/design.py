@@ -1,0 +1,210 @@
+"""How a module's weight multiplies its input: the design rows of the linear regression that a layer is.
+
+Every convolution is a table: which input place each output place reads through each kernel position. Padding of any
+kind and transposition are entries of that table, so one gather serves all of them, also for a sample of the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+NOWHERE = -1  # the entry of a table where a kernel position reads a zero
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial dimension of a convolution; `pads` are the places added before and after.
+
+    When `transposed`, `pads` are the places cut off before and after (after: padding less output_padding).
+    """
+
+    kernel: int
+    stride: int
+    dilation: int
+    pads: tuple[int, int]
+    mode: str = "zeros"
+    transposed: bool = False
+
+    def length(self, size: int) -> int:
+        """Output places for `size` input places."""
+        reach = self.dilation * (self.kernel - 1)
+        if self.transposed:
+            return (size - 1) * self.stride + reach + 1 - sum(self.pads)
+        return (size + sum(self.pads) - reach - 1) // self.stride + 1
+
+    def table(self, size: int) -> torch.Tensor:
+        """(outputs, kernel) input place that each output place reads through each kernel position, or NOWHERE."""
+        out, kernel = torch.arange(self.length(size))[:, None], torch.arange(self.kernel) * self.dilation
+        if self.transposed:  # output = stride * input + dilation * kernel - pad, solved for the input
+            scaled = out + self.pads[0] - kernel
+            place = torch.div(scaled, self.stride, rounding_mode="floor")
+            return torch.where((place * self.stride == scaled) & (place >= 0) & (place < size), place, NOWHERE)
+        return _padded(out * self.stride + kernel - self.pads[0], size, self.mode)
+
+
+def _padded(place: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+    """Places inside the input for places that may lie in its padding."""
+    if mode == "circular":
+        return place % size
+    if mode == "replicate":
+        return place.clamp(0, size - 1)
+    if mode == "reflect":  # 0 and size - 1 are mirrors, not repeated
+        return (size - 1) - ((size - 1) - place.abs()).abs()
+    return torch.where((place >= 0) & (place < size), place, NOWHERE)
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a module's weight multiplies its input: `outputs(module(x)) == rows(x) @ flat(weight)^T + bias`.
+
+    `groups` g of outputs each read inputs of their own; `columns` k are the weights an output has: the inputs of its
+    group times kernel positions, kernel positions innermost, as in `weight.flatten(1)` of a convolution. Rows run over
+    examples, then output places, n = b * places in all; for a matrix product over all leading dimensions. `axes` has
+    the spatial dimensions, outermost first, none for a matrix product; with `inputs_first` the weight is (inputs,
+    outputs / g, kernel...) instead of (outputs, inputs / g, kernel...).
+    """
+
+    groups: int
+    columns: int
+    axes: tuple[Axis, ...] = ()
+    inputs_first: bool = False
+
+    @property
+    def kernel(self) -> int:
+        """Kernel positions: columns that belong to one input."""
+        return math.prod(axis.kernel for axis in self.axes)
+
+    @property
+    def input_dim(self) -> int:
+        """The dimension of the weight that runs over inputs."""
+        return 0 if self.inputs_first else 1
+
+    def count(self, x: torch.Tensor) -> int:
+        """n, the rows an input gives."""
+        if not self.axes:
+            return math.prod(x.shape[:-1])
+        examples = x.shape[0] if x.dim() == len(self.axes) + 2 else 1
+        return examples * math.prod(axis.length(size) for axis, size in zip(self.axes, self._sizes(x), strict=True))
+
+    def rows(self, x: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """(g, n, k) float32 rows that the weight multiplies.
+
+        Args:
+            x: what goes into the module.
+            positions: integers (n,), which of the rows to make and in which order; all of them without it. Only these
+                are gathered.
+        """
+        places = x.movedim(-len(self.axes) - 1, -1)  # (..., channels)
+        flat = places.reshape(-1, places.shape[-1])
+        if not self.axes:
+            chosen = flat if positions is None else flat[positions.to(x.device)]
+            return self._grouped(chosen.float())
+        return self._patches(flat, self._reads(x, positions))
+
+    def pieces(self, x: torch.Tensor, rows: int) -> Iterator[torch.Tensor]:
+        """All rows in order, at most `rows` at a time: (g, <= rows, k) each."""
+        for chosen in torch.split(torch.arange(self.count(x), device=x.device), max(1, rows)):
+            yield self.rows(x, chosen)
+
+    def outputs(self, z: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """(g, n, o / g) float32: what came out of the module, in the order of the rows."""
+        channels = z.movedim(-len(self.axes) - 1, -1)
+        flat = channels.reshape(-1, channels.shape[-1])
+        chosen = flat if positions is None else flat[positions.to(z.device)]
+        return self._grouped(chosen.float())
+
+    def flat(self, weight: torch.Tensor) -> torch.Tensor:
+        """(g, o / g, k) matrices of a weight; of a pruned one too, as long as its groups are as many."""
+        first, second, *kernel = weight.shape
+        grouped = weight.reshape(self.groups, first // self.groups, second, *kernel)
+        return (grouped.transpose(1, 2) if self.inputs_first else grouped).flatten(2)
+
+    def shaped(self, flat: torch.Tensor) -> torch.Tensor:
+        """The weight that `flat` came from; contiguous."""
+        groups, outputs, columns = flat.shape
+        grouped = flat.reshape(groups, outputs, columns // self.kernel, *(axis.kernel for axis in self.axes))
+        return (grouped.transpose(1, 2) if self.inputs_first else grouped).flatten(0, 1).contiguous()
+
+    def _sizes(self, x: torch.Tensor) -> Sequence[int]:
+        return x.shape[x.dim() - len(self.axes) :]
+
+    def _reads(self, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+        """(n, kernel) the place, among those of all examples, that each row reads for each kernel position."""
+        table = torch.zeros(1, 1, dtype=torch.long)
+        for axis, size in zip(self.axes, self._sizes(x), strict=True):
+            inner = axis.table(size)
+            joint = table[:, None, :, None] * size + inner[None, :, None, :]
+            outside = (table < 0)[:, None, :, None] | (inner < 0)[None, :, None, :]
+            table = joint.masked_fill(outside, NOWHERE).flatten(2).flatten(0, 1)
+        table = table.to(x.device)
+        if positions is None:
+            positions = torch.arange(self.count(x), device=x.device)
+        positions = positions.to(x.device)
+        reads, example = table[positions % len(table)], positions // len(table)
+        return torch.where(reads < 0, NOWHERE, reads + (example * math.prod(self._sizes(x)))[:, None])
+
+    def _patches(self, flat: torch.Tensor, reads: torch.Tensor) -> torch.Tensor:
+        """(g, n, k) rows from (places, channels) values and (n, kernel) places."""
+        values = flat[reads.clamp(min=0)].float()  # (n, kernel, channels)
+        nowhere = reads < 0
+        if nowhere.any():
+            values = values.masked_fill(nowhere[:, :, None], 0.0)
+        rows, kernel, channels = values.shape
+        grouped = values.reshape(rows, kernel, self.groups, channels // self.groups)
+        return grouped.permute(2, 0, 3, 1).flatten(2)  # (g, n, channels / g * kernel)
+
+    def _grouped(self, values: torch.Tensor) -> torch.Tensor:
+        """(g, n, c / g) from (n, c)."""
+        return values.reshape(len(values), self.groups, values.shape[1] // self.groups).movedim(1, 0)
+
+
+def design_of(module: nn.Module) -> Design | str:
+    """The design of a module whose output is linear in its `weight`, or the reason why there is none.
+
+    Knows Linear, convolutions and transposed convolutions of any settings, and the Conv1D of transformers. A subclass
+    counts as long as it computes what its base class does. A transposed convolution that is called with `output_size`
+    has other rows than `rows` makes.
+    """
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+        return Design(1, cast(torch.Tensor, module.weight).shape[0], inputs_first=True)
+    base = next((known for known in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED) if isinstance(module, known)), None)
+    if base is None:
+        return f"no least squares for a weight of {type(module).__name__}"
+    if type(module).forward is not base.forward or _inner(type(module)) is not _inner(base):
+        return f"{type(module).__name__} has a forward of its own"
+    if isinstance(module, nn.Linear):
+        return Design(1, module.in_features)
+    assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)), "the bases above are all there are"
+    columns = module.in_channels // module.groups * math.prod(module.kernel_size)
+    return Design(module.groups, columns, _axes(module), isinstance(module, TRANSPOSED))
+
+
+def _inner(kind: type[nn.Module]) -> object:
+    return getattr(kind, "_conv_forward", None)
+
+
+def _axes(module: nn.Module) -> tuple[Axis, ...]:
+    geometry = cast(nn.Conv2d, module)  # all convolutions keep these under the same names
+    sizes = zip(geometry.kernel_size, geometry.stride, geometry.dilation, strict=True)
+    transposed = isinstance(module, TRANSPOSED)
+    return tuple(
+        Axis(kernel, stride, dilation, _pads(geometry, dim, kernel, dilation), geometry.padding_mode, transposed)
+        for dim, (kernel, stride, dilation) in enumerate(sizes)
+    )
+
+
+def _pads(module: nn.Conv2d, dim: int, kernel: int, dilation: int) -> tuple[int, int]:
+    if isinstance(module.padding, str):  # "same": an odd one goes after, as torch does it
+        total = dilation * (kernel - 1) if module.padding == "same" else 0
+        return total // 2, total - total // 2
+    pad = module.padding[dim]
+    return pad, pad - (module.output_padding[dim] if isinstance(module, TRANSPOSED) else 0)

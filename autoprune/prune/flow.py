@@ -1,0 +1,193 @@
+"""Follows what layers put out through a forward pass: past their batch norm, into a ReLU, into an addition."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+ADDITIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+RECTIFIERS = ("relu", "relu_")
+
+
+class Stage(Enum):
+    """How far a layer's output has come."""
+
+    RAW = "before its batch norm"
+    FINAL = "its output"
+    RECTIFIED = "behind a ReLU"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Whose output a tensor is; `step` orders outputs by time."""
+
+    layer: str
+    stage: Stage
+    step: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module whose weight multiplies its input, and the batch norm that alone reads its output, if there is one."""
+
+    name: str
+    module: nn.Module
+    norm: _BatchNorm | None
+
+
+class Following(ABC):
+    """What happens to the outputs of `layers`, by name, while a model runs; `norms` are its batch norms by name.
+
+    A layer's output is that of its batch norm where it has one. Subclasses say what to do when it is there.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm]) -> None:
+        self.layers, self.norms = layers, norms
+        # by address, which is a tensor's own while it lives; the number tells whether something was written to it
+        self._marks: dict[int, tuple[weakref.ref[torch.Tensor], int, Mark]] = {}
+        self._step = 0
+        self._busy = False
+
+    @abstractmethod
+    def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """A layer is about to run on x; returns what it runs on."""
+
+    @abstractmethod
+    def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """A layer's output is about to be added to another tensor of its shape; returns what is added in its place.
+
+        Where both operands are outputs of layers, it is the later one.
+        """
+
+    @abstractmethod
+    def norm_called(self, name: str, x: torch.Tensor) -> None:
+        """A batch norm is about to run on x."""
+
+    @abstractmethod
+    def produced(self, layer: Layer, y: torch.Tensor) -> None:
+        """A layer's output is there."""
+
+    @abstractmethod
+    def read(self, mark: Mark, function: str) -> None:
+        """A function makes a tensor of a layer's output at some stage."""
+
+    def mark_of(self, tensor: Any) -> Mark | None:
+        """Whose output a tensor is, None when it is nobody's or was written to since."""
+        if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._marks:
+            return None
+        reference, version, mark = self._marks[tensor.data_ptr()]
+        known = reference()
+        same = known is not None and known._version == version and known.shape == tensor.shape
+        return mark if same else None
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Inside, forward passes of the model are followed."""
+        hooks = []
+        for layer in self.layers.values():
+            hooks.append(layer.module.register_forward_pre_hook(self._entering(layer)))
+            hooks.append(layer.module.register_forward_hook(self._leaving(layer)))
+        try:
+            with torch.no_grad(), _Functions(self):
+                yield
+        finally:
+            self._marks.clear()
+            for hook in hooks:
+                hook.remove()
+
+    def _entering(self, layer: Layer) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            if self._busy:
+                return inputs
+            with self._own():
+                return self.entered(layer, inputs[0]), *inputs[1:]
+
+        return hook
+
+    def _leaving(self, layer: Layer) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], z: torch.Tensor) -> None:
+            if self._busy:
+                return
+            with self._own():
+                self._there(layer.name, z, Stage.FINAL if layer.norm is None else Stage.RAW)
+
+        return hook
+
+    @contextlib.contextmanager
+    def _own(self) -> Iterator[None]:
+        """What we compute ourselves is not the model's."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _there(self, layer: str, y: torch.Tensor, stage: Stage) -> None:
+        self._step += 1
+        self._marks[y.data_ptr()] = weakref.ref(y), y._version, Mark(layer, stage, self._step)
+        if stage is Stage.FINAL:
+            self.produced(self.layers[layer], y)
+
+    def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call of torch's Python interface by the model."""
+        if self._busy:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        marks = [self.mark_of(x) for x in args]
+        if name in ADDITIONS and not kwargs and len(args) == 2:
+            args = self._addition(args, marks)
+        norm = self._norm_of([*args, *kwargs.values()]) if name == "batch_norm" else None
+        if norm is not None:
+            with self._own():
+                self.norm_called(norm, args[0])
+        output = func(*args, **kwargs)
+        if not isinstance(output, torch.Tensor):  # a size, a flag
+            return output
+        for mark in filter(None, marks):
+            self.read(mark, name)
+        first = marks[0] if marks else None
+        if first is not None and first.stage is Stage.RAW and norm is not None:
+            if self.layers[first.layer].norm is self.norms[norm]:
+                self._there(first.layer, output, Stage.FINAL)
+        elif first is not None and first.stage is Stage.FINAL and name in RECTIFIERS:
+            self._there(first.layer, output, Stage.RECTIFIED)
+        return output
+
+    def _norm_of(self, values: Sequence[Any]) -> str | None:
+        """The batch norm whose buffers are among the values."""
+        return next((name for name, norm in self.norms.items() if any(x is norm.running_mean for x in values)), None)
+
+    def _addition(self, args: tuple[Any, ...], marks: list[Mark | None]) -> tuple[Any, ...]:
+        if not all(isinstance(x, torch.Tensor) for x in args) or args[0].shape != args[1].shape or args[0] is args[1]:
+            return args
+        steps = [mark.step if mark is not None and mark.stage is Stage.FINAL else -1 for mark in marks]
+        later = int(steps[1] > steps[0])
+        mark, operand = marks[later], args[later]
+        if mark is None or steps[later] < 0:
+            return args
+        with self._own():
+            replaced = self.added(mark.layer, operand, args[1 - later])
+        if replaced is operand:
+            return args
+        if later == 0:  # an addition in place writes to the very tensor it gets
+            return operand.copy_(replaced), args[1]
+        return args[0], replaced
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, following: Following) -> None:
+        super().__init__()
+        self.following = following
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.following.function(func, args, kwargs or {})

@@ -1,0 +1,124 @@
+"""A cost as a sum of tables over the levels of few units each: what elimination works on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.core.cost import Polynomial
+from autoprune.core.problem import Problem
+from autoprune.core.sparse import SparseCost, SparseWeight
+
+LARGEST = 1 << 20  # entries of a table
+
+Scope = tuple[int, ...]  # units of a table, ascending: one axis each
+
+
+@dataclass(frozen=True)
+class Terms:
+    """`constant` plus one entry of every table. A scope names units, and its table has one axis for each of them.
+
+    `sizes` are the options of each unit, (u,).
+    """
+
+    sizes: tuple[int, ...]
+    tables: Mapping[Scope, np.ndarray]
+    constant: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """The sum of all tables' ranges: no two plans differ by more in cost."""
+        return float(sum(np.ptp(table) for table in self.tables.values()))
+
+    @property
+    def divisor(self) -> int:
+        """What the costs of any two plans differ by a whole multiple of; 0 if a cost is not whole or all are equal."""
+        above = [(table - table.min()).ravel() for table in self.tables.values()]
+        values = np.concatenate([np.zeros(1), *above])
+        if not (values == np.rint(values)).all() or values.max() > 2**53:
+            return 0
+        return int(np.gcd.reduce(values.astype(np.int64)))
+
+    def cost(self, choices: np.ndarray) -> np.ndarray:
+        """(n,) costs of (n, u) options, summed scope by scope."""
+        total = np.full(len(choices), self.constant)
+        for scope, table in self.tables.items():
+            total += table[tuple(choices[:, unit] for unit in scope)]
+        return total
+
+    def restricted(self, allowed: Sequence[np.ndarray]) -> Terms:
+        """The same cost over the allowed options alone, given by their indices, (k,) for each unit."""
+        tables = {s: table[np.ix_(*(allowed[unit] for unit in s))] for s, table in self.tables.items()}
+        return Terms(tuple(len(options) for options in allowed), tables, self.constant)
+
+
+def separable(costs: Sequence[np.ndarray]) -> Terms:
+    """The cost that is a sum of one (l,) array for each unit."""
+    return Terms(tuple(len(cost) for cost in costs), {(unit,): cost for unit, cost in enumerate(costs)})
+
+
+def terms_of(problem: Problem, cost: str) -> Terms | None:
+    """A problem's cost by units that share a monomial or a weight with zeros.
+
+    None for a user's function, of which nothing is known, and for a weight that depends on the joint levels of so many
+    units that the table would have more than LARGEST entries.
+    """
+    formula = problem.costs.costs[cost]
+    if isinstance(formula, Polynomial):
+        return _of_polynomial(problem, formula)
+    if not isinstance(formula, SparseCost):
+        return None
+    terms = _of_polynomial(problem, formula.rest)
+    tables, constant = dict(terms.tables), terms.constant
+    for weight, factor in formula.weights:
+        scope = tuple(u for u, unit in enumerate(problem.space.units) if unit in weight.units)
+        if math.prod(terms.sizes[unit] for unit in scope) > LARGEST:
+            return None
+        table = factor * _entries(problem, weight, scope)
+        if scope:
+            tables[scope] = tables.get(scope, 0.0) + table
+        else:
+            constant += float(table)
+    return Terms(terms.sizes, tables, constant)
+
+
+def _entries(problem: Problem, weight: SparseWeight, scope: Scope) -> np.ndarray:
+    """The table of entries that stay of a weight, with an axis for each unit of the scope."""
+    levels = [problem.space.levels[unit] for unit in scope]
+    named = [problem.space.units[unit] for unit in scope]
+    joint = np.array(list(itertools.product(*levels)), dtype=np.int64).reshape(-1, len(scope))
+    fixed = [unit for unit in sorted(weight.units) if unit not in named]
+    dense = np.tile(np.array([problem.costs.widths[unit] for unit in fixed], dtype=np.int64), (len(joint), 1))
+    kept = weight.evaluate([*named, *fixed], np.concatenate([joint, dense], axis=1))
+    return kept.reshape([len(counts) for counts in levels]).astype(float)
+
+
+def _of_polynomial(problem: Problem, polynomial: Polynomial) -> Terms:
+    constant, tables = 0.0, dict[Scope, np.ndarray]()
+    index = {unit: u for u, unit in enumerate(problem.space.units)}
+    for monomial, coefficient in polynomial.terms.items():
+        fixed = math.prod(problem.costs.widths[unit] for unit in monomial if unit not in index)
+        factors = _factors(problem, [index[unit] for unit in monomial if unit in index])
+        if not factors:
+            constant += coefficient * fixed
+            continue
+        scope = tuple(factors)
+        tables[scope] = tables.get(scope, 0.0) + coefficient * fixed * product(list(factors.values()))
+    return Terms(tuple(problem.space.sizes.tolist()), tables, constant)
+
+
+def _factors(problem: Problem, units: Sequence[int]) -> dict[int, np.ndarray]:
+    """The (l,) powers of kept counts of each unit in a monomial, units ascending."""
+    return {u: np.array(problem.space.levels[u], float) ** units.count(u) for u in sorted(set(units))}
+
+
+def product(factors: Sequence[np.ndarray]) -> np.ndarray:
+    """The table of all products of one entry from each (l,) array: an axis for each."""
+    table = np.ones(())
+    for factor in factors:
+        table = np.multiply.outer(table, factor)
+    return table

@@ -1,0 +1,227 @@
+"""Sequential compensation against networks whose best repair is known, and held-out images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import HEADS, PATTERNS, SEQUENCE_HEADS, SEQUENCES, example_of, fingerprint, network, same, some_positions
+from torch import nn
+from torch.nn import functional as F
+
+import autoprune
+from autoprune.prune.compensate import compensate
+from autoprune.prune.copying import named_tensors
+from autoprune.prune.surgery import cut, kept_indices
+from autoprune.prune.targets import collect_targets
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, as in the residual networks of CIFAR; `how` they are added."""
+
+    def __init__(self, c: int = 6, wide: int = 8, *, norm: bool = True, how: str = "plain", project: bool = False):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c, wide, 3, padding=1, bias=not norm)
+        self.bn1 = nn.BatchNorm2d(wide) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(wide, c, 3, padding=1, bias=not norm)
+        self.bn2 = nn.BatchNorm2d(c) if norm else nn.Identity()
+        self.project = nn.Conv2d(c, c, 1) if project else None
+        self.how = how
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.project is not None:
+            x = self.project(x)
+        if self.how == "in place":
+            y += x
+            return F.relu(y)
+        return F.relu(x + y if self.how == "reversed" else y + x)
+
+
+class Net(nn.Module):
+    def __init__(self, blocks):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(F.relu(self.stem(x))).mean((2, 3)))
+
+
+def made(*blocks):
+    """A network in eval mode whose batch norms have the statistics of its own images."""
+    model = Net(blocks)
+    with torch.no_grad():
+        for _ in range(40):
+            model.train()(photos(64, seed=9))
+    return model.eval()
+
+
+def photos(count, seed=0):
+    """Images with correlated neighbours, as photographs have them."""
+    noise = torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return F.avg_pool2d(noise, 3, 1) * 3
+
+
+def halved(model, images, share=0.5):
+    """The structure, the network with the first half of every inner unit, and what is kept."""
+    structure = autoprune.find_structure(model, images[:2])
+    inner = [unit for unit in structure.units if unit.name.endswith("conv1")]
+    positions = {unit.name: np.arange(int(unit.width * share)) for unit in inner}
+    small = cut(model, structure, positions)
+    return structure, small, kept_indices(structure.units, positions, named_tensors(model))
+
+
+def repaired(model, images, share=0.5):
+    structure, small, indices = halved(model, images, share)
+    targets = collect_targets(model, structure, [(part,) for part in images.split(32)])
+    result = compensate(small, structure, targets, indices, named_tensors(model))
+    return small, result
+
+
+def error(model, small, images):
+    with torch.no_grad():
+        return float((model(images) - small(images)).square().mean())
+
+
+@pytest.mark.parametrize("kind", [*PATTERNS, *SEQUENCES])
+def test_a_whole_network_is_left_alone(kind):
+    model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
+    example = example_of(model)
+    structure = autoprune.find_structure(model, example)
+    copy = cut(model, structure, {})
+    expected = copy(example)
+    compensate(copy, structure, collect_targets(model, structure, [(example,)]), {}, named_tensors(model))
+    torch.testing.assert_close(copy(example), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*PATTERNS, *SEQUENCES])
+def test_every_pattern_can_be_pruned_and_fitted(kind):
+    model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
+    example = example_of(model)
+    structure = autoprune.find_structure(model, example)
+    positions = some_positions(structure, seed=3)
+    small = cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    before = fingerprint(model)
+    result = compensate(
+        small, structure, collect_targets(model, structure, [(example,)]), indices, named_tensors(model)
+    )
+    assert same(before, fingerprint(model))
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+    assert all(0 <= left < 2 for left in result.unexplained.values())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {},
+        {"norm": False},
+        {"how": "in place"},
+        {"how": "reversed"},
+        {"project": True},
+    ],
+)
+def test_the_error_on_other_images_falls(block):
+    model = made(Block(**block), Block(**block))
+    images = photos(256)
+    _, sliced, _ = halved(model, images)
+    small, _ = repaired(model, images)
+    assert error(model, small, photos(64, seed=1)) < 0.2 * error(model, sliced, photos(64, seed=1))
+
+
+def test_duplicated_channels_cost_nothing():
+    block = Block(wide=8)
+    with torch.no_grad():
+        for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias):
+            tensor[4:] = tensor[:4]
+    model = made(block)
+    small, result = repaired(model, photos(256))
+    assert error(model, small, photos(64, seed=1)) < 1e-6 * float(model(photos(64, seed=1)).detach().var())
+    assert result.unexplained["blocks.0.conv2"] < 1e-5
+
+
+def test_batch_norms_hold_the_statistics_of_what_they_read():
+    model = made(Block(), Block())
+    images = photos(256)
+    small, _ = repaired(model, images)
+    with torch.no_grad():
+        before = small(images)
+        autoprune.recalibrate(small, [(images,)])
+        assert float((small(images) - before).square().mean()) < 1e-3 * float(before.var())
+
+
+def test_a_batch_norm_in_front_of_its_layer_is_estimated_anew_and_anchored():
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+    pooled = nn.Sequential(first, nn.AvgPool2d(2), nn.BatchNorm2d(8), nn.ReLU(), second, nn.Flatten(), nn.LazyLinear(5))
+    images = photos(128)
+    pooled(images)
+    model = pooled.eval()
+    structure = autoprune.find_structure(model, images[:2])
+    small = cut(model, structure, {"0": np.arange(4)})
+    indices = kept_indices(structure.units, {"0": np.arange(4)}, named_tensors(model))
+    compensate(small, structure, collect_targets(model, structure, [(images,)]), indices, named_tensors(model))
+    # the first layer keeps its filters, so its statistics are the dense network's own, sample error and all
+    torch.testing.assert_close(small[2].running_mean, model[2].running_mean[:4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(small[2].running_var, model[2].running_var[:4], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_cannot_be_fitted_are_named_with_the_reason():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.twice = nn.Linear(6, 6)
+            self.left = nn.Linear(6, 6)
+            self.right = nn.Linear(6, 6)
+            self.right.weight = self.left.weight
+            self.idle = nn.Linear(6, 6)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.right(F.relu(self.left(self.twice(self.twice(x))))))
+
+    model = Odd().eval()
+    example = torch.randn(16, 6)
+    structure = autoprune.find_structure(model, example)
+    result = compensate(
+        cut(model, structure, {}), structure, collect_targets(model, structure, [(example,)]), {}, named_tensors(model)
+    )
+    assert "more than once" in result.untouched["twice"]
+    assert "several modules" in result.untouched["left"]
+    assert "not called" in result.untouched["idle"]
+    assert "head" in result.unexplained
+
+
+def test_one_image_and_constant_images_leave_finite_weights():
+    model = made(Block())
+    for images in (photos(1), torch.zeros(8, 3, 10, 10)):
+        small, _ = repaired(model, images)
+        assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+
+
+def test_nothing_is_written_where_activations_are_not_finite():
+    model = made(Block())
+    images = photos(64)
+    structure, small, indices = halved(model, images)
+    targets = collect_targets(model, structure, [(images,)])
+    with torch.no_grad():
+        small.stem.weight[0] = torch.nan
+    result = compensate(small, structure, targets, indices, named_tensors(model))
+    assert "cannot be solved" in result.untouched["blocks.0.conv1"]
+    assert torch.isfinite(small.blocks[0].conv1.weight).all()
+
+
+def test_half_precision_networks_are_fitted_in_float32():
+    model = made(Block(), Block())
+    images = photos(128)
+    half = made(Block(), Block())
+    half.load_state_dict(model.state_dict())
+    half.bfloat16()
+    structure, small, indices = halved(half, images.bfloat16())
+    sliced = error(half, small, photos(64, seed=1).bfloat16())
+    targets = collect_targets(half, structure, [(images.bfloat16(),)])
+    compensate(small, structure, targets, indices, named_tensors(half))
+    assert next(small.parameters()).dtype == torch.bfloat16
+    assert error(half, small, photos(64, seed=1).bfloat16()) < 0.5 * sliced
