@@ -1,6 +1,6 @@
 """How seconds and memory grow with the size of a problem, part by part.
 
-    python benchmarks/growth.py --parts allocation
+    python benchmarks/growth.py
 
 Every part is a generator of rows, listed in PARTS; its rows replace those of the same part in results/growth.csv, and
 other parts' rows stay. `peak_mib` is by how much a process of its own grew at most.
@@ -9,6 +9,12 @@ allocation: U units with L levels, damages a * (share removed)^b, widths drawn f
 per unit, `chain` costs as of a chain of convolutions, products of neighbouring widths, `resnet50` the MACs of ResNet-50
 with the width of every stage and of both inner convolutions of every block. `front` is the front of all budgets, `plan`
 one plan at half of the dense cost; `detail` says what is proved about it.
+
+bank and probes: a chain of U 3 x 3 convolutions of 16 channels on 8 x 8 images, one thread. `bank` is the statistics of
+64 images with the order of all positions; `detail` has the memory of the statistics, as known beforehand and as it is,
+and the milliseconds to stitch a network from the bank, over L levels. `probes` are U networks, in each of which another
+unit has half its width, scored on 200 images (50 for batch norms), a second time over, reusing what runs before that
+unit; `detail` has the seconds without reuse.
 """
 
 from __future__ import annotations
@@ -16,13 +22,27 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from processes import in_new_process
+from torch import nn
 
+from autoprune.core.space import Candidate, SearchSpace
+from autoprune.measure.batch import Batch
+from autoprune.measure.fitness import reconstruction
+from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.prune.bank import make_bank
+from autoprune.prune.consumers import statistics_bytes
+from autoprune.prune.criteria.magnitudes import l1
+from autoprune.prune.criteria.surgeon import obs
+from autoprune.prune.structure import Structure
+from autoprune.prune.trace import trace
 from autoprune.search.exact.solver import Solver
 from autoprune.search.exact.terms import Terms, product, separable
 
@@ -98,7 +118,81 @@ def resnet50_macs(share: np.ndarray) -> Terms:
     return Terms((len(share),) * len(widths), tables)
 
 
-PARTS: dict[str, Callable[[], Iterator[Row]]] = {"allocation": allocation}
+def bank() -> Iterator[Row]:
+    for units, levels in itertools.product((10, 30, 100, 300), (4, 16)):
+        measured = in_new_process(filled, units, levels)
+        seconds, detail = measured.result
+        yield row("bank", "chain", units, levels, seconds, measured.peak_mib, detail)
+
+
+def probes() -> Iterator[Row]:
+    for units in (10, 30, 100, 300):
+        measured = in_new_process(probed, units)
+        seconds, detail = measured.result
+        yield row("probes", "chain", units, 2, seconds, measured.peak_mib, detail)
+
+
+def row(part: str, case: str, units: int, levels: int, seconds: float, peak_mib: float, detail: str) -> Row:
+    values = (part, case, units, levels, round(seconds, 3), round(peak_mib), detail)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def filled(units: int, levels: int) -> tuple[float, str]:
+    torch.set_num_threads(1)
+    model, structure = chain(units)
+    batches = [(torch.randn(64, 3, 8, 8),)]
+    names = [unit.name for unit in structure.units]
+    made, seconds = clocked(lambda: make_bank(model, structure, names, obs, batches))
+    counts = [{unit.name: unit.width * k // levels for unit in structure.units} for k in range(1, levels)]
+    _, solved = clocked(lambda: [made.build(kept) for kept in counts])
+    _, stitched = clocked(lambda: [made.build(kept) for kept in counts])
+    held = sum(moments.gram.nbytes + moments.mean.nbytes for moments in made.moments.values())
+    predicted = statistics_bytes(model, structure, names)
+    each = 1000 / len(counts)
+    detail = (
+        f"statistics {held / MIB:.1f} MiB, predicted {predicted / MIB:.1f}; a network {solved * each:.0f} ms at first, "
+        f"{stitched * each:.0f} ms after"
+    )
+    return seconds, detail
+
+
+def probed(units: int) -> tuple[float, str]:
+    torch.set_num_threads(1)
+    model, structure = chain(units)
+    names = [unit.name for unit in structure.units]
+    calibrate = [(torch.randn(50, 3, 8, 8),)]
+    select = with_dense_outputs(model, [Batch((torch.randn(100, 3, 8, 8),)) for _ in range(2)])
+    space = SearchSpace(tuple(names), tuple((unit.width, unit.width // 2) for unit in structure.units))
+    reusing = Scorer(make_bank(model, structure, names, l1, calibrate), space, calibrate, select, reconstruction)
+    plain = replace(reusing, reuse_bytes=0)
+    candidates = [Candidate(tuple(int(unit == probed) for unit in range(units))) for probed in range(units)]
+    [reusing.score(candidate) for candidate in candidates]  # keeps what the second time reuses
+    (reused, with_reuse), (scored, without) = (
+        clocked(lambda scorer=scorer: [scorer.score(candidate) for candidate in candidates])
+        for scorer in (reusing, plain)
+    )
+    assert [e.values for e in reused] == [e.values for e in scored], "reuse changes no score"
+    return with_reuse, f"{without:.2f} s without reuse"
+
+
+def chain(units: int) -> tuple[nn.Sequential, Structure]:
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(16 if i else 3, 16, 3, padding=1) for i in range(units + 1)]
+    model = nn.Sequential(*(layer for conv in convolutions for layer in (conv, nn.ReLU()))).eval()
+    for module in model:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return model, trace(model, torch.randn(1, 3, 8, 8))
+
+
+def clocked(run: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - start
+
+
+MIB = 2**20
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {"allocation": allocation, "bank": bank, "probes": probes}
 
 
 def main() -> None:

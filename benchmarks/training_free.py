@@ -12,15 +12,18 @@ Rows of one target stand one on the other:
     uniform           the largest uniform width within the target, filters of largest L2 norm, batch norms re-estimated
     bank              the order of the surgeon and least-squares consumers instead
     anchored          batch norms anchored to the dense network's own statistics
-    allocation        widths by exact allocation over probed KL, measured plans included (additive search)
+    allocation        widths by exact allocation over the KL of four probes a unit, measured plans included (additive
+                      search)
     sequential        every layer fitted in one pass
     joint             pairs of layers fitted together: what a search does with its front
-    search            the same for the four networks of lowest KL within the target that a longer search found
+    search            of the four networks of lowest KL within the target after a longer search the one that is best
+                      when fitted, then fitted thoroughly; only for `--searched` targets
 
-`front` is one row a network: the additive search and the compensation of twelve networks over the whole range, without
-testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from the trained network to the pruned one,
-as if it were the only one; what all targets share (bank, search) is in `shared_core_seconds`. `memory_mb` is the
-largest resident memory of the process, data and torch included.
+`front` is one row a network: the additive search and the compensation of twelve networks over the whole range, those
+of the targets among them, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from
+the trained network to the pruned one, as if it were the only one; what all targets share (bank, search) is in
+`shared_core_seconds`. `memory_mb` is the largest resident memory of the process, data and torch included. Rows of
+networks that are not among `--networks` are kept.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ from autoprune.measure.recalibrate import recalibrate
 from autoprune.prune.compensate import compensate
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.shrink import shrink
+from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.run.controller import Controller
 from autoprune.run.drive import silent
 from autoprune.run.job import Job
@@ -60,6 +64,7 @@ from autoprune.search.uniform import uniform_levels
 TARGETS = (0.7, 0.5, 0.35, 0.25)
 SIXTEENTHS = tuple(step / 16 for step in range(1, 16))
 FRONT, FINALISTS = 12, 4
+PROBE_LEVELS = 4  # of each unit; the others are interpolated
 COLUMNS = (
     *("network", "method", "target", "macs_ratio", "accuracy", "select_kl"),
     *("seconds", "core_seconds", "shared_core_seconds", "memory_mb"),
@@ -106,10 +111,11 @@ class Bench:
 
 def main() -> None:
     options = arguments()
-    rows: list[Row] = []
     for name in options.networks:
+        rows: list[Row] = []
         measure(name, options, rows)
-        write(options, rows)
+        others = [row for row in read(options.out) if row["network"] != name]
+        write(options, sorted([*others, *rows], key=lambda row: row["network"]))
 
 
 def arguments() -> argparse.Namespace:
@@ -118,7 +124,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", required=True)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS), help="shares of the dense MACs")
-    parser.add_argument("--evaluations", type=int, default=300, help="of the longer search")
+    parser.add_argument("--searched", nargs="+", type=float, default=[0.5], help="targets of the longer search")
+    parser.add_argument("--evaluations", type=int, default=200, help="of the longer search")
     parser.add_argument("--out", type=Path, default=Path("results/training_free_cifar10.csv"))
     return parser.parse_args()
 
@@ -128,13 +135,13 @@ def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
     session = open_session(job(setting), silent)
     bench = Bench(name, setting, session, rows)
     _, bank = timed(lambda: session.bank)
-    additive, searched = timed(lambda: evaluations(session, "additive", 10_000))
+    additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS))
     _, targets = timed(lambda: session.targets)
     for target in options.targets:
         ladder(bench, target, additive, bank, bank + searched, bank + searched + targets)
-    front(bench, additive, bank + searched + targets)
+    front(bench, options.targets, additive, bank + searched + targets)
     longer, spent = timed(lambda: evaluations(session, "auto", options.evaluations))
-    for target in options.targets:
+    for target in options.searched:
         finalists(bench, target, [*additive, *longer], bank + spent + targets)
 
 
@@ -150,9 +157,9 @@ def job(setting: Setting) -> Job:
     )
 
 
-def evaluations(session: Session, searcher: str, budget: int) -> list[Evaluation]:
+def evaluations(session: Session, searcher: str, budget: int, **options: int) -> list[Evaluation]:
     """Everything a search measures."""
-    made = make_searcher(searcher, session.problem, seed=0)
+    made = make_searcher(searcher, session.problem, seed=0, **options)
     controller = Controller(session.problem, made, SerialEvaluator(session.scorer.score), budget, forget)
     controller.run()
     return [evaluation for evaluation in controller.told if evaluation.ok]
@@ -174,20 +181,27 @@ def ladder(
     chosen = best_planned(bench, target, scored)
     bench.row("allocation", target, chosen, partial(session.scorer.network, chosen), searched)
     bench.row("sequential", target, chosen, partial(fit, session, chosen, jointly=False), fitted)
-    bench.row("joint", target, chosen, partial(fit, session, chosen, jointly=True), fitted)
 
 
-def front(bench: Bench, scored: Sequence[Evaluation], shared: Spent) -> None:
-    """What twelve networks take."""
-    shares = np.linspace(0.2, 0.95, FRONT).tolist()
-    chosen = [best_planned(bench, share, scored) for share in shares]
-    forget_peak()
-    _, spent = timed(lambda: [fit(bench.session, candidate, jointly=True) for candidate in chosen])
-    total = spent + shared
+def front(bench: Bench, targets: Sequence[float], scored: Sequence[Evaluation], shared: Spent) -> None:
+    """Twelve networks over the whole range, and what they take; those of the targets are the rows of joint fits."""
+    shares = [*targets, *np.linspace(0.2, 0.95, FRONT - len(targets)).tolist()]
+    total = shared
+    for share in shares:
+        chosen = best_planned(bench, share, scored)
+        forget_peak()
+        network, spent = timed(partial(fit, bench.session, chosen, jointly=True))
+        total += spent
+        if share in targets:
+            bench.row("joint", share, chosen, partial(_same, network), shared + spent)
     times = {"seconds": f"{total.wall_s:.1f}", "core_seconds": f"{total.core_s:.1f}"}
     shared_time = {"shared_core_seconds": f"{shared.core_s:.1f}", "memory_mb": f"{peak_mb():.0f}"}
     bench.rows.append({"network": bench.name, "method": f"front of {FRONT}", **times, **shared_time})
     print(bench.rows[-1], flush=True)
+
+
+def _same(network: nn.Module) -> nn.Module:
+    return network
 
 
 def finalists(bench: Bench, target: float, scored: Sequence[Evaluation], shared: Spent) -> None:
@@ -195,9 +209,12 @@ def finalists(bench: Bench, target: float, scored: Sequence[Evaluation], shared:
     session = bench.session
     within = {e.candidate: e.values["kl"] for e in scored if e.values["macs"] <= target * bench.dense_macs}
     chosen = sorted(within, key=within.__getitem__)[:FINALISTS]
-    networks, spent = timed(lambda: [fit(session, candidate, jointly=True) for candidate in chosen])
-    best = min(range(len(chosen)), key=lambda index: session.selected(networks[index])["kl"])
-    bench.row("search", target, chosen[best], lambda: networks[best], shared + spent)
+    fitted, spent = timed(lambda: [fit(session, candidate, jointly=True) for candidate in chosen])
+    best = min(range(len(chosen)), key=lambda index: session.selected(fitted[index])["kl"])
+    inputs = bench.setting.calibrate
+    with_more = collect_targets(session.model, session.structure, inputs, effort=EFFORTS["thorough"])
+    thorough = partial(fit, session, chosen[best], jointly=True, targets=with_more)
+    bench.row("search", target, chosen[best], thorough, shared + spent)
 
 
 def uniform_candidates(session: Session) -> list[Candidate]:
@@ -232,13 +249,21 @@ def stitched(session: Session, candidate: Candidate) -> nn.Module:
     return network
 
 
-def fit(session: Session, candidate: Candidate, *, jointly: bool) -> nn.Module:
+def fit(session: Session, candidate: Candidate, *, jointly: bool, targets: Targets | None = None) -> nn.Module:
     counts = session.space.counts(candidate)
     network = session.bank.build(counts)
     indices = session.bank.indices(session.bank.positions(counts))
     dense = named_tensors(session.model)
-    compensate(network, session.structure, session.targets, indices, dense, jointly=jointly)
+    compensate(network, session.structure, targets or session.targets, indices, dense, jointly=jointly)
     return network
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of an earlier run; those of other networks are kept."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def write(options: argparse.Namespace, rows: Sequence[Row]) -> None:

@@ -186,7 +186,9 @@ def test_the_shipped_jobs_load(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert load("configs/quickstart.yaml").resolve().searcher.func.__name__ == "_make"
     spec = load("configs/cifar10_resnet20.yaml", ["data.root=no/where", "model.weights=none.pt"])
-    assert spec.data.options == {"root": "no/where", "calibrate": 500, "select": 2000, "seed": 0}
+    assert spec.data.options == {"root": "no/where", "calibrate": 4000, "select": 2000, "seed": 0}
+    (rule,) = load("configs/rd_resnet32.yaml", ["data.root=no/where", "model.weights=none.pt"]).resolve().rules
+    assert (rule.kind, rule.keep) == ("weights", tuple((100 - removed) / 100 for removed in range(101)))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
@@ -306,13 +308,21 @@ def test_a_bad_override_is_placed_at_the_setting(folder, setting, message):
         ("{name: macs", "{name: accuracy", "job.yaml:5: objectives.1.name: expected each objective once"),
         ("direction: min}", "direction: min, bound: low}", "objectives.1.bound: expected a number"),
         ("direction: min}", "direction: min, bound: .nan}", "objectives.1.bound: expected a finite number"),
-        ("levels: 4", "", "job.yaml:4: space.units.0: expected one of keep, levels and skip, got none of them"),
+        ("levels: 4", "", "job.yaml:4: space.units.0: expected one of keep, levels, grid and skip, got none of them"),
         ("levels: 4", "levels: 4, keep: [0.5]", "got keep and levels"),
         ("levels: 4", "levels: 1", "space.units.0.levels: expected at least 2"),
         ("levels: 4", "keep: [-1]", "space.units.0.keep.0: expected at least 0"),
         ("levels: 4", "keep: [1.5]", "space.units.0.keep.0: expected at most 1"),
         ("levels: 4", "keep: []", "space.units.0.keep: expected a list with at least one entry"),
         ("levels: 4", "keep: [0.5], min_share: 0.5", "space.units.0.min_share: expected it beside levels only"),
+        (
+            "levels: 4",
+            "levels: 4, group: 4",
+            "space.units.0.group: expected it beside `kind: pattern` only",
+        ),
+        ("levels: 4", "kind: pattern, levels: 4, group: 1", "space.units.0.group: expected at least 2"),
+        ("levels: 4", "grid: permille", "space.units.0.grid: expected 'percent' or 'spdy'"),
+        ("levels: 4", "grid: spdy, keep: [0.5]", "got keep and grid"),
         ("levels: 4", "leves: 4, skip: true", "space.units.0.leves: unknown key (did you mean 'levels'?)"),
         ("{version: 1, units", "{units", "job.yaml:4: space.version: expected this key"),
     ],
@@ -325,6 +335,9 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("masks: osb", "job.yaml:7: masks: expected one of magnitude, wanda, obs or {call: ...}, got 'osb'"),
+        ("masks: {name: wanda, p: 2}", "masks.p: unknown argument 'p'; the mask rule wanda takes none"),
+        ('costs: {nonzeros: {call: "plug.py:model"}}', "'nonzeros' is computed already. Give the cost another name."),
         ("search: {evaluations: -1}", "job.yaml:7: search.evaluations: expected at least 1"),
         ("search: {evaluations: 0}", "search.evaluations: expected at least 1"),
         ("search: {evaluations: true}", "search.evaluations: expected a whole number"),

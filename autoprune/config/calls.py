@@ -18,6 +18,7 @@ from autoprune.core.problem import Problem
 from autoprune.errors import PluginError
 from autoprune.plugins import Plugin, absolute_name, did_you_mean, find_path, load_plugin, misfits
 from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.masking import MASKS
 from autoprune.search import SEARCHERS
 
 
@@ -132,21 +133,36 @@ class _Choice(_Code):
             raise mistakes(((), f"expected one of {known} or {{call: ...}}, got {name!r}{hint}"))
 
 
-class CriterionChoice(_Choice):
-    """(weights, statistics) -> scores."""
+class _ScoresChoice(_Choice):
+    """A built-in without options by its name, or a plug-in that returns scores."""
 
-    builtins = CRITERIA
-    given = ("weights", "statistics")
+    noun: ClassVar[str]
 
     @classmethod
     def _check_builtin(cls, name: str, options: list[str]) -> None:
         super()._check_builtin(name, options)
         if options:
-            raise mistakes(*(((key,), f"unknown argument {key!r}; the criterion {name} takes none") for key in options))
+            raise mistakes(*(((key,), f"unknown argument {key!r}; {cls.noun} {name} takes none") for key in options))
 
     def resolve(self) -> str | Plugin:
-        """A built-in stays a name; the rest is a function of (weights, statistics)."""
+        """A built-in stays a name; the rest is a function of what it is given."""
         return _bound(self.call, self.options) if self.call else str(self.name)
+
+
+class CriterionChoice(_ScoresChoice):
+    """(weights, statistics) -> scores."""
+
+    builtins = CRITERIA
+    given = ("weights", "statistics")
+    noun = "the criterion"
+
+
+class MaskChoice(_ScoresChoice):
+    """(weight, moments) -> scores."""
+
+    builtins = MASKS
+    given = ("weight", "moments")
+    noun = "the mask rule"
 
 
 class SearcherChoice(_Choice):

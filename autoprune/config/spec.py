@@ -7,10 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from autoprune.config.calls import Call, Context, CostCall, CriterionChoice, FitnessCall, SearcherChoice, mistakes
+from autoprune.config.calls import (
+    Call,
+    Context,
+    CostCall,
+    CriterionChoice,
+    FitnessCall,
+    MaskChoice,
+    SearcherChoice,
+    mistakes,
+)
 from autoprune.config.document import KeyPath
-from autoprune.core.levels import LevelRule
+from autoprune.core.levels import GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
+from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
@@ -24,7 +34,7 @@ class _Section(BaseModel):
 
 
 class RuleSpec(_Section):
-    """What the units of a name pattern may keep: exactly one of `keep`, `levels` and `skip`."""
+    """What the units of a name pattern may keep: exactly one of `keep`, `levels`, `grid` and `skip`."""
 
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
     kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
@@ -36,6 +46,10 @@ class RuleSpec(_Section):
         examples=["[0.75, 0.5]"],
     )
     levels: int | None = Field(None, ge=2, description="how many equal steps, dense included", examples=[8])
+    grid: Literal["percent", "spdy"] | None = Field(
+        None, description="a named list of shares: percent or spdy", examples=["percent"]
+    )
+    group: int | None = Field(None, ge=2, description="a pattern's M: of how many inputs in a row", examples=[4])
     min_share: float | None = Field(None, gt=0, lt=1, description="the share the last level keeps", examples=[0.125])
     round_to: int = Field(1, ge=1, description="kept counts are multiples of this", examples=[8])
     min_keep: int = Field(1, ge=1, description="no level keeps fewer positions", examples=[4])
@@ -43,24 +57,31 @@ class RuleSpec(_Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> RuleSpec:
-        ways = [name for name in ("keep", "levels", "skip") if getattr(self, name)]
+        ways = [name for name in ("keep", "levels", "grid", "skip") if getattr(self, name)]
         if len(ways) != 1:
             got = " and ".join(ways) or "none of them"
-            raise mistakes(((), f"expected one of keep, levels and skip, got {got}. Write for example `levels: 8`."))
+            raise mistakes(
+                ((), f"expected one of keep, levels, grid and skip, got {got}. Write for example `levels: 8`.")
+            )
         if self.min_share is not None and not self.levels:
             raise mistakes((("min_share",), f"expected it beside levels only, got it beside {ways[0]}. Remove it."))
+        if self.group is not None and self.kind != "pattern":
+            raise mistakes(
+                (("group",), f"expected it beside `kind: pattern` only, the kind is {self.kind}. Remove it.")
+            )
         return self
 
     def shares(self) -> tuple[float, ...]:
         """The shares of the width to choose from, largest first when they are equal steps; empty to leave it dense."""
         if self.levels is None:
-            return self.keep or ()
+            return GRIDS[self.grid] if self.grid else self.keep or ()
         least = 0.125 if self.min_share is None else self.min_share
         return tuple(1 - index * (1 - least) / (self.levels - 1) for index in range(self.levels))
 
     def resolve(self, source: str) -> LevelRule:
         """The rule; `source` says where it is written."""
-        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source)
+        group = 4 if self.group is None else self.group
+        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source, group)
 
 
 class SpaceSpec(_Section):
@@ -223,9 +244,13 @@ class JobSpec(_Section):
     criterion: CriterionChoice = Field(
         "obs", validate_default=True, description="orders the positions of a unit", examples=["obs"]
     )
-    compensation: Literal["sequential", "none"] = Field(
+    masks: MaskChoice = Field(
+        "obs", validate_default=True, description="chooses the entries of a weight that stay", examples=["obs"]
+    )
+    compensation: Literal["sequential", "thorough", "none"] = Field(
         "sequential",
-        description="sequential fits the front's networks to the dense one, layer by layer on all calibration images",
+        description="sequential fits the front's networks to the dense one, layer by layer on all calibration images; "
+        "thorough does it better at three times the cost",
         examples=["sequential"],
     )
     costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
@@ -254,7 +279,7 @@ class JobSpec(_Section):
     @field_validator("costs")
     @classmethod
     def _new_names(cls, costs: dict[str, CostCall]) -> dict[str, CostCall]:
-        taken = [name for name in costs if name in ("macs", "params")]
+        taken = [name for name in costs if name in ("macs", "params", *SPARSE_COSTS)]
         if taken:
             raise mistakes(*(((name,), f"{name!r} is computed already. Give the cost another name.") for name in taken))
         return costs
@@ -278,6 +303,7 @@ class JobSpec(_Section):
             searcher=self.search.searcher.resolve(),
             fitness=self.fitness.bound(),
             criterion=self.criterion.resolve(),
+            masks=self.masks.resolve(),
             costs={name: cost.bound() for name, cost in self.costs.items()},
             evaluations=self.search.evaluations,
             front_size=self.search.front_size,

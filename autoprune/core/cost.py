@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,16 @@ UserCost = Callable[[Mapping[str, int]], float]
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
 
+class Formula(ABC):
+    """A cost that is known exactly for any kept counts."""
+
+    @abstractmethod
+    def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
+        """(n,) exact integer values at (n, u) kept counts of the u named units."""
+
+
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(Formula):
     """An integer polynomial in the kept counts of units, e.g. 9216 * a * b + 16 * a.
 
     An operator's MACs are the product of its axes' sizes, and the size of an axis is a sum or product of kept
@@ -60,7 +69,6 @@ class Polynomial:
         return Polynomial({monomial: c for monomial, c in terms.items() if c})
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-        """(n,) exact integer values at (n, u) kept counts of the u named units."""
         kept = np.asarray(kept, dtype=np.int64)
         degree = max((len(monomial) for monomial in self.terms), default=0)
         column = {unit: index for index, unit in enumerate(units)}
@@ -88,12 +96,12 @@ class Polynomial:
 class CostModel:
     """Named costs over named units.
 
-    A cost is a Polynomial or a user's function from kept counts by unit name to a float. `widths` are the dense
+    A cost is a Formula or a user's function from kept counts by unit name to a float. `widths` are the dense
     counts; `macs` counts one fused multiply-add once (flops = 2 * macs).
     """
 
     widths: Mapping[str, int]
-    costs: Mapping[str, Polynomial | UserCost]
+    costs: Mapping[str, Formula | UserCost]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,8 +124,8 @@ class CostModel:
         return CostModel(self.widths, {**self.costs, name: cost})
 
 
-def _evaluate(cost: Polynomial | UserCost, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-    if isinstance(cost, Polynomial):
+def _evaluate(cost: Formula | UserCost, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
+    if isinstance(cost, Formula):
         return cost.evaluate(units, kept)
     rows = [dict(zip(units, row, strict=True)) for row in kept.tolist()]
     return np.array([float(cost(row)) for row in rows])

@@ -12,6 +12,13 @@ from autoprune.core.space import SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError
 
+GRIDS = {
+    # every per cent, as in RD_PRUNE (Xu et al. 2023, https://arxiv.org/abs/2308.10438)
+    "percent": tuple((100 - removed) / 100 for removed in range(101)),
+    # sparsities 1 - 0.6 d^i from 0.4 to 0.99, as in SPDY (Frantar and Alistarh 2022, https://arxiv.org/abs/2201.13096)
+    "spdy": (1.0, *(0.6 * (0.01 / 0.6) ** (step / 40) for step in range(41))),
+}
+
 
 @dataclass(frozen=True)
 class LevelRule:
@@ -20,8 +27,9 @@ class LevelRule:
     `keep` are shares of the width, dense included or not; each becomes a count rounded up to a multiple of
     `round_to` and is dropped when it falls below `min_keep` positions or below what the unit must keep. A share of 0
     is for units that may go as a whole, as branches may, and is dropped for all others. `keep` empty leaves the unit
-    dense, that is, out of the search. `kind` restricts the rule to one kind of unit. `source` says where the rule is
-    written, for messages.
+    dense, that is, out of the search. `kind` restricts the rule to one kind of unit; without it the rule is for all
+    units that remove positions, never for single weights. `group` is for the kind pattern: of how many inputs in a row
+    the shares are. `source` says where the rule is written, for messages.
     """
 
     match: str
@@ -30,8 +38,11 @@ class LevelRule:
     round_to: int = 1
     min_keep: int = 1
     source: str = field(default="", compare=False, repr=False)
+    group: int = 4
 
     def __post_init__(self) -> None:
+        if self.group < 2:
+            raise SpaceError(f"pattern {self.match!r}: expected a group of at least 2 inputs, got {self.group}")
         if not all(0 <= share <= 1 for share in self.keep) or self.round_to < 1 or self.min_keep < 1:
             place = f"{self.source}: " if self.source else ""
             raise SpaceError(
@@ -40,7 +51,11 @@ class LevelRule:
             )
 
     def covers(self, unit: Unit) -> bool:
-        return fnmatchcase(unit.name, self.match) and self.kind in (None, unit.kind)
+        return fnmatchcase(unit.name, self.match) and self.admits(unit)
+
+    def admits(self, unit: Unit) -> bool:
+        """Whether the rule is for units of this kind."""
+        return not unit.is_sparse if self.kind is None else self.kind == unit.kind
 
     def levels(self, width: int, least: int = 1, multiple: int = 1) -> tuple[int, ...]:
         """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share.
@@ -79,7 +94,7 @@ def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpac
 
 
 def _no_match(rule: LevelRule, units: Sequence[Unit]) -> str:
-    names = [unit.name for unit in units if rule.kind in (None, unit.kind)]
+    names = [unit.name for unit in units if rule.admits(unit)]
     close = difflib.get_close_matches(rule.match, names, n=3, cutoff=0.3) or names[:3]
     kind = f" of kind {rule.kind!r}" if rule.kind else ""
     hint = f"; units{kind} here are for example {close}" if close else f"; there is no unit{kind} at all"

@@ -16,7 +16,7 @@ Direction = Literal["min", "max"]
 
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
     "accuracy": "max",
-    **dict.fromkeys(("kl", "mse", "loss", "layer", "macs", "params"), "min"),
+    **dict.fromkeys(("kl", "mse", "loss", "layer", "macs", "params", "nonzeros", "effective_macs"), "min"),
 }
 
 _BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")

@@ -11,6 +11,8 @@ import numpy as np
 
 Role = Literal["out", "in", "along"]
 
+SPARSE_KINDS = ("weights", "pattern")
+
 
 @dataclass(frozen=True)
 class Span:
@@ -52,10 +54,11 @@ class Slot:
 class Unit:
     """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear.
 
-    `kind` is channels, neurons, heads, head_dim, branches or experts. A `normalised` unit has a normalisation or
-    another reduction over its positions: removing one is not the same as setting it to zero. Counts that may stay are
-    multiples of `multiple`, at least `least` (0 for a branch, whose one position is all of the modules in it), and the
-    width itself.
+    `kind` is channels, neurons, heads, head_dim, branches or experts. Two more are there only where a search asks, and
+    put zeros into one weight: weights, whose positions are its entries, and pattern, whose positions are those of every
+    group of inputs in a row (core.sparse). A `normalised` unit has a normalisation or another reduction over its
+    positions: removing one is not the same as setting it to zero. Counts that may stay are multiples of `multiple`, at
+    least `least` (0 for a branch, whose one position is all of the modules in it), and the width itself.
     """
 
     name: str
@@ -74,6 +77,11 @@ class Unit:
     def is_branch(self) -> bool:
         """Whether its modules stay or go as a whole: none of its tensors is ever sliced for it."""
         return self.kind == "branches"
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether its weight gets zeros and keeps its shape: nothing is ever sliced for it."""
+        return self.kind in SPARSE_KINDS
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in the order the model lists its tensors."""

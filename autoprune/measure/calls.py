@@ -36,6 +36,11 @@ class Calls:
         moments += [self._start(_parent(name)) for name in modules]
         return min(moments, default=max(self.ended.values()))
 
+    def before_crossing(self, moment: int, modules: Iterable[str]) -> int:
+        """The latest moment up to this one before or after all calls of each of the modules."""
+        crossing = [self.started[m] for m in modules if m in self.started and self.started[m] < moment <= self.ended[m]]
+        return self.before_crossing(min(crossing), modules) if crossing else moment
+
     def complete(self, moment: int) -> list[str]:
         """The outermost modules that have run for the last time at a moment, the latest last."""
         done = {name for name, end in self.ended.items() if end < moment and name}

@@ -18,11 +18,12 @@ from autoprune.prune.surgery import select
 
 def check_layers(bank: Bank, units: Sequence[str]) -> None:
     """ConfigError naming the units of which no consumer has statistics, so that no layer error can be told."""
-    blind = [u for u in units if not set(consumers_of([bank.structure.unit(u)])) & set(bank.moments)]
+    told = set(bank.moments)
+    blind = [u for u in units if u not in bank.orders or not told & set(consumers_of([bank.structure.unit(u)]))]
     if blind:
         raise ConfigError(
             f"expected every searched unit to have a consumer with statistics for `guide: layer`, {blind} have none "
-            "(branches, grouped or very wide consumers). Leave them out of the space, or set search.guide to kl or mse."
+            "(branches, weights, very wide consumers). Leave them out of the space, or set search.guide to kl or mse."
         )
 
 

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from autoprune.measure.calls import Calls, record_calls
 from autoprune.measure.following import Followed
+from autoprune.measure.recalibrate import tracked_norms
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import evaluating
 from autoprune.prune.recorder import tensors_of
@@ -80,7 +81,9 @@ class Prefixes:
         own = named_tensors(network)
         changed = [name for name, tensor in self._tensors.items() if not _same(tensor, own.get(name))]
         resized = [module for module, sizes in recipe.sizes.items() if sizes != self.recipe.sizes.get(module)]
-        return self._cut_at(self.calls.first_touched(changed, [*resized, *recipe.skipped]))
+        moment = self.calls.first_touched(changed, [*resized, *recipe.skipped])
+        # a batch norm that runs again afterwards has other statistics, also when it runs before
+        return self._cut_at(self.calls.before_crossing(moment, list(tracked_norms(self.dense))))
 
     @contextlib.contextmanager
     def reused(self, network: nn.Module, cut: Cut, followed: Followed) -> Iterator[None]:

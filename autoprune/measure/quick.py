@@ -35,7 +35,7 @@ from autoprune.prune.surgery import Indices
 SAMPLES = 1 << 15
 
 Seen = list[Moments]  # of one batch norm, a call each
-Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (shift, ratio) by batch, a call each
+Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (error, ratio) by batch, a call each
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ def _anchored(norm: _BatchNorm, corrections: Corrections, followed: Followed) ->
                 "scores with the statistics of a batch need to know which it is. Set search.batch_norms to anchored."
             )
         made = corrections[followed.current]
-        shift, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two
+        error, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two
         calls[followed.current] += 1
         moments = batch_moments(x)
-        mean = moments.mean + shift * (moments.variance + norm.eps).sqrt()
+        mean = moments.mean + error * (moments.variance + norm.eps).sqrt()
         variance = moments.variance * ratio
         return functional.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
 

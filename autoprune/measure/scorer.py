@@ -23,6 +23,7 @@ from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
 from autoprune.prune.modes import evaluating
+from autoprune.prune.zeros import WeightBank, stitched
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Scorer:
     fidelity below 1 uses the first batches only. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
     the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
     have two-pass statistics, anchored unless `norms` is "reestimated", and nothing of the form. `objective` names the
-    value of a fitness that returns a float; `also` are further measurements by name, from the kept counts.
+    value of a fitness that returns a float; `also` are further measurements by name, from the kept counts. `weights`
+    puts the zeros into networks of a space with weight units.
     """
 
     bank: Bank
@@ -47,6 +49,7 @@ class Scorer:
     objective: str = "fitness"
     also: Mapping[str, Callable[[Mapping[str, int]], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
+    weights: WeightBank | None = None
 
     @cached_property
     def anchor(self) -> Anchor | None:
@@ -56,14 +59,17 @@ class Scorer:
     @cached_property
     def stage(self) -> Stage:
         """Where scores are taken."""
-        return Stage(self.bank, self.calibrate, self.select, self.norms, self.form, self.reuse_bytes)
+        return Stage(self.bank, self.calibrate, self.select, self.norms, self.form, self.reuse_bytes, self.weights)
 
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
         self.space.check(candidate)
-        counts = self.space.counts(candidate)
-        network = self.bank.build(counts)
-        if any(candidate.levels):  # the dense network keeps its own statistics
+        return self.build(self.space.counts(candidate))
+
+    def build(self, counts: Mapping[str, int]) -> nn.Module:
+        """The same for kept counts by unit, which need not be levels of the space."""
+        network = stitched(self.bank, self.weights, counts)
+        if counts != self.space.counts(self.space.dense):  # the dense network keeps its own statistics
             recalibrate(network, self.calibrate)
             if self.anchor is not None:
                 self.anchor.correct(network, self.bank.indices(self.bank.positions(counts)))

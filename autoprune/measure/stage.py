@@ -21,6 +21,7 @@ from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye, 
 from autoprune.prune.bank import Bank
 from autoprune.prune.skip import within
 from autoprune.prune.surgery import Indices, make_recipe
+from autoprune.prune.zeros import WeightBank, is_whole, stitched
 
 Norms = Literal["anchored", "reestimated", "eagleeye", "batch"]
 Inputs = tuple[torch.Tensor, ...]
@@ -34,7 +35,7 @@ class Stage:
     `norms` says what batch norms use: "anchored", statistics re-estimated on `calibrate` and corrected by the dense
     network's own error (measure.anchor); "reestimated", the same uncorrected; "eagleeye", EagleEye's recipe; "batch",
     those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept
-    of the dense network's outputs (measure.prefix), 0 for nothing.
+    of the dense network's outputs (measure.prefix), 0 for nothing. `weights` puts the zeros in where any are searched.
     """
 
     bank: Bank
@@ -43,13 +44,14 @@ class Stage:
     norms: Norms = "anchored"
     form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
+    weights: WeightBank | None = None
 
     @contextlib.contextmanager
     def on(self, counts: Mapping[str, int]) -> Iterator[nn.Module]:
         """Inside, the small network for the counts, in this form, with its batch norms settled."""
         with self.form.running(self._device):
-            network = self.form.dress(self.bank.build(counts))
-            if all(self.bank.structure.unit(unit).width == count for unit, count in counts.items()):
+            network = self.form.dress(stitched(self.bank, self.weights, counts))
+            if is_whole(self.bank, self.weights, counts):
                 yield network  # the dense network keeps its own statistics
                 return
             positions = self.bank.positions(counts)

@@ -62,6 +62,7 @@ def assemble(
         adapted=adapted,
         uncounted=tuple(recorder.uncounted),
         branches=branches,
+        shapes={name: tuple(map(sizer, recorder.roots[name])) for name, _ in model.named_parameters()},
     )
 
 

@@ -61,8 +61,8 @@ class Bank:
         return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
 
     def positions(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """The sorted positions that stay for the given counts by unit name."""
-        return {unit: np.sort(self.orders[unit][:count]) for unit, count in counts.items()}
+        """The sorted positions that stay for the given counts by unit name; units without positions are left out."""
+        return {unit: np.sort(self.orders[unit][:count]) for unit, count in counts.items() if unit in self.orders}
 
     def indices(self, positions: Positions) -> Indices:
         """Which indices of the model's tensors stay, for every tensor that loses some."""

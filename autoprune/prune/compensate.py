@@ -166,7 +166,8 @@ class _Pruned(Following):
         )
         dense_mean, dense_variance = (values[index] for values in self.targets.norms[name])
         mean, variance = batch_moments(x)
-        _write(norm.running_mean, mean + own_mean - dense_mean)
+        spread = ((variance + norm.eps) / (dense_variance + norm.eps)).sqrt()
+        _write(norm.running_mean, mean + (own_mean - dense_mean) * spread)
         _write(norm.running_var, variance * (own_variance + norm.eps) / (dense_variance + norm.eps))
 
     def _begin(self, layer: Layer, x: torch.Tensor) -> _Fit:
@@ -213,7 +214,14 @@ class _Pruned(Following):
             return
         goal = fit.whole_goal()
         x = feeder.x[: len(goal)].float()
-        first, second = fit_jointly(feeder.affine(), fit.affine(), x, goal, rectified=fit.target.rectified)
+        first, second = fit_jointly(
+            feeder.affine(),
+            fit.affine(),
+            x,
+            goal,
+            iterations=self.targets.effort.iterations,
+            rectified=fit.target.rectified,
+        )
         for part, affine in ((feeder, first), (fit, second)):
             _put(part, part.design.flat(affine.weight).double(), part.grouped(affine.bias.double()))
         fit.x = _run(feeder.layer, feeder.x).relu()

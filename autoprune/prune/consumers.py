@@ -89,7 +89,13 @@ def statistics_bytes(
     model: nn.Module, structure: Structure, units: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> int:
     """Memory that the second moments of the named units' consumers take, from shapes alone."""
-    weights = consumers_of([structure.unit(name) for name in units])
+    return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), max_columns)
+
+
+def moments_bytes(
+    model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
+) -> int:
+    """Memory that the second moments of the inputs of the named weights take, from shapes alone."""
     consumers, _ = find_consumers(model, structure, weights, max_columns)
     return sum(consumer.nbytes for consumer in consumers.values())
 

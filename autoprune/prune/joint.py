@@ -20,8 +20,6 @@ from torch.func import functional_call
 from autoprune.prune.design import Design
 from autoprune.prune.regression import lenient, ridge_factor
 
-ROUNDS = 1  # linearisations; two of half the iterations each gave no more
-ITERATIONS = 10  # of conjugate gradients in each
 SHORTEST = 1 / 8  # of a step; if that does not help either, the fit stays as it is
 
 Tensors = Sequence[torch.Tensor]
@@ -49,21 +47,17 @@ class Affine:
 
 
 def fit_jointly(
-    first: Affine, second: Affine, x: torch.Tensor, target: torch.Tensor, *, rectified: bool = False
+    first: Affine, second: Affine, x: torch.Tensor, target: torch.Tensor, *, iterations: int, rectified: bool = False
 ) -> tuple[Affine, Affine]:
     """Both layers, changed so that second(relu(first(x))) comes closer to the target in the mean square.
 
-    `rectified`: a ReLU reads the output, so that any negative value will do where the target is negative.
+    One linearisation with `iterations` of conjugate gradients; two with half as many each gave no more. `rectified`: a
+    ReLU reads the output, so that any negative value will do where the target is negative.
     """
-    for _ in range(ROUNDS):
-        output = second(first(x).relu())
-        residual = (lenient(target, output) if rectified else target) - output
-        step = _gauss_newton(first, second, x, residual)
-        moved = _shortened(first, second, x, output + residual, float(residual.square().mean()), step)
-        if moved is None:
-            break
-        first, second = moved
-    return first, second
+    output = second(first(x).relu())
+    residual = (lenient(target, output) if rectified else target) - output
+    step = _gauss_newton(first, second, x, residual, iterations)
+    return _shortened(first, second, x, output + residual, float(residual.square().mean()), step) or (first, second)
 
 
 def _shortened(
@@ -83,7 +77,9 @@ def _moved(layer: Affine, weight: torch.Tensor, bias: torch.Tensor, length: floa
     return replace(layer, weight=layer.weight + length * weight, bias=layer.bias + length * bias)
 
 
-def _gauss_newton(first: Affine, second: Affine, x: torch.Tensor, residual: torch.Tensor) -> list[torch.Tensor]:
+def _gauss_newton(
+    first: Affine, second: Affine, x: torch.Tensor, residual: torch.Tensor, iterations: int
+) -> list[torch.Tensor]:
     """The change of (V1, b1, V2, b2) that best removes the residual while activations keep their signs."""
     with torch.enable_grad():
         leaves = [p.detach().requires_grad_() for p in (first.weight, first.bias, second.weight, second.bias)]
@@ -100,7 +96,7 @@ def _gauss_newton(first: Affine, second: Affine, x: torch.Tensor, residual: torc
     def adjoint(u: torch.Tensor) -> Tensors:
         return torch.autograd.grad(output, leaves, u, retain_graph=True)
 
-    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, hidden), residual)
+    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, hidden), residual, iterations)
 
 
 def _conjugate_gradients(
@@ -108,13 +104,14 @@ def _conjugate_gradients(
     adjoint: Callable[[torch.Tensor], Tensors],
     precondition: Callable[[Tensors], list[torch.Tensor]],
     residual: torch.Tensor,
+    iterations: int,
 ) -> list[torch.Tensor]:
     """Preconditioned conjugate gradients on the normal equations (Björck 1996, section 7.4), started at zero."""
     gradient = adjoint(residual)
     search = precondition(gradient)
     solution = [torch.zeros_like(part) for part in search]
     size = _dot(gradient, search)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         ahead = forward(search)
         bend = float(ahead.square().sum())
         if not bend > 0 or not size > 0:  # solved, or not a number

@@ -71,7 +71,8 @@ class Structure:
 
     `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output. `adapted`
     lists modules that get a forward which does not insist on their sizes (adapters.py). `uncounted` lists operators
-    whose MACs no rule counts. `branches` has what every unit of kind "branches" stands for, by its name.
+    whose MACs no rule counts. `branches` has what every unit of kind "branches" stands for, by its name. `shapes` are
+    those of the parameters.
     """
 
     units: tuple[Unit, ...]
@@ -84,6 +85,7 @@ class Structure:
     adapted: tuple[str, ...]
     uncounted: tuple[str, ...]
     branches: Mapping[str, Branch]
+    shapes: Mapping[str, tuple[Polynomial, ...]]
 
     def unit(self, name: str) -> Unit:
         for unit in self.units:
@@ -138,6 +140,7 @@ class Structure:
             terms=terms,
             reads=tuple(_without(read, names) for read in self.reads),
             branches={name: branch for name, branch in self.branches.items() if name not in names},
+            shapes={tensor: tuple(n.substitute(widths) for n in sizes) for tensor, sizes in self.shapes.items()},
         )
 
 

@@ -18,13 +18,25 @@ from autoprune.prune.flow import RECTIFIERS, Following, Layer, Mark, Stage
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 
-ROWS = 50_000  # at most, of one layer; twice as many made no difference
-WHOLE_ROWS = 100_000  # whole images are kept until their rows are so many
 ROW_BYTES = 1 << 28  # at most, of one layer's rows and outputs together
 MAX_COLUMNS = 4608
 LIMIT_BYTES = 4 << 30  # of activations in the pass through a pruned network, which has all images at once
 LIVE = 6  # largest activations that are alive at once, at most
 Inputs = Sequence[tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a compensation looks at: at most `rows` of a layer's rows for its own fit, whole images until they have
+    `whole_rows` for joint fits, and `iterations` of conjugate gradients in each of these.
+    """
+
+    rows: int
+    whole_rows: int
+    iterations: int
+
+
+EFFORTS = {"sequential": Effort(50_000, 100_000, 10), "thorough": Effort(100_000, 250_000, 20)}
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Targets:
     norms: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     untouched: Mapping[str, str]
     peak_bytes: int
+    effort: Effort
 
     @property
     def images(self) -> int:
@@ -65,7 +78,13 @@ class Targets:
 
 
 def collect_targets(
-    model: nn.Module, structure: Structure, inputs: Inputs, *, limit_bytes: int = LIMIT_BYTES, seed: int = 0
+    model: nn.Module,
+    structure: Structure,
+    inputs: Inputs,
+    *,
+    effort: Effort = EFFORTS["sequential"],
+    limit_bytes: int = LIMIT_BYTES,
+    seed: int = 0,
 ) -> Targets:
     """One pass of the dense network over the inputs, positional arguments of the model a batch each.
 
@@ -76,7 +95,8 @@ def collect_targets(
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     layers, untouched = linear_layers(watched, structure)
     inputs = _first(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
-    dense = _Dense(layers, tracked_norms(watched), sum(len(batch[0]) for batch in inputs), seed)
+    images = sum(len(batch[0]) for batch in inputs)
+    dense = _Dense(layers, tracked_norms(watched), images, effort, seed)
     with dense.following():
         for batch in inputs:
             dense.starts(len(batch[0]))
@@ -85,12 +105,12 @@ def collect_targets(
     untouched |= {name: "its module is not called" for name in layers if name not in dense.kept} | dense.refused
     targets = {name: kept.finish(dense.feeders.get(name)) for name, kept in dense.kept.items() if name not in untouched}
     norms = {name: _moments(*sums) for name, sums in dense.sums.items()}
-    return Targets(inputs, targets, norms, untouched, dense.peak)
+    return Targets(inputs, targets, norms, untouched, dense.peak, effort)
 
 
 def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torch.Tensor, ...]) -> int:
     """The largest input or output of a layer, for one image."""
-    dense = _Dense(layers, {}, images=1, seed=0)
+    dense = _Dense(layers, {}, 1, EFFORTS["sequential"], 0)
     with dense.following():
         dense.starts(1)
         model(*(x[:1] for x in batch))
@@ -185,9 +205,11 @@ class _Kept:
 class _Dense(Following):
     """The dense network's pass: keeps outputs of layers and what batch norms see."""
 
-    def __init__(self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], images: int, seed: int) -> None:
+    def __init__(
+        self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], images: int, effort: Effort, seed: int
+    ) -> None:
         super().__init__(layers, norms)
-        self.images, self.seed = images, seed
+        self.images, self.effort, self.seed = images, effort, seed
         self.first = self.size = 0  # the running batch's first image and how many it has
         self.peak = 0
         self.kept: dict[str, _Kept] = {}
@@ -225,7 +247,7 @@ class _Dense(Following):
     def _begin(self, layer: Layer, places: int) -> _Kept:
         design, weight = _design(layer), cast(torch.Tensor, layer.module.weight)
         total, width = places * self.images, design.groups * design.columns + weight.numel() // design.columns
-        count = min(total, ROWS, max(1, ROW_BYTES // (4 * width)))
+        count = min(total, self.effort.rows, max(1, ROW_BYTES // (4 * width)))
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(total, (count,), generator=generator) if count < total else torch.arange(total)
         return _Kept(places, torch.unique(drawn))
@@ -244,7 +266,7 @@ class _Dense(Following):
         kept = self.kept[layer.name]
         begin, end = self.first * kept.places, (self.first + self.size) * kept.places
         here = kept.positions[(kept.positions >= begin) & (kept.positions < end)] - begin
-        first = max(0, math.ceil(WHOLE_ROWS / kept.places) - self.first)
+        first = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
         kept.take(in_channels(_design(layer).outputs(y, here)), y[:first].clone(), summed=summed)
 
     def read(self, mark: Mark, function: str) -> None:

@@ -18,6 +18,7 @@ from autoprune.data import Data
 from autoprune.errors import ConfigError
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.prune.criteria import Criterion
+from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
 from autoprune.run.folder import write_text
@@ -82,9 +83,10 @@ def search(
     seed: int = 0,
     fitness: Fitness = classification,
     criterion: str | Criterion = "obs",
+    masks: str | Scores = "obs",
     costs: Mapping[str, UserCost] | None = None,
     guide: str | None = None,
-    compensation: Literal["sequential", "none"] = "sequential",
+    compensation: Literal["sequential", "thorough", "none"] = "sequential",
     device: str = "auto",
     out: str | Path | None = None,
     progress: OnProgress = silent,
@@ -97,10 +99,13 @@ def search(
         objectives: what to trade off, names with a known direction or Objectives.
         rules: which units may keep how much; the default offers every eighth of all of them.
         searcher: a name with `options`, or a function (problem, seed) -> searcher.
+        masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
+            "wanda" or a function (weight, moments) -> scores.
         evaluations: how many networks to score.
         guide: a measurement (lower is better) to search by in place of the first objective that is no cost; by
             default "kl" with the default fitness and none with another.
-        compensation: "sequential" fits the front's networks to the dense one on all calibration images.
+        compensation: "sequential" fits the front's networks to the dense one on all calibration images; "thorough" does
+            it better at three times the cost.
         out: a new folder for journal and front; without it nothing is written.
 
     >>> front = autoprune.search(model, data, evaluations=300)
@@ -115,6 +120,7 @@ def search(
         searcher=_factory(searcher, options or {}),
         fitness=fitness,
         criterion=criterion,
+        masks=masks,
         costs=costs or {},
         evaluations=evaluations,
         seed=seed,

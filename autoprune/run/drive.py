@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
-from autoprune.prune.structure import Frozen, Structure
+from autoprune.prune.structure import Frozen
 from autoprune.run.controller import Controller
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
@@ -126,21 +127,29 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         session = open_session(job, progress)
     structure = session.structure
     return Inspection(
-        units=structure.units,
+        units=session.units,
         levels=dict(zip(session.space.units, session.space.levels, strict=True)),
         space_size=session.space.count,
         reach=session.problem.reach(),
-        shares={unit.name: {cost: structure.share(unit.name, cost) for cost in COUNTED} for unit in structure.units},
-        kind_shares={kind: _kind_shares(structure, kind) for kind in dict.fromkeys(u.kind for u in structure.units)},
+        shares={unit.name: _shares(session, [unit]) for unit in session.units},
+        kind_shares={
+            kind: _shares(session, [unit for unit in session.units if unit.kind == kind])
+            for kind in dict.fromkeys(unit.kind for unit in session.units)
+        },
         frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
         statistics_bytes=session.statistics_bytes,
     )
 
 
-def _kind_shares(structure: Structure, kind: str) -> Shares:
-    names = [unit.name for unit in structure.units if unit.kind == kind]
-    return {cost: structure.joint_share(names, cost) for cost in COUNTED}
+def _shares(session: Session, units: Sequence[Unit]) -> Shares:
+    """Share of what the dense network computes and stores that would go with all of the units of one kind."""
+    if units[0].is_sparse:
+        counts = np.zeros((1, len(units)), dtype=np.int64)
+        rest = session.problem.costs.evaluate([unit.name for unit in units], counts)
+        left = {"macs": rest["effective_macs"][0].item(), "params": rest["nonzeros"][0].item()}
+        return {cost: 1 - left[cost] / session.dense_costs[cost] for cost in COUNTED}
+    return {cost: session.structure.joint_share([unit.name for unit in units], cost) for cost in COUNTED}
 
 
 def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunResult:

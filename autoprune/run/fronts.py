@@ -174,6 +174,7 @@ def _row(
         "candidate": _label(counts),
         **costs,
         **{f"{name}_ratio": value / session.dense_costs[name] for name, value in costs.items()},
+        **({"density": costs["nonzeros"] / costs["params"]} if session.weights else {}),
         **measured,
         **{
             prefix + name: value

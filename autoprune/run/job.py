@@ -27,12 +27,13 @@ class Job:
 
     `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
     measurement (lower is better) that stands in for the first objective that is not a cost while searching.
-    `norms` says which statistics batch norms have while a candidate is scored (measure.stage), `tune` the form it is
-    scored in: "auto" times some at the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what
-    is kept of the dense network's outputs for candidates that share them. `norm_images` of the calibration images are
-    used for statistics and batch norms of candidates; with `compensation` "sequential" the members of the front are
-    fitted to the dense network on all of them (prune.compensate). `front_size` is how many networks are built
-    and measured on the report set at most.
+    `masks` says which entries of a weight stay, by name or as a function (prune.masking). `norms` says which statistics
+    batch norms have while a candidate is scored (measure.stage), `tune` the form it is scored in: "auto" times some at
+    the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what is kept of the dense network's
+    outputs for candidates that share them. `norm_images` of the calibration images are used for statistics and batch
+    norms of candidates. Unless `compensation` is "none" the members of the front, those with zeros in weights left out,
+    are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. `front_size`
+    is how many networks are built and measured on the report set at most.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -44,6 +45,7 @@ class Job:
     searcher: Callable[[Problem, int], Searcher]
     fitness: Callable[..., Any]
     criterion: str | Callable[..., Any] = "obs"
+    masks: str | Callable[..., Any] = "obs"
     costs: Mapping[str, UserCost] = field(default_factory=dict)
     evaluations: int = 300
     front_size: int = 32
@@ -51,7 +53,7 @@ class Job:
     guide: str | None = "kl"
     norms: Norms = "anchored"
     norm_images: int = 500
-    compensation: Literal["sequential", "none"] = "sequential"
+    compensation: Literal["sequential", "thorough", "none"] = "sequential"
     device: str = "auto"
     threads: int | None = None
     tune: Literal["auto", "off"] | Form = "auto"

@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, SearchSpace
+from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
+from autoprune.core.unit import Unit
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError
 from autoprune.measure.batch import Batch
@@ -29,14 +32,16 @@ from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.compensate import compensate
-from autoprune.prune.consumers import statistics_bytes
+from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
 from autoprune.prune.profiles import make_profiles
+from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
-from autoprune.prune.targets import Targets, collect_targets
+from autoprune.prune.targets import EFFORTS, Targets, collect_targets
+from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.tuning import Tuning, tune
@@ -46,13 +51,15 @@ from autoprune.run.tuning import Tuning, tune
 class Session:
     """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
 
-    `recorded` is the tuning of a run that is continued, whose scores must come out the same; None tunes anew.
+    `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
+    continued, whose scores must come out the same; None tunes anew.
     """
 
     job: Job
     model: nn.Module
     data: Data
     structure: Structure
+    weights: Mapping[str, SparseWeight]
     space: SearchSpace
     problem: Problem
     device: torch.device
@@ -78,14 +85,14 @@ class Session:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
-        bank = make_bank(self.model, self.structure, self.space.units, criterion, self._norm_inputs)
+        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
 
     @property
     def profiled(self) -> Problem:
         """The problem with what closed-form rules read of its units."""
-        units = [self.structure.unit(name) for name in self.space.units]
+        units = [self.structure.unit(name) for name in self.sliced]
         return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
 
     def keep_bank(self, path: Path) -> None:
@@ -101,7 +108,7 @@ class Session:
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
             "norm_images": self.job.norm_images,
-            "units": self.space.units,
+            "units": self.sliced,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
@@ -111,7 +118,26 @@ class Session:
     @functools.cached_property
     def statistics_bytes(self) -> int:
         """Memory that the statistics of the searched units take."""
-        return statistics_bytes(self.model, self.structure, self.space.units)
+        zeros = [] if self.job.masks == "magnitude" else list(self.weights)
+        sliced = statistics_bytes(self.model, self.structure, self.sliced)
+        return sliced + moments_bytes(self.model, self.structure, zeros)
+
+    @property
+    def sliced(self) -> tuple[str, ...]:
+        """The searched units that lose positions: all but those that put zeros into weights."""
+        return tuple(name for name in self.space.units if name not in self.weights)
+
+    @functools.cached_property
+    def weight_bank(self) -> WeightBank | None:
+        """Sparse weights; none where no weight unit is searched."""
+        if not self.weights:
+            return None
+        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Everything that can be decided: the structure's units and the weights that are searched."""
+        return (*self.structure.units, *sparse_units(self.model, self.weights))
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -146,21 +172,24 @@ class Session:
             reuse_bytes=self.job.reuse_bytes,
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
+            weights=self.weight_bank,
         )
 
     @functools.cached_property
     def targets(self) -> Targets:
         """What the front's networks are fitted to."""
-        return collect_targets(self.model, self.structure, self._inputs(self.data.calibrate))
+        inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
+        return collect_targets(self.model, self.structure, inputs, effort=effort)
 
     def deployed(self, candidate: Candidate) -> nn.Module:
         """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
-        bank does better on the selection set.
+        bank does better on the selection set. One with zeros in weights is as stitched: a fit would fill them again.
         """
         stitched = self.scorer.network(candidate)
-        if self.job.compensation == "none" or not any(candidate.levels):
-            return stitched
         counts = self.space.counts(candidate)
+        zeros = self.weight_bank is not None and self.weight_bank.touched(counts)
+        if self.job.compensation == "none" or not any(candidate.levels) or zeros:
+            return stitched
         fitted = self.bank.build(counts)
         indices = self.bank.indices(self.bank.positions(counts))
         compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
@@ -209,6 +238,7 @@ class Session:
             "evaluations": self.job.evaluations,
             "model": model_digest(self.model),
             "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
+            **({"masks": plugin_name(self.job.masks)} if self.weights else {}),
         }
 
     def environment(self) -> dict[str, Any]:
@@ -224,6 +254,7 @@ class Session:
             "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
             "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
+            **({"weights": self.weight_bank.remarks} if self.weight_bank else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
             "uncounted_operators": list(self.structure.uncounted),
         }
@@ -235,7 +266,7 @@ class Session:
             for name, module in self.model.named_modules()
             if [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         ]
-        return {"modules": modules, "units": [unit.to_json() for unit in self.structure.units]}
+        return {"modules": modules, "units": [unit.to_json() for unit in self.units]}
 
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
@@ -267,10 +298,13 @@ def open_session(
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
     progress(Progress("trace", 1, 1))
-    structure.check_prunable()
-    space = build_space(structure.units, job.rules)
-    problem = state_problem(job, structure, space)
-    return Session(job, model, data, structure, space, problem, device, progress, recorded, bank_file)
+    weights = sparse_weights(model, structure, job.rules)
+    if not weights:
+        structure.check_prunable()
+    space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
+    weights = {name: weight for name, weight in weights.items() if name in space.units}
+    problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
+    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
 
 
 def load_model(job: Job) -> nn.Module:
@@ -281,9 +315,8 @@ def load_model(job: Job) -> nn.Module:
     return rebuild(model, {}, {})
 
 
-def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem:
+def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
-    costs = structure.cost
     for name, cost in job.costs.items():
         costs = costs.with_cost(name, cost)
     dense = costs.dense()
@@ -302,7 +335,7 @@ def state_problem(job: Job, structure: Structure, space: SearchSpace) -> Problem
 
 def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
     """The first objective that is measured and no cost; "fitness" when all are costs."""
-    known = set(costs) if costs is not None else {"macs", "params", *job.costs}
+    known = set(costs) if costs is not None else {"macs", "params", *SPARSE_COSTS, *job.costs}
     return next((o.name for o in job.objectives if o.name not in known), "fitness")
 
 

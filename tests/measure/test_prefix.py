@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autoprune.core.levels import LevelRule
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.measure.batch import Batch
 from autoprune.measure.calls import record_calls
@@ -17,6 +18,8 @@ from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import make_bank
 from autoprune.prune.criteria import obs
 from autoprune.prune.find import find_structure
+from autoprune.prune.sparsity import sparse_weights
+from autoprune.prune.zeros import make_weight_bank
 
 
 class Block(nn.Module):
@@ -118,6 +121,17 @@ def scorer_of(model, **changes):
     return Scorer(bank, space, inputs(1), select, classification, **changes)
 
 
+def scorer_with_zeros(model, **changes):
+    """As `scorer_of`, of a space with every other weight beside the channels."""
+    scorer = scorer_of(model, **changes)
+    structure, rule = scorer.bank.structure, LevelRule("*", (0.5,), "weights")
+    sparse = dict(list(sparse_weights(model, structure, [rule]).items())[::2])
+    bank = make_weight_bank(model, structure, sparse, "obs", inputs(1))
+    widths = [(weight.width, weight.width // 2) for weight in sparse.values()]
+    space = SearchSpace((*scorer.space.units, *sparse), (*scorer.space.levels, *widths))
+    return replace(scorer, space=space, weights=bank)
+
+
 def probes(space):
     singles = [tuple(int(i == unit) for i in range(len(space.units))) for unit in range(len(space.units))]
     return [Candidate(levels) for levels in [*singles, *map(tuple, [[1] * len(space.units)])]]
@@ -137,6 +151,25 @@ def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms)
     for _ in range(2):  # the first time outputs are kept, the second they are used
         for candidate in probes(reusing.space):
             assert values(reusing, candidate) == values(plain, candidate)
+
+
+@pytest.mark.parametrize("norms", ["anchored", "batch"])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_scores_of_networks_with_zeros_are_the_same_with_and_without_reuse(kind, norms):
+    reusing = scorer_with_zeros(kind(), norms=norms)
+    plain = replace(reusing, reuse_bytes=0)
+    for _ in range(2):
+        for candidate in probes(reusing.space):
+            assert values(reusing, candidate) == values(plain, candidate)
+
+
+def test_a_candidate_that_changes_weights_alone_is_not_taken_for_the_dense_network():
+    scorer = scorer_with_zeros(Residual())
+    assert values(scorer, scorer.space.dense)["kl"] == 0
+    for candidate in probes(scorer.space):
+        kl = scorer.measure(scorer.network(candidate), scorer.select)["kl"]
+        assert values(scorer, candidate)["kl"] == pytest.approx(kl, rel=1e-3)
+        assert kl > 0
 
 
 @pytest.fixture
@@ -223,3 +256,18 @@ def test_calls_are_those_of_a_forward_by_hand():
     assert calls.complete(calls.first_touched(["1.1.weight"], [])) == ["0", "1.0"]
     assert calls.complete(calls.first_touched([], ["1.1"])) == ["0"]  # the module around it may read its numbers
     assert calls.complete(calls.first_touched(["0.weight"], [])) == []
+
+
+def test_the_moment_before_modules_that_run_on_both_sides_by_hand():
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.ReLU(), nn.ReLU()
+
+        def forward(self, x):
+            return self.b(self.a(self.b(self.a(x))))
+
+    calls = record_calls(Again().eval(), (torch.randn(3, 2),))
+    assert (calls.started["a"], calls.ended["a"], calls.started["b"], calls.ended["b"]) == (1, 6, 3, 8)
+    assert [calls.before_crossing(moment, ["b"]) for moment in (2, 3, 4, 8, 9)] == [2, 3, 3, 3, 9]
+    assert calls.before_crossing(5, ["a", "b"]) == calls.before_crossing(7, ["b", "a"]) == 1

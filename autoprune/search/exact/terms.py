@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ import numpy as np
 
 from autoprune.core.cost import Polynomial
 from autoprune.core.problem import Problem
+from autoprune.core.sparse import SparseCost, SparseWeight
+
+LARGEST = 1 << 20  # entries of a table
 
 Scope = tuple[int, ...]  # units of a table, ascending: one axis each
 
@@ -58,13 +62,45 @@ def separable(costs: Sequence[np.ndarray]) -> Terms:
 
 
 def terms_of(problem: Problem, cost: str) -> Terms | None:
-    """A problem's cost by units that share a monomial; None for a user's function, of which nothing is known."""
+    """A problem's cost by units that share a monomial or a weight with zeros.
+
+    None for a user's function, of which nothing is known, and for a weight that depends on the joint levels of so many
+    units that the table would have more than LARGEST entries.
+    """
     formula = problem.costs.costs[cost]
-    if not isinstance(formula, Polynomial):
+    if isinstance(formula, Polynomial):
+        return _of_polynomial(problem, formula)
+    if not isinstance(formula, SparseCost):
         return None
+    terms = _of_polynomial(problem, formula.rest)
+    tables, constant = dict(terms.tables), terms.constant
+    for weight, factor in formula.weights:
+        scope = tuple(u for u, unit in enumerate(problem.space.units) if unit in weight.units)
+        if math.prod(terms.sizes[unit] for unit in scope) > LARGEST:
+            return None
+        table = factor * _entries(problem, weight, scope)
+        if scope:
+            tables[scope] = tables.get(scope, 0.0) + table
+        else:
+            constant += float(table)
+    return Terms(terms.sizes, tables, constant)
+
+
+def _entries(problem: Problem, weight: SparseWeight, scope: Scope) -> np.ndarray:
+    """The table of entries that stay of a weight, with an axis for each unit of the scope."""
+    levels = [problem.space.levels[unit] for unit in scope]
+    named = [problem.space.units[unit] for unit in scope]
+    joint = np.array(list(itertools.product(*levels)), dtype=np.int64).reshape(-1, len(scope))
+    fixed = [unit for unit in sorted(weight.units) if unit not in named]
+    dense = np.tile(np.array([problem.costs.widths[unit] for unit in fixed], dtype=np.int64), (len(joint), 1))
+    kept = weight.evaluate([*named, *fixed], np.concatenate([joint, dense], axis=1))
+    return kept.reshape([len(counts) for counts in levels]).astype(float)
+
+
+def _of_polynomial(problem: Problem, polynomial: Polynomial) -> Terms:
     constant, tables = 0.0, dict[Scope, np.ndarray]()
     index = {unit: u for u, unit in enumerate(problem.space.units)}
-    for monomial, coefficient in formula.terms.items():
+    for monomial, coefficient in polynomial.terms.items():
         fixed = math.prod(problem.costs.widths[unit] for unit in monomial if unit not in index)
         factors = _factors(problem, [index[unit] for unit in monomial if unit in index])
         if not factors:

@@ -1,1 +1,0 @@
-"""How each part grows with the number of units: one file a part, each with a function that returns rows."""
