@@ -183,7 +183,7 @@ def _print_result(result: RunResult, folder: Path) -> None:
 
     console.print_rows(result.rows)
     console.print_dense(result.rows)
-    typer.echo(f"adding: {result.additivity}")
+    typer.echo(f"sums:   {result.additivity}")
     typer.echo(f"ended:  {result.ended}\nrun:    {folder}\nreport: {folder / 'report.html'}")
     if result.rows:
         ratio = result.rows[len(result.rows) // 2]["macs_ratio"]

@@ -40,10 +40,10 @@ from autoprune.measure.quick import BatchAnchor
 from autoprune.measure.recalibrate import recalibrate_as_eagleeye
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.prune.bank import order_unit
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA, UnitStatistics
 from autoprune.prune.modes import evaluating
+from autoprune.prune.ordering import order_unit
 from autoprune.prune.surgery import cut
 from autoprune.run.session import Session, open_session
 from autoprune.search.repair import fit, stratified
