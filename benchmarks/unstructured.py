@@ -111,8 +111,8 @@ def make(session: Session, probed: Planned, masks: str, name: str, sparsity: flo
         "weights": masks,
         "allocation": name,
         "kept": sum(counts.values()),
-        "nonzeros_ratio": round(costs["nonzeros"][0] / session.dense_costs["nonzeros"], 4),
-        "effective_macs_ratio": round(costs["effective_macs"][0] / session.dense_costs["effective_macs"], 4),
+        "nonzeros_ratio": round(costs["nonzeros"][0].item() / session.dense_costs["nonzeros"], 4),
+        "effective_macs_ratio": round(costs["effective_macs"][0].item() / session.dense_costs["effective_macs"], 4),
         "kl": round(session.scorer.measure(network, session.scorer.select)["kl"], 4),
         "seconds": round(seconds + (probed.seconds if name.startswith("planned_") else 0.0), 1),
     }
