@@ -132,7 +132,7 @@ class _Bench:
         """Kendall tau of random candidates' scores in this form to those in the same in float32, on fewer images."""
         levels = stratified(problem, np.random.default_rng(0), RANKED)
         candidates = [Candidate(tuple(row.tolist())) for row in levels]
-        few = replace(self.scorer, calibrate=self.scorer.calibrate[:2], select=self.scorer.select[:3], reuse_bytes=0)
+        few = replace(self.scorer, calibrate=self.scorer.calibrate[:1], select=self.scorer.select[:2], reuse_bytes=0)
         low, full = (
             [replace(few, form=form_).score(c).values.get(guide, math.nan) for c in candidates]
             for form_ in (form, replace(form, dtype="float32"))
