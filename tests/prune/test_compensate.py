@@ -132,6 +132,30 @@ def test_the_error_on_other_images_falls(block):
     assert error(model, small, photos(64, seed=1)) < 0.2 * error(model, sliced, photos(64, seed=1))
 
 
+class Mlp(nn.Module):
+    """A block of a transformer without its attention: normalised, widened, narrowed, added."""
+
+    def __init__(self, c: int = 8):
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(c), nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, x):
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+def test_normalised_blocks_of_transformers_are_repaired_on_other_tokens():
+    model = nn.Sequential(nn.Linear(5, 8), Mlp(), Mlp(), nn.Linear(8, 3)).eval()
+    tokens, others = (torch.randn(count, 6, 5, generator=torch.Generator().manual_seed(count)) for count in (200, 50))
+    structure = autoprune.find_structure(model, tokens[:2])
+    positions = {name: np.arange(16) for name in ("1.up", "2.up")}
+    sliced = cut(model, structure, positions)
+    small = cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    result = compensate(small, structure, collect_targets(model, structure, [(tokens,)]), indices, named_tensors(model))
+    assert {"1.down", "2.down", "3"} <= result.unexplained.keys()
+    assert error(model, small, others) < 0.2 * error(model, sliced, others)
+
+
 def test_duplicated_channels_cost_nothing():
     block = Block(wide=8)
     with torch.no_grad():
