@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from autoprune.prune.verify import VerifyReport as VerifyReport
     from autoprune.run.api import search as search
     from autoprune.run.export import load as load
+    from autoprune.run.job import Executor as Executor
 
 _HOMES = {
     "AutopruneError": "autoprune.errors",
@@ -42,6 +43,7 @@ _HOMES = {
     "Candidate": "autoprune.core.space",
     "Data": "autoprune.data",
     "Evaluation": "autoprune.core.evaluation",
+    "Executor": "autoprune.run.job",
     "Front": "autoprune.core.front",
     "LevelRule": "autoprune.core.levels",
     "Objective": "autoprune.core.objective",

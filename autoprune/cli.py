@@ -1,6 +1,6 @@
 """The command line: parse, call, print. No logic.
 
-Exit codes: 0 done; 2 a wrong config, argument or model; 1 a failed run; 130 interrupted.
+Exit codes: 0 done; 2 a wrong config, argument or model; 1 a failed run; 130 interrupted, 143 told to terminate.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from autoprune.errors import AutopruneError, ConfigError, DataError, InfeasibleBudget, UnsupportedModel
+from autoprune.errors import AutopruneError, ConfigError, DataError, InfeasibleBudget, Interrupted, UnsupportedModel
 
 if TYPE_CHECKING:
     from autoprune.config import JobSpec
@@ -34,6 +35,7 @@ Settings = Annotated[
 ]
 Pick = Annotated[str, typer.Option(metavar="BOUNDS", help="Which network: the best within 'macs<=0.5'.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines, for a log.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -85,7 +87,12 @@ def inspect(
 
 @app.command()
 def search(
-    ctx: typer.Context, config: Config, settings: Settings = None, out: Out = None, quiet: Quiet = False
+    ctx: typer.Context,
+    config: Config,
+    settings: Settings = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    plain: Plain = False,
 ) -> None:
     """Search for the front of a job and write a run folder (results/NAME unless --out names one)."""
     with _reporting(ctx):
@@ -95,22 +102,35 @@ def search(
 
         spec = configs.load(config, settings or ())
         folder = out or next_free(Path("results") / spec.name)
-        with _placed(spec), _resumable(folder), console.progress_display(quiet) as progress:
+        with _placed(spec), _resumable(folder), console.progress_display(quiet, plain) as progress:
             result = run.search(spec.resolve(), folder, progress=progress)
         _print_result(result, folder)
 
 
 @app.command()
-def resume(ctx: typer.Context, folder: Run, quiet: Quiet = False) -> None:
+def resume(
+    ctx: typer.Context,
+    folder: Run,
+    settings: Settings = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Set damaged lines of the journal aside first.")] = False,
+    fork: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Start a new run there that keeps what still holds of this one.")
+    ] = None,
+    quiet: Quiet = False,
+    plain: Plain = False,
+) -> None:
     """Continue a run that was cut short; the same result as without the cut."""
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
 
-        job = configs.load_run(folder).resolve()
-        with _resumable(folder), console.progress_display(quiet) as progress:
-            result = run.resume(job, folder, progress=progress)
-        _print_result(result, folder)
+        job = configs.load_run(folder, settings or ()).resolve()
+        with _resumable(fork or folder), console.progress_display(quiet, plain) as progress:
+            if fork is None:
+                result = run.resume(job, folder, progress=progress, repair=repair)
+            else:
+                result = run.search(job, fork, progress=progress, answers=folder)
+        _print_result(result, fork or folder)
 
 
 @app.command()
@@ -197,14 +217,37 @@ def _print_export(out: Path) -> None:
 
 
 @contextmanager
-def _reporting(ctx: typer.Context) -> Iterator[None]:
-    """Turns errors into one message on standard error and an exit code."""
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end what is inside in good order; a second one ends the process at once.
+
+    Either way nothing that was measured is lost: it is in the journal before anything else happens with it.
+    """
+    arrived: list[int] = []
+
+    def end(signum: int, frame: object) -> None:
+        if arrived:
+            os._exit(128 + signum)
+        arrived.append(signum)
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, end) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def _reporting(ctx: typer.Context) -> Iterator[None]:
+    """Turns errors and signals into one message on standard error and an exit code."""
+    try:
+        with _interruptible():
+            yield
     except BrokenPipeError:  # `autoprune front RUN | head`; typer ends quietly
         raise
     except KeyboardInterrupt as interrupt:
-        _fail(ctx, "\n".join(["interrupted", *_notes(interrupt)]), 130)
+        _fail(ctx, "\n".join(["interrupted", *_notes(interrupt)]), getattr(interrupt, "exit_code", 130))
     except AutopruneError as error:
         _fail(ctx, "\n".join([f"error: {_message(error)}", *_notes(error)]), error.exit_code)
     except Exception as error:

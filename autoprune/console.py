@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from autoprune.run.fronts import SELECT, STITCHED, Row, flat_row, to_csv
 
@@ -187,16 +197,28 @@ def _frozen_table(groups: Sequence[FrozenGroup]) -> Table:
 
 
 @contextmanager
-def progress_display(quiet: bool, stream: TextIO | None = None) -> Iterator[Callable[[Progress], None]]:
-    """A callback that shows progress on standard error: bars on a terminal, else a line for every tenth of a phase."""
+def progress_display(
+    quiet: bool, plain: bool = False, stream: TextIO | None = None
+) -> Iterator[Callable[[Progress], None]]:
+    """A callback that shows progress on standard error: bars on a terminal, else a line for every tenth of a phase.
+
+    `plain` asks for lines on a terminal too.
+    """
     stream = stream or sys.stderr
     if quiet:
         yield lambda progress: None
-    elif stream.isatty():
+    elif stream.isatty() and not plain:
         with _bars(stream) as bars:
             yield _BarReport(bars)
     else:
         yield _LineReport(stream)
+
+
+class _RateColumn(ProgressColumn):
+    """Steps a second of a phase that takes a while."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.3g}/s" if task.speed and task.total and task.total > 1 else "")
 
 
 def _bars(stream: TextIO) -> Bars:
@@ -206,6 +228,7 @@ def _bars(stream: TextIO) -> Bars:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        _RateColumn(),
         TextColumn("{task.fields[message]}", markup=False),
     )
     return Bars(*columns, console=Console(file=stream))
@@ -242,5 +265,6 @@ class _LineReport:
         seconds = time.monotonic() - began
         line = f"{progress.phase} {progress.done}/{progress.total}, {seconds:.0f} s"
         if progress.done > first and progress.done < progress.total:
-            line += f", {seconds * (progress.total - progress.done) / (progress.done - first):.0f} s left"
+            rate = (progress.done - first) / seconds
+            line += f", {rate:.3g}/s, {(progress.total - progress.done) / rate:.0f} s left"
         print(f"{line}, {progress.message}" if progress.message else line, file=self._stream, flush=True)

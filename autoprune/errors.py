@@ -17,6 +17,8 @@ AutopruneError
 │   └── JournalLocked    another process is writing to this run
 └── RunFailed            the search ran and failed; what was measured is in the journal
 
+Interrupted            SIGINT or SIGTERM arrived: a KeyboardInterrupt, which nothing that handles errors catches
+
 Each is also the builtin a caller would expect. A message says what was expected, what came, where, and what to do.
 """
 
@@ -95,3 +97,11 @@ class RunFailed(AutopruneError, RuntimeError):
     """The search ran and failed; what was measured is in the journal."""
 
     exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end; `exit_code` is the one shells expect of it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"signal {signum}")
+        self.exit_code = 128 + signum

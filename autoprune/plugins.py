@@ -23,6 +23,8 @@ from autoprune.errors import PluginError
 
 Plugin = Callable[..., Any]
 
+FILE_MODULES = "autoprune_plugin_"  # what the modules of plug-ins named by file are called in sys.modules
+
 _FORMS = "'pkg.mod:name' or 'path/to/file.py:name'"
 
 
@@ -128,7 +130,7 @@ def _named_module(source: str, name: str) -> ModuleType:
 
 def _file_module(path: Path, name: str) -> ModuleType:
     """The module of a file, run once per path and kept in sys.modules, so that its functions and classes pickle."""
-    key = f"autoprune_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    key = f"{FILE_MODULES}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)

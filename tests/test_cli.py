@@ -473,7 +473,7 @@ class Terminal(io.StringIO):
 
 def test_without_a_terminal_progress_is_about_a_line_for_every_tenth():
     stream = io.StringIO()
-    with console.progress_display(False, stream) as progress:
+    with console.progress_display(False, stream=stream) as progress:
         for done in range(301):
             progress(Progress("search", done, 300, "hv 0.5"))
     lines = stream.getvalue().splitlines()
@@ -484,14 +484,14 @@ def test_without_a_terminal_progress_is_about_a_line_for_every_tenth():
 
 def test_a_phase_with_nothing_to_do_is_one_line():
     stream = io.StringIO()
-    with console.progress_display(False, stream) as progress:
+    with console.progress_display(False, stream=stream) as progress:
         progress(Progress("front", 0, 0))
     assert stream.getvalue() == "front 0/0, 0 s\n"
 
 
 def test_on_a_terminal_progress_is_a_bar_for_each_phase():
     stream = Terminal()
-    with console.progress_display(False, stream) as progress:
+    with console.progress_display(False, stream=stream) as progress:
         progress(Progress("trace", 1, 1))
         progress(Progress("search", 3, 30, "[half] done"))
     shown = stream.getvalue()
@@ -502,7 +502,7 @@ def test_on_a_terminal_progress_is_a_bar_for_each_phase():
 
 def test_quiet_shows_nothing():
     stream = Terminal()
-    with console.progress_display(True, stream) as progress:
+    with console.progress_display(True, stream=stream) as progress:
         progress(Progress("search", 1, 2))
     assert stream.getvalue() == ""
 

@@ -41,9 +41,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     return spec
 
 
-def load_run(folder: str | Path) -> JobSpec:
-    """The job of a run folder. RunNotFound if there is none."""
-    return load(RunFolder.open(Path(folder)).job)
+def load_run(folder: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """The job of a run folder after the settings. RunNotFound if there is none, ConfigError if it is one of Python."""
+    path = RunFolder.open(Path(folder)).job
+    if "made_by" in read_document(path).data:
+        raise ConfigError(
+            f"expected a run that was started from a job file, {folder} was started in Python. Go on with it there: "
+            "autoprune.search(the same arguments, resume=True)."
+        )
+    return load(path, overrides)
 
 
 def _with_space(document: Document, folder: Path) -> tuple[Document, list[str]]:

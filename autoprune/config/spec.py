@@ -24,7 +24,7 @@ from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
-from autoprune.run.job import Job
+from autoprune.run.job import Executor, Job
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -174,15 +174,47 @@ class TuneSpec(_Section):
         return self.mode or Form(self.layout, self.dtype or "float32", self.batch, self.threads)
 
 
+class ResourcesSpec(_Section):
+    """What one worker gets."""
+
+    cpus: float = Field(1, gt=0, allow_inf_nan=False, description="of a worker; as many threads", examples=[1])
+    gpus: float = Field(0, ge=0, allow_inf_nan=False, description="of a worker, with ray", examples=[0.25])
+    memory_gib: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of a worker; null for no limit", examples=[4]
+    )
+
+
 class RunSpec(_Section):
     """Where the work is done."""
 
     executor: Literal["serial", "processes", "ray"] = Field("serial", description="who evaluates", examples=["serial"])
-    workers: int = Field(1, ge=1, description="how many evaluate at once", examples=[1])
+    workers: int | None = Field(
+        None, ge=1, description="how many evaluate at once; null for as many as there is room for", examples=[2]
+    )
+    resources: ResourcesSpec = Field(
+        {}, validate_default=True, description="what a worker gets", examples=["{cpus: 1}"]
+    )
+    address: str = Field(
+        "local", min_length=1, description="of the Ray cluster: local, auto or ray://host:10001", examples=["auto"]
+    )
+    runtime_env: dict[str, Any] = Field(
+        {}, description="Ray's runtime environment, for code on the workers", examples=['{working_dir: "."}']
+    )
+    timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="seconds for one evaluation; auto follows those before", examples=["auto"]
+    )
+    attempts: int = Field(
+        3, ge=1, description="how often a candidate is begun whose worker dies or does not answer", examples=[3]
+    )
+    deterministic: bool = Field(
+        False, description="the same front for any number of workers, in exchange for some waiting", examples=["true"]
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N", examples=["auto"]
     )
-    threads: int | None = Field(None, ge=1, description="of torch on the CPU; null for its default", examples=[2])
+    threads: int | None = Field(
+        None, ge=1, description="of torch in this process, on the CPU; null for its default", examples=[2]
+    )
 
     tune: TuneSpec = Field(
         "auto",
@@ -194,24 +226,67 @@ class RunSpec(_Section):
         REUSE_BYTES / (1 << 30),
         ge=0,
         allow_inf_nan=False,
-        description="memory for outputs of the dense network that candidates share, in GiB; 0 for none",
+        description="memory of one machine for outputs of the dense network that candidates share, in GiB; 0 for none",
         examples=[2.0],
     )
 
-    @field_validator("executor")
-    @classmethod
-    def _available(cls, executor: str) -> str:
-        if executor != "serial":
-            sentence = f"only serial is available in this version, got {executor!r}. Write `executor: serial`."
-            raise mistakes(((), sentence))
-        return executor
+    @model_validator(mode="after")
+    def _fitting(self) -> RunSpec:
+        """What an executor does not have is a mistake, and not ignored."""
+        wrong: list[tuple[KeyPath, str]] = []
+        if self.executor == "serial":
+            changed = self._changed("resources", "timeout_s", "attempts")
+            wrong += [
+                (
+                    (key,),
+                    "expected it with processes or ray only, the executor is serial. Remove it, or write "
+                    "`executor: processes`.",
+                )
+                for key in changed
+            ]
+            if self.workers not in (None, 1):
+                wrong.append(
+                    (
+                        ("workers",),
+                        f"expected 1, as the serial executor has one worker, got {self.workers}. "
+                        "Write 1, or `executor: processes`.",
+                    )
+                )
+        if self.executor != "ray":
+            changed = self._changed("address", "runtime_env")
+            wrong += [
+                ((key,), f"expected it with ray only, the executor is {self.executor}. Remove it.") for key in changed
+            ]
+            if self.resources.gpus:
+                wrong.append(
+                    (
+                        ("resources", "gpus"),
+                        f"expected it with ray only, the executor is {self.executor}. "
+                        "Remove it; all processes use `device`.",
+                    )
+                )
+        if wrong:
+            raise mistakes(*wrong)
+        return self
 
-    @field_validator("workers")
-    @classmethod
-    def _one(cls, workers: int) -> int:
-        if workers != 1:
-            raise mistakes(((), f"expected 1, as the serial executor has one worker, got {workers}. Write 1."))
-        return workers
+    def _changed(self, *keys: str) -> list[str]:
+        """Which of the keys are not at their default."""
+        default = type(self).model_construct(resources=ResourcesSpec())
+        return [key for key in keys if getattr(self, key) != getattr(default, key)]
+
+    def resolve(self) -> Executor:
+        memory = self.resources.memory_gib
+        return Executor(
+            self.executor,
+            self.workers,
+            self.resources.cpus,
+            self.resources.gpus,
+            None if memory is None else round(memory * (1 << 30)),
+            self.address,
+            self.runtime_env,
+            self.attempts,
+            None if self.timeout_s == "auto" else self.timeout_s,
+        )
 
 
 class JobSpec(_Section):
@@ -316,6 +391,8 @@ class JobSpec(_Section):
             threads=self.run.threads,
             tune=self.run.tune.resolve(),
             reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
+            executor=self.run.resolve(),
+            ordered=self.run.deterministic,
             document=self.document(),
         )
 

@@ -22,7 +22,7 @@ from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
-from autoprune.prune.modes import evaluating
+from autoprune.prune.modes import evaluating, seeded
 from autoprune.prune.zeros import WeightBank, stitched
 
 
@@ -76,8 +76,12 @@ class Scorer:
         return network
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-        """The fitness of a network, checked: finite floats by name. PluginError otherwise."""
-        with evaluating(network), torch.no_grad():
+        """The fitness of a network, checked: finite floats by name. PluginError otherwise.
+
+        Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
+        whenever it is measured, and what it draws elsewhere is left as it is.
+        """
+        with evaluating(network), torch.no_grad(), seeded(0):
             return check_values(self.fitness(network, batches), self.objective)
 
     def score(self, candidate: Candidate) -> Evaluation:
@@ -85,7 +89,7 @@ class Scorer:
         start = time.perf_counter()
         try:
             values = self._values(candidate)
-        except Exception as error:  # a user's code may raise anything; the run goes on and the cause is recorded
+        except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
             seconds = time.perf_counter() - start
             return Evaluation(candidate, {}, "failed", f"{type(error).__name__}: {error}", seconds, self.worker)
         return Evaluation(candidate, values, "ok", "", time.perf_counter() - start, self.worker)

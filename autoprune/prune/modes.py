@@ -1,10 +1,12 @@
-"""Borrowing what belongs to others, a model's modes and torch's threads: as it was, it is put back."""
+"""Borrowing what belongs to others, a model's modes, torch's threads, random states: as it was, it is put back."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -51,3 +53,22 @@ def without_tf32() -> Iterator[None]:
     """Full float32 products: TensorFloat-32, which cuDNN uses by default, rounds to 1e-3."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random states of Python, numpy and torch start from the seed inside; afterwards they are as before."""
+    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = torch.cuda.get_rng_state_all() if used else []
+    try:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # the state that users' code may draw from
+        torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
+        torch.set_rng_state(tensors)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)

@@ -12,7 +12,7 @@ from autoprune.core.objective import Bound
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
-from autoprune.run.drive import check_identity, recorded_tuning, silent
+from autoprune.run.drive import check_identity, recorded_threads, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document, write_member
 from autoprune.run.job import Job, OnProgress
@@ -74,7 +74,7 @@ def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
     records = read_journal(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
-    with torch_threads(records[0].get("threads")):
+    with torch_threads(recorded_threads(records, job)):
         session = open_session(job, progress, recorded_tuning(records), folder.bank)
         check_identity(session, records[0])
         yield session

@@ -23,7 +23,7 @@ from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
 from autoprune.run.folder import write_text
 from autoprune.run.fronts import Row, document_of, export_member, pick_row, rebuild_member, to_csv
-from autoprune.run.job import Job, OnProgress
+from autoprune.run.job import Executor, Job, OnProgress
 from autoprune.search import make_searcher
 
 EIGHTHS = tuple(step / 8 for step in range(1, 8))
@@ -88,7 +88,10 @@ def search(
     guide: str | None = None,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     device: str = "auto",
+    executor: Literal["serial", "processes", "ray"] | Executor = "serial",
+    deterministic: bool = False,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: OnProgress = silent,
 ) -> Networks:
     """Searches how much of each unit of a trained network to keep.
@@ -106,7 +109,10 @@ def search(
             default "kl" with the default fitness and none with another.
         compensation: "sequential" fits the front's networks to the dense one on all calibration images; "thorough" does
             it better at three times the cost.
+        executor: who scores candidates; by name with its defaults, as many workers as there is room for.
+        deterministic: the same front for any number of workers, in exchange for some waiting.
         out: a new folder for journal and front; without it nothing is written.
+        resume: continue the run in `out`, if it is there already, with the arguments it was started with.
 
     >>> front = autoprune.search(model, data, evaluations=300)
     >>> small = front.pick("macs<=0.5").build()
@@ -127,9 +133,14 @@ def search(
         guide="kl" if guide is None and fitness is classification else guide,
         compensation=compensation,
         device=device,
+        executor=Executor(executor) if isinstance(executor, str) else executor,
+        ordered=deterministic,
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
-    return Networks(drive.search(job, None if out is None else Path(out), progress))
+    path = None if out is None else Path(out)
+    if resume and path is not None and path.exists():
+        return Networks(drive.resume(job, path, progress))
+    return Networks(drive.search(job, path, progress))
 
 
 def _objective(given: str | Objective) -> Objective:

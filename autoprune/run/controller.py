@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +17,10 @@ from autoprune.errors import JournalMismatch, RunFailed
 
 FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
 REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
+WINDOW = 32  # asked and not yet told, in a run whose order must not depend on who answers first
 
-Append = Callable[..., None]
+Append = Callable[[Mapping[str, Any]], None]
+Key = tuple[tuple[int, ...], float]
 
 
 @dataclass
@@ -25,7 +28,10 @@ class Controller:
     """Drives one search: asks, evaluates, tells, and writes down every step before the next.
 
     The budget counts evaluations; proposals already answered or outside the bounds are answered at once and cost
-    nothing. `append` writes a record to the journal.
+    nothing, and a network that is being evaluated is not evaluated twice. `append` writes a record to the journal.
+
+    Answers are told as they come. When `ordered`, they are told in the order they were asked for, and the searcher is
+    asked when fewer than `WINDOW` are open: which steps it sees depends on neither the number of slots nor on time.
     """
 
     problem: Problem
@@ -34,17 +40,23 @@ class Controller:
     budget: int
     append: Append
     on_step: Callable[[int, Evaluation], None] = lambda done, evaluation: None
+    ordered: bool = False
     told: list[Evaluation] = field(default_factory=list)
-    _pending: list[Candidate] = field(default_factory=list)  # asked, not yet submitted
-    _known: dict[tuple[tuple[int, ...], float], Evaluation] = field(default_factory=dict)
-    _flying: int = 0
+    _line: deque[Candidate] = field(default_factory=deque)  # asked, not yet told
+    _waiting: list[Candidate] = field(default_factory=list)  # of these, those without an evaluation under way
+    _flying: dict[Key, Candidate] = field(default_factory=dict)
+    _arrived: dict[Candidate, Evaluation] = field(default_factory=dict)  # answers whose turn has not come
+    _recalled: dict[Key, Evaluation] = field(default_factory=dict)  # answers of before, for when they are asked for
+    _known: dict[Key, Evaluation] = field(default_factory=dict)
+    _dry: bool = False  # whether the searcher had nothing to propose since it was last told something
     _repeats: int = 0
     _proven: bool = False  # whether any evaluation has succeeded
 
     def run(self) -> str:
         """Runs until the budget is spent or the searcher has ended; returns why it ended."""
         while True:
-            self._fill_slots()
+            while self._repeats < REPEATS and (self._ask() or self._answer_waiting() or self._tell_first()):
+                pass
             if not self._flying:
                 break
             self._collect_one()
@@ -57,76 +69,114 @@ class Controller:
         """Evaluations spent."""
         return len(self._known)
 
-    def _fill_slots(self) -> None:
-        slots = self.evaluator.slots
-        while self._flying < min(slots, self.budget - self.done) and self._repeats < REPEATS:
-            if not self._pending and not self._ask(slots - self._flying):
-                return
-            self._start(self._pending.pop(0))
+    def replay(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Brings a fresh searcher to where the journal ends; what was asked and not answered is evaluated again."""
+        for number, record in enumerate(records, start=1):
+            if record["kind"] == "ask":
+                self._replay_ask(number, record)
+            elif record["kind"] == "answer":
+                evaluation = Evaluation.from_json(record["evaluation"])
+                self._recalled[self._key(evaluation.candidate)] = evaluation
+            elif record["kind"] == "tell":
+                evaluation = Evaluation.from_json(record["evaluation"])
+                self._waiting.remove(evaluation.candidate)
+                self._note(evaluation)
 
-    def _start(self, candidate: Candidate) -> None:
-        """Submits a candidate, or answers it at once when no evaluation is needed."""
-        answer = self._answer_at_once(candidate)
-        if answer is None:
-            self._repeats = 0
-            self._flying += 1
-            self.evaluator.submit(candidate)
-        else:
-            self._repeats += 1
-            self._tell(answer)
+    def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
+        asked = self.searcher.ask(record["n"])
+        if [list(c.levels) for c in asked] != record["candidates"]:
+            raise JournalMismatch(
+                f"record {number}: the journal says the searcher asked for {record['candidates']}, "
+                f"now it asks for {[list(c.levels) for c in asked]}. The searcher, its options or its library "
+                "changed since; resume with what the run was started with."
+            )
+        self._queue(asked)
+
+    def _queue(self, candidates: Sequence[Candidate]) -> None:
+        self._dry = not candidates
+        self._line += candidates
+        self._waiting += candidates
+
+    def _ask(self) -> bool:
+        """Asks for as many candidates as there is room for; whether any came."""
+        window = WINDOW if self.ordered else self.evaluator.slots
+        room = min(window, self.budget - self.done) - len(self._line)
+        if self._dry or room <= 0:
+            return False
+        candidates = self.searcher.ask(room)
+        for candidate in candidates:
+            self.problem.space.check(candidate)
+        self.append({"kind": "ask", "n": room, "candidates": [list(c.levels) for c in candidates]})
+        self._queue(candidates)
+        return bool(candidates)
+
+    def _answer_waiting(self) -> bool:
+        """Finds an answer or a slot for what was asked; whether any answer was told."""
+        before = len(self.told)
+        waiting, self._waiting = self._waiting, []
+        for candidate in waiting:
+            key = self._key(candidate)
+            if key in self._flying or candidate in self._arrived:
+                self._waiting.append(candidate)  # the same network was asked for before: its answer serves both
+            elif (answer := self._answer_at_once(candidate)) is not None:
+                self._arrive(answer)
+            elif len(self._flying) < self.evaluator.slots:
+                self._flying[key] = candidate
+                self.evaluator.submit(candidate)
+            else:
+                self._waiting.append(candidate)
+        return len(self.told) > before
 
     def _collect_one(self) -> None:
         evaluation = self._complete(self.evaluator.collect())
-        self._flying -= 1
-        self._tell(evaluation)
-        if not self._proven and self.done >= FIRST_FAILURES:
-            raise RunFailed(self._why_failed())
-        self.on_step(self.done, evaluation)
+        del self._flying[self._key(evaluation.candidate)]
+        if self.ordered and evaluation.candidate != self._line[0]:
+            self.append({"kind": "answer", "evaluation": evaluation.to_json()})
+        self._arrive(evaluation)
+        self.on_step(self.done + len(self._arrived), evaluation)
 
-    def replay(self, records: Sequence[dict[str, Any]]) -> None:
-        """Brings a fresh searcher to where the journal ends; what was asked and not told is evaluated again."""
-        for number, record in enumerate(records, start=1):
-            if record["kind"] == "ask":
-                asked = self.searcher.ask(record["n"])
-                if [list(c.levels) for c in asked] != record["candidates"]:
-                    raise JournalMismatch(
-                        f"record {number}: the journal says the searcher asked for {record['candidates']}, "
-                        f"now it asks for {[list(c.levels) for c in asked]}. The searcher, its options or its library "
-                        "changed since; resume with what the run was started with."
-                    )
-                self._pending += asked
-            elif record["kind"] == "tell":
-                evaluation = Evaluation.from_json(record["evaluation"])
-                self._pending.remove(evaluation.candidate)
-                self._note(evaluation)
+    def _arrive(self, evaluation: Evaluation) -> None:
+        """Tells an answer, or keeps it until its turn comes."""
+        if self.ordered:
+            self._arrived[evaluation.candidate] = evaluation
+        else:
+            self._tell(evaluation)
 
-    def _ask(self, n: int) -> bool:
-        candidates = self.searcher.ask(n)
-        for candidate in candidates:
-            self.problem.space.check(candidate)
-        record = {"kind": "ask", "n": n, "candidates": [list(c.levels) for c in candidates]}
-        self.append(record, sync=False)  # an ask can be asked again
-        self._pending += candidates
-        return bool(candidates)
+    def _tell_first(self) -> bool:
+        """In an ordered run, tells the first in line if its answer is there; whether it was."""
+        if not self._line or self._line[0] not in self._arrived:
+            return False
+        self._tell(self._arrived.pop(self._line[0]))
+        return True
 
     def _tell(self, evaluation: Evaluation) -> None:
         self.append({"kind": "tell", "evaluation": evaluation.to_json()})
         self._note(evaluation)
+        if not self._proven and self.done >= FIRST_FAILURES:
+            raise RunFailed(self._why_failed())
 
     def _note(self, evaluation: Evaluation) -> None:
-        if evaluation.status != "infeasible":
-            self._known.setdefault(self._key(evaluation.candidate), evaluation)
+        self._line.remove(evaluation.candidate)
+        self._dry = False
+        key = self._key(evaluation.candidate)
+        if evaluation.status == "infeasible" or key in self._known:
+            self._repeats += 1
+        else:
+            self._repeats = 0
+            self._known[key] = evaluation
         self._proven |= evaluation.ok
         self.told.append(evaluation)
         self.searcher.tell([evaluation])
 
-    def _key(self, candidate: Candidate) -> tuple[tuple[int, ...], float]:
+    def _key(self, candidate: Candidate) -> Key:
         return self.problem.space.key(candidate), candidate.fidelity
 
     def _answer_at_once(self, candidate: Candidate) -> Evaluation | None:
-        known = self._known.get(self._key(candidate))
-        if known is not None:
-            return known
+        key = self._key(candidate)
+        if key in self._known:
+            return self._known[key]
+        if key in self._recalled:
+            return self._recalled.pop(key)
         if not self.problem.feasible(np.array([candidate.levels]))[0]:
             return Evaluation(candidate, {}, "infeasible", "outside the bounds")
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,25 +12,31 @@ from typing import Any
 import numpy as np
 import torch
 
+from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
-from autoprune.run.controller import Controller
+from autoprune.run.controller import Append, Controller
+from autoprune.run.events import Events
+from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
 from autoprune.run.job import Job, OnProgress, Progress
-from autoprune.run.journal import Journal, read_journal
+from autoprune.run.journal import VERSION, Journal, Record, read_journal
 from autoprune.run.report import write_report
-from autoprune.run.serial import SerialEvaluator
 from autoprune.run.session import Session, open_session
 from autoprune.run.tuning import Tuning
+from autoprune.run.watch import Watch
 from autoprune.search.additivity import Additivity, additivity, summary
 
 Shares = dict[str, float]
 
 COUNTED = ("macs", "params")
+UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation")  # of a run's identity
+
+_log = logging.getLogger(__name__)
 
 
 def silent(progress: Progress) -> None:
@@ -152,62 +160,95 @@ def _shares(session: Session, units: Sequence[Unit]) -> Shares:
     return {cost: session.structure.joint_share([unit.name for unit in units], cost) for cost in COUNTED}
 
 
-def search(job: Job, path: Path | None, progress: OnProgress = silent) -> RunResult:
-    """Runs a job from the start into a new folder, or in memory when there is none."""
-    with torch_threads(job.threads):
+def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: Path | None = None) -> RunResult:
+    """Runs a job from the start into a new folder, or in memory when there is none.
+
+    `answers` is a run whose evaluations are used where this search asks for the same networks, as far as they would
+    come out the same here.
+    """
+    with contextlib.ExitStack() as stack:
         if path is not None:
             RunFolder.check_free(path)
-        session = open_session(job, progress)
-        preflight(session)
-        if path is None:
-            return _run(session, None, _forget, [])
-        folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
-        write_yaml(folder.job, dict(job.document))
-        with Journal(folder.journal) as journal:
-            journal.append(_header(session))
-            return _run(session, folder, journal.append, [])
+        earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
+        stack.enter_context(torch_threads(recorded_threads(earlier, job)))
+        session, events = open_session(job, progress, recorded_tuning(earlier)), Events()
+        with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
+            preflight(session, evaluator)
+            folder: RunFolder | None = None
+            append: Append = _forget
+            records = _still_valid(session, earlier)
+            if path is not None:
+                folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
+                write_yaml(folder.job, dict(job.document))
+                append = stack.enter_context(Journal(folder.journal)).append
+            for record in [_header(session), *records]:
+                append(record)
+            controller, ended = _explore(session, evaluator, events, folder, append, records)
+        return _finish(session, controller, ended, folder)
 
 
-def resume(job: Job, path: Path, progress: OnProgress = silent) -> RunResult:
-    """Continues a run from its journal; the result is that of a run that was never interrupted."""
+def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool = False) -> RunResult:
+    """Continues a run from its journal; the result is that of a run that was never interrupted.
+
+    With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
+    """
     folder = RunFolder.open(path)
-    with Journal(folder.journal) as journal:
+    with Journal(folder.journal, repair=repair) as journal:
         records = read_journal(folder.journal)
-        # a sum's last bits depend on how many threads it was split over
-        threads = records[0].get("threads") if records else job.threads
-        with torch_threads(threads):
-            session = open_session(job, progress, recorded_tuning(records), folder.bank)
+        with torch_threads(recorded_threads(records, job)):
+            session, events = open_session(job, progress, recorded_tuning(records), folder.bank), Events()
             if records:
                 check_identity(session, records[0])
-            preflight(session)
-            if not records:
-                journal.append(_header(session))
-            return _run(session, folder, journal.append, records[1:])
+            with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
+                preflight(session, evaluator)
+                if not records:
+                    journal.append(_header(session))
+                controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
+            return _finish(session, controller, ended, folder)
 
 
-def _header(session: Session) -> dict[str, Any]:
+def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
+    """The evaluations of another run as answers, if what values follow from is the same; else none, which is logged."""
+    if not records:
+        return []
+    then, now = records[0]["identity"], session.identity()
+    changed = [name for name in now if name not in UNSEEN_BY_SCORES and now[name] != then.get(name)]
+    if changed:
+        _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
+        return []
+    return [{"kind": "answer", "evaluation": record["evaluation"]} for record in records if "evaluation" in record]
+
+
+def _header(session: Session) -> Record:
     """The first record of a journal: what identifies the run, and what its last bits depend on."""
     return {
         "kind": "run",
+        "version": VERSION,
         "identity": session.identity(),
         "threads": torch.get_num_threads(),
         "tuning": session.tuning.to_json(),
     }
 
 
-def recorded_tuning(records: Sequence[dict[str, Any]]) -> Tuning | None:
+def recorded_tuning(records: Sequence[Record]) -> Tuning | None:
     """What a journal says about the form its scores were taken in; None where nothing was written yet."""
     return Tuning.from_json(records[0]["tuning"]) if records else None
 
 
-def check_identity(session: Session, header: dict[str, Any]) -> None:
+def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
+    """How many threads a journal says its run had: a sum's last bits depend on how many it was split over."""
+    return records[0].get("threads") if records else job.threads
+
+
+def check_identity(session: Session, header: Record) -> None:
     """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
     then, now = header.get("identity", {}), session.identity()
     changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now[name])}" for name in changed)
         raise JournalMismatch(
-            f"expected the job the run was started with, but {differences}. Put it back, or start a new run."
+            f"expected the job the run was started with, but {differences}. Put it back, or start a new run that keeps "
+            "what still holds of this one: autoprune resume RUN --fork DIR"
         )
 
 
@@ -216,38 +257,58 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _forget(record: object, *, sync: bool = True) -> None:
+def _forget(record: object) -> None:
     """The journal of a run without a folder."""
 
 
-def _run(
-    session: Session, folder: RunFolder | None, append: Callable[..., None], records: Sequence[dict[str, Any]]
-) -> RunResult:
+def _explore(
+    session: Session,
+    evaluator: Evaluator,
+    events: Events,
+    folder: RunFolder | None,
+    append: Append,
+    records: Sequence[Record],
+) -> tuple[Controller, str]:
+    """Runs the search, from where the records end; the journal gets to know why it ended, also one cut short."""
     job = session.job
     if folder is not None:  # on resume again: the run may have been killed before they were written
+        events.keep(folder.events)
         session.keep_bank(folder.bank)
         write_json(folder.space, session.space.to_json())
         write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())
-    controller = Controller(
-        session.problem,
-        job.searcher(session.profiled, job.seed),
-        SerialEvaluator(session.scorer.score),
-        job.evaluations,
-        append,
-        lambda done, evaluation: session.progress(Progress("search", done, job.evaluations, evaluation.cause)),
-    )
+    watch = Watch(session, evaluator, events)
+    searcher = job.searcher(session.profiled, job.seed)
+    controller = Controller(session.problem, searcher, evaluator, job.evaluations, append, watch.step, job.ordered)
     controller.replay(records)
-    session.progress(Progress("search", controller.done, job.evaluations))
-    ended = controller.run()
+    watch.begin(controller.done, controller.told)
+    try:
+        ended = controller.run()
+    except BaseException as error:
+        append({"kind": "end", "why": f"{type(error).__name__}: {error}"})
+        raise
+    append({"kind": "end", "why": ended})
+    return controller, ended
+
+
+def _finish(session: Session, controller: Controller, ended: str, folder: RunFolder | None) -> RunResult:
+    """Builds the front and writes what a finished run leaves."""
     rows = finish(session, controller.told, folder)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
-        write_report(folder.path)
+        _report(folder)
     return RunResult(
         folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums)
     )
+
+
+def _report(folder: RunFolder) -> None:
+    """The report is a view of what is in the folder already: where it fails, the run is whole without it."""
+    try:
+        write_report(folder.path)
+    except Exception as error:  # anything a reader of files may raise; it can be written again
+        _log.warning("%s is not written: %s. Try again with: autoprune report %s", folder.report, error, folder.path)
 
 
 def additivity_csv(rows: Sequence[Additivity]) -> str:
@@ -257,9 +318,10 @@ def additivity_csv(rows: Sequence[Additivity]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def preflight(session: Session) -> Evaluation:
+def preflight(session: Session, evaluator: Evaluator) -> None:
     """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
-    dense = session.scorer.score(session.space.dense)
+    evaluator.submit(session.space.dense)
+    dense = evaluator.collect()
     needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
     missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:
@@ -269,4 +331,3 @@ def preflight(session: Session) -> Evaluation:
             f"expected the fitness to report {missing}, it reports {sorted(dense.values)}. Name the objectives and the "
             "guide after what it reports."
         )
-    return dense

@@ -22,6 +22,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Executor:
+    """Who scores candidates: this process (serial), processes on this machine, or Ray actors.
+
+    `workers` is how many at once; None takes as many as the machine or the cluster has room for. Each has `cpus`, which
+    is also how many threads its torch uses, and, with ray, `gpus`: fractions are allowed. `memory_bytes` limits what a
+    worker allocates (processes) or reserves it (ray). `address` and `runtime_env` are Ray's. A candidate whose worker
+    dies, or does not answer in `timeout` seconds, is begun at most `attempts` times; a timeout of None is taken from
+    the evaluations before (run.pool). Serial has neither of them.
+    """
+
+    name: Literal["serial", "processes", "ray"] = "serial"
+    workers: int | None = None
+    cpus: float = 1
+    gpus: float = 0
+    memory_bytes: int | None = None
+    address: str = "local"
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    attempts: int = 3
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything a search needs.
 
@@ -34,6 +56,8 @@ class Job:
     norms of candidates. Unless `compensation` is "none" the members of the front, those with zeros in weights left out,
     are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. `front_size`
     is how many networks are built and measured on the report set at most.
+    `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
+    (run.controller).
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -58,12 +82,14 @@ class Job:
     threads: int | None = None
     tune: Literal["auto", "off"] | Form = "auto"
     reuse_bytes: int = REUSE_BYTES
+    executor: Executor = Executor()
+    ordered: bool = False
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: `done` of `total` steps of one phase (trace, statistics, search, front)."""
+    """Where a run stands: `done` of `total` steps of one phase (trace, statistics, workers, search, front)."""
 
     phase: str
     done: int

@@ -2,6 +2,9 @@
 
 A line is {"crc": ..., "record": ...} with the CRC-32 of the record's canonical JSON. A torn last line (the process was
 killed while writing) is dropped before the next append; a bad line anywhere else is an error that names it.
+
+The first record identifies the run. "ask" has what a searcher proposed, "tell" an evaluation it was told of, "answer"
+one that is known and waits to be told, "end" why a search ended.
 """
 
 from __future__ import annotations
@@ -9,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,8 +26,13 @@ import filelock
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.errors import JournalError, JournalLocked
+from autoprune.run.folder import write_bytes
 
 Record = Mapping[str, Any]
+
+VERSION = 1  # of the records; a journal of a later one is refused
+SYNC_SECONDS = 0.25  # a sync takes milliseconds; thousands of evaluations a second must not wait for each
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +43,11 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     records, good = _parse(path)
     if good < path.stat().st_size:
         _log.warning("%s: the last line is torn and left out", path)
+    if records and records[0].get("version", 0) > VERSION:
+        raise JournalError(
+            f"{path}: expected a journal of version {VERSION} at most, got version {records[0]['version']}. It was "
+            "written by a later autoprune; use that one to go on."
+        )
     return records
 
 
@@ -45,11 +60,13 @@ class Journal:
     """The journal of a run, open for appending by one process at a time.
 
     Use as a context manager: entering takes the lock and cuts off a torn last line. `append` returns when the record
-    is on disk (`sync`) or with the operating system, which is enough to outlive a killed process.
+    is with the operating system, which is enough to outlive a killed process; it is on disk within `SYNC_SECONDS` of
+    work, so that a machine that loses its power has that much to do again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, repair: bool = False) -> None:
         self.path = path
+        self._repair = repair
         self._lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0)
         self._owner = path.with_suffix(".owner")
 
@@ -61,23 +78,34 @@ class Journal:
                 f"{self.path.parent}: another process writes to this run ({self._read_owner()}). "
                 "Wait for it to end, or stop it and resume."
             ) from None
-        self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        self._cut_torn_line()
-        self._file = self.path.open("ab")
+        try:
+            self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            if self._repair:
+                repair_journal(self.path)
+            self._cut_torn_line()
+            self._file = self.path.open("ab")
+        except BaseException:
+            self._leave()
+            raise
+        self._synced = -math.inf
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+        self._leave()
+
+    def _leave(self) -> None:
         self._owner.unlink(missing_ok=True)
         self._lock.release()
 
-    def append(self, record: Record, *, sync: bool = True) -> None:
+    def append(self, record: Record) -> None:
         self._file.write(encode(record))
         self._file.flush()
-        if sync:
+        if time.monotonic() - self._synced >= SYNC_SECONDS:
             os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
 
     def _read_owner(self) -> str:
         with contextlib.suppress(OSError):  # the owner may just be leaving
@@ -91,6 +119,35 @@ class Journal:
                 _log.warning("%s: the last line was torn and is cut off", self.path)
                 with self.path.open("r+b") as file:
                     file.truncate(good)
+
+
+def repair_journal(path: Path) -> None:
+    """Takes damaged lines out of a journal, into journal.damaged beside it, and keeps every evaluation that is whole.
+
+    From the first damaged line on it is not known any more what the searcher saw. So asks behind it are left out, and
+    evaluations become answers: a search that resumes finds them when it asks for their candidates again.
+
+    Raises:
+        JournalError: the first line is damaged, which says what run this is.
+    """
+    lines = [(line, _decode(line)) for line in path.read_bytes().splitlines(keepends=True)]
+    first = next((index for index, (_, record) in enumerate(lines) if record is None), None)
+    if first is None:
+        return
+    if first == 0:
+        raise JournalError(f"{path}:1: the first line, which identifies the run, is damaged. Start a new run.")
+    evaluations = [record["evaluation"] for _, record in lines[first:] if record and "evaluation" in record]
+    answers = [encode({"kind": "answer", "evaluation": evaluation}) for evaluation in evaluations]
+    damaged = [line for line, record in lines if record is None]
+    with path.with_suffix(".damaged").open("ab") as file:
+        file.writelines(line.rstrip(b"\n") + b"\n" for line in damaged)
+    write_bytes(path, b"".join([*(line for line, _ in lines[:first]), *answers]))
+    _log.warning(
+        "%s: %d damaged lines are in journal.damaged; %d evaluations behind them are kept",
+        path,
+        len(damaged),
+        len(answers),
+    )
 
 
 def encode(record: Record) -> bytes:
@@ -121,7 +178,8 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
         elif not last:
             raise JournalError(
                 f"{path}:{number}: expected a record with its checksum, got {line[:60]!r}. The file was changed or the "
-                "disk is damaged; restore it from a copy, or cut it before this line to resume from there."
+                "disk is damaged; restore it from a copy, or set the damaged lines aside with: "
+                f"autoprune resume {path.parent} --repair"
             )
     return records, good
 

@@ -36,6 +36,7 @@ from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
+from autoprune.prune.modes import torch_threads
 from autoprune.prune.profiles import make_profiles
 from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
@@ -148,6 +149,14 @@ class Session:
         """The form scores are taken in, with why."""
         if self.recorded is not None:
             return self.recorded
+        if self.job.executor.name == "serial":
+            return self._tuned()
+        cpus = max(1, int(self.job.executor.cpus))  # that is how many threads a worker has
+        with torch_threads(cpus):
+            tuning = self._tuned()
+        return replace(tuning, form=replace(tuning.form, threads=cpus))
+
+    def _tuned(self) -> Tuning:
         if isinstance(self.job.tune, Form):
             return Tuning(self.job.tune, "as the job says")
         if self.job.tune == "off":

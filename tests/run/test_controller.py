@@ -54,10 +54,7 @@ def score(candidate):
 
 
 def controller(searcher, budget, records, evaluator=None, problem=SYNTHETIC.problem):
-    def append(record, *, sync=True):
-        records.append(record)
-
-    return Controller(problem, searcher, evaluator or SerialEvaluator(score), budget, append)
+    return Controller(problem, searcher, evaluator or SerialEvaluator(score), budget, records.append)
 
 
 def values(evaluations):

@@ -58,7 +58,7 @@ def test_a_second_writer_is_refused_with_the_owners_pid(path):
 
 def test_a_journal_can_be_read_while_it_is_written(path):
     with Journal(path) as journal:
-        journal.append({"kind": "more"}, sync=False)
+        journal.append({"kind": "more"})
         assert read_journal(path)[-1] == {"kind": "more"}
 
 

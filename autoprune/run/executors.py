@@ -1,0 +1,55 @@
+"""The evaluator a job asks for: this process, worker processes, or Ray actors behind one contract."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from autoprune.core.contracts import Evaluator
+from autoprune.errors import RunFailed
+from autoprune.measure.scorer import Scorer
+from autoprune.run.job import Executor
+from autoprune.run.pool import OnEvent, Pool, Site
+from autoprune.run.serial import SerialEvaluator
+
+
+@contextmanager
+def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Iterator[Evaluator]:
+    """An evaluator that is ready: on leaving, its workers are gone.
+
+    Raises:
+        PluginError: something cannot be sent to workers.
+        ConfigError: what the executor asks for is not there.
+        RunFailed: workers do not start, with why.
+    """
+    if executor.name == "serial":
+        yield SerialEvaluator(scorer.score)
+        return
+    site = _site(executor, scorer)
+    with Pool(site, attempts=executor.attempts, timeout=executor.timeout, on_event=on_event) as pool:
+        try:
+            pool.wait_ready()
+        except RunFailed as error:
+            error.add_note("What the job names must be importable where workers run; on a cluster, by run.runtime_env.")
+            raise
+        yield pool
+
+
+def workers_here(executor: Executor) -> int:
+    """How many worker processes this machine is to have."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return executor.workers or max(1, int(cores / executor.cpus))
+
+
+def _site(executor: Executor, scorer: Scorer) -> Site:
+    if executor.name == "processes":
+        from autoprune.run.processes import Processes
+
+        count = workers_here(executor)
+        shared = replace(scorer, reuse_bytes=scorer.reuse_bytes // count)
+        return Processes(shared, count=count, cpus=executor.cpus, memory=executor.memory_bytes)
+    from autoprune.run.ray_actors import RayActors
+
+    return RayActors(scorer, executor)

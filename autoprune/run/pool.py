@@ -1,0 +1,257 @@
+"""Supervision of workers, wherever they run: hands out candidates, and answers for every one of them.
+
+A worker that dies, or does not answer in time, is replaced; its candidate is tried again on another one, a few times.
+All of it is decided here, in the driver: what workers run on (`Site`) only starts, kills and listens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.space import Candidate
+from autoprune.errors import RunFailed
+
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+
+FAILED_STARTS = 3  # so many workers in a row that do not start, and nobody else at work, end the run
+START_SECONDS = 600.0  # a worker that is not ready by then is given up: an environment may have to be installed first
+VACANT_SECONDS = 600.0  # so long without a place for any worker ends the run
+PATIENT_SECONDS = 60.0  # a time limit that follows from what was seen is never shorter
+TIMES_SLOWEST = 20  # ... nor than so many times the slowest evaluation
+POLL_SECONDS = 1.0
+
+
+class Worker(Protocol):
+    """One worker; it starts by itself and scores one candidate at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    def submit(self, candidate: Candidate) -> None:
+        """Begins to score; the answer comes as News."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it is doing; nothing more is heard of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class News:
+    """What was heard of a worker: that it is ready, with facts about it; an answer; or its death, with the cause.
+
+    `spent` says of an answer that the worker ran out of memory and should not be used again.
+    """
+
+    worker: Worker
+    kind: Literal["ready", "answer", "died"]
+    evaluation: Evaluation | None = None
+    cause: str = ""
+    spent: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Site(Protocol):
+    """Where workers run."""
+
+    def capacity(self) -> int:
+        """How many workers there is room for now, those at work included."""
+        ...
+
+    def start(self, name: str) -> Worker:
+        """Begins to start a worker; "ready" or "died" follows."""
+        ...
+
+    def wait(self, seconds: float) -> Sequence[News]:
+        """What happened, as soon as anything does; nothing when the seconds are over."""
+        ...
+
+    def close(self) -> None:
+        """Ends all workers and frees what they shared."""
+        ...
+
+
+@dataclass
+class _Task:
+    """A candidate that is wanted, and why earlier attempts gave no answer."""
+
+    candidate: Candidate
+    failures: list[str] = field(default_factory=list)
+    status: Literal["failed", "timeout"] = "failed"
+
+
+@dataclass
+class _Seat:
+    """What the driver knows of one worker: what it works on, and since when it starts or works."""
+
+    worker: Worker
+    since: float
+    ready: bool = False
+    task: _Task | None = None
+
+
+class Pool:
+    """An Evaluator over the workers of a site. Use as a context manager: leaving it ends all workers.
+
+    `attempts` limits how often a candidate is begun whose worker dies or exceeds `timeout` seconds; then it is answered
+    as failed, with the causes. A timeout of None follows what was seen: `TIMES_SLOWEST` times the slowest evaluation,
+    at least `PATIENT_SECONDS`. An exception that a worker reports is an answer and final. At most `slots` candidates
+    are taken, one a worker and a short queue, so that nobody waits for the driver.
+    """
+
+    def __init__(self, site: Site, *, attempts: int, timeout: float | None, on_event: OnEvent) -> None:
+        self._site = site
+        self._attempts = attempts
+        self._timeout = timeout
+        self._on_event = on_event
+        self._seats: dict[str, _Seat] = {}
+        self._queue: deque[_Task] = deque()
+        self._finished: deque[Evaluation] = deque()
+        self._capacity = site.capacity()
+        self._started = 0
+        self._failed_starts: list[str] = []  # since a worker last became ready
+        self._start_after = 0.0
+        self._slowest = 0.0
+        self._vacant_since: float | None = None
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._site.close()
+
+    @property
+    def slots(self) -> int:
+        """One candidate for each worker there is room for, and one in eight of them waiting."""
+        return max(1, self._capacity) + math.ceil(self._capacity / 8)
+
+    @property
+    def alive(self) -> int:
+        """Workers that are ready."""
+        return sum(seat.ready for seat in self._seats.values())
+
+    def submit(self, candidate: Candidate) -> None:
+        self._queue.append(_Task(candidate))
+        self._hand_out()
+
+    def collect(self) -> Evaluation:
+        while not self._finished:
+            self._advance()
+        return self._finished.popleft()
+
+    def wait_ready(self) -> None:
+        """Returns when one worker is ready: everything it needs was imported there. RunFailed when none gets so far."""
+        while not self.alive:
+            self._advance()
+
+    def _advance(self) -> None:
+        self._hire()
+        for news in self._site.wait(self._patience()):
+            self._hear(news)
+        self._enforce_limits()
+
+    def _hire(self) -> None:
+        """Starts workers while there is room, later and later while they do not get ready."""
+        self._capacity = self._site.capacity()
+        self._check_vacancy()
+        if time.monotonic() < self._start_after:
+            return
+        while len(self._seats) < self._capacity:
+            name = f"worker-{self._started}"
+            self._started += 1
+            self._seats[name] = _Seat(self._site.start(name), time.monotonic())
+            self._on_event("worker_started", {"worker": name})
+
+    def _check_vacancy(self) -> None:
+        if self._capacity > 0:
+            self._vacant_since = None
+            return
+        now = time.monotonic()
+        self._vacant_since = self._vacant_since or now
+        if now - self._vacant_since > VACANT_SECONDS:
+            raise RunFailed(
+                f"there was no room for any worker during {VACANT_SECONDS:.0f} s. "
+                "Nothing that was measured is lost; resume when the cluster has nodes again."
+            )
+
+    def _hand_out(self) -> None:
+        for seat in self._seats.values():
+            if not self._queue:
+                return
+            if seat.ready and seat.task is None:
+                seat.task, seat.since = self._queue.popleft(), time.monotonic()
+                seat.worker.submit(seat.task.candidate)
+
+    def _patience(self) -> float:
+        """Seconds until something must be done, whatever is heard."""
+        limits = [self._limit(seat) for seat in self._seats.values()]
+        return max(0.0, min([POLL_SECONDS, *(limit - time.monotonic() for limit in limits)]))
+
+    def _limit(self, seat: _Seat) -> float:
+        """When a worker is given up, on the monotonic clock."""
+        if not seat.ready:
+            return seat.since + START_SECONDS
+        return seat.since + self._seconds_allowed() if seat.task else math.inf
+
+    def _seconds_allowed(self) -> float:
+        return self._timeout or max(PATIENT_SECONDS, TIMES_SLOWEST * self._slowest)
+
+    def _hear(self, news: News) -> None:
+        seat = self._seats.get(news.worker.name)
+        if seat is None:  # it was given up before
+            return
+        if news.kind == "ready":
+            seat.ready, self._failed_starts = True, []
+            self._on_event("worker_ready", {"worker": seat.worker.name, **news.facts})
+        elif news.kind == "died":
+            self._lose(seat, news.cause, "failed")
+        elif news.evaluation is not None and seat.task is not None:
+            self._take(seat, seat.task, news.evaluation, spent=news.spent)
+        self._hand_out()
+
+    def _take(self, seat: _Seat, task: _Task, evaluation: Evaluation, *, spent: bool) -> None:
+        if spent:
+            seat.worker.kill()
+            self._lose(seat, evaluation.cause, "failed")
+            return
+        seat.task = None
+        self._slowest = max(self._slowest, time.monotonic() - seat.since)
+        self._finished.append(evaluation)
+
+    def _enforce_limits(self) -> None:
+        now = time.monotonic()
+        for seat in [seat for seat in self._seats.values() if self._limit(seat) <= now]:
+            seat.worker.kill()
+            did = "did not answer" if seat.ready else "was not ready"
+            self._lose(seat, f"{did} within {now - seat.since:.0f} s", "timeout")
+
+    def _lose(self, seat: _Seat, cause: str, status: Literal["failed", "timeout"]) -> None:
+        """A worker is gone: its candidate goes back to the queue, or is answered when it had its attempts."""
+        del self._seats[seat.worker.name]
+        self._on_event("worker_lost", {"worker": seat.worker.name, "cause": cause})
+        if not seat.ready:
+            self._note_failed_start(cause)
+        if seat.task is None:
+            return
+        task = seat.task
+        task.failures.append(f"{seat.worker.name} {cause}")
+        task.status = status
+        if len(task.failures) < self._attempts:
+            self._queue.appendleft(task)
+            self._on_event("retry", {"levels": list(task.candidate.levels), "attempts": len(task.failures)})
+            return
+        why = f"no answer in {self._attempts} attempt{'' if self._attempts == 1 else 's'}: {'; '.join(task.failures)}"
+        self._finished.append(Evaluation(task.candidate, {}, task.status, why, worker=seat.worker.name))
+
+    def _note_failed_start(self, cause: str) -> None:
+        self._failed_starts.append(cause)
+        count = len(self._failed_starts)
+        if count >= FAILED_STARTS and not self.alive:
+            raise RunFailed(f"{count} workers in a row could not start; the last one {cause}")
+        self._start_after = time.monotonic() + min(60.0, 0.5 * 2 ** (count - 1))

@@ -1,0 +1,144 @@
+"""Workers as processes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+
+from autoprune.core.space import Candidate
+from autoprune.measure.scorer import Scorer
+from autoprune.run.parcel import pack
+from autoprune.run.pool import News
+from autoprune.run.worker import is_spent
+
+COMMAND = "from autoprune.run.worker import main; main()"
+PREFIX = "autoprune-workers-"
+
+
+@dataclass(eq=False)
+class Process:
+    """One worker process and the driver's end of the connection to it. What it prints is in `log`."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    log: Path
+
+    def submit(self, candidate: Candidate) -> None:
+        with contextlib.suppress(OSError):  # it died a moment ago; wait() will hear of it
+            self.connection.send(candidate)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.connection.close()
+
+    def last_words(self) -> str:
+        """How it ended, and the last line it printed."""
+        code = self.process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"{how}, last saying {lines[-1][:200]!r}" if lines else how
+
+
+class Processes:
+    """The site of worker processes: `count` at once, each with `cpus` threads and at most `memory` bytes of its own."""
+
+    def __init__(self, scorer: Scorer, *, count: int, cpus: float, memory: int | None) -> None:
+        self._count, self._cpus, self._memory = count, cpus, memory or 0
+        self._workers: list[Process] = []
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self._parcel = self._folder / "parcel"
+        try:
+            with self._parcel.open("wb") as file:
+                pack(scorer, file)
+        except BaseException:
+            self.close()
+            raise
+
+    def capacity(self) -> int:
+        return self._count
+
+    def start(self, name: str) -> Process:
+        ours, theirs = Pipe()
+        log = self._folder / f"{name}.log"
+        arguments = [theirs.fileno(), self._parcel, self._cpus, self._memory, name]
+        with theirs, log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env=self._environment(),
+            )
+        worker = Process(name, process, ours, log)
+        self._workers.append(worker)
+        return worker
+
+    def wait(self, seconds: float) -> Sequence[News]:
+        workers = {worker.connection: worker for worker in self._workers if not worker.connection.closed}
+        return [self._hear(workers[connection]) for connection in wait(list(workers), seconds)]  # type: ignore[index]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _hear(self, worker: Process) -> News:
+        try:
+            kind, content = worker.connection.recv()
+        except (EOFError, OSError):
+            kind, content = "died", ""
+        if kind == "ready":
+            return News(worker, "ready", facts=content)
+        if kind == "answer":
+            return News(worker, "answer", content, spent=is_spent(content))
+        self._bury(worker)
+        return News(worker, "died", cause=content or worker.last_words())
+
+    def _bury(self, worker: Process) -> None:
+        try:
+            worker.process.wait(timeout=5)  # for how it ended; the connection closes a moment earlier
+        except subprocess.TimeoutExpired:
+            worker.process.kill()  # it closed the connection itself
+        worker.kill()
+        self._workers.remove(worker)
+
+    def _environment(self) -> dict[str, str]:
+        """Threads as they are set later, so that libraries start no more; modules from where the driver has them."""
+        threads = str(max(1, int(self._cpus)))
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
+
+
+def _sweep() -> None:
+    """Removes what drivers left behind that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,98 @@
+"""What runs in a worker: it opens the parcel and scores what it is given, until its driver is gone.
+
+Started as `python -c "from autoprune.run.worker import main; main()"` with its end of the connection, never by forking
+and never by importing the user's own script again. The first half serves every kind of worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.run.parcel import unpack
+
+LOG_BYTES = 1 << 20  # what user code prints is kept up to here
+OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
+
+
+def settle_threads(cpus: float) -> None:
+    """The one place that says how many threads a worker's torch uses; call it before any work on tensors."""
+    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_interop_threads(1)
+
+
+def facts() -> dict[str, Any]:
+    """What identifies a worker and what its last bits depend on."""
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def is_spent(evaluation: Evaluation) -> bool:
+    """Whether a worker ran out of memory, which it may not get back: another one should try."""
+    return evaluation.status == "failed" and any(sign in evaluation.cause for sign in OUT_OF_MEMORY)
+
+
+def main() -> None:
+    """Arguments: file descriptor of the connection, path of the parcel, cpus, bytes of memory (0: no limit), name."""
+    descriptor, parcel, cpus, memory, name = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    _end_with_driver()
+    _volunteer_for_the_oom_killer()
+    if int(memory):
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
+    connection = Connection(int(descriptor))
+    try:
+        settle_threads(float(cpus))
+        scorer = unpack(Path(parcel))
+        scorer.worker = name
+    except BaseException as error:
+        connection.send(("died", f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"))
+        raise
+    connection.send(("ready", facts()))
+    with contextlib.suppress(EOFError):  # the driver closed its end
+        while True:
+            evaluation = scorer.score(connection.recv())
+            _forget_long_output()
+            connection.send(("answer", evaluation))
+
+
+def _end_with_driver() -> None:
+    """Standard input is a pipe the driver never writes to: its end means that the driver is gone, however it went."""
+    lifeline = os.dup(0)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    """When memory runs out, Linux shall kill a worker, which is replaced, and not the driver."""
+    with contextlib.suppress(OSError):  # other systems have no such file
+        Path("/proc/self/oom_score_adj").write_text("800")
+
+
+def _forget_long_output() -> None:
+    sys.stdout.flush()
+    if os.fstat(1).st_size > LOG_BYTES:
+        os.ftruncate(1, 0)
