@@ -356,8 +356,16 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("criterion: {call: 'plug.py:narrow'}", "expected a function of (weights, statistics)"),
         ("costs: {macs: {call: 'plug.py:cost'}}", "costs.macs: 'macs' is computed already"),
         ("costs: {c: {call: 'plug.py:fitness'}}", "costs.c.batches: expected the argument 'batches', it is missing"),
-        ("run: {executor: ray}", "job.yaml:7: run.executor: only serial is available in this version, got 'ray'"),
-        ("run: {executor: processes}", "only serial is available in this version, got 'processes'"),
+        (
+            "run: {timeout_s: 5}",
+            "job.yaml:7: run.timeout_s: expected it with processes or ray only, the executor is serial",
+        ),
+        (
+            "run: {executor: processes, address: auto}",
+            "run.address: expected it with ray only, the executor is processes",
+        ),
+        ("run: {executor: processes, resources: {gpus: 1}}", "run.resources.gpus: expected it with ray only"),
+        ("run: {executor: ray, timeout_s: soon}", "run.timeout_s"),
         ("run: {executor: threads}", "run.executor: expected 'serial', 'processes' or 'ray'"),
         ("run: {workers: 2}", "run.workers: expected 1, as the serial executor has one worker, got 2"),
         ("run: {device: gpu}", "run.device: expected a text of a certain form (auto, cpu, mps, cuda or cuda:N)"),

@@ -271,7 +271,7 @@ class RunSpec(_Section):
 
     def _changed(self, *keys: str) -> list[str]:
         """Which of the keys are not at their default."""
-        default = type(self).model_construct(resources=ResourcesSpec())
+        default = type(self).model_construct(resources=ResourcesSpec.model_validate({}))
         return [key for key in keys if getattr(self, key) != getattr(default, key)]
 
     def resolve(self) -> Executor:
