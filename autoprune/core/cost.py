@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,20 +70,27 @@ class Polynomial(Formula):
         return Polynomial({monomial: c for monomial, c in terms.items() if c})
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-        kept = np.asarray(kept, dtype=np.int64)
-        degree = max((len(monomial) for monomial in self.terms), default=0)
-        column = {unit: index for index, unit in enumerate(units)}
-        one = len(units)  # an extra column of ones pads the shorter monomials
-        padded = np.concatenate([kept, np.ones((len(kept), 1), dtype=np.int64)], axis=1)
+        own, index, coefficients = self._tables
+        column = {unit: position for position, unit in enumerate(units)}
+        padded = np.ones((len(kept), len(own) + 1), dtype=np.int64)  # the column of ones pads the shorter monomials
+        padded[:, :-1] = np.asarray(kept)[:, [column[unit] for unit in own]]
         values = np.zeros(len(kept), dtype=np.int64)
-        terms = list(self.terms.items())
-        for start in range(0, len(terms), 256):  # bounds the (n, t, degree) array below
-            chunk = terms[start : start + 256]
-            index = [[column[u] for u in m] + [one] * (degree - len(m)) for m, _ in chunk]
-            coefficients = np.array([c for _, c in chunk], dtype=np.int64)
-            powers = padded[:, np.array(index, dtype=np.int64).reshape(len(index), degree)].prod(axis=2)  # (n, t)
-            values += powers @ coefficients
+        for start in range(0, len(coefficients), 256):  # bounds the (n, t) array below
+            powers = np.ones((len(kept), 1), dtype=np.int64)
+            for factor in index[:, start : start + 256]:
+                powers = powers * padded[:, factor]  # (n, t)
+            values += (powers * coefficients[start : start + 256]).sum(axis=1)
         return values
+
+    @functools.cached_property
+    def _tables(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Its units, (degree, t) positions in them of each term's factors, the last for none, (t,) coefficients."""
+        own = sorted(self.units)
+        column = {unit: position for position, unit in enumerate(own)}
+        degree = max((len(monomial) for monomial in self.terms), default=0)
+        rows = [[column[u] for u in m] + [len(own)] * (degree - len(m)) for m in self.terms]
+        index = np.array(rows, dtype=np.int64).reshape(len(rows), degree).T
+        return own, np.ascontiguousarray(index), np.array(list(self.terms.values()), dtype=np.int64)
 
     def to_json(self) -> list[list[Any]]:
         return [[coefficient, *monomial] for monomial, coefficient in sorted(self.terms.items())]
@@ -107,12 +115,27 @@ class CostModel:
     def names(self) -> tuple[str, ...]:
         return tuple(self.costs)
 
-    def evaluate(self, units: Sequence[str], kept: np.ndarray) -> dict[str, np.ndarray]:
-        """Every cost at (n, u) kept counts of the named units, (n,) each; units not named stay dense."""
-        full = np.tile(np.array(list(self.widths.values()), dtype=np.int64), (len(kept), 1))
-        order = list(self.widths)
-        full[:, [order.index(unit) for unit in units]] = kept
-        return {name: _evaluate(cost, order, full) for name, cost in self.costs.items()}
+    def evaluate(
+        self, units: Sequence[str], kept: np.ndarray, names: Iterable[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Every cost, or those of the names, at (n, u) kept counts of the named units, (n,) each.
+
+        Units not named stay dense.
+        """
+        position, dense = self._widths
+        if tuple(units) == tuple(position):
+            full = np.asarray(kept)
+        else:
+            full = np.tile(dense, (len(kept), 1))
+            full[:, [position[unit] for unit in units]] = kept
+        wanted = self.costs if names is None else names
+        return {name: _evaluate(self.costs[name], list(position), full) for name in wanted}
+
+    @functools.cached_property
+    def _widths(self) -> tuple[dict[str, int], np.ndarray]:
+        """Where each unit is in the order of widths, and the (u,) widths."""
+        order = {unit: index for index, unit in enumerate(self.widths)}
+        return order, np.array(list(self.widths.values()), dtype=np.int64)
 
     def dense(self) -> dict[str, float]:
         """Every cost of the dense network."""

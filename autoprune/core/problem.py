@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,9 +33,9 @@ class Problem:
     distortion: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
 
-    def cost_values(self, levels: np.ndarray) -> dict[str, np.ndarray]:
-        """Every cost of (n, u) level indices, (n,) each."""
-        return self.costs.evaluate(self.space.units, self.space.kept(levels))
+    def cost_values(self, levels: np.ndarray, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Every cost, or those of the names, of (n, u) level indices, (n,) each."""
+        return self.costs.evaluate(self.space.units, self.space.kept(levels), names)
 
     def costs_of(self, candidate: Candidate) -> dict[str, float]:
         """Every cost of one candidate, as plain numbers."""
@@ -42,7 +43,7 @@ class Problem:
 
     def feasible(self, levels: np.ndarray) -> np.ndarray:
         """(n,) True where all bounds hold."""
-        values = self.cost_values(levels)
+        values = self.cost_values(levels, {bound.name for bound in self.bounds})
         inside = np.ones(len(levels), dtype=bool)
         for bound in self.bounds:
             inside &= values[bound.name] <= bound.value
@@ -50,6 +51,10 @@ class Problem:
 
     def reach(self) -> dict[str, tuple[float, float]]:
         """Least and largest value of every cost: those of the smallest and of the dense candidate."""
+        return dict(self._reach)
+
+    @functools.cached_property
+    def _reach(self) -> dict[str, tuple[float, float]]:
         ends = self.cost_values(np.array([self.space.smallest.levels, self.space.dense.levels]))
         return {name: (value.min().item(), value.max().item()) for name, value in ends.items()}
 

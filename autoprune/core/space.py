@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -45,10 +46,10 @@ class SearchSpace:
                     f"and end at 0 or above, got {list(counts)}. Raise min_keep or drop the level."
                 )
 
-    @property
+    @functools.cached_property
     def sizes(self) -> np.ndarray:
-        """(u,) number of levels of each unit."""
-        return np.array([len(counts) for counts in self.levels], dtype=np.int64)
+        """(u,) number of levels of each unit; read-only."""
+        return _read_only([len(counts) for counts in self.levels])
 
     @property
     def count(self) -> int:
@@ -68,9 +69,14 @@ class SearchSpace:
         indices = np.asarray(levels, dtype=np.int64)
         if ((indices < 0) | (indices >= self.sizes)).any():
             raise SpaceError(f"expected level indices from 0 to {(self.sizes - 1).tolist()}, got {indices.tolist()}")
+        kept: np.ndarray = self._table[np.arange(len(self.units)), indices]
+        return kept
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        """(u, l) kept counts, zeros behind the last level of a unit."""
         widest = int(self.sizes.max())
-        table = np.array([counts + (0,) * (widest - len(counts)) for counts in self.levels], dtype=np.int64)
-        return table[np.arange(len(self.units)), indices]
+        return _read_only([counts + (0,) * (widest - len(counts)) for counts in self.levels])
 
     def key(self, candidate: Candidate) -> tuple[int, ...]:
         """The identity of a candidate's network: its kept counts."""
@@ -100,3 +106,9 @@ class SearchSpace:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchSpace:
         return SearchSpace(tuple(data["units"]), tuple(tuple(counts) for counts in data["levels"]))
+
+
+def _read_only(values: Sequence[Any]) -> np.ndarray:
+    array = np.array(values, dtype=np.int64)
+    array.flags.writeable = False
+    return array

@@ -171,7 +171,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             RunFolder.check_free(path)
         earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
-        session, events = open_session(job, progress, recorded_tuning(earlier)), Events()
+        session = open_session(job, progress, recorded_tuning(earlier))
+        events = stack.enter_context(Events())
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator)
             folder: RunFolder | None = None
@@ -193,10 +194,10 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
     With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
     """
     folder = RunFolder.open(path)
-    with Journal(folder.journal, repair=repair) as journal:
+    with Journal(folder.journal, repair=repair) as journal, Events() as events:
         records = read_journal(folder.journal)
         with torch_threads(recorded_threads(records, job)):
-            session, events = open_session(job, progress, recorded_tuning(records), folder.bank), Events()
+            session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:

@@ -5,13 +5,14 @@ Nothing is read back from it, and a run goes on without it: where it cannot be w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 BEFORE = 1000  # of a run without a folder no more are remembered
 
@@ -19,33 +20,47 @@ _log = logging.getLogger(__name__)
 
 
 class Events:
-    """Counts events by name; from `keep` on they are written to a file, those before it included.
+    """From `keep` on events are written to a file, those before it included. Use as a context manager.
 
     Each line has "time" (seconds since 1970), "event" and what belongs to it.
     """
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._path: Path | None = None
-        self._unwritten: deque[str] = deque(maxlen=BEFORE)
+        self._file: IO[str] | None = None
+        self._early: deque[str] | None = deque(maxlen=BEFORE)  # None from `keep` on
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
-        self.counts[event] = self.counts.get(event, 0) + 1
-        self._unwritten.append(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
-        if self._path is not None:
-            self._write()
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+        if self._early is not None:
+            self._early.append(line)
+        else:
+            self._write(line)
 
     def keep(self, path: Path) -> None:
-        self._path = path
-        self._write()
+        early, self._early = self._early, None
+        try:
+            self._file = path.open("a", encoding="utf-8", buffering=1)  # a line at a time
+        except OSError as error:
+            _log.warning("%s cannot be written, the run goes on without it: %s", path, error)
+        self._write("".join(early or ()))
 
-    def _write(self) -> None:
-        if self._path is None or not self._unwritten:
+    def _write(self, text: str) -> None:
+        if self._file is None:
             return
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in self._unwritten)
-            self._unwritten.clear()
+            self._file.write(text)
         except OSError as error:
-            _log.warning("%s: events are not written any more: %s", self._path, error)
-            self._path = None
+            _log.warning("%s: events are not written any more: %s", self._file.name, error)
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what could not be written was told
+                file.close()

@@ -24,7 +24,7 @@ START_SECONDS = 600.0  # a worker that is not ready by then is given up: an envi
 VACANT_SECONDS = 600.0  # so long without a place for any worker ends the run
 PATIENT_SECONDS = 60.0  # a time limit that follows from what was seen is never shorter
 TIMES_SLOWEST = 20  # ... nor than so many times the slowest evaluation
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.25  # how often limits are looked at
 
 
 class Worker(Protocol):
@@ -111,6 +111,7 @@ class Pool:
         self._timeout = timeout
         self._on_event = on_event
         self._seats: dict[str, _Seat] = {}
+        self._idle: deque[_Seat] = deque()
         self._queue: deque[_Task] = deque()
         self._finished: deque[Evaluation] = deque()
         self._capacity = site.capacity()
@@ -119,6 +120,7 @@ class Pool:
         self._start_after = 0.0
         self._slowest = 0.0
         self._vacant_since: float | None = None
+        self._look_at = 0.0  # when limits are looked at next
 
     def __enter__(self) -> Pool:
         return self
@@ -152,9 +154,11 @@ class Pool:
 
     def _advance(self) -> None:
         self._hire()
-        for news in self._site.wait(self._patience()):
+        for news in self._site.wait(max(0.0, self._look_at - time.monotonic())):
             self._hear(news)
-        self._enforce_limits()
+        if time.monotonic() >= self._look_at:
+            self._enforce_limits()
+            self._look_at = time.monotonic() + POLL_SECONDS
 
     def _hire(self) -> None:
         """Starts workers while there is room, later and later while they do not get ready."""
@@ -181,17 +185,11 @@ class Pool:
             )
 
     def _hand_out(self) -> None:
-        for seat in self._seats.values():
-            if not self._queue:
-                return
-            if seat.ready and seat.task is None:
+        while self._queue and self._idle:
+            seat = self._idle.popleft()
+            if seat.worker.name in self._seats:  # else it was lost while it was idle
                 seat.task, seat.since = self._queue.popleft(), time.monotonic()
                 seat.worker.submit(seat.task.candidate)
-
-    def _patience(self) -> float:
-        """Seconds until something must be done, whatever is heard."""
-        limits = [self._limit(seat) for seat in self._seats.values()]
-        return max(0.0, min([POLL_SECONDS, *(limit - time.monotonic() for limit in limits)]))
 
     def _limit(self, seat: _Seat) -> float:
         """When a worker is given up, on the monotonic clock."""
@@ -208,6 +206,7 @@ class Pool:
             return
         if news.kind == "ready":
             seat.ready, self._failed_starts = True, []
+            self._idle.append(seat)
             self._on_event("worker_ready", {"worker": seat.worker.name, **news.facts})
         elif news.kind == "died":
             self._lose(seat, news.cause, "failed")
@@ -221,6 +220,7 @@ class Pool:
             self._lose(seat, evaluation.cause, "failed")
             return
         seat.task = None
+        self._idle.append(seat)
         self._slowest = max(self._slowest, time.monotonic() - seat.since)
         self._finished.append(evaluation)
 

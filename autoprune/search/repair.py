@@ -91,8 +91,8 @@ def _fill(problem: Problem, levels: np.ndarray, rng: np.random.Generator, cost: 
 
 def _admits(problem: Problem, levels: np.ndarray, cost: str, target: float) -> np.ndarray:
     """(n,) True where the cost is at most the target and all bounds hold."""
-    values = problem.cost_values(levels)  # once for target and bounds: most of random search's time is spent here
     limits = [(cost, target), *((bound.name, bound.value) for bound in problem.bounds)]
+    values = problem.cost_values(levels, {name for name, _ in limits})
     inside: np.ndarray = np.logical_and.reduce([values[name] <= limit for name, limit in limits])
     return inside
 
