@@ -6,9 +6,9 @@ Evaluations take a lognormal time of 200 ms in the mean (sigma 1: one in a hundr
 compute nothing, so that many workers fit on few cores. Everything else is as in a real run: a searcher over 50 units,
 the pool that supervises workers, the journal on disk, an event for each evaluation. `simulated` workers live in the
 driver's process; `processes` and `ray` are real ones that sleep; `instant` ones answer at once, so that nothing but the
-driver's own work is left. `ideal_s` is the workers' summed sleep over their number, `efficiency` ideal over real seconds:
-the part of 1 that is missing is waiting for the driver, messages, and for the last evaluations of the run. `driver_ms`
-is the driver's processor time for one evaluation, `driver_mib` by how much it had grown in the end.
+driver's own work is left. `ideal_s` is the workers' summed sleep over their number, `efficiency` ideal over real
+seconds: the part of 1 that is missing is waiting for the driver, messages, and for the last evaluations of the run.
+`driver_ms` is the driver's processor time for one evaluation, `driver_mib` by how much it had grown in the end.
 """
 
 from __future__ import annotations

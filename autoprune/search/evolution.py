@@ -5,7 +5,8 @@ Evolutionary Computation 6(2), 2002, https://doi.org/10.1109/4235.996017; select
 et al. (2013). Departures: the first generation is a ladder of uniform widths, given seeds and random networks spread
 over the range of the cost, not uniform draws; a mutation steps a few units by up to three levels instead of redrawing
 them, since levels are ordered; children outside the bounds are repaired, so there is no constraint domination; a
-network known already is never proposed again. DEAP's own operators draw from the global `random`, so the variation
+network known already is never proposed again; children are bred when they are asked for, from the population selected
+last, so that no worker waits for the others to answer a whole generation. DEAP's own operators draw from the global `random`, so the variation
 here draws from the searcher's generator instead.
 """
 
@@ -25,7 +26,7 @@ from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.repair import repair, stratified
 from autoprune.search.uniform import ladder
 
-ATTEMPTS = 20  # children bred at most for each that is wanted
+ATTEMPTS = 100  # children in a row that may be known already
 STEPS = 3  # units a mutation moves at most, and levels it moves them by
 
 
@@ -49,11 +50,11 @@ class Member:
 
 
 class EvolutionSearch:
-    """Generations of `population` networks; each is bred once the one before has been answered.
+    """A population of `population` networks, selected anew whenever so many more have been answered.
 
-    The first one holds dense, up to `rungs` uniform networks, the `seeds` (levels, repaired if outside the bounds) and
-    random ones up to `population`, less what was told before. `crossover` is the share of children with two parents.
-    Ends when nothing new can be bred or drawn; spaces of up to 65,536 networks are then finished systematically.
+    It begins with dense, up to `rungs` uniform networks, the `seeds` (levels, repaired if outside the bounds) and random
+    ones up to `population`, less what was told before. `crossover` is the share of children with two parents. Ends when
+    nothing new can be bred or drawn; spaces of up to 65,536 networks are then finished systematically.
     """
 
     def __init__(
@@ -77,25 +78,26 @@ class EvolutionSearch:
         self._started = False
 
     def ask(self, n: int) -> list[Candidate]:
-        if not self._proposals.queued and not self._proposals.waiting:
-            self._next_generation()
+        if self._is_due():
+            self._population = self._survivors()
+        if not self._started:
+            self._started = True
+            self._add_first()
+        self._add_children(n)
+        if not self._proposals.queued:
+            self._add_random(n)
+        if not self._proposals.queued:
+            for levels in self._proposals.remaining(n):
+                self._proposals.add(levels)
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         self._fresh += [e.candidate.levels for e in self._proposals.record(evaluations)]
 
-    def _next_generation(self) -> None:
-        self._population = self._survivors()
-        if not self._started:
-            self._started = True
-            self._add_first()
-        if not self._proposals.queued:
-            self._add_children()
-        if not self._proposals.queued:
-            self._add_random(self._size)
-        if not self._proposals.queued:
-            for levels in self._proposals.remaining(self._size):
-                self._proposals.add(levels)
+    def _is_due(self) -> bool:
+        """Whether a generation has been answered, or half of the first one, or all there is."""
+        wanted = self._size if self._population else self._size / 2
+        return len(self._fresh) >= wanted or not (self._proposals.waiting or self._proposals.queued)
 
     def _survivors(self) -> list[Member]:
         """The best of the population and of what is fresh, ranked; networks outside the bounds do not take part."""
@@ -118,13 +120,13 @@ class EvolutionSearch:
         for levels in stratified(self._proposals.problem, self._rng, max(n, 0)):
             self._proposals.add(levels)
 
-    def _add_children(self) -> None:
-        """Breeds until a generation is full or too many children in a row are known already."""
-        for _ in range(ATTEMPTS * self._size if self._population else 0):
-            if self._proposals.queued >= self._size:
-                return
+    def _add_children(self, n: int) -> None:
+        """Breeds until n networks are queued or too many children in a row are known already."""
+        known = 0
+        while self._population and self._proposals.queued < n and known < ATTEMPTS:
             child = self._mutated(self._crossed(self._parent(), self._parent()))
-            self._proposals.add(repair(self._proposals.problem, child, self._rng))
+            new = self._proposals.add(repair(self._proposals.problem, child, self._rng))
+            known = 0 if new else known + 1
 
     def _parent(self) -> Member:
         """Binary tournament: the lower rank, then the larger crowding distance, then the first drawn."""
