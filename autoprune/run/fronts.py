@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_json, write_text
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
+
+_log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 SELECT = "select_"  # prefix of values measured on the selection set, of the network as built
@@ -63,8 +66,8 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built; what is not on it as built, or outside the bounds of
-    measured objectives, is left out.
+    What was on the front by the scores of the search is built; what is not on it as built, outside the bounds of
+    measured objectives, or does not compute what its masked original computes, is left out.
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
@@ -72,7 +75,12 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     built: list[Row] = []
     for index, evaluation in enumerate(members):
         session.progress(Progress("front", index, len(members), _gain(built[-1], session) if built else ""))
-        built.append(build_member(session, evaluation).row)
+        try:
+            built.append(build_member(session, evaluation).row)
+        except VerifyError as error:  # the others are none the worse for it
+            _log.error("left out of the front: %s", error)
+    if members and not built:
+        raise VerifyError("no network of the front computes what its masked original computes; the log says which")
     session.progress(Progress("front", len(members), len(members), _gain(built[-1], session) if built else ""))
     rows = _undominated(session, built)
     if folder is not None:

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,7 @@ class Session:
             "platform": platform.platform(),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "executor": asdict(self.job.executor),
             "tuning": self.tuning.to_json(),
             "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,

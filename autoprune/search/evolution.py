@@ -4,10 +4,10 @@ Deb, Pratap, Agarwal, Meyarivan, A fast and elitist multiobjective genetic algor
 Evolutionary Computation 6(2), 2002, https://doi.org/10.1109/4235.996017; selection by DEAP with the sorting of Fortin
 et al. (2013). Departures: the first generation is a ladder of uniform widths, given seeds and random networks spread
 over the range of the cost, not uniform draws; a mutation steps a few units by up to three levels instead of redrawing
-them, since levels are ordered; children outside the bounds are repaired, so there is no constraint domination; a network known
-already is never proposed again; children are bred when they are asked for, from the population selected last, so that
-no worker waits for the others to answer a whole generation. DEAP's own operators draw from the global `random`, so the
-variation here draws from the searcher's generator instead.
+them, since levels are ordered; children outside the bounds are repaired, so there is no constraint domination; a
+network known already is never proposed again; children are bred when they are asked for, from the population selected
+last, so that no worker waits for the others to answer a whole generation. DEAP's own operators draw from the global
+`random`, so the variation here draws from the searcher's generator instead.
 """
 
 from __future__ import annotations
