@@ -86,12 +86,18 @@ class Bench:
         return self.session.dense_costs["macs"]
 
     def row(
-        self, method: str, target: float, candidate: Candidate, build: Callable[[], nn.Module], shared: Spent
+        self,
+        method: str,
+        target: float,
+        candidate: Candidate,
+        build: Callable[[], nn.Module],
+        shared: Spent,
+        own: Spent | None = None,
     ) -> None:
-        """Builds a network, measures it and prints the row."""
+        """Builds a network, measures it and prints the row; `own` is what it took before."""
         forget_peak()
         network, spent = timed(build)
-        spent += shared
+        spent += shared + (own or Spent())
         self.rows.append(
             {
                 "network": self.name,
@@ -178,9 +184,9 @@ def ladder(
     bench.row("uniform", target, uniform, partial(by_norm, session, uniform), none)
     bench.row("bank", target, uniform, partial(stitched, session, uniform), bank)
     bench.row("anchored", target, uniform, partial(session.scorer.network, uniform), bank)
-    chosen = best_planned(bench, target, scored)
-    bench.row("allocation", target, chosen, partial(session.scorer.network, chosen), searched)
-    bench.row("sequential", target, chosen, partial(fit, session, chosen, jointly=False), fitted)
+    chosen, planned = timed(lambda: best_planned(bench, target, scored))
+    bench.row("allocation", target, chosen, partial(session.scorer.network, chosen), searched, planned)
+    bench.row("sequential", target, chosen, partial(fit, session, chosen, jointly=False), fitted, planned)
 
 
 def front(bench: Bench, targets: Sequence[float], scored: Sequence[Evaluation], shared: Spent) -> None:
@@ -188,12 +194,12 @@ def front(bench: Bench, targets: Sequence[float], scored: Sequence[Evaluation], 
     shares = [*targets, *np.linspace(0.2, 0.95, FRONT - len(targets)).tolist()]
     total = shared
     for share in shares:
-        chosen = best_planned(bench, share, scored)
+        chosen, planned = timed(partial(best_planned, bench, share, scored))
         forget_peak()
         network, spent = timed(partial(fit, bench.session, chosen, jointly=True))
-        total += spent
+        total += planned + spent
         if share in targets:
-            bench.row("joint", share, chosen, partial(_same, network), shared + spent)
+            bench.row("joint", share, chosen, partial(_same, network), shared, planned + spent)
     times = {"seconds": f"{total.wall_s:.1f}", "core_seconds": f"{total.core_s:.1f}"}
     shared_time = {"shared_core_seconds": f"{shared.core_s:.1f}", "memory_mb": f"{peak_mb():.0f}"}
     bench.rows.append({"network": bench.name, "method": f"front of {FRONT}", **times, **shared_time})
@@ -214,7 +220,7 @@ def finalists(bench: Bench, target: float, scored: Sequence[Evaluation], shared:
     inputs = bench.setting.calibrate
     with_more = collect_targets(session.model, session.structure, inputs, effort=EFFORTS["thorough"])
     thorough = partial(fit, session, chosen[best], jointly=True, targets=with_more)
-    bench.row("search", target, chosen[best], thorough, shared + spent)
+    bench.row("search", target, chosen[best], thorough, shared, spent)
 
 
 def uniform_candidates(session: Session) -> list[Candidate]:
