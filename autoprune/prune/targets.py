@@ -237,7 +237,11 @@ class _Dense(Following):
         self.peak = max(self.peak, x.nbytes // self.size)
         if name in self._called:
             self.refused[name] = "it is called more than once in a forward pass"
-        elif rows % self.size or (name in self.kept and self.kept[name].places != rows // self.size):
+        elif (
+            rows % self.size
+            or len(x) % self.size
+            or (name in self.kept and self.kept[name].places != rows // self.size)
+        ):
             self.refused[name] = "its rows do not belong to images"
         elif name not in self.kept:
             self.kept[name] = self._begin(layer, rows // self.size)
@@ -269,8 +273,9 @@ class _Dense(Following):
         kept = self.kept[layer.name]
         begin, end = self.first * kept.places, (self.first + self.size) * kept.places
         here = kept.positions[(kept.positions >= begin) & (kept.positions < end)] - begin
-        first = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
-        kept.take(in_channels(_design(layer).outputs(y, here)), y[:first].clone(), summed=summed)
+        wanted = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
+        whole = y[: wanted * (len(y) // self.size)]  # an image may be several entries, such as windows
+        kept.take(in_channels(_design(layer).outputs(y, here)), whole.clone(), summed=summed)
 
     def read(self, mark: Mark, function: str) -> None:
         if mark.layer in self.kept:
