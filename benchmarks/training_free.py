@@ -19,8 +19,8 @@ Rows of one target stand one on the other:
     search            of the four networks of lowest KL within the target after a longer search the one that is best
                       when fitted, then fitted thoroughly; only for `--searched` targets
 
-`front` is one row a network: the additive search and the compensation of twelve networks over the whole range, those
-of the targets among them, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from
+`front` is one row a network: the additive search with twelve plans and the compensation of twelve networks over the
+whole range, those of the targets and eight that the search measured, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from
 the trained network to the pruned one, as if it were the only one; what all targets share (bank, search) is in
 `shared_core_seconds`. `memory_mb` is the largest resident memory of the process, data and torch included. Rows of
 networks that are not among `--networks` are kept.
@@ -141,7 +141,7 @@ def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
     session = open_session(job(setting), silent)
     bench = Bench(name, setting, session, rows)
     _, bank = timed(lambda: session.bank)
-    additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS))
+    additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=FRONT))
     _, targets = timed(lambda: session.targets)
     for target in options.targets:
         ladder(bench, target, additive, bank, bank + searched, bank + searched + targets)
@@ -194,7 +194,8 @@ def front(bench: Bench, targets: Sequence[float], scored: Sequence[Evaluation], 
     shares = [*targets, *np.linspace(0.2, 0.95, FRONT - len(targets)).tolist()]
     total = shared
     for share in shares:
-        chosen, planned = timed(partial(best_planned, bench, share, scored))
+        choose = best_planned if share in targets else best_measured
+        chosen, planned = timed(partial(choose, bench, share, scored))
         forget_peak()
         network, spent = timed(partial(fit, bench.session, chosen, jointly=True))
         total += planned + spent
@@ -230,6 +231,12 @@ def uniform_candidates(session: Session) -> list[Candidate]:
 
 def macs(bench: Bench, candidate: Candidate) -> float:
     return bench.session.problem.costs_of(candidate)["macs"]
+
+
+def best_measured(bench: Bench, target: float, scored: Sequence[Evaluation]) -> Candidate:
+    """The network of lowest KL within the target that the search has measured."""
+    within = [e for e in scored if e.values["macs"] <= target * bench.dense_macs]
+    return min(within, key=lambda e: e.values["kl"]).candidate
 
 
 def best_planned(bench: Bench, target: float, scored: Sequence[Evaluation]) -> Candidate:

@@ -233,18 +233,15 @@ class _Dense(Following):
         self.feeders = {name: feeder for name, feeder in self.feeders.items() if self.kept[feeder].feeds_one}
 
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        name, rows = layer.name, _design(layer).count(x)
+        name = layer.name
+        places, left = divmod(_design(layer).count(x), self.size)
         self.peak = max(self.peak, x.nbytes // self.size)
         if name in self._called:
             self.refused[name] = "it is called more than once in a forward pass"
-        elif (
-            rows % self.size
-            or len(x) % self.size
-            or (name in self.kept and self.kept[name].places != rows // self.size)
-        ):
+        elif left or len(x) % self.size or (name in self.kept and self.kept[name].places != places):
             self.refused[name] = "its rows do not belong to images"
         elif name not in self.kept:
-            self.kept[name] = self._begin(layer, rows // self.size)
+            self.kept[name] = self._begin(layer, places)
             mark = self.mark_of(x)
             if mark is not None and mark.stage is Stage.RECTIFIED:
                 self.feeders[name] = mark.layer
