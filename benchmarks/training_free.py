@@ -20,10 +20,10 @@ Rows of one target stand one on the other:
                       when fitted, then fitted thoroughly; only for `--searched` targets
 
 `front` is one row a network: the additive search with twelve plans and the compensation of twelve networks over the
-whole range, those of the targets and eight that the search measured, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from
-the trained network to the pruned one, as if it were the only one; what all targets share (bank, search) is in
-`shared_core_seconds`. `memory_mb` is the largest resident memory of the process, data and torch included. Rows of
-networks that are not among `--networks` are kept.
+whole range, those of the targets and eight that the search measured, without testing. `seconds` (on the clock) and
+`core_seconds` (of processor time) are from the trained network to the pruned one, as if it were the only one; what all
+targets share (bank, search) is in `shared_core_seconds`. `memory_mb` is the largest resident memory of the process,
+data and torch included. Rows of networks that are not among `--networks` are kept.
 """
 
 from __future__ import annotations
