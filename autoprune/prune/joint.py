@@ -96,13 +96,21 @@ def _gauss_newton(
 
     def forward(d: Tensors) -> torch.Tensor:
         through = replace(first, weight=d[0], bias=d[1])(x) * active
-        none = torch.zeros_like(second.bias)
-        return replace(second, bias=none)(through) + replace(second, weight=d[2], bias=d[3])(hidden)
+        weight = torch.cat([second.weight, d[2]], dim=second.design.input_dim)
+        return replace(second, weight=weight, bias=d[3])(_beside(second.design, through, hidden))  # one pass, not two
 
     def adjoint(u: torch.Tensor) -> Tensors:
         return torch.autograd.grad(output, leaves, u, retain_graph=True)
 
     return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, moments, hidden), residual, iterations)
+
+
+def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The channels of both, group by group, as one input for weights that are put side by side."""
+    dim = left.dim() - len(design.axes) - 1
+    channels = [x.movedim(dim, -1) for x in (left, right)]
+    grouped = [x.reshape(*x.shape[:-1], design.groups, -1) for x in channels]  # (..., g, c / g)
+    return torch.cat(grouped, dim=-1).flatten(-2).movedim(-1, dim)
 
 
 def _conjugate_gradients(
