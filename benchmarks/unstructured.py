@@ -150,9 +150,9 @@ def refined(
 
 
 def on_grid(session: Session, counts: Counts) -> tuple[int, ...]:
-    """The levels that keep at most these counts."""
+    """The levels that keep at most these counts, or the smallest."""
     return tuple(
-        next(level for level, kept in enumerate(levels) if kept <= counts[unit])
+        next((level for level, kept in enumerate(levels) if kept <= counts[unit]), len(levels) - 1)
         for unit, levels in zip(session.space.units, session.space.levels, strict=True)
     )
 
