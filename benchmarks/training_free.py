@@ -19,11 +19,11 @@ Rows of one target stand one on the other:
     search            of the four networks of lowest KL within the target after a longer search the one that is best
                       when fitted, then fitted thoroughly; only for `--searched` targets
 
-`front` is one row a network: the additive search and the compensation of twelve networks over the whole range, those
-of the targets among them, without testing. `seconds` (on the clock) and `core_seconds` (of processor time) are from
-the trained network to the pruned one, as if it were the only one; what all targets share (bank, search) is in
-`shared_core_seconds`. `memory_mb` is the largest resident memory of the process, data and torch included. Rows of
-networks that are not among `--networks` are kept.
+`front` is one row a network: the additive search with twelve plans and the compensation of twelve networks over the
+whole range, those of the targets and eight that the search measured, without testing. `seconds` (on the clock) and
+`core_seconds` (of processor time) are from the trained network to the pruned one, as if it were the only one; what all
+targets share (bank, search) is in `shared_core_seconds`. `memory_mb` is the largest resident memory of the process,
+data and torch included. Rows of networks that are not among `--networks` are kept.
 """
 
 from __future__ import annotations
@@ -86,12 +86,18 @@ class Bench:
         return self.session.dense_costs["macs"]
 
     def row(
-        self, method: str, target: float, candidate: Candidate, build: Callable[[], nn.Module], shared: Spent
+        self,
+        method: str,
+        target: float,
+        candidate: Candidate,
+        build: Callable[[], nn.Module],
+        shared: Spent,
+        own: Spent | None = None,
     ) -> None:
-        """Builds a network, measures it and prints the row."""
+        """Builds a network, measures it and prints the row; `own` is what it took before."""
         forget_peak()
         network, spent = timed(build)
-        spent += shared
+        spent += shared + (own or Spent())
         self.rows.append(
             {
                 "network": self.name,
@@ -135,7 +141,7 @@ def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
     session = open_session(job(setting), silent)
     bench = Bench(name, setting, session, rows)
     _, bank = timed(lambda: session.bank)
-    additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS))
+    additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=FRONT))
     _, targets = timed(lambda: session.targets)
     for target in options.targets:
         ladder(bench, target, additive, bank, bank + searched, bank + searched + targets)
@@ -178,9 +184,9 @@ def ladder(
     bench.row("uniform", target, uniform, partial(by_norm, session, uniform), none)
     bench.row("bank", target, uniform, partial(stitched, session, uniform), bank)
     bench.row("anchored", target, uniform, partial(session.scorer.network, uniform), bank)
-    chosen = best_planned(bench, target, scored)
-    bench.row("allocation", target, chosen, partial(session.scorer.network, chosen), searched)
-    bench.row("sequential", target, chosen, partial(fit, session, chosen, jointly=False), fitted)
+    chosen, planned = timed(lambda: best_planned(bench, target, scored))
+    bench.row("allocation", target, chosen, partial(session.scorer.network, chosen), searched, planned)
+    bench.row("sequential", target, chosen, partial(fit, session, chosen, jointly=False), fitted, planned)
 
 
 def front(bench: Bench, targets: Sequence[float], scored: Sequence[Evaluation], shared: Spent) -> None:
@@ -188,12 +194,13 @@ def front(bench: Bench, targets: Sequence[float], scored: Sequence[Evaluation], 
     shares = [*targets, *np.linspace(0.2, 0.95, FRONT - len(targets)).tolist()]
     total = shared
     for share in shares:
-        chosen = best_planned(bench, share, scored)
+        choose = best_planned if share in targets else best_measured
+        chosen, planned = timed(partial(choose, bench, share, scored))
         forget_peak()
         network, spent = timed(partial(fit, bench.session, chosen, jointly=True))
-        total += spent
+        total += planned + spent
         if share in targets:
-            bench.row("joint", share, chosen, partial(_same, network), shared + spent)
+            bench.row("joint", share, chosen, partial(_same, network), shared, planned + spent)
     times = {"seconds": f"{total.wall_s:.1f}", "core_seconds": f"{total.core_s:.1f}"}
     shared_time = {"shared_core_seconds": f"{shared.core_s:.1f}", "memory_mb": f"{peak_mb():.0f}"}
     bench.rows.append({"network": bench.name, "method": f"front of {FRONT}", **times, **shared_time})
@@ -214,7 +221,7 @@ def finalists(bench: Bench, target: float, scored: Sequence[Evaluation], shared:
     inputs = bench.setting.calibrate
     with_more = collect_targets(session.model, session.structure, inputs, effort=EFFORTS["thorough"])
     thorough = partial(fit, session, chosen[best], jointly=True, targets=with_more)
-    bench.row("search", target, chosen[best], thorough, shared + spent)
+    bench.row("search", target, chosen[best], thorough, shared, spent)
 
 
 def uniform_candidates(session: Session) -> list[Candidate]:
@@ -224,6 +231,12 @@ def uniform_candidates(session: Session) -> list[Candidate]:
 
 def macs(bench: Bench, candidate: Candidate) -> float:
     return bench.session.problem.costs_of(candidate)["macs"]
+
+
+def best_measured(bench: Bench, target: float, scored: Sequence[Evaluation]) -> Candidate:
+    """The network of lowest KL within the target that the search has measured."""
+    within = [e for e in scored if e.values["macs"] <= target * bench.dense_macs]
+    return min(within, key=lambda e: e.values["kl"]).candidate
 
 
 def best_planned(bench: Bench, target: float, scored: Sequence[Evaluation]) -> Candidate:

@@ -8,7 +8,8 @@ a network in the same two ways, with the mask and update of optimal brain surgeo
 norms are treated alike in all. Sparsity is the share removed of the weights of convolutions and the linear layer.
 
 `planned_mse` and `planned_kl` are the best sums of what single layers do to the logits (dynamic programming over the
-same probes, made once for each way); `seconds` of theirs hold the probes. `global` is the magnitude over all layers,
+same probes, made once for each way); `seconds` of theirs hold the probes. `refined` is what search.refinement makes of
+the best of all others, by the KL on the selection images. `global` is the magnitude over all layers,
 `lamp` Lee et al. 2021 (https://arxiv.org/abs/2010.07611), `erk` Evci et al. 2020 (https://arxiv.org/abs/1911.11134),
 `uniform` the same share everywhere. `kl` is on the selection images, `accuracy` on the 10,000 test images, looked at
 when all networks are there.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,12 @@ from autoprune.run.session import Session, open_session
 from autoprune.search import closed_form
 from autoprune.search.allocation import plan
 from autoprune.search.distortion import distortions_from, probes
+from autoprune.search.refinement import Refinement
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rd_resnet32.yaml"
 SPACE = {"version": 1, "units": [{"match": "*", "kind": "weights", "grid": "spdy"}]}
+
+PLANNED = ("planned_mse", "planned_kl")
 
 Row = dict[str, Any]
 Counts = dict[str, int]
@@ -67,7 +71,7 @@ def main() -> None:
         probed = probe(session, options.probe_levels)
         print(f"{masks}: {len(probed.evaluations)} probes in {probed.seconds:.0f} s", flush=True)
         for sparsity in options.sparsities:
-            for name in ("planned_mse", "planned_kl", *ALLOCATIONS):
+            for name in (*PLANNED, *ALLOCATIONS, "refined"):
                 network, row = make(session, probed, masks, name, sparsity)
                 networks.append(network)
                 rows.append(row)
@@ -88,21 +92,18 @@ def probe(session: Session, per_unit: int) -> Planned:
     """Every layer alone at some levels."""
     start = time.perf_counter()
     candidates = [Candidate(levels) for levels in probes(session.problem, per_unit)]
-    evaluations = [session.scorer.score(candidate) for candidate in candidates]
-    known = (replace(e, values={**e.values, **session.problem.costs_of(e.candidate)}) for e in evaluations)
-    return Planned(tuple(known), time.perf_counter() - start)
+    evaluations = tuple(scored(session, candidate) for candidate in candidates)
+    return Planned(evaluations, time.perf_counter() - start)
 
 
 def make(session: Session, probed: Planned, masks: str, name: str, sparsity: float) -> tuple[nn.Module, Row]:
     """The network of one allocation, and what is known of it without the test images."""
     start = time.perf_counter()
     weights = {unit: session.model.get_parameter(unit).detach().cpu().double().numpy() for unit in session.space.units}
-    keep = round((1 - sparsity) * sum(weight.size for weight in weights.values()))
-    if name.startswith("planned_"):
-        counts = planned(session, probed.evaluations, name.removeprefix("planned_"), keep)
+    if name == "refined":
+        counts = refined(session, probed.evaluations, weights, sparsity)
     else:
-        kept = ALLOCATIONS[name](list(weights.values()), 1 - sparsity)
-        counts = dict(zip(weights, kept.tolist(), strict=True))
+        counts = allocated(session, probed.evaluations, weights, name, sparsity)
     network = session.scorer.build(counts)
     seconds = time.perf_counter() - start
     costs = session.problem.costs.evaluate(list(counts), np.array([list(counts.values())]))
@@ -114,16 +115,64 @@ def make(session: Session, probed: Planned, masks: str, name: str, sparsity: flo
         "nonzeros_ratio": round(costs["nonzeros"][0].item() / session.dense_costs["nonzeros"], 4),
         "effective_macs_ratio": round(costs["effective_macs"][0].item() / session.dense_costs["effective_macs"], 4),
         "kl": round(session.scorer.measure(network, session.scorer.select)["kl"], 4),
-        "seconds": round(seconds + (probed.seconds if name.startswith("planned_") else 0.0), 1),
+        "seconds": round(seconds + (probed.seconds if name in (*PLANNED, "refined") else 0.0), 1),
     }
+
+
+def allocated(
+    session: Session, evaluations: Sequence[Evaluation], weights: Mapping[str, np.ndarray], name: str, sparsity: float
+) -> Counts:
+    """How many weights each layer keeps."""
+    if name in PLANNED:
+        return planned(session, evaluations, name.removeprefix("planned_"), kept_in_all(weights, sparsity))
+    kept = ALLOCATIONS[name](list(weights.values()), 1 - sparsity)
+    return dict(zip(weights, kept.tolist(), strict=True))
+
+
+def kept_in_all(weights: Mapping[str, np.ndarray], sparsity: float) -> int:
+    return round((1 - sparsity) * sum(weight.size for weight in weights.values()))
+
+
+def refined(
+    session: Session, evaluations: Sequence[Evaluation], weights: Mapping[str, np.ndarray], sparsity: float
+) -> Counts:
+    """The best of all other allocations, moved onto the grid, after search.refinement."""
+    problem = replace(session.problem, distortion="kl")
+    budget = budget_of(session, kept_in_all(weights, sparsity))
+    refinement = Refinement(problem, distortions_from(problem, evaluations), "nonzeros", budget)
+    starts = [allocated(session, evaluations, weights, name, sparsity) for name in (*PLANNED, *ALLOCATIONS)]
+    asked = [Candidate(levels) for levels in dict.fromkeys(on_grid(session, counts) for counts in starts)]
+    while asked:
+        refinement.tell([scored(session, candidate) for candidate in asked])
+        asked = refinement.ask(len(weights))
+    assert refinement.best is not None, "the starts are within the budget"
+    return problem.space.counts(Candidate(refinement.best))
+
+
+def on_grid(session: Session, counts: Counts) -> tuple[int, ...]:
+    """The levels that keep at most these counts, or the smallest."""
+    return tuple(
+        next((level for level, kept in enumerate(levels) if kept <= counts[unit]), len(levels) - 1)
+        for unit, levels in zip(session.space.units, session.space.levels, strict=True)
+    )
+
+
+def scored(session: Session, candidate: Candidate) -> Evaluation:
+    """An evaluation with its costs."""
+    evaluation = session.scorer.score(candidate)
+    return replace(evaluation, values={**evaluation.values, **session.problem.costs_of(candidate)})
 
 
 def planned(session: Session, evaluations: Sequence[Evaluation], distortion: str, keep: int) -> Counts:
     """The plan of least summed distortion that keeps at most so many weights."""
     problem = replace(session.problem, distortion=distortion)
-    rest = session.dense_costs["nonzeros"] - sum(counts[0] for counts in problem.space.levels)
-    levels = plan(problem, distortions_from(problem, evaluations), "nonzeros", keep + rest)
+    levels = plan(problem, distortions_from(problem, evaluations), "nonzeros", budget_of(session, keep))
     return problem.space.counts(Candidate(levels))
+
+
+def budget_of(session: Session, keep: int) -> float:
+    """Nonzeros of the whole network when so many of the searched weights stay."""
+    return session.dense_costs["nonzeros"] - sum(counts[0] for counts in session.space.levels) + keep
 
 
 def shares(weights: Sequence[np.ndarray], kept: np.ndarray) -> np.ndarray:

@@ -24,19 +24,15 @@ from typing import cast
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.prune.design import Design, design_of
+from autoprune.prune.fit import Fit, has_constant, write
 from autoprune.prune.flow import Following, Layer, Mark
-from autoprune.prune.joint import Affine, fit_jointly
 from autoprune.prune.modes import evaluating
-from autoprune.prune.regression import Regression
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Indices
-from autoprune.prune.targets import Target, Targets, batch_moments, in_channels, linear_layers, tracked_norms
-
-UNCHANGED = 1e-7  # of the target's variance: a layer that still does what the dense one does is left alone
+from autoprune.prune.targets import Targets, batch_moments, linear_layers, tracked_norms
 
 
 @dataclass
@@ -70,83 +66,64 @@ def compensate(
     """
     layers, untouched = linear_layers(network, structure)
     layers = {name: layer for name, layer in layers.items() if name in targets.layers}
-    pruned = _Pruned(layers, tracked_norms(network), targets, indices, dense)
-    pruned.jointly = jointly
+    feeders = _feeders(layers, targets) if jointly else {}
+    pruned = _Pruned(layers, tracked_norms(network), targets, feeders, indices, dense)
     pruned.result.untouched.update({**untouched, **targets.untouched})
     whole = [torch.cat(parts) for parts in zip(*targets.inputs, strict=True)]
     with evaluating(network), pruned.following():
         network(*whole)
+    assert not pruned.waiting, "whatever is postponed in a pass is read in it, as in the dense network's"
     return pruned.result
 
 
-@dataclass
-class _Fit:
-    """A layer that is being fitted to the target's channels that stay."""
-
-    layer: Layer
-    design: Design
-    target: Target
-    kept: torch.Tensor
-    x: torch.Tensor
-    regression: Regression
-    shortcut: torch.Tensor | None = None  # what its output is added to
-
-    def goal(self) -> torch.Tensor:
-        """(g, n, o / g) what should come out of the regression's rows."""
-        rows = self.target.rows[:, self.kept]
-        if self.shortcut is not None:
-            rows = rows - in_channels(self.design.outputs(self.shortcut, self.target.positions))
-        return self.grouped(rows).transpose(0, 1)
-
-    def grouped(self, outputs: torch.Tensor) -> torch.Tensor:
-        """(..., g, o / g) of (..., o)."""
-        return outputs.reshape(*outputs.shape[:-1], self.design.groups, -1)
-
-    def whole_goal(self) -> torch.Tensor:
-        """What should come out for the first images."""
-        whole = self.target.whole.index_select(-len(self.design.axes) - 1, self.kept).float()
-        return whole if self.shortcut is None else whole - self.shortcut[: len(whole)].float()
-
-    def affine(self) -> Affine:
-        weight, bias = _folded(self.layer, self.design)
-        moments = self.regression.moments
-        return Affine(self.layer.module, self.design, self.design.shaped(weight), bias.flatten(), moments)
+def _feeders(layers: Mapping[str, Layer], targets: Targets) -> dict[str, str]:
+    """The layer that each one is fitted jointly with; none where others read the output before the addition."""
+    able = {name for name, layer in layers.items() if has_constant(layer)}
+    found = {name: target.feeder for name, target in targets.layers.items() if target.read_once or not target.summed}
+    return {name: feeder for name, feeder in found.items() if feeder in able and name in able}
 
 
 class _Pruned(Following):
-    """The pruned network's pass."""
+    """The pruned network's pass.
+
+    A layer runs when its weights are final: one that feeds another at that one's place, and one whose output is read
+    by an addition alone at the addition. `waiting` are those that have not.
+    """
 
     def __init__(
         self,
         layers: Mapping[str, Layer],
         norms: Mapping[str, _BatchNorm],
         targets: Targets,
+        feeders: Mapping[str, str],
         indices: Indices,
         dense: Mapping[str, torch.Tensor],
     ) -> None:
-        super().__init__(layers, norms)
-        self.targets, self.indices, self.dense = targets, indices, dense
+        sums = {name for name in layers if targets.layers[name].summed and targets.layers[name].read_once}
+        super().__init__(layers, norms, sums.union(feeders.values()))
+        self.targets, self.feeders, self.indices, self.dense = targets, feeders, indices, dense
         self.result = Compensation()
-        self._open: dict[str, _Fit] = {}  # layers whose target is a sum that is not there yet
-        self._feeding: dict[str, _Fit] = {}  # layers that another one will be fitted jointly with
+        self.waiting: dict[str, Fit] = {}
         self._fitted_norms: set[int] = set()
-        self.jointly = True
 
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         fit = self._begin(layer, x)
         self._fitted_norms.add(id(layer.norm))
         if fit.target.summed:
-            self._open[layer.name] = fit
-        else:
-            self._fit(fit)
+            self.waiting[layer.name] = fit
+            return x
+        self._solve(fit)
+        if layer.name in self.feeders.values():
+            self.waiting[layer.name] = fit
         return fit.x
 
     def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        fit = self._open.pop(layer, None)
+        fit = self.waiting.pop(layer, None)
         if fit is None:
             return y
         fit.shortcut = other
-        return _run(fit.layer, fit.x) if self._fit(fit) else y
+        self._solve(fit)
+        return fit(fit.x)
 
     def produced(self, layer: Layer, y: torch.Tensor) -> None:
         """Nothing to do: it was fitted before."""
@@ -167,116 +144,26 @@ class _Pruned(Following):
         dense_mean, dense_variance = (values[index] for values in self.targets.norms[name])
         mean, variance = batch_moments(x)
         spread = ((variance + norm.eps) / (dense_variance + norm.eps)).sqrt()
-        _write(norm.running_mean, mean + (own_mean - dense_mean) * spread)
-        _write(norm.running_var, variance * (own_variance + norm.eps) / (dense_variance + norm.eps))
+        write(norm.running_mean, mean + (own_mean - dense_mean) * spread)
+        write(norm.running_var, variance * (own_variance + norm.eps) / (dense_variance + norm.eps))
 
-    def _begin(self, layer: Layer, x: torch.Tensor) -> _Fit:
+    def _begin(self, layer: Layer, x: torch.Tensor) -> Fit:
         target = self.targets.layers[layer.name]
         design = cast(Design, design_of(layer.module))
-        regression = self._regression(layer, design, target, x)
         kept = self.indices.get(f"{layer.name}.weight", {}).get(1 if design.inputs_first else 0)
         index = np.arange(target.rows.shape[1]) if kept is None else kept
-        return _Fit(layer, design, target, torch.from_numpy(index).to(x.device), x, regression)
+        feeder = self.waiting.pop(self.feeders[layer.name]) if layer.name in self.feeders else None
+        return Fit(layer, design, target, torch.from_numpy(index).to(x.device), x, feeder)
 
-    def _regression(self, layer: Layer, design: Design, target: Target, x: torch.Tensor) -> Regression:
-        prior, _ = _folded(layer, design)
-        return Regression(design.rows(x, target.positions), prior, constant=_has_constant(layer))
-
-    def _fit(self, fit: _Fit) -> bool:
-        """Solves and writes a layer's weights, and its feeder's; False where nothing has changed."""
-        name, goal = fit.layer.name, fit.goal()
-        variance = float(goal.var(dim=1, correction=0).mean())
-        left = _misfit(fit, goal)
-        changed = not left <= UNCHANGED * variance  # also for NaN
-        if changed:
-            try:
-                self._solve(fit, goal)
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch forgets to export it
-                self.result.untouched[name] = f"its regression cannot be solved: {error}"
-                return False
-            self._solve_jointly(fit)
-            left = _misfit(fit, fit.goal())
-        self.result.unexplained[name] = left / variance if variance > 0 else 0.0
-        if self.jointly and any(target.feeder == name for target in self.targets.layers.values()):
-            self._feeding[name] = fit
-            if changed:
-                fit.regression.release()
-        return changed
-
-    def _solve(self, fit: _Fit, goal: torch.Tensor) -> None:
-        solve = fit.regression.solve_rectified if fit.target.rectified else fit.regression.solve
-        _put(fit, *solve(goal))
-
-    def _solve_jointly(self, fit: _Fit) -> None:
-        """Fits the layer together with the one that feeds it, then once more alone on all rows."""
-        feeder = self._feeding.pop(fit.target.feeder or "", None)
-        if feeder is None or not _has_constant(fit.layer) or not _has_constant(feeder.layer):
-            return
-        goal = fit.whole_goal()
-        x = feeder.x[: len(goal)].float()
-        first, second = fit_jointly(
-            feeder.affine(),
-            fit.affine(),
-            x,
-            goal,
-            iterations=self.targets.effort.iterations,
-            rectified=fit.target.rectified,
-        )
-        for part, affine in ((feeder, first), (fit, second)):
-            _put(part, part.design.flat(affine.weight).double(), part.grouped(affine.bias.double()))
-        fit.x = _run(feeder.layer, feeder.x).relu()
-        fit.regression = self._regression(fit.layer, fit.design, fit.target, fit.x)
-        self._solve(fit, fit.goal())
-
-
-def _misfit(fit: _Fit, goal: torch.Tensor) -> float:
-    weight, bias = _folded(fit.layer, fit.design)
-    return float((fit.regression.fitted(weight.cpu().double(), bias.cpu().double()) - goal).square().mean())
-
-
-def _has_constant(layer: Layer) -> bool:
-    return layer.norm is not None or layer.module.bias is not None
-
-
-def _run(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """A layer's output, through its batch norm; without hooks."""
-    z = cast(torch.Tensor, layer.module.forward(x))
-    norm = layer.norm
-    if norm is None:
-        return z
-    return functional.batch_norm(z, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-
-
-def _folded(layer: Layer, design: Design) -> tuple[torch.Tensor, torch.Tensor]:
-    """(g, o, k) weights and (g, o) constants of a layer and its batch norm together."""
-    weight = design.flat(cast(torch.Tensor, layer.module.weight).detach().float())
-    given = cast(torch.Tensor | None, layer.module.bias)
-    bias = torch.zeros(weight.shape[:2]) if given is None else given.detach().float().reshape(weight.shape[:2])
-    norm = layer.norm
-    if norm is None:
-        return weight, bias.to(weight)
-    shape = weight.shape[:2]
-    scale = (norm.weight.detach() / torch.sqrt(cast(torch.Tensor, norm.running_var) + norm.eps)).float().reshape(shape)
-    mean, shift = (cast(torch.Tensor, x).detach().float().reshape(shape) for x in (norm.running_mean, norm.bias))
-    return weight * scale[:, :, None], (bias.to(weight) - mean) * scale + shift
-
-
-def _put(fit: _Fit, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    """Writes a solution. A batch norm gets the statistics of its new input, so re-estimating it changes nothing."""
-    module, norm = fit.layer.module, fit.layer.norm
-    _write(module.weight, fit.design.shaped(weight))
-    if norm is None:
-        if module.bias is not None:
-            _write(module.bias, bias.flatten())
-        return
-    if module.bias is not None:
-        _write(module.bias, torch.zeros(bias.numel()))
-    mean, variance = fit.regression.spread(weight)
-    _write(norm.running_mean, mean.flatten())
-    _write(norm.running_var, variance.flatten())
-    _write(norm.weight, torch.sqrt(variance + norm.eps).flatten())
-    _write(norm.bias, (bias + mean).flatten())
-
-
-def _write(tensor: torch.Tensor | nn.Module | None, values: torch.Tensor) -> None:
-    cast(torch.Tensor, tensor).data.copy_(values)
+    def _solve(self, fit: Fit) -> None:
+        """Solves for a layer's weights and writes them, and its feeder's."""
+        name = fit.layer.name
+        try:
+            if fit.feeder is None:
+                fit.solve()
+            else:
+                fit.solve_with_feeder(fit.feeder, self.targets.effort.iterations)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch forgets to export it
+            self.result.untouched[name] = f"its regression cannot be solved: {error}"
+        else:
+            self.result.unexplained[name] = fit.unexplained

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 ADDITIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+IN_PLACE = ("add_", "__iadd__")
 RECTIFIERS = ("relu", "relu_")
 
 
@@ -48,11 +50,15 @@ class Layer:
 class Following(ABC):
     """What happens to the outputs of `layers`, by name, while a model runs; `norms` are its batch norms by name.
 
-    A layer's output is that of its batch norm where it has one. Subclasses say what to do when it is there.
+    A layer's output is that of its batch norm where it has one. Subclasses say what to do when it is there. Layers that
+    are `postponed` are not run, nor is what follows up to their last stage: a tensor of that shape with anything in it
+    stands for it, until the subclass hands over the output itself.
     """
 
-    def __init__(self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm]) -> None:
-        self.layers, self.norms = layers, norms
+    def __init__(
+        self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], postponed: Collection[str] = ()
+    ) -> None:
+        self.layers, self.norms, self.postponed = layers, norms, postponed
         # by address, which is a tensor's own while it lives; the number tells whether something was written to it
         self._marks: dict[int, tuple[weakref.ref[torch.Tensor], int, Mark]] = {}
         self._step = 0
@@ -97,6 +103,8 @@ class Following(ABC):
         for layer in self.layers.values():
             hooks.append(layer.module.register_forward_pre_hook(self._entering(layer)))
             hooks.append(layer.module.register_forward_hook(self._leaving(layer)))
+        for name in self.postponed:
+            self._postpone(self.layers[name].module)
         try:
             with torch.no_grad(), _Functions(self):
                 yield
@@ -104,6 +112,21 @@ class Following(ABC):
             self._marks.clear()
             for hook in hooks:
                 hook.remove()
+            for name in self.postponed:
+                del self.layers[name].module.forward
+
+    def _postpone(self, module: nn.Module) -> None:
+        """The module answers the model with a tensor of the right shape; us as ever."""
+        forward = module.forward
+
+        def answer(x: torch.Tensor) -> torch.Tensor:
+            if self._busy:
+                return cast(torch.Tensor, forward(x))
+            with self._own():
+                shapes = {name: parameter.to("meta") for name, parameter in module.named_parameters()}
+                return torch.empty_like(functional_call(module, shapes, (x.to("meta"),)), device=x.device)
+
+        module.forward = answer
 
     def _entering(self, layer: Layer) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -145,29 +168,33 @@ class Following(ABC):
         name = getattr(func, "__name__", "")
         marks = [self.mark_of(x) for x in args]
         if name in ADDITIONS and not kwargs and len(args) == 2:
-            args = self._addition(args, marks)
+            args = self._addition(args, marks, in_place=name in IN_PLACE)
         norm = self._norm_of([*args, *kwargs.values()]) if name == "batch_norm" else None
         if norm is not None:
             with self._own():
                 self.norm_called(norm, args[0])
-        output = func(*args, **kwargs)
+        first = marks[0] if marks else None
+        stage = None if first is None else self._stage_after(first, name, norm)
+        output = args[0] if first and stage and first.layer in self.postponed else func(*args, **kwargs)
         if not isinstance(output, torch.Tensor):  # a size, a flag
             return output
         for mark in filter(None, marks):
             self.read(mark, name)
-        first = marks[0] if marks else None
-        if first is not None and first.stage is Stage.RAW and norm is not None:
-            if self.layers[first.layer].norm is self.norms[norm]:
-                self._there(first.layer, output, Stage.FINAL)
-        elif first is not None and first.stage is Stage.FINAL and name in RECTIFIERS:
-            self._there(first.layer, output, Stage.RECTIFIED)
+        if first and stage:
+            self._there(first.layer, output, stage)
         return output
+
+    def _stage_after(self, mark: Mark, function: str, norm: str | None) -> Stage | None:
+        """The stage a function takes a layer's output to."""
+        if mark.stage is Stage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
+            return Stage.FINAL
+        return Stage.RECTIFIED if mark.stage is Stage.FINAL and function in RECTIFIERS else None
 
     def _norm_of(self, values: Sequence[Any]) -> str | None:
         """The batch norm whose buffers are among the values."""
         return next((name for name, norm in self.norms.items() if any(x is norm.running_mean for x in values)), None)
 
-    def _addition(self, args: tuple[Any, ...], marks: list[Mark | None]) -> tuple[Any, ...]:
+    def _addition(self, args: tuple[Any, ...], marks: list[Mark | None], *, in_place: bool) -> tuple[Any, ...]:
         if not all(isinstance(x, torch.Tensor) for x in args) or args[0].shape != args[1].shape or args[0] is args[1]:
             return args
         steps = [mark.step if mark is not None and mark.stage is Stage.FINAL else -1 for mark in marks]
@@ -179,9 +206,9 @@ class Following(ABC):
             replaced = self.added(mark.layer, operand, args[1 - later])
         if replaced is operand:
             return args
-        if later == 0:  # an addition in place writes to the very tensor it gets
-            return operand.copy_(replaced), args[1]
-        return args[0], replaced
+        if later == 1:
+            return args[0], replaced
+        return operand.copy_(replaced) if in_place else replaced, args[1]
 
 
 class _Functions(TorchFunctionMode):

@@ -27,36 +27,37 @@ Tensors = Sequence[torch.Tensor]
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer with its batch norm folded in: `weight` in the shape of the module's own, `bias` (o,); float32.
-
-    `moments` are the (g, k, k) second moments of its rows less their mean.
-    """
+    """A layer with its batch norm folded in: `weight` in the shape of the module's own, `bias` (o,)."""
 
     module: nn.Module
     design: Design
     weight: torch.Tensor
     bias: torch.Tensor
-    moments: torch.Tensor
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.module.bias is not None:
-            given = {"weight": self.weight, "bias": self.bias}
-            return functional_call(self.module, given, (x,))  # type: ignore[no-any-return]
-        z: torch.Tensor = functional_call(self.module, {"weight": self.weight}, (x,))
-        return z + self.bias.reshape(-1, *[1] * len(self.design.axes))
+        given = {"weight": self.weight, "bias": self.bias}  # torch takes a bias for modules without one, too
+        return functional_call(self.module, given, (x,))  # type: ignore[no-any-return]
 
 
 def fit_jointly(
-    first: Affine, second: Affine, x: torch.Tensor, target: torch.Tensor, *, iterations: int, rectified: bool = False
+    first: Affine,
+    second: Affine,
+    moments: tuple[torch.Tensor, torch.Tensor],
+    x: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    iterations: int,
+    rectified: bool = False,
 ) -> tuple[Affine, Affine]:
-    """Both layers, changed so that second(relu(first(x))) comes closer to the target in the mean square.
+    """Both layers, changed so that second(relu(first(x))) comes closer to the target in the mean square; float32.
 
-    One linearisation with `iterations` of conjugate gradients; two with half as many each gave no more. `rectified`: a
-    ReLU reads the output, so that any negative value will do where the target is negative.
+    `moments` are the (g, k, k) second moments of each layer's rows less their mean, float64. One linearisation with
+    `iterations` of conjugate gradients; two with half as many each gave no more. `rectified`: a ReLU reads the output,
+    so that any negative value will do where the target is negative.
     """
     output = second(first(x).relu())
     residual = (lenient(target, output) if rectified else target) - output
-    step = _gauss_newton(first, second, x, residual, iterations)
+    step = _gauss_newton(first, second, moments, x, residual, iterations)
     return _shortened(first, second, x, output + residual, float(residual.square().mean()), step) or (first, second)
 
 
@@ -78,7 +79,12 @@ def _moved(layer: Affine, weight: torch.Tensor, bias: torch.Tensor, length: floa
 
 
 def _gauss_newton(
-    first: Affine, second: Affine, x: torch.Tensor, residual: torch.Tensor, iterations: int
+    first: Affine,
+    second: Affine,
+    moments: tuple[torch.Tensor, torch.Tensor],
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    iterations: int,
 ) -> list[torch.Tensor]:
     """The change of (V1, b1, V2, b2) that best removes the residual while activations keep their signs."""
     with torch.enable_grad():
@@ -90,13 +96,21 @@ def _gauss_newton(
 
     def forward(d: Tensors) -> torch.Tensor:
         through = replace(first, weight=d[0], bias=d[1])(x) * active
-        none = torch.zeros_like(second.bias)
-        return replace(second, bias=none)(through) + replace(second, weight=d[2], bias=d[3])(hidden)
+        weight = torch.cat([second.weight, d[2]], dim=second.design.input_dim)
+        return replace(second, weight=weight, bias=d[3])(_beside(second.design, through, hidden))  # one pass, not two
 
     def adjoint(u: torch.Tensor) -> Tensors:
         return torch.autograd.grad(output, leaves, u, retain_graph=True)
 
-    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, hidden), residual, iterations)
+    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, moments, hidden), residual, iterations)
+
+
+def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The channels of both, group by group, as one input for weights that are put side by side."""
+    dim = left.dim() - len(design.axes) - 1
+    channels = [x.movedim(dim, -1) for x in (left, right)]
+    grouped = [x.reshape(*x.shape[:-1], design.groups, -1) for x in channels]  # (..., g, c / g)
+    return torch.cat(grouped, dim=-1).flatten(-2).movedim(-1, dim)
 
 
 def _conjugate_gradients(
@@ -129,11 +143,13 @@ def _dot(left: Tensors, right: Tensors) -> float:
     return float(sum((a * b).sum() for a, b in zip(left, right, strict=True)))
 
 
-def _preconditioner(first: Affine, second: Affine, hidden: torch.Tensor) -> Callable[[Tensors], list[torch.Tensor]]:
+def _preconditioner(
+    first: Affine, second: Affine, moments: tuple[torch.Tensor, torch.Tensor], hidden: torch.Tensor
+) -> Callable[[Tensors], list[torch.Tensor]]:
     """Divides gradients by the second moments of each layer's rows; those of the first also by how much of each
     hidden channel gets through: how often it is active, times the energy of what reads it.
     """
-    rows_first, rows_second = ridge_factor(first.moments)[0], ridge_factor(second.moments)[0]
+    rows_first, rows_second = (ridge_factor(of)[0] for of in moments)
     places = second.design.count(hidden)
     active = (hidden > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2).mean(dim=0)
     reads = second.design.flat(second.weight).square().sum(dim=1)  # (g, k)

@@ -45,14 +45,15 @@ class Target:
 
     Where a later addition takes it in, as the operand that was there last, that is the sum (`summed`). `positions` are
     the sampled rows among all rows of all images, rising; `rows` (n, c) what came out there. `whole` is everything that
-    came out of the first images. `rectified` tells that a ReLU and nothing else reads the output, and `feeder` names
-    the layer whose rectified output this one reads, if nothing else reads that.
+    came out of the first images. `read_once` tells that one operator reads the output, `rectified` that it is a ReLU,
+    and `feeder` names the layer whose rectified output this one reads, if nothing else reads that.
     """
 
     positions: torch.Tensor
     rows: torch.Tensor
     whole: torch.Tensor
     summed: bool
+    read_once: bool
     rectified: bool
     feeder: str | None
 
@@ -189,17 +190,19 @@ class _Kept:
     @property
     def rectified(self) -> bool:
         """Whether a ReLU and nothing else reads the output."""
-        final = [function for stage, function in self.reads if stage is Stage.FINAL]
-        return len(final) == 1 and final[0] in RECTIFIERS
+        return self._readers(Stage.FINAL) == 1 and any((Stage.FINAL, name) in self.reads for name in RECTIFIERS)
 
     @property
-    def read_once(self) -> bool:
+    def feeds_one(self) -> bool:
         """Whether one operator reads the rectified output."""
-        return self.rectified and sum(n for (stage, _), n in self.reads.items() if stage is Stage.RECTIFIED) == 1
+        return self.rectified and self._readers(Stage.RECTIFIED) == 1
+
+    def _readers(self, stage: Stage) -> int:
+        return sum(count for (at, _), count in self.reads.items() if at is stage)
 
     def finish(self, feeder: str | None) -> Target:
-        whole = torch.cat(self.wholes)
-        return Target(self.positions, torch.cat(self.outputs), whole, self.summed, self.rectified, feeder)
+        rows, whole, once = torch.cat(self.outputs), torch.cat(self.wholes), self._readers(Stage.FINAL) == 1
+        return Target(self.positions, rows, whole, self.summed, once, self.rectified, feeder)
 
 
 class _Dense(Following):
@@ -227,17 +230,18 @@ class _Dense(Following):
 
     def ends(self) -> None:
         """A batch has run."""
-        self.feeders = {name: feeder for name, feeder in self.feeders.items() if self.kept[feeder].read_once}
+        self.feeders = {name: feeder for name, feeder in self.feeders.items() if self.kept[feeder].feeds_one}
 
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        name, rows = layer.name, _design(layer).count(x)
+        name = layer.name
+        places, left = divmod(_design(layer).count(x), self.size)
         self.peak = max(self.peak, x.nbytes // self.size)
         if name in self._called:
             self.refused[name] = "it is called more than once in a forward pass"
-        elif rows % self.size or (name in self.kept and self.kept[name].places != rows // self.size):
+        elif left or len(x) % self.size or (name in self.kept and self.kept[name].places != places):
             self.refused[name] = "its rows do not belong to images"
         elif name not in self.kept:
-            self.kept[name] = self._begin(layer, rows // self.size)
+            self.kept[name] = self._begin(layer, places)
             mark = self.mark_of(x)
             if mark is not None and mark.stage is Stage.RECTIFIED:
                 self.feeders[name] = mark.layer
@@ -266,8 +270,9 @@ class _Dense(Following):
         kept = self.kept[layer.name]
         begin, end = self.first * kept.places, (self.first + self.size) * kept.places
         here = kept.positions[(kept.positions >= begin) & (kept.positions < end)] - begin
-        first = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
-        kept.take(in_channels(_design(layer).outputs(y, here)), y[:first].clone(), summed=summed)
+        wanted = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
+        whole = y[: wanted * (len(y) // self.size)]  # an image may be several entries, such as windows
+        kept.take(in_channels(_design(layer).outputs(y, here)), whole.clone(), summed=summed)
 
     def read(self, mark: Mark, function: str) -> None:
         if mark.layer in self.kept:

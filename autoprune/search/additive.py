@@ -9,7 +9,8 @@ damages do not simply add up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,15 +21,18 @@ from autoprune.errors import InfeasibleBudget
 from autoprune.search.allocation import Allocator, Total, check_total
 from autoprune.search.distortion import damage_name, distortions_from, probes
 from autoprune.search.proposals import Levels, Proposals, at_least
+from autoprune.search.refinement import Refinement
 from autoprune.search.repair import cost_range, primary_cost
 
 
 class AdditiveSearch:
     """Proposes the probes, and once all are answered plans at `plans` budgets spread evenly over the first cost.
 
-    `probe_levels` caps the levels probed per unit (None: all); levels between are interpolated. `total` is what plans
-    keep low: the "sum" of the units' damages, or the "max" of them as FastNAS and ALDS do. Ends after the plans.
-    Nothing is random: the seed is taken because every searcher has one.
+    Then the best networks within `refined` budgets are improved one after the other (search.refinement), whoever
+    proposed them: a bound on the cost is the first of these budgets, the others lie evenly below. `probe_levels` caps
+    the levels probed per unit (None: all); levels between are interpolated. `total` is what plans keep low: the "sum"
+    of the units' damages, or the "max" of them as FastNAS and ALDS do. Nothing is random: the seed is taken because
+    every searcher has one.
     """
 
     def __init__(
@@ -39,11 +43,14 @@ class AdditiveSearch:
         plans: int = 24,
         probe_levels: int | None = None,
         total: Total = "sum",
+        refined: int = 0,
     ) -> None:
         damage_name(problem)  # a problem without anything to plan by is an error now, not after the probes
         self._plans = at_least("plans", plans, 1)
         self._probe_levels = None if probe_levels is None else at_least("probe_levels", probe_levels, 1)
         self._total = check_total(total)
+        self._refined = at_least("refined", refined, 0)
+        self._refinements: deque[Refinement] = deque()
         self._proposals = Proposals(problem)
         self._measured: list[Evaluation] = []
         self._phase = "start"
@@ -57,11 +64,40 @@ class AdditiveSearch:
             self._phase = "plans"
             for levels in self._planned():
                 self._proposals.add(levels)
+        if self._phase == "plans" and not self._proposals.queued and not self._proposals.waiting:
+            self._phase = "refinements"
+            self._refinements.extend(self._begun())
+        if self._phase == "refinements":
+            return self._refining(n)
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         self._proposals.record(evaluations)
         self._measured += evaluations
+        for refinement in self._refinements:
+            refinement.tell(evaluations)
+
+    def _begun(self) -> Iterator[Refinement]:
+        """A refinement for each budget, told of everything measured."""
+        problem = self._proposals.problem
+        cost = primary_cost(problem)
+        table = distortions_from(problem, self._measured)
+        least, most = cost_range(problem, cost)
+        bounded = most < problem.reach()[cost][1]
+        steps = self._refined if bounded else self._refined + 1  # without a bound the largest is the dense network's
+        for budget in np.linspace(most, least, steps + 1)[steps - self._refined : -1].tolist():
+            refinement = Refinement(problem, table, cost, budget)
+            refinement.tell(self._measured)
+            yield refinement
+
+    def _refining(self, n: int) -> list[Candidate]:
+        """What the first refinement that has not ended asks for."""
+        while self._refinements:
+            asked = self._refinements[0].ask(n)
+            if asked or n == 0 or self._refinements[0].waiting:
+                return asked
+            self._refinements.popleft()
+        return []
 
     def _planned(self) -> list[Levels]:
         """One plan per budget; none where probes failed so that nothing measured is within it."""

@@ -13,7 +13,7 @@ import autoprune
 from autoprune.prune.compensate import compensate
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import cut, kept_indices
-from autoprune.prune.targets import collect_targets
+from autoprune.prune.targets import Effort, collect_targets
 
 
 class Block(nn.Module):
@@ -249,3 +249,80 @@ def test_half_precision_networks_are_fitted_in_float32():
     compensate(small, structure, targets, indices, named_tensors(half))
     assert next(small.parameters()).dtype == torch.bfloat16
     assert error(half, small, photos(64, seed=1).bfloat16()) < 0.5 * sliced
+
+
+def test_whole_images_are_the_first_ones_where_an_image_is_several_entries():
+    """Windows of 4 tokens: 3 images of 2 windows make up for 20 rows, in batches of 2 images."""
+
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.down(F.relu(self.up(x.reshape(-1, 4, 3)))).reshape(len(x), 8, 2)
+
+    model, images = Windows().eval(), torch.randn(6, 8, 3)
+    structure = autoprune.find_structure(model, images[:1])
+    batches = [(part,) for part in images.split(2)]
+    whole = collect_targets(model, structure, batches, effort=Effort(10, 20, 2)).layers["down"].whole
+    torch.testing.assert_close(whole, model(images[:3]).reshape(-1, 4, 2).detach())
+
+
+def test_layers_whose_output_is_replaced_run_once_on_all_images():
+    """Of a block the first layer runs on the first images, for joint fits, and then on all of them; so does the second.
+
+    Before there was nothing to wait for both ran on all images twice.
+    """
+    model = made(Block())
+    images = photos(64)
+    structure, small, indices = halved(model, images)
+    targets = collect_targets(model, structure, [(images,)], effort=Effort(500, 1000, 2))
+    ran = []
+    forward = nn.Conv2d._conv_forward
+
+    def counted(module, x, weight, bias):
+        ran.append((module, len(x)))
+        return forward(module, x, weight, bias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Conv2d, "_conv_forward", counted)
+        compensate(small, structure, targets, indices, named_tensors(model))
+    for layer in (small.stem, small.blocks[0].conv1, small.blocks[0].conv2):
+        on_the_cpu = [n for module, n in ran if module is layer]
+        assert on_the_cpu.count(64) == (1 if layer is small.stem else 2)  # one is the pass that tells shapes
+
+
+@pytest.mark.parametrize("how", ["plain", "in place", "reversed"])
+def test_a_summed_output_that_is_read_elsewhere_too_is_fitted(how):
+    class Twice(Block):
+        def forward(self, x):
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            aside = y.abs().mean()
+            if how == "in place":
+                y += x
+                return F.relu(y) + aside
+            return F.relu(x + y if how == "reversed" else y + x) + aside
+
+    model = made(Twice(), Twice())
+    images = photos(256)
+    _, sliced, _ = halved(model, images)
+    small, result = repaired(model, images)
+    assert {"blocks.0.conv1", "blocks.0.conv2"} <= result.unexplained.keys()
+    assert error(model, small, photos(64, seed=1)) < 0.3 * error(model, sliced, photos(64, seed=1))
+
+
+def test_a_layer_that_reads_tokens_before_images_is_left_alone_and_named():
+    class TokensFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.down(F.relu(self.up(x.transpose(0, 1)))).transpose(0, 1)
+
+    model, images = TokensFirst().eval(), torch.randn(8, 5, 3)
+    structure = autoprune.find_structure(model, images[:1])
+    targets = collect_targets(model, structure, [(part,) for part in images.split(4)])
+    assert not targets.layers
+    assert targets.untouched["down"] == "its rows do not belong to images"

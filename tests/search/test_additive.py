@@ -103,3 +103,23 @@ def test_options_and_problems_it_cannot_use_are_errors():
         AdditiveSearch(problem, probe_levels=0)
     with pytest.raises(ConfigError, match="expected an objective besides the costs"):
         AdditiveSearch(replace(problem, objectives=(Objective("macs", "min"),), distortion=None))
+
+
+@pytest.mark.parametrize("budget", [None, 0.5])
+def test_refined_plans_are_better_where_damages_do_not_add_up(budget):
+    synthetic = synthetic_problem(units=8, levels=8, interaction=4.0, budget=budget)
+    plain = measured(synthetic, AdditiveSearch(synthetic.problem, plans=8))
+    told = measured(synthetic, AdditiveSearch(synthetic.problem, plans=8, refined=2))
+    assert told[: len(plain)] == plain
+    fronts = [Front.of(some, synthetic.problem.objectives, {}) for some in (plain, told)]
+    reference = (0.0, synthetic.problem.costs.dense()["macs"])
+    assert fronts[1].hypervolume(reference) > fronts[0].hypervolume(reference)
+
+
+def test_with_a_bound_the_first_refinement_is_at_the_bound():
+    synthetic = synthetic_problem(units=6, levels=8, interaction=4.0, budget=0.5)
+    plain = measured(synthetic, AdditiveSearch(synthetic.problem, plans=4))
+    told = measured(synthetic, AdditiveSearch(synthetic.problem, plans=4, refined=1))
+    best = min(plain, key=lambda e: e.values["kl"]).candidate.levels
+    changed = [sum(a != b for a, b in zip(e.candidate.levels, best, strict=True)) for e in told[len(plain) :]]
+    assert changed[:4] == [1] * 4
