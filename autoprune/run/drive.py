@@ -194,7 +194,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
     """
     folder = RunFolder.open(path)
     with Journal(folder.journal, repair=repair) as journal:
-        records = read_journal(folder.journal)
+        records = journal.records
         with torch_threads(recorded_threads(records, job)):
             session, events = open_session(job, progress, recorded_tuning(records), folder.bank), Events()
             if records:
