@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,20 +70,26 @@ class Polynomial(Formula):
         return Polynomial({monomial: c for monomial, c in terms.items() if c})
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
+        own, coefficients, index = self._arrays
         kept = np.asarray(kept, dtype=np.int64)
-        degree = max((len(monomial) for monomial in self.terms), default=0)
+        padded = np.ones((len(kept), len(own) + 1), dtype=np.int64)
         column = {unit: index for index, unit in enumerate(units)}
-        one = len(units)  # an extra column of ones pads the shorter monomials
-        padded = np.concatenate([kept, np.ones((len(kept), 1), dtype=np.int64)], axis=1)
+        padded[:, :-1] = kept[:, [column[unit] for unit in own]]
         values = np.zeros(len(kept), dtype=np.int64)
-        terms = list(self.terms.items())
-        for start in range(0, len(terms), 256):  # bounds the (n, t, degree) array below
-            chunk = terms[start : start + 256]
-            index = [[column[u] for u in m] + [one] * (degree - len(m)) for m, _ in chunk]
-            coefficients = np.array([c for _, c in chunk], dtype=np.int64)
-            powers = padded[:, np.array(index, dtype=np.int64).reshape(len(index), degree)].prod(axis=2)  # (n, t)
-            values += powers @ coefficients
+        for start in range(0, len(index), 256):  # bounds the (n, t, degree) array below
+            powers = padded[:, index[start : start + 256]].prod(axis=2)  # (n, t)
+            values += powers @ coefficients[start : start + 256]
         return values
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Its units, (t,) coefficients and (t, degree) indices of units; one beyond them pads the shorter monomials."""
+        own = sorted(self.units)
+        column = {unit: index for index, unit in enumerate(own)}
+        degree = max((len(monomial) for monomial in self.terms), default=0)
+        index = [[column[u] for u in m] + [len(own)] * (degree - len(m)) for m in self.terms]
+        coefficients = np.array(list(self.terms.values()), dtype=np.int64)
+        return own, coefficients, np.array(index, dtype=np.int64).reshape(len(index), degree)
 
     def to_json(self) -> list[list[Any]]:
         return [[coefficient, *monomial] for monomial, coefficient in sorted(self.terms.items())]
@@ -109,9 +116,11 @@ class CostModel:
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> dict[str, np.ndarray]:
         """Every cost at (n, u) kept counts of the named units, (n,) each; units not named stay dense."""
-        full = np.tile(np.array(list(self.widths.values()), dtype=np.int64), (len(kept), 1))
         order = list(self.widths)
-        full[:, [order.index(unit) for unit in units]] = kept
+        column = {unit: index for index, unit in enumerate(order)}
+        full = np.empty((len(kept), len(order)), dtype=np.int64)
+        full[:] = list(self.widths.values())
+        full[:, [column[unit] for unit in units]] = kept
         return {name: _evaluate(cost, order, full) for name, cost in self.costs.items()}
 
     def dense(self) -> dict[str, float]:

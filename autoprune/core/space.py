@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ class SearchSpace:
                     f"and end at 0 or above, got {list(counts)}. Raise min_keep or drop the level."
                 )
 
-    @property
+    @functools.cached_property
     def sizes(self) -> np.ndarray:
         """(u,) number of levels of each unit."""
         return np.array([len(counts) for counts in self.levels], dtype=np.int64)
@@ -68,9 +69,13 @@ class SearchSpace:
         indices = np.asarray(levels, dtype=np.int64)
         if ((indices < 0) | (indices >= self.sizes)).any():
             raise SpaceError(f"expected level indices from 0 to {(self.sizes - 1).tolist()}, got {indices.tolist()}")
+        return self._table[np.arange(len(self.units)), indices]
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        """(u, l) kept counts, with zeros behind those of a unit that has fewer levels than another."""
         widest = int(self.sizes.max())
-        table = np.array([counts + (0,) * (widest - len(counts)) for counts in self.levels], dtype=np.int64)
-        return table[np.arange(len(self.units)), indices]
+        return np.array([counts + (0,) * (widest - len(counts)) for counts in self.levels], dtype=np.int64)
 
     def key(self, candidate: Candidate) -> tuple[int, ...]:
         """The identity of a candidate's network: its kept counts."""

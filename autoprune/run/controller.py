@@ -175,11 +175,10 @@ class Controller:
         key = self._key(candidate)
         if key in self._known:
             return self._known[key]
-        if key in self._recalled:
-            return self._recalled.pop(key)
         if not self.problem.feasible(np.array([candidate.levels]))[0]:
             return Evaluation(candidate, {}, "infeasible", "outside the bounds")
-        return None
+        recalled = self._recalled.pop(key, None)
+        return None if recalled is None else self._complete(recalled)
 
     def _complete(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with its costs; failed when a value that is optimised is missing."""

@@ -208,7 +208,9 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
-    """The evaluations of another run as answers, if what values follow from is the same; else none, which is logged."""
+    """The successful evaluations of another run as answers, if what values follow from is the same; else none, which is
+    logged. What failed may have failed for want of time or memory, and is tried again.
+    """
     if not records:
         return []
     then, now = records[0]["identity"], session.identity()
@@ -216,7 +218,10 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     if changed:
         _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
         return []
-    return [{"kind": "answer", "evaluation": record["evaluation"]} for record in records if "evaluation" in record]
+    known = [record["evaluation"] for record in records if "evaluation" in record]
+    needed = {o.name for o in session.problem.objectives} - {*session.dense_costs}
+    valid = [e for e in known if e["status"] == "ok" and needed <= {*e["values"]}]
+    return [{"kind": "answer", "evaluation": evaluation} for evaluation in valid]
 
 
 def _header(session: Session) -> Record:

@@ -1,7 +1,7 @@
 """The journal: the one state of a run on disk. JSON lines, a checksum each; everything else is replayed from it.
 
-A line is {"crc":"...","record":...} with the CRC-32 of the record as it is written there. A torn last line (the process was
-killed while writing) is dropped before the next append; a bad line anywhere else is an error that names it.
+A line is {"crc":"...","record":...} with the CRC-32 of the record as it is written there. A torn last line (the process
+was killed while writing) is dropped before the next append; a bad line anywhere else is an error that names it.
 
 The first record identifies the run. "ask" has what a searcher proposed, "tell" an evaluation it was told of, "answer"
 one that is known and waits to be told, "end" why a search ended.
@@ -226,6 +226,6 @@ def _check_version(path: Path, header: Record) -> None:
     version = header.get("version", 0)  # the first journals had none
     if version > VERSION:
         raise JournalError(
-            f"{path}: expected a journal of version {VERSION} at most, got version {version}. It was written by a later "
-            "autoprune; use that one to go on."
+            f"{path}: expected a journal of version {VERSION} at most, got version {version}. It was written by a "
+            "later autoprune; use that one to go on."
         )
