@@ -133,7 +133,11 @@ class Controller:
         if self.ordered and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)
-        self.on_step(self.done + len(self._arrived), evaluation)
+        self.on_step(self.done + self._arrived_new(), evaluation)
+
+    def _arrived_new(self) -> int:
+        """How many evaluations have been made whose turn has not come."""
+        return sum(e.status != "infeasible" and self._key(c) not in self._known for c, e in self._arrived.items())
 
     def _arrive(self, evaluation: Evaluation) -> None:
         """Tells an answer, or keeps it until its turn comes."""

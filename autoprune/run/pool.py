@@ -159,6 +159,7 @@ class Pool:
         for news in self._site.wait(self._patience()):
             self._hear(news)
         self._enforce_limits()
+        self._hand_out()
 
     def _hire(self) -> None:
         """Starts workers while there is room, later and later while they do not get ready."""
@@ -218,7 +219,6 @@ class Pool:
             self._lose(seat, news.cause, "failed")
         elif news.evaluation is not None and seat.task is not None:
             self._take(seat, seat.task, news.evaluation, spent=news.spent)
-        self._hand_out()
 
     def _take(self, seat: _Seat, task: _Task, evaluation: Evaluation, *, spent: bool) -> None:
         if spent:
