@@ -193,7 +193,7 @@ def test_a_run_on_many_slots_cut_after_any_record_spends_the_same_budget(name, o
     records = []
     whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 40, records, Shuffled(score, 3), ordered=ordered)
     whole.run()
-    for cut in range(0, len(records) + 1, 5):
+    for cut in range(0, len(records) + 1, 9):
         kept = records[:cut]
         again = controller(
             make_searcher(name, SYNTHETIC.problem, seed=3), 40, kept, evaluator := Shuffled(score, 5), ordered=ordered
