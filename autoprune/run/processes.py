@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from autoprune.core.space import Candidate
+from autoprune.errors import RunFailed
 from autoprune.measure.scorer import Scorer
 from autoprune.run.parcel import pack
 from autoprune.run.pool import News
@@ -74,6 +75,12 @@ class Processes:
         try:
             with self._parcel.open("wb") as file:
                 pack(scorer, file)
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise RunFailed(
+                f"{self._parcel}, which workers read model and data from, cannot be written: {error}. Make room there, "
+                "or name another folder for temporary files by TMPDIR."
+            ) from error
         except BaseException:
             self.close()
             raise

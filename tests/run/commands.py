@@ -16,12 +16,12 @@ model: {call: "autoprune.zoo:digits_resnet"}
 data: {call: "autoprune.data:digits"}
 space: {version: 1, units: [{match: "*", levels: 8}]}
 objectives: [{name: accuracy, direction: max}, {name: macs, direction: min}]
-search: {searcher: auto, evaluations: EVALUATIONS, seed: 7}
+search: {searcher: auto, evaluations: EVALUATIONS, front_size: 6, seed: 7}
 run: {RUN}
 """
 EXECUTORS = {
-    "serial": "threads: 1",
-    "processes": "threads: 1, executor: processes, workers: 2, deterministic: true",
+    "serial": "threads: 1, tune: off",
+    "processes": "threads: 1, tune: off, executor: processes, workers: 2, deterministic: true",
 }
 
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_runs_interrupted_at_random_moments_end_in_good_order_and_resume_to_the_
             assert known <= evaluations_in(run)
             assert ("autoprune resume" in errors) == (run / "job.yaml").exists()
             assert not (run / "journal.owner").exists()
-            assert errors.startswith("interrupted\\n"), errors
+            assert errors.startswith("interrupted\n"), errors
             if len(known) not in (0, 80) and evaluations_in(run) != known:
                 assert read_journal(run / "journal.jsonl")[-1]["kind"] == "end"
         else:
@@ -107,7 +108,7 @@ def signals_are_caught(process):
     """Whether a process has begun to handle SIGTERM; before, it has nothing to lose."""
     if process.poll() is not None:
         return True
-    status = open(f"/proc/{process.pid}/status").read()  # noqa: SIM115
+    status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
     return bool(caught & 1 << (signal.SIGTERM - 1))
 

@@ -4,7 +4,9 @@ Evaluations are of the tiny network of conftest.py in real processes; what they 
 """
 
 import os
+import resource
 import signal
+import tempfile
 import textwrap
 import threading
 import time
@@ -21,7 +23,7 @@ from autoprune.plugins import load_plugin
 from autoprune.run import search
 from autoprune.run.executors import open_evaluator
 from autoprune.run.job import Executor
-from autoprune.run.processes import LOG_BYTES
+from autoprune.run.processes import LOG_BYTES, PREFIX, Processes
 from autoprune.run.session import open_session
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -173,7 +175,7 @@ def test_candidates_that_take_all_memory_fail_with_that_cause_and_the_others_are
     acts = [
         f"hoard = []\n    while True: hoard.append({more})" for more in ("bytearray(1 << 26)", "torch.ones(1 << 24)")
     ]
-    with bench.workers(bench.body(*acts), attempts=2, memory_bytes=3 << 30) as (pool, _):
+    with bench.workers(bench.body(*acts), attempts=2, memory_bytes=1 << 30) as (pool, _):
         found = answers(pool, bench.few(2))
         assert full_again(pool)
     for candidate in bench.troubled[:2]:
@@ -277,3 +279,16 @@ def test_a_plug_in_that_no_worker_can_import_is_told_before_the_search(job, tmp_
         search(broken, tmp_path / "run")
     assert "must be importable where workers run" in error.value.__notes__[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_for_temporary_files_is_told_before_the_search(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scorer = bench.scorer("return classification(model, batches)")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunFailed, match="parcel, which workers read .* cannot be written: .* TMPDIR"):
+            Processes(scorer, count=1, cpus=1, memory=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
