@@ -19,10 +19,13 @@ objectives: [{name: accuracy, direction: max}, {name: macs, direction: min}]
 search: {searcher: auto, evaluations: EVALUATIONS, front_size: 6, seed: 7}
 run: {RUN}
 """
+STARTUP_SECONDS = 300  # on a machine with much else to do
 EXECUTORS = {
     "serial": "threads: 1, tune: off",
     "processes": "threads: 1, tune: off, executor: processes, workers: 2, deterministic: true",
 }
+
+started = []
 
 
 def write_job(folder, executor="serial", evaluations=150, fitness=None):
@@ -39,9 +42,20 @@ def start(*arguments, **options):
     """A command without progress, in a process whose errors can be read."""
     command = [sys.executable, "-m", "autoprune", *map(str, arguments), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **options.pop("env", {})}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, **options
     )
+    started.append(process)
+    return process
+
+
+def end_all():
+    """Ends what a test that failed has left."""
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def finish(process):

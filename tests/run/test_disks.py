@@ -6,7 +6,7 @@ import resource
 import sys
 
 import pytest
-from commands import assert_same_run, evaluations_in, finish, start, wait_until, write_job
+from commands import STARTUP_SECONDS, assert_same_run, evaluations_in, finish, start, wait_until, write_job
 
 from autoprune.errors import JournalError
 from autoprune.run import drive, read_front, search
@@ -73,7 +73,7 @@ def test_events_that_cannot_be_written_leave_the_run_whole_and_are_told_once(job
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @linux
 @pytest.mark.parametrize("executor", ["serial", "processes"])
 def test_a_search_whose_disk_fills_up_says_so_and_resumes_to_the_same_front(tmp_path, executor):
@@ -81,7 +81,7 @@ def test_a_search_whose_disk_fills_up_says_so_and_resumes_to_the_same_front(tmp_
     finish(start("search", job, "--out", tmp_path / "whole"))
     run = tmp_path / "run"
     process = start("search", job, "--out", run)
-    assert wait_until(lambda: len(evaluations_in(run)) > 5, 60)
+    assert wait_until(lambda: len(evaluations_in(run)) > 5, STARTUP_SECONDS)
     known = evaluations_in(run)
     size = (run / "journal.jsonl").stat().st_size + 700
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
@@ -102,7 +102,7 @@ def without_rights():
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="the rights of root are dropped as Linux has them")
 def test_a_folder_that_may_not_be_written_to_is_told_and_left_as_it_is(tmp_path):
     job = write_job(tmp_path, evaluations=5)

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import assert_same_run, children, evaluations_in, finish, runs, start, wait_until, write_job
+from commands import (
+    STARTUP_SECONDS,
+    assert_same_run,
+    children,
+    evaluations_in,
+    finish,
+    runs,
+    start,
+    wait_until,
+    write_job,
+)
 
 from autoprune.run.journal import read_journal
 
@@ -78,7 +88,7 @@ def test_runs_interrupted_at_random_moments_end_in_good_order_and_resume_to_the_
     while interrupted < INTERRUPTS:
         run = tmp_path / str(number)
         process = start("resume", run) if (run / "job.yaml").exists() else start("search", job, "--out", run)
-        assert wait_until(lambda process=process: signals_are_caught(process), 30)
+        assert wait_until(lambda process=process: signals_are_caught(process), STARTUP_SECONDS)
         try:
             process.wait(timeout=rng.uniform(0.1, 0.9) * seconds)
         except subprocess.TimeoutExpired:
@@ -117,7 +127,7 @@ def stuck(tmp_path, executor, stay):
     """A run that is in the middle of an evaluation that does not end."""
     job = write_job(tmp_path, executor, 80, STUCK.replace("STAY", stay))
     process = start("search", job, "--out", tmp_path / "run")
-    assert wait_until((tmp_path / "fitness.stuck").exists, 60)
+    assert wait_until((tmp_path / "fitness.stuck").exists, STARTUP_SECONDS)
     time.sleep(0.5)
     return process
 

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from commands import (
+    STARTUP_SECONDS,
     assert_same_run,
     children,
     evaluations_in,
@@ -61,7 +62,7 @@ def test_twenty_kills_at_random_moments_leave_the_front_of_the_uninterrupted_run
 def test_a_second_driver_on_a_live_run_is_refused_and_may_go_on_when_the_first_was_killed(whole, tmp_path):
     job, uninterrupted, _ = whole
     first = start("search", job, "--out", tmp_path / "run")
-    assert wait_until(lambda: (tmp_path / "run" / "journal.owner").exists(), 60)
+    assert wait_until(lambda: (tmp_path / "run" / "journal.owner").exists(), STARTUP_SECONDS)
     second = start("resume", tmp_path / "run")
     _, errors = second.communicate()
     assert second.returncode == 1
@@ -76,7 +77,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_next_one_tidies_up(tmp_
     job = write_job(tmp_path, "processes")
     place = {"TMPDIR": str(tmp_path)}
     driver = start("search", job, "--out", tmp_path / "run", env=place)
-    assert wait_until(lambda: len(evaluations_in(tmp_path / "run")) > 5, 60)
+    assert wait_until(lambda: len(evaluations_in(tmp_path / "run")) > 5, STARTUP_SECONDS)
     workers = children(driver.pid)
     assert len(workers) == 2
     driver.kill()

@@ -26,7 +26,7 @@ from autoprune.run.job import Executor
 from autoprune.run.processes import LOG_BYTES, PREFIX, Processes
 from autoprune.run.session import open_session
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 START = """
 import os, random, re, signal, subprocess, sys, time
