@@ -68,6 +68,18 @@ def evaluations_in(run):
     return {e.candidate for e in read_evaluations(run)} if (run / "journal.jsonl").exists() else set()
 
 
+def let_run(process, run, records):
+    """Returns when a process has written so many records to the journal of its run, or has ended; whether it runs."""
+    before = records_in(run)
+    wait_until(lambda: process.poll() is not None or records_in(run) >= before + records, STARTUP_SECONDS)
+    return process.poll() is None
+
+
+def records_in(run):
+    journal = run / "journal.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
 def assert_same_run(run, whole):
     assert (run / "front.csv").read_bytes() == (whole / "front.csv").read_bytes()
     assert [e.candidate for e in read_evaluations(run)] == [e.candidate for e in read_evaluations(whole)]

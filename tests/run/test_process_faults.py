@@ -28,6 +28,7 @@ from autoprune.run.session import open_session
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
+LIMIT = 10.0  # seconds that an innocent evaluation never takes, on a busy machine either
 START = """
 import os, random, re, signal, subprocess, sys, time
 import numpy as np
@@ -155,19 +156,19 @@ def test_candidates_that_kill_their_workers_are_given_up_after_some_attempts_and
 
 def test_candidates_that_hang_are_freed_after_their_time_with_all_they_have_started(bench, tmp_path):
     child = f"child = subprocess.Popen(['sleep', '1000']); print(child.pid, file=open({str(tmp_path / 'pid')!r}, 'w'), "
-    acts = ["while True: pass", "re.match('(a+)+b', 'a' * 60)", child + "flush=True); child.wait()"]
-    with bench.workers(bench.body(*acts), attempts=1, timeout=3.0) as (pool, events):
+    acts = ["re.match('(a+)+b', 'a' * 60)", child + "flush=True); child.wait()"]
+    with bench.workers(bench.body(*acts), attempts=1, timeout=LIMIT) as (pool, events):
         first = pids(events)
         started = time.monotonic()
-        found = answers(pool, bench.few(3))
+        found = answers(pool, bench.few(2))
         seconds = time.monotonic() - started
         assert full_again(pool)
         assert not set(pids(events)) & set(first)
-    for candidate in bench.troubled[:3]:
+    for candidate in bench.troubled[:2]:
         assert found[candidate].status == "timeout"
-        assert "did not answer within 3 s" in found[candidate].cause
+        assert f"did not answer within {LIMIT:.0f} s" in found[candidate].cause
     assert all_fine(bench, found, bench.troubled)
-    assert 2 * 3 <= seconds < 60  # three limits on two workers, and a start on a machine that may be busy
+    assert LIMIT <= seconds < LIMIT + 120  # two limits side by side, and two starts on a machine that may be busy
     assert wait_until(lambda: not runs(int((tmp_path / "pid").read_text())))
 
 
