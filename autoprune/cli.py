@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import select
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +39,10 @@ Pick = Annotated[str, typer.Option(metavar="BOUNDS", help="Which network: the be
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines, for a log.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 9.0  # batch systems give ten
 
 
 class Format(StrEnum):
@@ -218,24 +224,47 @@ def _print_export(out: Path) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end what is inside in good order; a second one ends the process at once.
+    """SIGINT and SIGTERM end what is inside in good order; a second one, or `GRACE_SECONDS`, end the process at once.
 
     Either way nothing that was measured is lost: it is in the journal before anything else happens with it.
     """
     arrived: list[int] = []
 
     def end(signum: int, frame: object) -> None:
-        if arrived:
-            os._exit(128 + signum)
-        arrived.append(signum)
-        raise Interrupted(signum)
+        if not arrived:
+            arrived.append(signum)
+            raise Interrupted(signum)
 
-    before = {signum: signal.signal(signum, end) for signum in (signal.SIGINT, signal.SIGTERM)}
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    threading.Thread(target=_exit_when_late, args=(heard,), daemon=True).start()
+    before = {signum: signal.signal(signum, end) for signum in ENDING}
+    wakeup = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        os.close(told)
+
+
+def _exit_when_late(heard: int) -> None:
+    """Reads the signals that arrive, a byte each, until the pipe is closed.
+
+    Runs in a thread of its own: Python's handlers wait until the main one is back from whatever library it is in.
+    """
+    first = 0
+    while select.select([heard], [], [], GRACE_SECONDS if first else None)[0]:
+        byte = os.read(heard, 1)
+        if not byte:  # what was to be ended has ended
+            os.close(heard)
+            return
+        if first and byte[0] in ENDING:
+            break
+        if byte[0] in ENDING:
+            first = byte[0]
+    os._exit(128 + first)
 
 
 @contextmanager
@@ -250,6 +279,9 @@ def _reporting(ctx: typer.Context) -> Iterator[None]:
         _fail(ctx, "\n".join(["interrupted", *_notes(interrupt)]), getattr(interrupt, "exit_code", 130))
     except AutopruneError as error:
         _fail(ctx, "\n".join([f"error: {_message(error)}", *_notes(error)]), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(ctx, "\n".join([f"error: {where}{error.strerror or error}", *_notes(error)]), 1)
     except Exception as error:
         hint = f"This was not foreseen; `autoprune --traceback {ctx.info_name} ...` shows where it came from."
         _fail(ctx, "\n".join([f"error: {type(error).__name__}: {error}", *_notes(error), hint]), 1)
@@ -286,10 +318,10 @@ def _placed(spec: JobSpec) -> Iterator[None]:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Adds to an interrupt how to go on with the run."""
+    """Adds how to go on with the run to what the machine or its user stopped it by."""
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if (folder / "job.yaml").exists():
-            interrupt.add_note(f"What was measured is kept; go on with: autoprune resume {shlex.quote(str(folder))}")
+    except (KeyboardInterrupt, OSError) as error:
+        if not isinstance(error, AutopruneError) and (folder / "job.yaml").exists():
+            error.add_note(f"What was measured is kept; go on with: autoprune resume {shlex.quote(str(folder))}")
         raise

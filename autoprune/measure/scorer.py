@@ -25,6 +25,8 @@ from autoprune.prune.bank import Bank
 from autoprune.prune.modes import evaluating, seeded
 from autoprune.prune.zeros import WeightBank, stitched
 
+CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
+
 
 @dataclass
 class Scorer:
@@ -91,7 +93,7 @@ class Scorer:
             values = self._values(candidate)
         except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
             seconds = time.perf_counter() - start
-            return Evaluation(candidate, {}, "failed", f"{type(error).__name__}: {error}", seconds, self.worker)
+            return Evaluation(candidate, {}, "failed", _cause(error), seconds, self.worker)
         return Evaluation(candidate, values, "ok", "", time.perf_counter() - start, self.worker)
 
     def _values(self, candidate: Candidate) -> dict[str, float]:
@@ -101,6 +103,15 @@ class Scorer:
         with self.stage.on(counts) as network:
             measured = self.measure(network, batches)
         return measured | {name: measurement(counts) for name, measurement in self.also.items()}
+
+
+def _cause(error: BaseException) -> str:
+    """What was raised, in words that fit into a line of a report."""
+    try:
+        said = str(error)
+    except Exception:  # a user's __str__ may raise anything, too
+        said = "its message cannot be printed"
+    return f"{type(error).__name__}: {said[:CAUSE_LENGTH]}"
 
 
 def check_values(result: object, objective: str) -> dict[str, float]:

@@ -133,7 +133,11 @@ class Controller:
         if self.ordered and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)
-        self.on_step(self.done + len(self._arrived), evaluation)
+        self.on_step(self.done + self._arrived_new(), evaluation)
+
+    def _arrived_new(self) -> int:
+        """How many evaluations have been made whose turn has not come."""
+        return sum(e.status != "infeasible" and self._key(c) not in self._known for c, e in self._arrived.items())
 
     def _arrive(self, evaluation: Evaluation) -> None:
         """Tells an answer, or keeps it until its turn comes."""
@@ -175,11 +179,10 @@ class Controller:
         key = self._key(candidate)
         if key in self._known:
             return self._known[key]
-        if key in self._recalled:
-            return self._recalled.pop(key)
         if not self.problem.feasible(np.array([candidate.levels]))[0]:
             return Evaluation(candidate, {}, "infeasible", "outside the bounds")
-        return None
+        recalled = self._recalled.pop(key, None)
+        return None if recalled is None else self._complete(recalled)
 
     def _complete(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with its costs; failed when a value that is optimised is missing."""

@@ -195,7 +195,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
     """
     folder = RunFolder.open(path)
     with Journal(folder.journal, repair=repair) as journal, Events() as events:
-        records = read_journal(folder.journal)
+        records = journal.records
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
@@ -209,7 +209,9 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
-    """The evaluations of another run as answers, if what values follow from is the same; else none, which is logged."""
+    """The successful evaluations of another run as answers, if what values follow from is the same; else none, which is
+    logged. What failed may have failed for want of time or memory, and is tried again.
+    """
     if not records:
         return []
     then, now = records[0]["identity"], session.identity()
@@ -217,7 +219,10 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     if changed:
         _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
         return []
-    return [{"kind": "answer", "evaluation": record["evaluation"]} for record in records if "evaluation" in record]
+    known = [record["evaluation"] for record in records if "evaluation" in record]
+    needed = {o.name for o in session.problem.objectives} - {*session.dense_costs}
+    valid = [e for e in known if e["status"] == "ok" and needed <= {*e["values"]}]
+    return [{"kind": "answer", "evaluation": evaluation} for evaluation in valid]
 
 
 def _header(session: Session) -> Record:

@@ -1,7 +1,7 @@
 """The journal: the one state of a run on disk. JSON lines, a checksum each; everything else is replayed from it.
 
-A line is {"crc": ..., "record": ...} with the CRC-32 of the record's canonical JSON. A torn last line (the process was
-killed while writing) is dropped before the next append; a bad line anywhere else is an error that names it.
+A line is {"crc":"...","record":...} with the CRC-32 of the record as it is written there. A torn last line (the process
+was killed while writing) is dropped before the next append; a bad line anywhere else is an error that names it.
 
 The first record identifies the run. "ask" has what a searcher proposed, "tell" an evaluation it was told of, "answer"
 one that is known and waits to be told, "end" why a search ended.
@@ -10,6 +10,7 @@ one that is known and waits to be told, "end" why a search ended.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +34,9 @@ Record = Mapping[str, Any]
 VERSION = 1  # of the records; a journal of a later one is refused
 SYNC_SECONDS = 0.25  # a sync takes milliseconds; thousands of evaluations a second must not wait for each
 
+_BEFORE_CRC, _BEFORE_BODY = b'{"crc":"', b'","record":'
+_BODY = len(_BEFORE_CRC) + 8 + len(_BEFORE_BODY)  # where the record begins in a line
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,11 +47,6 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     records, good = _parse(path)
     if good < path.stat().st_size:
         _log.warning("%s: the last line is torn and left out", path)
-    if records and records[0].get("version", 0) > VERSION:
-        raise JournalError(
-            f"{path}: expected a journal of version {VERSION} at most, got version {records[0]['version']}. It was "
-            "written by a later autoprune; use that one to go on."
-        )
     return records
 
 
@@ -59,66 +58,89 @@ def told(records: Iterable[Record]) -> list[Evaluation]:
 class Journal:
     """The journal of a run, open for appending by one process at a time.
 
-    Use as a context manager: entering takes the lock and cuts off a torn last line. `append` returns when the record
-    is with the operating system, which is enough to outlive a killed process; it is on disk within `SYNC_SECONDS` of
-    work, so that a machine that loses its power has that much to do again.
+    Use as a context manager: entering takes the lock, reads `records`, those that are there, and cuts off a torn last
+    line. `append` returns when the record is with the operating system, which is enough to outlive a killed process; it
+    is on disk within `SYNC_SECONDS` of work, so that a machine that loses its power has that much to do again.
+
+    Raises:
+        JournalLocked: another process writes to it, with who.
+        JournalError: it is damaged, of a later version, or cannot be written to.
     """
 
     def __init__(self, path: Path, *, repair: bool = False) -> None:
         self.path = path
+        self.records: list[dict[str, Any]] = []
         self._repair = repair
         self._lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0)
         self._owner = path.with_suffix(".owner")
 
     def __enter__(self) -> Journal:
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise JournalLocked(
-                f"{self.path.parent}: another process writes to this run ({self._read_owner()}). "
-                "Wait for it to end, or stop it and resume."
-            ) from None
-        try:
-            self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            if self._repair:
-                repair_journal(self.path)
-            self._cut_torn_line()
-            self._file = self.path.open("ab")
-        except BaseException:
-            self._leave()
-            raise
-        self._synced = -math.inf
+        with self._told():
+            try:
+                self._lock.acquire()
+            except filelock.Timeout:
+                raise JournalLocked(
+                    f"{self.path.parent}: another process writes to this run ({self._read_owner()}). "
+                    "Wait for it to end, or stop it and resume."
+                ) from None
+            try:
+                self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+                self._open()
+            except BaseException:
+                self._leave()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._leave()
+        try:
+            self._file.close()
+        except OSError as error:  # what could not be written before, which was told then
+            _log.warning("%s: %s", self.path, error)
+        finally:
+            self._leave()
+
+    def _open(self) -> None:
+        if self._repair:
+            repair_journal(self.path)
+        if self.path.exists():
+            self.records, good = _parse(self.path)
+            if good < self.path.stat().st_size:
+                _log.warning("%s: the last line was torn and is cut off", self.path)
+                os.truncate(self.path, good)
+        self._file = self.path.open("ab")
+        self._synced = -math.inf
 
     def _leave(self) -> None:
-        self._owner.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next owner writes over it
+            self._owner.unlink()
         self._lock.release()
 
     def append(self, record: Record) -> None:
-        self._file.write(encode(record))
-        self._file.flush()
-        if time.monotonic() - self._synced >= SYNC_SECONDS:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        """Writes one record. JournalError when it cannot be written; those before it are whole."""
+        with self._told():
+            self._file.write(encode(record))
+            self._file.flush()
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A disk that is full or may not be written to, in a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise JournalError(
+                f"{self.path} cannot be written: {error.strerror}. What is in it is whole: make room, or get the right "
+                f"to write there, and go on with: autoprune resume {self.path.parent}"
+            ) from error
 
     def _read_owner(self) -> str:
         with contextlib.suppress(OSError):  # the owner may just be leaving
             return self._owner.read_text()
         return "its owner is not known"
-
-    def _cut_torn_line(self) -> None:
-        if self.path.exists():
-            _, good = _parse(self.path)
-            if good < self.path.stat().st_size:
-                _log.warning("%s: the last line was torn and is cut off", self.path)
-                with self.path.open("r+b") as file:
-                    file.truncate(good)
 
 
 def repair_journal(path: Path) -> None:
@@ -128,17 +150,21 @@ def repair_journal(path: Path) -> None:
     evaluations become answers: a search that resumes finds them when it asks for their candidates again.
 
     Raises:
-        JournalError: the first line is damaged, which says what run this is.
+        JournalError: the first line is damaged, which says what run this is, or the journal is of a later version.
     """
-    lines = [(line, _decode(line)) for line in path.read_bytes().splitlines(keepends=True)]
-    first = next((index for index, (_, record) in enumerate(lines) if record is None), None)
+    if not path.exists():
+        return
+    lines = [(line, _body(line)) for line in path.read_bytes().splitlines(keepends=True)]
+    first = next((index for index, (_, body) in enumerate(lines) if body is None), None)
     if first is None:
         return
     if first == 0:
         raise JournalError(f"{path}:1: the first line, which identifies the run, is damaged. Start a new run.")
-    evaluations = [record["evaluation"] for _, record in lines[first:] if record and "evaluation" in record]
+    bodies = [body for _, body in lines if body is not None]
+    _check_version(path, json.loads(bodies[0]))
+    evaluations = [record["evaluation"] for record in _decode(bodies[first:]) if "evaluation" in record]
     answers = [encode({"kind": "answer", "evaluation": evaluation}) for evaluation in evaluations]
-    damaged = [line for line, record in lines if record is None]
+    damaged = [line for line, body in lines if body is None]
     with path.with_suffix(".damaged").open("ab") as file:
         file.writelines(line.rstrip(b"\n") + b"\n" for line in damaged)
     write_bytes(path, b"".join([*(line for line, _ in lines[:first]), *answers]))
@@ -152,39 +178,54 @@ def repair_journal(path: Path) -> None:
 
 def encode(record: Record) -> bytes:
     """One line of a journal."""
-    body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return f'{{"crc":"{zlib.crc32(body.encode()):08x}","record":{body}}}\n'.encode()
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return b"%s%08x%s%s}\n" % (_BEFORE_CRC, zlib.crc32(body), _BEFORE_BODY, body)
 
 
-def _decode(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None when the line is not whole."""
+def _body(line: bytes) -> bytes | None:
+    """The record of a line as it is written there, or None when the line is not whole."""
+    body = line[_BODY:-2]
+    whole = line[:_BODY] == b"%s%08x%s" % (_BEFORE_CRC, zlib.crc32(body), _BEFORE_BODY) and line[-2:] == b"}\n"
+    return body if whole else None
+
+
+def _decode(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The records: all in one go, and without looking for garbage among them, in half the time."""
+    collects = gc.isenabled()
+    gc.disable()
     try:
-        data = json.loads(line)
-        record: dict[str, Any] = data["record"]
-        return record if line == encode(record) else None
-    except (ValueError, KeyError, TypeError):
-        return None
+        records: list[dict[str, Any]] = json.loads(b"[%s]" % b",".join(bodies))
+    finally:
+        if collects:
+            gc.enable()
+    return records
 
 
 def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The complete records and the number of bytes they take."""
-    records: list[dict[str, Any]] = []
+    bodies: list[bytes] = []
     good = 0
-    for number, line, last in _lines(path):
-        record = _decode(line)
-        if record is not None:
-            records.append(record)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        body = _body(line)
+        if body is not None:
+            bodies.append(body)
             good += len(line)
-        elif not last:
+        elif number < len(lines):
             raise JournalError(
                 f"{path}:{number}: expected a record with its checksum, got {line[:60]!r}. The file was changed or the "
                 "disk is damaged; restore it from a copy, or set the damaged lines aside with: "
                 f"autoprune resume {path.parent} --repair"
             )
+    records = _decode(bodies)
+    _check_version(path, records[0] if records else {})
     return records, good
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        yield number, line, number == len(lines)
+def _check_version(path: Path, header: Record) -> None:
+    version = header.get("version", 0)  # the first journals had none
+    if version > VERSION:
+        raise JournalError(
+            f"{path}: expected a journal of version {VERSION} at most, got version {version}. It was written by a "
+            "later autoprune; use that one to go on."
+        )

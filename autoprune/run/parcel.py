@@ -35,7 +35,14 @@ def pack(scorer: Scorer, file: IO[bytes]) -> None:
         try:
             torch.save(fresh, file, pickle_module=cloudpickle)
         except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
-            raise PluginError(_unsendable(fresh, error)) from error
+            culprit = _culprit(fresh)
+            if culprit is None:  # it is the file that cannot be written
+                raise
+            raise PluginError(
+                f"expected everything a worker needs to be picklable, but {culprit} is not: {error}. Leave open files, "
+                "locks, generators and connections out of it and make them in the function that uses them, or write "
+                "`executor: serial`."
+            ) from error
 
 
 def unpack(path: Path) -> Scorer:
@@ -56,15 +63,11 @@ def _files_by_value() -> Iterator[None]:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _unsendable(scorer: Scorer, error: Exception) -> str:
-    """A sentence that names the part which cannot be pickled."""
-    culprits = ["the model"] if _fails(scorer.bank.model) else []
-    culprits += [f"the {field.name}" for field in fields(scorer) if _fails(getattr(scorer, field.name))]
-    return (
-        f"expected everything a worker needs to be picklable, but {culprits[0] if culprits else 'the scorer'} is not: "
-        f"{error}. Leave open files, locks, generators and connections out of it and make them in the function that "
-        "uses them, or write `executor: serial`."
-    )
+def _culprit(scorer: Scorer) -> str | None:
+    """The part of a scorer that cannot be pickled."""
+    if _fails(scorer.bank.model):
+        return "the model"
+    return next((f"the {field.name}" for field in fields(scorer) if _fails(getattr(scorer, field.name))), None)
 
 
 def _fails(part: object) -> bool:

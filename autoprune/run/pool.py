@@ -22,8 +22,11 @@ OnEvent = Callable[[str, Mapping[str, Any]], None]
 FAILED_STARTS = 3  # so many workers in a row that do not start, and nobody else at work, end the run
 START_SECONDS = 600.0  # a worker that is not ready by then is given up: an environment may have to be installed first
 VACANT_SECONDS = 600.0  # so long without a place for any worker ends the run
+FIRST_SECONDS = 3600.0  # of an evaluation while none was seen: a first one also prepares what all share
 PATIENT_SECONDS = 60.0  # a time limit that follows from what was seen is never shorter
 TIMES_SLOWEST = 20  # ... nor than so many times the slowest evaluation
+PAUSE_SECONDS = 0.5  # after a worker that did not start; twice as long after each further one, up to
+LONGEST_PAUSE_SECONDS = 60.0
 POLL_SECONDS = 0.25  # how often limits are looked at
 
 
@@ -101,8 +104,9 @@ class Pool:
 
     `attempts` limits how often a candidate is begun whose worker dies or exceeds `timeout` seconds; then it is answered
     as failed, with the causes. A timeout of None follows what was seen: `TIMES_SLOWEST` times the slowest evaluation,
-    at least `PATIENT_SECONDS`. An exception that a worker reports is an answer and final. At most `slots` candidates
-    are taken, one a worker and a short queue, so that nobody waits for the driver.
+    at least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. An exception that a worker reports is an
+    answer and final. At most `slots` candidates are taken, one a worker and a short queue, so that nobody waits for the
+    driver.
     """
 
     def __init__(self, site: Site, *, attempts: int, timeout: float | None, on_event: OnEvent) -> None:
@@ -159,6 +163,7 @@ class Pool:
         if time.monotonic() >= self._look_at:
             self._enforce_limits()
             self._look_at = time.monotonic() + POLL_SECONDS
+        self._hand_out()
 
     def _hire(self) -> None:
         """Starts workers while there is room, later and later while they do not get ready."""
@@ -198,7 +203,8 @@ class Pool:
         return seat.since + self._seconds_allowed() if seat.task else math.inf
 
     def _seconds_allowed(self) -> float:
-        return self._timeout or max(PATIENT_SECONDS, TIMES_SLOWEST * self._slowest)
+        seen = max(PATIENT_SECONDS, TIMES_SLOWEST * self._slowest) if self._slowest else FIRST_SECONDS
+        return self._timeout or seen
 
     def _hear(self, news: News) -> None:
         seat = self._seats.get(news.worker.name)
@@ -212,7 +218,6 @@ class Pool:
             self._lose(seat, news.cause, "failed")
         elif news.evaluation is not None and seat.task is not None:
             self._take(seat, seat.task, news.evaluation, spent=news.spent)
-        self._hand_out()
 
     def _take(self, seat: _Seat, task: _Task, evaluation: Evaluation, *, spent: bool) -> None:
         if spent:
@@ -254,4 +259,4 @@ class Pool:
         count = len(self._failed_starts)
         if count >= FAILED_STARTS and not self.alive:
             raise RunFailed(f"{count} workers in a row could not start; the last one {cause}")
-        self._start_after = time.monotonic() + min(60.0, 0.5 * 2 ** (count - 1))
+        self._start_after = time.monotonic() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(count - 1, 10))

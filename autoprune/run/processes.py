@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from autoprune.core.space import Candidate
+from autoprune.errors import RunFailed
 from autoprune.measure.scorer import Scorer
 from autoprune.run.parcel import pack
 from autoprune.run.pool import News
@@ -22,6 +23,8 @@ from autoprune.run.worker import is_spent
 
 COMMAND = "from autoprune.run.worker import main; main()"
 PREFIX = "autoprune-workers-"
+LOG_BYTES = 1 << 20  # what a worker prints is kept up to here
+LAST_BYTES = 4096  # ... and looked at from here for its last words
 
 
 @dataclass(eq=False)
@@ -38,7 +41,8 @@ class Process:
             self.connection.send(candidate)
 
     def kill(self) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # with whatever user code has started
         self.process.wait()
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -48,8 +52,15 @@ class Process:
         """How it ended, and the last line it printed."""
         code = self.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        with self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
         return f"{how}, last saying {lines[-1][:200]!r}" if lines else how
+
+    def forget_long_output(self) -> None:
+        """Empties a log that has grown too long; what is printed next is appended."""
+        if self.log.stat().st_size > LOG_BYTES:
+            os.truncate(self.log, 0)
 
 
 class Processes:
@@ -64,6 +75,12 @@ class Processes:
         try:
             with self._parcel.open("wb") as file:
                 pack(scorer, file)
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise RunFailed(
+                f"{self._parcel}, which workers read model and data from, cannot be written: {error}. Make room there, "
+                "or name another folder for temporary files by TMPDIR."
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -82,6 +99,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
+                process_group=0,  # so that all of it can be killed, and Ctrl-C reaches the driver alone
                 env=self._environment(),
             )
         worker = Process(name, process, ours, log)
@@ -89,12 +107,15 @@ class Processes:
         return worker
 
     def wait(self, seconds: float) -> Sequence[News]:
-        workers = {worker.connection: worker for worker in self._workers if not worker.connection.closed}
+        self._workers = [worker for worker in self._workers if not worker.connection.closed]
+        for worker in self._workers:
+            worker.forget_long_output()
+        workers = {worker.connection: worker for worker in self._workers}
         return [self._hear(workers[connection]) for connection in wait(list(workers), seconds)]  # type: ignore[index]
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.process.kill()
+            worker.process.kill()  # all at once; a large one takes its time
         for worker in self._workers:
             worker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -117,7 +138,6 @@ class Processes:
         except subprocess.TimeoutExpired:
             worker.process.kill()  # it closed the connection itself
         worker.kill()
-        self._workers.remove(worker)
 
     def _environment(self) -> dict[str, str]:
         """Threads as they are set later, so that libraries start no more; modules from where the driver has them."""

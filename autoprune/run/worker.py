@@ -23,7 +23,6 @@ import torch
 from autoprune.core.evaluation import Evaluation
 from autoprune.run.parcel import unpack
 
-LOG_BYTES = 1 << 20  # what user code prints is kept up to here
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
 
 
@@ -52,7 +51,7 @@ def is_spent(evaluation: Evaluation) -> bool:
 def main() -> None:
     """Arguments: file descriptor of the connection, path of the parcel, cpus, bytes of memory (0: no limit), name."""
     descriptor, parcel, cpus, memory, name = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a batch system may send it to all processes; the driver decides
     _end_with_driver()
     _volunteer_for_the_oom_killer()
     if int(memory):
@@ -68,9 +67,7 @@ def main() -> None:
     connection.send(("ready", facts()))
     with contextlib.suppress(EOFError):  # the driver closed its end
         while True:
-            evaluation = scorer.score(connection.recv())
-            _forget_long_output()
-            connection.send(("answer", evaluation))
+            connection.send(("answer", scorer.score(connection.recv())))
 
 
 def _end_with_driver() -> None:
@@ -81,7 +78,7 @@ def _end_with_driver() -> None:
 
     def watch() -> None:
         os.read(lifeline, 1)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)  # with whatever user code has started
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -90,9 +87,3 @@ def _volunteer_for_the_oom_killer() -> None:
     """When memory runs out, Linux shall kill a worker, which is replaced, and not the driver."""
     with contextlib.suppress(OSError):  # other systems have no such file
         Path("/proc/self/oom_score_adj").write_text("800")
-
-
-def _forget_long_output() -> None:
-    sys.stdout.flush()
-    if os.fstat(1).st_size > LOG_BYTES:
-        os.ftruncate(1, 0)

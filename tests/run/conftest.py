@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from commands import end_all
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
@@ -54,3 +55,9 @@ def job(data, model):
         return Job(**{**given, **changes})
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    yield
+    end_all()

@@ -19,17 +19,20 @@ SYNTHETIC = synthetic_problem(units=4, levels=4, seed=1)
 
 
 class Shuffled:
-    """Four slots that answer in a fixed but mixed order."""
+    """Slots that answer in a fixed but mixed order; `scored` is what was evaluated."""
 
-    slots = 4
-
-    def __init__(self, score):
+    def __init__(self, score, slots=4):
         self.score = score
+        self.slots = slots
         self.flying = []
-        self.rng = np.random.default_rng(0)
+        self.scored = []
+        self.rng = np.random.default_rng(slots)
 
     def submit(self, candidate):
+        assert len(self.flying) < self.slots
+        assert candidate not in self.flying
         self.flying.append(candidate)
+        self.scored.append(candidate)
 
     def collect(self):
         return self.score(self.flying.pop(int(self.rng.integers(len(self.flying)))))
@@ -53,8 +56,8 @@ def score(candidate):
     return replace(SYNTHETIC.evaluate(candidate), seconds=0.0)
 
 
-def controller(searcher, budget, records, evaluator=None, problem=SYNTHETIC.problem):
-    return Controller(problem, searcher, evaluator or SerialEvaluator(score), budget, records.append)
+def controller(searcher, budget, records, evaluator=None, problem=SYNTHETIC.problem, ordered=False):
+    return Controller(problem, searcher, evaluator or SerialEvaluator(score), budget, records.append, ordered=ordered)
 
 
 def values(evaluations):
@@ -160,3 +163,111 @@ def test_a_fitness_without_an_objective_is_a_failed_evaluation():
     with pytest.raises(RunFailed, match="the first 1 evaluations all failed: expected the fitness to report"):
         run.run()
     assert run.told[0].status == "failed"
+
+
+# in order
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_an_ordered_run_sees_the_same_whatever_the_slots_and_the_order_of_answers(name):
+    runs = []
+    for evaluator in (SerialEvaluator(score), Shuffled(score, 3), Shuffled(score, 7), Shuffled(score, 70)):
+        run = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 60, [], evaluator, ordered=True)
+        run.run()
+        runs.append(values(run.told))
+    assert runs[0] == runs[1] == runs[2] == runs[3]
+
+
+def test_without_order_the_sequence_depends_on_who_answers_first():
+    runs = []
+    for slots in (1, 7):
+        run = controller(make_searcher("random", SYNTHETIC.problem, seed=3), 60, [], Shuffled(score, slots))
+        run.run()
+        runs.append(values(run.told))
+    assert runs[0] != runs[1]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("name", ["auto", "evolution", "random"])
+def test_a_run_on_many_slots_cut_after_any_record_spends_the_same_budget(name, ordered):
+    records = []
+    whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 40, records, Shuffled(score, 3), ordered=ordered)
+    whole.run()
+    for cut in range(0, len(records) + 1, 9):
+        kept = records[:cut]
+        again = controller(
+            make_searcher(name, SYNTHETIC.problem, seed=3), 40, kept, evaluator := Shuffled(score, 5), ordered=ordered
+        )
+        again.replay(list(kept))
+        again.run()
+        assert again.done == 40
+        known = {key(record) for record in records[:cut] if "evaluation" in record}
+        assert not known & {candidate.levels for candidate in evaluator.scored}
+        assert len(known | {candidate.levels for candidate in evaluator.scored}) == 40
+        if ordered:
+            assert values(again.told) == values(whole.told)
+
+
+def key(record):
+    return tuple(record["evaluation"]["levels"])
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_network_that_is_being_evaluated_is_not_evaluated_twice(ordered):
+    a, b, c = Candidate((0, 0, 0, 0)), Candidate((1, 0, 0, 0)), Candidate((2, 0, 0, 0))
+    searcher = Scripted([a, a, b, a, c, b, b, c])
+    evaluator = Shuffled(score, 8)
+    run = controller(searcher, 8, [], evaluator, ordered=ordered)
+    run.run()
+    assert evaluator.scored == [a, b, c]
+    assert sorted(e.candidate for e in searcher.told) == sorted([a, a, b, a, c, b, b, c])
+    assert not ordered or [e.candidate for e in searcher.told] == [a, a, b, a, c, b, b, c]
+    assert run.done == 3
+
+
+@pytest.mark.parametrize("budget", [1, 2, 31, 32, 33])
+@pytest.mark.parametrize("slots", [1, 7, 40])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_budget_is_spent_to_the_last_and_never_exceeded(budget, slots, ordered):
+    evaluator = Shuffled(score, slots)
+    run = controller(make_searcher("random", SYNTHETIC.problem), budget, [], evaluator, ordered=ordered)
+    assert run.run() == "all evaluations are spent"
+    assert len(evaluator.scored) == run.done == budget
+
+
+def test_answers_of_before_are_used_when_their_candidates_are_asked_for_and_then_cost_nothing_but_budget():
+    records = []
+    controller(make_searcher("random", SYNTHETIC.problem, seed=3), 30, records).run()
+    answers = [{"kind": "answer", "evaluation": r["evaluation"]} for r in records if r["kind"] == "tell"]
+    evaluator = Shuffled(score, 1)
+    again = controller(make_searcher("random", SYNTHETIC.problem, seed=3), 40, [], evaluator)
+    again.replay(answers)
+    again.run()
+    assert again.done == 40
+    assert len(evaluator.scored) == 10
+
+
+def test_an_answer_of_before_outside_the_bounds_of_now_is_infeasible_and_its_costs_are_those_of_now():
+    problem = SYNTHETIC.problem
+    stale = replace(score(problem.space.smallest), values={**score(problem.space.smallest).values, "macs": -1.0})
+    answers = [{"kind": "answer", "evaluation": e.to_json()} for e in (score(problem.space.dense), stale)]
+    least, dense = problem.reach()["macs"]
+    bounded = replace(problem, bounds=(Bound("macs", "<=", (least + dense) / 2),))
+    run = controller(Scripted([problem.space.dense, problem.space.smallest]), 5, [], Shuffled(score), problem=bounded)
+    run.replay(answers)
+    run.run()
+    assert [e.status for e in run.told] == ["infeasible", "ok"]
+    assert run.told[1].values["macs"] == least
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_progress_counts_evaluations_one_by_one_and_neither_repeats_nor_what_is_infeasible(ordered):
+    problem = SYNTHETIC.problem
+    bounded = replace(problem, bounds=(Bound("macs", "<=", problem.reach()["macs"][1] - 1),))  # all but dense
+    fresh = [Candidate((level, other, 1, 1)) for level in range(4) for other in range(4)]
+    steps = []
+    asked = [c for pair in zip(fresh, [problem.space.dense, *fresh], strict=False) for c in pair]
+    run = controller(Scripted(asked), 40, [], Shuffled(score, 7), bounded, ordered)
+    run.on_step = lambda done, evaluation: steps.append(done)
+    run.run()
+    assert steps == list(range(1, 17))

@@ -1,61 +1,47 @@
 """Runs that are killed with SIGKILL, as often as a user might be unlucky: the same front in the end."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-from autoprune.run import read_evaluations
+from commands import (
+    STARTUP_SECONDS,
+    assert_same_run,
+    children,
+    evaluations_in,
+    finish,
+    let_run,
+    runs,
+    start,
+    wait_until,
+    worker_folders,
+    write_job,
+)
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 KILLS = 20
-ROOT = Path(__file__).parents[2]
-JOB = """
-version: 1
-model: {call: "autoprune.zoo:digits_resnet"}
-data: {call: "autoprune.data:digits"}
-space: {version: 1, units: [{match: "*", levels: 8}]}
-objectives: [{name: accuracy, direction: max}, {name: macs, direction: min}]
-search: {searcher: auto, evaluations: 150, seed: 7}
-run: {threads: 1}
-"""
 
 
-def start(*arguments):
-    command = [sys.executable, "-m", "autoprune", *map(str, arguments), "--quiet"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The uninterrupted run, and how long its search took."""
+@pytest.fixture(scope="module", params=["serial", "processes"])
+def whole(request, tmp_path_factory):
+    """The job file and its uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "job.yaml").write_text(JOB)
-    begun = time.perf_counter()
-    finish(start("search", folder / "job.yaml", "--out", folder / "run"))
-    return folder, time.perf_counter() - begun
+    job = write_job(folder, request.param)
+    finish(start("search", job, "--out", folder / "run"))
+    return job, folder / "run"
 
 
 def test_twenty_kills_at_random_moments_leave_the_front_of_the_uninterrupted_run(whole, tmp_path):
-    folder, seconds = whole
+    job, uninterrupted = whole
     rng = np.random.default_rng(0)
     killed = number = 0
     while killed < KILLS:
         run = tmp_path / str(number)
         again = (run / "job.yaml").exists()
-        process = start("resume", run) if again else start("search", folder / "job.yaml", "--out", run)
-        try:
-            process.wait(timeout=rng.uniform(0.3, 0.9) * seconds)
-        except subprocess.TimeoutExpired:
+        process = start("resume", run) if again else start("search", job, "--out", run)
+        if let_run(process, run, rng.integers(1, 120)):
+            time.sleep(rng.uniform(0, 0.3))
             known = evaluations_in(run)
             process.kill()
             process.communicate()
@@ -63,31 +49,37 @@ def test_twenty_kills_at_random_moments_leave_the_front_of_the_uninterrupted_run
             assert known <= evaluations_in(run)
         else:
             finish(process)
-            assert_same_run(run, folder / "run")
+            assert_same_run(run, uninterrupted)
             number += 1
     last = tmp_path / str(number)
-    if (last / "job.yaml").exists():
-        finish(start("resume", last))
-        assert_same_run(last, folder / "run")
+    finish(start("resume", last))
+    assert_same_run(last, uninterrupted)
 
 
-def assert_same_run(run, whole):
-    assert (run / "front.csv").read_bytes() == (whole / "front.csv").read_bytes()
-    assert [e.candidate for e in read_evaluations(run)] == [e.candidate for e in read_evaluations(whole)]
-
-
-def evaluations_in(run):
-    """What the journal of a run that may be just starting holds."""
-    return {e.candidate for e in read_evaluations(run)} if (run / "journal.jsonl").exists() else set()
-
-
-def test_a_second_driver_on_a_live_run_is_refused(whole, tmp_path):
-    folder, _ = whole
-    first = start("search", folder / "job.yaml", "--out", tmp_path / "run")
-    while not (tmp_path / "run" / "journal.owner").exists():
-        time.sleep(0.05)
+def test_a_second_driver_on_a_live_run_is_refused_and_may_go_on_when_the_first_was_killed(whole, tmp_path):
+    job, uninterrupted = whole
+    first = start("search", job, "--out", tmp_path / "run")
+    assert wait_until(lambda: (tmp_path / "run" / "journal.owner").exists(), STARTUP_SECONDS)
     second = start("resume", tmp_path / "run")
     _, errors = second.communicate()
     assert second.returncode == 1
     assert f"process {first.pid} on" in errors
-    finish(first)
+    first.kill()
+    first.communicate()
+    finish(start("resume", tmp_path / "run"))
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_a_killed_driver_takes_its_workers_along_and_the_next_one_tidies_up(tmp_path):
+    job = write_job(tmp_path, "processes")
+    place = {"TMPDIR": str(tmp_path)}
+    driver = start("search", job, "--out", tmp_path / "run", env=place)
+    assert wait_until(lambda: len(evaluations_in(tmp_path / "run")) > 5, STARTUP_SECONDS)
+    workers = children(driver.pid)
+    assert len(workers) == 2
+    driver.kill()
+    driver.communicate()
+    assert wait_until(lambda: not any(map(runs, workers)), 5)
+    assert len(worker_folders(tmp_path)) == 1
+    finish(start("resume", tmp_path / "run", env=place))
+    assert worker_folders(tmp_path) == []

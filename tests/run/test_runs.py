@@ -15,6 +15,7 @@ from autoprune.core.objective import Objective
 from autoprune.errors import (
     ConfigError,
     InfeasibleBudget,
+    JournalError,
     JournalMismatch,
     RecipeError,
     RunExists,
@@ -66,6 +67,51 @@ def test_a_run_cut_anywhere_resumes_to_the_same_front_byte_for_byte(job, finishe
         assert (folder / "front.csv").read_bytes() == front
         told = [e.candidate for e in read_evaluations(folder)]
         assert told == [e.candidate for e in read_evaluations(finished)]
+
+
+def test_a_run_with_a_changed_byte_anywhere_is_repaired_to_the_same_front(job, finished, tmp_path):
+    front = (finished / "front.csv").read_bytes()
+    whole = (finished / "journal.jsonl").read_bytes()
+    first, last = whole.index(b"\n"), whole.rindex(b"\n", 0, -1)
+    for number, place in enumerate(np.random.default_rng(0).integers(first + 1, last, 4)):
+        folder = tmp_path / str(number)
+        shutil.copytree(finished, folder)
+        (folder / "front.csv").unlink()
+        (folder / "journal.jsonl").write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        with pytest.raises(JournalError, match=r"journal.jsonl:\d+: expected a record .* --repair"):
+            resume(job(), folder)
+        resume(job(), folder, repair=True)
+        assert (folder / "front.csv").read_bytes() == front
+        seconds = seconds_by_levels(folder)
+        assert sum(seconds[levels] != was for levels, was in seconds_by_levels(finished).items()) <= 2
+
+
+def seconds_by_levels(folder):
+    """How long each evaluation took, to the last digit: another number means another evaluation."""
+    return {e.candidate.levels: e.seconds for e in read_evaluations(folder) if e.status != "infeasible"}
+
+
+def test_a_fork_with_more_evaluations_and_another_seed_evaluates_only_what_is_new(job, tmp_path):
+    search(job("random", 15), tmp_path / "first")
+    search(job("random", 40, seed=1), tmp_path / "fork", answers=tmp_path / "first")
+    before, after = seconds_by_levels(tmp_path / "first"), seconds_by_levels(tmp_path / "fork")
+    both = before.keys() & after.keys()
+    assert len(after) == 40
+    assert len(both) > 1
+    assert all(before[levels] == after[levels] for levels in both)
+    anew = search(job("random", 40, seed=1), tmp_path / "anew")
+    assert (tmp_path / "fork" / "front.csv").read_bytes() == (tmp_path / "anew" / "front.csv").read_bytes()
+    assert len(anew.evaluations) == 40
+
+
+def test_a_fork_with_another_model_uses_no_evaluation_and_says_why(job, finished, tmp_path, caplog):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        other = ResNet((1, 1, 1), (4, 8, 16), classes=4).eval()
+    search(job(model=lambda: other), tmp_path / "fork", answers=finished)
+    assert "no evaluation of the earlier run is used: model changed since" in caplog.text
+    before, after = seconds_by_levels(finished), seconds_by_levels(tmp_path / "fork")
+    assert all(before[levels] != after[levels] for levels in before.keys() & after.keys())
 
 
 def test_the_same_seed_gives_the_same_front_and_another_seed_another_search(job, finished, tmp_path):

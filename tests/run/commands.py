@@ -1,0 +1,121 @@
+"""Runs of the command line in processes of their own, on the digits, for tests that kill and interrupt them."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from autoprune.run import read_evaluations
+from autoprune.run.processes import PREFIX
+
+ROOT = Path(__file__).parents[2]
+JOB = """
+version: 1
+model: {call: "autoprune.zoo:digits_resnet"}
+data: {call: "autoprune.data:digits"}
+space: {version: 1, units: [{match: "*", levels: 8}]}
+objectives: [{name: accuracy, direction: max}, {name: macs, direction: min}]
+search: {searcher: auto, evaluations: EVALUATIONS, front_size: 6, seed: 7}
+run: {RUN}
+"""
+STARTUP_SECONDS = 300  # on a machine with much else to do
+EXECUTORS = {
+    "serial": "threads: 1, tune: off",
+    "processes": "threads: 1, tune: off, executor: processes, workers: 2, deterministic: true",
+}
+
+started = []
+
+
+def write_job(folder, executor="serial", evaluations=150, fitness=None):
+    """The path of a job file; `fitness` is the source of a function of (model, batches)."""
+    text = JOB.replace("EVALUATIONS", str(evaluations)).replace("RUN", EXECUTORS[executor])
+    if fitness is not None:
+        (folder / "fitness.py").write_text(fitness)
+        text += 'fitness: {call: "fitness.py:fitness"}\n'
+    (folder / "job.yaml").write_text(text)
+    return folder / "job.yaml"
+
+
+def start(*arguments, **options):
+    """A command without progress, in a process whose errors can be read."""
+    command = [sys.executable, "-m", "autoprune", *map(str, arguments), "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )
+    started.append(process)
+    return process
+
+
+def end_all():
+    """Ends what a test that failed has left."""
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def finish(process):
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def evaluations_in(run):
+    """What the journal of a run that may be just starting holds."""
+    return {e.candidate for e in read_evaluations(run)} if (run / "journal.jsonl").exists() else set()
+
+
+def let_run(process, run, records):
+    """Returns when a process has written so many records to the journal of its run, or has ended; whether it runs."""
+    before = records_in(run)
+    wait_until(lambda: process.poll() is not None or records_in(run) >= before + records, STARTUP_SECONDS)
+    return process.poll() is None
+
+
+def records_in(run):
+    journal = run / "journal.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def assert_same_run(run, whole):
+    assert (run / "front.csv").read_bytes() == (whole / "front.csv").read_bytes()
+    assert [e.candidate for e in read_evaluations(run)] == [e.candidate for e in read_evaluations(whole)]
+
+
+def children(pid):
+    """The processes a process has started, those they have started included."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+    found, new = set(), {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def runs(pid):
+    """Whether a process is there and more than an entry for its parent to read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true, seconds=10.0):
+    """What `true` says as soon as it is true, or after so many seconds."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return true()
+
+
+def worker_folders(folder):
+    """What drivers left in a folder for temporary files."""
+    return list(folder.glob(f"{PREFIX}*"))
