@@ -7,6 +7,7 @@ node has.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -16,7 +17,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ except ImportError as missing:
     ) from missing
 
 CAPACITY_SECONDS = 2.0  # how long the number of places in the cluster is believed
+TIDY_SECONDS = 2.0  # at most for removing the parcel's files
+STALE_SECONDS = 86400.0  # a parcel's file as old as that is of a run that was killed, or is mapped by now
 
 
 class Scoring:
@@ -48,7 +50,8 @@ class Scoring:
     def __init__(self, name: str, parcel: np.ndarray, cpus: float) -> None:
         settle_threads(cpus)
         self._name = name
-        self._scorer = unpack(_local_file(parcel))
+        self._file = _local_file(parcel)
+        self._scorer = unpack(self._file)
         self._scorer.worker = name
 
     def __repr__(self) -> str:
@@ -57,34 +60,66 @@ class Scoring:
     def ready(self) -> dict[str, Any]:
         return {**facts(), "node": ray.get_runtime_context().get_node_id()}
 
+    def alive(self) -> None:
+        """Answers, which an actor that has died does not."""
+
     def score(self, candidate: Candidate) -> Evaluation:
         return self._scorer.score(candidate)
 
+    def tidy(self) -> None:
+        """Removes this node's file of the parcel; whoever maps it keeps what it has."""
+        self._file.unlink(missing_ok=True)
+
 
 def _local_file(parcel: np.ndarray) -> Path:
-    """The parcel as a file of this node, written by the first actor that needs it and mapped by all."""
-    digest = hashlib.sha256(parcel.data).hexdigest()
-    path = Path(tempfile.gettempdir()) / f"autoprune-{os.getuid()}-{digest[:16]}.parcel"
-    if not path.exists():
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_bytes(parcel.tobytes())
-        scratch.replace(path)
+    """The parcel as a file of this node, written by the first actor that needs it and mapped by all.
+
+    It is private to the user, and one that somebody else put there is not read: what is unpickled can run anything.
+    """
+    prefix = f"autoprune-{os.getuid()}-"
+    path = Path(tempfile.gettempdir()) / f"{prefix}{hashlib.sha256(parcel.data).hexdigest()[:16]}.parcel"
+    if not (path.exists() and path.lstat().st_uid == os.getuid()):
+        _sweep(path.parent, prefix)
+        descriptor, scratch = tempfile.mkstemp(".parcel", prefix)
+        with open(descriptor, "wb") as file:
+            file.write(parcel.data)
+        Path(scratch).replace(path)
     return path
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Removes the files of runs that were killed."""
+    for path in folder.glob(f"{prefix}*.parcel"):
+        with contextlib.suppress(OSError):  # another actor was faster
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 @dataclass(eq=False)
 class Actor:
-    """One actor, and the answer it owes."""
+    """One actor of a team, and the answer it owes. `node` is where it runs, known when it is ready.
+
+    Of an actor that dies while it has nothing to do nothing is heard. So it is asked whether it lives before it gets a
+    candidate, which then is not suspected of having killed it.
+    """
 
     name: str
     handle: Any
     pending: Any
+    team: set[Actor]
+    node: str = ""
+    candidate: Candidate | None = None  # not sent yet
 
     def submit(self, candidate: Candidate) -> None:
-        self.pending = self.handle.score.remote(candidate)
+        self.candidate = candidate
+        self.pending = self.handle.alive.remote()
+
+    def begin(self) -> None:
+        self.pending = self.handle.score.remote(self.candidate)
+        self.candidate = None
 
     def kill(self) -> None:
-        self.pending = None  # nothing more is heard of it
+        self.team.discard(self)  # nothing more is heard of it
         ray.kill(self.handle, no_restart=True)
 
 
@@ -97,7 +132,7 @@ class RayActors:
 
     def __init__(self, scorer: Scorer, executor: Executor) -> None:
         self._executor = executor
-        self._actors: list[Actor] = []
+        self._actors: set[Actor] = set()
         self._counted = (-CAPACITY_SECONDS, 0)
         self._run = uuid.uuid4().hex[:6]
         self._own = _connect(executor)
@@ -125,15 +160,15 @@ class RayActors:
     def start(self, name: str) -> Actor:
         actor_class: Any = ray.remote(Scoring)
         handle = actor_class.options(
-            name=f"{name}-{self._run}",
+            name=f"autoprune-{self._run}-{name}",
             num_cpus=self._executor.cpus,
             num_gpus=self._executor.gpus,
             memory=self._executor.memory_bytes,
             max_restarts=0,
             max_task_retries=0,
         ).remote(name, self._parcel, self._executor.cpus)
-        actor = Actor(name, handle, handle.ready.remote())
-        self._actors.append(actor)
+        actor = Actor(name, handle, handle.ready.remote(), self._actors)
+        self._actors.add(actor)
         return actor
 
     def wait(self, seconds: float) -> Sequence[News]:
@@ -143,24 +178,36 @@ class RayActors:
             return []
         first, _ = ray.wait(list(pending), num_returns=1, timeout=seconds)
         done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0) if first else ([], [])
-        return [self._hear(pending[reference]) for reference in done]
+        heard = [self._hear(pending[reference]) for reference in done]
+        return [news for news in heard if news is not None]
 
     def close(self) -> None:
-        for actor in self._actors:
+        self._tidy()
+        for actor in list(self._actors):
             actor.kill()
         if self._own:
             ray.shutdown()
 
-    def _hear(self, actor: Actor) -> News:
+    def _tidy(self) -> None:
+        """One idle actor of every node removes the parcel's file; where all are busy, a later run's will."""
+        idle = {actor.node: actor for actor in self._actors if actor.node and actor.pending is None}
+        if idle:
+            calls = [actor.handle.tidy.remote() for actor in idle.values()]
+            ray.wait(calls, num_returns=len(calls), timeout=TIDY_SECONDS)
+
+    def _hear(self, actor: Actor) -> News | None:
         reference, actor.pending = actor.pending, None
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayError as error:
             actor.kill()  # of an actor that cannot be reached it is not known that it has stopped
-            self._actors.remove(actor)
-            return News(actor, "died", cause=_last_words(error))
+            return News(actor, "died", cause=_last_words(error), begun=actor.candidate is None)
+        if actor.candidate is not None:
+            actor.begin()
+            return None
         if isinstance(answer, Evaluation):
             return News(actor, "answer", answer, spent=is_spent(answer))
+        actor.node = answer["node"]
         return News(actor, "ready", facts=answer)
 
 
@@ -179,7 +226,7 @@ def _connect(executor: Executor) -> bool:
     return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
     """Ray puts its own handler for SIGTERM in a driver, which would end a run without its last words."""
     if threading.current_thread() is not threading.main_thread():
