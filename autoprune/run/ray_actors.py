@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import signal
 import tempfile
@@ -28,9 +29,9 @@ from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.measure.scorer import Scorer
 from autoprune.run.job import Executor
-from autoprune.run.parcel import pack, unpack
+from autoprune.run.parcel import pack
 from autoprune.run.pool import News
-from autoprune.run.worker import facts, is_spent, settle_threads
+from autoprune.run.worker import facts, is_spent, open_scorer, settle_threads
 
 try:
     import ray
@@ -51,8 +52,7 @@ class Scoring:
         settle_threads(cpus)
         self._name = name
         self._file = _local_file(parcel)
-        self._scorer = unpack(self._file)
-        self._scorer.worker = name
+        self._scorer = open_scorer(self._file, name)
 
     def __repr__(self) -> str:
         return self._name
@@ -217,7 +217,12 @@ def _connect(executor: Executor) -> bool:
         return False
     with _signals_kept():
         try:
-            ray.init(address=executor.address, runtime_env=dict(executor.runtime_env) or None, log_to_driver=False)
+            ray.init(
+                address=executor.address,
+                runtime_env=dict(executor.runtime_env) or None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
         except (ConnectionError, ValueError) as error:
             raise ConfigError(
                 f"run.address: expected a Ray cluster at {executor.address!r}, found none: {error}. Start one with "
