@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -41,6 +42,7 @@ except ImportError as missing:
     ) from missing
 
 CAPACITY_SECONDS = 2.0  # how long the number of places in the cluster is believed
+ANSWER_SECONDS = 10.0  # until the head of a cluster must answer
 TIDY_SECONDS = 2.0  # at most for removing the parcel's files
 STALE_SECONDS = 86400.0  # a parcel's file as old as that is of a run that was killed, or is mapped by now
 
@@ -217,18 +219,28 @@ def _connect(executor: Executor) -> bool:
         return False
     with _signals_kept():
         try:
+            _check_answers(executor.address)
             ray.init(
                 address=executor.address,
                 runtime_env=dict(executor.runtime_env) or None,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
-                f"run.address: expected a Ray cluster at {executor.address!r}, found none: {error}. Start one with "
-                "`ray start --head`, or write `address: local` for one on this machine."
+                f"run.address: expected a Ray cluster at {executor.address!r}, found none: {str(error).rstrip('.')}. Start one "
+                "with `ray start --head`, or write `address: local` for one on this machine."
             ) from error
     return True
+
+
+def _check_answers(address: str) -> None:
+    """OSError when nobody listens at an address: Ray would wait for minutes and then end the process."""
+    if address == "auto":
+        address = ray._private.services.get_ray_address_from_environment("auto", None)
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ class Heard(Events):
         self.told = []
 
     def add(self, event, facts):
-        self.told.append((event, dict(facts))); print(f"{time.time():.2f}", event, facts, flush=True)
+        self.told.append((event, dict(facts)))
 
     def of(self, event):
         return [facts for name, facts in self.told if name == event]
@@ -236,8 +236,17 @@ def test_resources_that_no_node_has_are_refused_at_once_with_what_there_is(farm)
 
 
 def test_an_address_without_a_cluster_is_refused(farm):
-    with pytest.raises(ConfigError, match="expected a Ray cluster at '127.0.0.1:1', found none"):
-        farm(address="127.0.0.1:1").__enter__()
+    begun = time.perf_counter()
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(ConfigError, match=f"expected a Ray cluster at '{address}', found none: .*refused"):
+            farm(address=address).__enter__()
+    assert time.perf_counter() - begun < 10
+
+
+def test_auto_at_an_address_without_a_cluster_is_refused(farm, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match="expected a Ray cluster at 'auto', found none: .*refused"):
+        farm(address="auto").__enter__()
 
 
 class Fragile:
