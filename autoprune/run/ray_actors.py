@@ -228,8 +228,8 @@ def _connect(executor: Executor) -> bool:
             )
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"run.address: expected a Ray cluster at {executor.address!r}, found none: {str(error).rstrip('.')}. Start one "
-                "with `ray start --head`, or write `address: local` for one on this machine."
+                f"run.address: expected a Ray cluster at {executor.address!r}, found none: {str(error).rstrip('.')}. "
+                "Start one with `ray start --head`, or write `address: local` for one on this machine."
             ) from error
     return True
 

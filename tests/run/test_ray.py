@@ -1,7 +1,6 @@
 """Workers as Ray actors on a cluster: same bits, every candidate answered once, whatever dies."""
 
 import functools
-import itertools
 import os
 import signal
 import sys
@@ -278,7 +277,7 @@ def test_actors_are_seen_by_name_while_they_live(farm, cluster):
     assert names[0].endswith("-worker-0")
 
 
-def test_the_parcel_is_removed_when_the_evaluator_is_closed(session, farm, monkeypatch, tmp_path):
+def test_the_parcel_is_removed_when_the_evaluator_is_closed(session, farm):
     with farm() as (evaluator, _):
         evaluate(evaluator, some(session, 5))
         assert parcels()

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster as a user starts them: killed, told to stop, submitted as a job, with nodes that come and go."""
+"""Runs on a Ray cluster as a user starts them: killed, told to stop, submitted, with nodes that come and go."""
 
 import json
 import os
@@ -105,12 +105,9 @@ def test_twenty_kills_of_the_driver_leave_the_front_of_the_uninterrupted_run(job
         run = tmp_path / str(number)
         known = evaluations(run)
         process = start("resume", run) if known is not None else start("search", job_file, "--out", run)
-        moment = rng.integers(0, 25)  # so many more evaluations, then some time
-
-        def reached(run=run, process=process, aim=len(known or ()) + moment):
-            return process.poll() is not None or len(evaluations(run) or ()) >= aim
-
-        wait_for(reached)
+        aim = len(known or ()) + rng.integers(0, 25)  # so many evaluations, and then some time
+        while process.poll() is None and len(evaluations(run) or ()) < aim:
+            time.sleep(0.05)
         time.sleep(rng.uniform(0, 0.3))
         if process.poll() is None:
             killed += 1
@@ -186,20 +183,19 @@ def test_nodes_that_leave_cost_what_was_in_flight_and_nodes_that_come_are_used(c
 
 
 def test_a_job_is_submitted_with_its_code_and_leaves_its_front(cluster, tmp_path):
-    code = tmp_path / "code"
+    code, run = tmp_path / "code", tmp_path / "run"
     code.mkdir()
-    (code / "slow.py").write_text(SLOW.replace("0.2", "0.0"))
-    (code / "job.yaml").write_text(JOB.replace("executor: ray, address: ADDRESS, ", "") + 'fitness: {call: "slow:fitness"}\n')
+    (code / "mine.py").write_text(SLOW.replace("0.2", "0.0"))
+    job = JOB.replace("executor: ray, address: ADDRESS, ", "") + 'fitness: {call: "mine:fitness"}\n'
+    (code / "job.yaml").write_text(job)
     settings = ["--set", "run.executor=ray", "--set", "run.address=auto", "--set", "search.evaluations=30"]
-    driver = [sys.executable, "-m", "autoprune", "search", "job.yaml", *settings, "--plain", "--out", str(tmp_path / "run")]
-    address = ["--address", f"http://{cluster.head_node.webui_url}"]
-    ray = Path(sys.executable).with_name("ray")
-    submitted = subprocess.run(
-        [ray, "job", "submit", *address, "--working-dir", code, "--", *driver], capture_output=True, text=True
-    )
+    driver = [sys.executable, "-m", "autoprune", "search", "job.yaml", *settings, "--plain", "--out", run]
+    address = f"http://{cluster.head_node.webui_url}"
+    submit = [Path(sys.executable).with_name("ray"), "job", "submit", "--address", address, "--working-dir", code, "--"]
+    submitted = subprocess.run([*submit, *driver], capture_output=True, text=True)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    assert (tmp_path / "run" / "front.csv").exists()
-    assert {event["event"] for event in events(tmp_path / "run")} >= {"worker_ready", "evaluation"}
+    assert (run / "front.csv").exists()
+    assert {event["event"] for event in events(run)} >= {"worker_ready", "evaluation"}
 
 
 def test_a_client_elsewhere_runs_a_job_through_the_head_of_the_cluster(cluster, job_file, serial, tmp_path):
