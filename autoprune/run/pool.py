@@ -166,6 +166,7 @@ class Pool:
         """Starts workers while there is room, later and later while they do not get ready."""
         self._capacity = self._site.capacity()
         self._check_vacancy()
+        self._dismiss()
         if time.monotonic() < self._start_after:
             return
         while len(self._seats) < self._capacity:
@@ -173,6 +174,15 @@ class Pool:
             self._started += 1
             self._seats[name] = _Seat(self._site.start(name), time.monotonic())
             self._on_event("worker_started", {"worker": name})
+
+    def _dismiss(self) -> None:
+        """Gives up the youngest that are still starting when there is no room for them any more."""
+        surplus = max(0, len(self._seats) - self._capacity)
+        starting = [seat for seat in self._seats.values() if not seat.ready]
+        for seat in starting[::-1][:surplus]:
+            seat.worker.kill()
+            del self._seats[seat.worker.name]
+            self._on_event("worker_lost", {"worker": seat.worker.name, "cause": "there is no room for it any more"})
 
     def _check_vacancy(self) -> None:
         if self._capacity > 0:

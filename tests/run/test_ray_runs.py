@@ -61,6 +61,21 @@ def serial(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.fixture
+def nodes(cluster):
+    """Adds a node with so many cpus; those that are still there in the end are removed."""
+    added = []
+
+    def add(cpus):
+        added.append(cluster.add_node(num_cpus=cpus))
+        return added[-1]
+
+    yield add
+    for node in added:
+        if node in cluster.list_all_nodes():
+            cluster.remove_node(node)
+
+
 def start(*arguments):
     command = [sys.executable, "-m", "autoprune", *map(str, arguments), "--quiet"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -161,20 +176,20 @@ def test_actors_of_a_driver_that_was_killed_are_gone_within_seconds(slow_job, tm
     wait_for(lambda: not any(alive(ready["pid"]) for ready in events(run, "worker_ready")), 10)
 
 
-def test_nodes_that_leave_cost_what_was_in_flight_and_nodes_that_come_are_used(cluster, slow_job, tmp_path):
+def test_nodes_that_leave_cost_what_was_in_flight_and_nodes_that_come_are_used(cluster, nodes, slow_job, tmp_path):
     run = tmp_path / "run"
-    leaving = cluster.add_node(num_cpus=1)
-    cluster.add_node(num_cpus=1)
-    process = start("search", slow_job, "--out", run, "--set", "search.evaluations=120")
+    leaving, _ = nodes(1), nodes(1)
+    slow_job.with_name("slow.py").write_text(SLOW.replace("0.2", "0.5"))
+    process = start("search", slow_job, "--out", run, "--set", "search.evaluations=200")
     wait_for(lambda: len({ready["node"] for ready in events(run, "worker_ready")}) == 3)
     wait_for(lambda: len(events(run, "evaluation")) >= 20)
     cluster.remove_node(leaving, allow_graceful=False)
-    coming = cluster.add_node(num_cpus=2)
+    coming = nodes(2)
     code, errors = finish(process)
     assert code == 0, errors
     keys = [tuple(e.candidate.levels) for e in read_evaluations(run) if e.ok]
-    assert len({*keys}) == 120
-    assert len(events(run, "evaluation")) == 120
+    assert len({*keys}) == 200
+    assert len(events(run, "evaluation")) == 200
     assert len(events(run, "worker_lost")) == 1
     assert len(events(run, "retry")) <= 1
     on_new = {ready["worker"] for ready in events(run, "worker_ready") if ready["node"] == coming.node_id}
