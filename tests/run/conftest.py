@@ -64,7 +64,9 @@ def cluster():
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": free_port()}
     head["ray_client_server_port"] = free_port()
-    started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it the server for clients dies where it forks
+        started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     yield started
     started.shutdown()
 
