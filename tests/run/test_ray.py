@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,9 @@ from autoprune.run.job import Executor
 from autoprune.run.session import open_session
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120, method="thread")]
+
+PARCELS = Path(tempfile.gettempdir())
+PREFIX = f"autoprune-{os.getuid()}-"
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -277,12 +281,26 @@ def test_actors_are_seen_by_name_while_they_live(farm, cluster):
     assert names[0].endswith("-worker-0")
 
 
-def test_the_parcel_is_removed_when_the_evaluator_is_closed(session, farm):
-    with farm() as (evaluator, _):
-        evaluate(evaluator, some(session, 5))
-        assert parcels()
-    assert not parcels()
+def test_the_parcel_is_removed_when_the_evaluator_is_closed(farm):
+    before = parcels()
+    with farm():
+        assert len(parcels() - before) == 1
+    assert parcels() == before
+
+
+def test_what_killed_runs_left_is_swept_after_a_day(farm):
+    old, young = (PARCELS / f"{PREFIX}{age}.parcel" for age in ("old", "young"))
+    old.touch()
+    young.touch()
+    os.utime(old, (0, time.time() - 90_000))
+    try:
+        with farm():
+            assert not old.exists()
+            assert young.exists()
+    finally:
+        young.unlink()
 
 
 def parcels():
-    return list(Path("/tmp").glob(f"autoprune-{os.getuid()}-*.parcel"))
+    """This user's files of scorers, in the folder for temporary files that the workers share with us."""
+    return set(PARCELS.glob(f"{PREFIX}*.parcel"))
