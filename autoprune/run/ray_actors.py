@@ -191,10 +191,10 @@ class RayActors:
             ray.shutdown()
 
     def _tidy(self) -> None:
-        """One idle actor of every node removes the parcel's file; where all are busy, a later run's will."""
-        idle = {actor.node: actor for actor in self._actors if actor.node and actor.pending is None}
-        if idle:
-            calls = [actor.handle.tidy.remote() for actor in idle.values()]
+        """One actor of every node removes the parcel's file; where all are busy for long, a later run's will."""
+        idle_last = sorted(self._actors, key=lambda actor: actor.pending is None)
+        calls = [actor.handle.tidy.remote() for actor in {a.node: a for a in idle_last if a.node}.values()]
+        if calls:
             ray.wait(calls, num_returns=len(calls), timeout=TIDY_SECONDS)
 
     def _hear(self, actor: Actor) -> News | None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -100,6 +101,10 @@ def wait_for(happened, seconds=60):
         time.sleep(0.05)
 
 
+def parcels():
+    return set(Path(tempfile.gettempdir()).glob(f"autoprune-{os.getuid()}-*.parcel"))
+
+
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -154,6 +159,7 @@ def assert_same_run(run, whole):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_in_good_order_within_ten_seconds(slow_job, tmp_path, signum, code):
     run = tmp_path / "run"
+    before = parcels()
     process = start("search", slow_job, "--out", run)
     wait_for(lambda: len(events(run, "evaluation")) >= 3)
     begun = time.monotonic()
@@ -162,6 +168,7 @@ def test_a_signal_ends_a_run_in_good_order_within_ten_seconds(slow_job, tmp_path
     assert time.monotonic() - begun < 10
     assert returned == code, errors
     assert f"go on with: autoprune resume {run}" in errors
+    assert parcels() == before
     last = read_journal(run / "journal.jsonl")[-1]
     assert last["kind"] == "end"
     wait_for(lambda: not any(alive(ready["pid"]) for ready in events(run, "worker_ready")), 10)
