@@ -79,7 +79,7 @@ def some(session, count, seed=0):
     return list(found.values())
 
 
-def evaluate(evaluator, candidates, on_answer=lambda number: None):
+def evaluate(evaluator, candidates, on_answer=lambda number, answer: None):
     """All answers by candidate, each expected once."""
     left, flying, answers = list(candidates), 0, {}
     while left or flying:
@@ -90,7 +90,7 @@ def evaluate(evaluator, candidates, on_answer=lambda number: None):
         flying -= 1
         assert answer.candidate not in answers
         answers[answer.candidate] = answer
-        on_answer(len(answers))
+        on_answer(len(answers), answer)
     return answers
 
 
@@ -163,11 +163,12 @@ def test_five_kills_in_200_evaluations_lose_and_double_nothing(session, farm):
     candidates = some(session, 200)
     with farm(slowly) as (evaluator, events):
 
-        def kill_one(number):
+        def kill_one(number, answer):
             if number in (20, 60, 100, 140, 180):
                 gone = {facts["worker"] for facts in events.of("worker_lost")}
-                living = [facts["pid"] for facts in events.of("worker_ready") if facts["worker"] not in gone]
-                os.kill(living[-1], signal.SIGKILL)
+                living = [facts for facts in events.of("worker_ready") if facts["worker"] not in gone]
+                busy = [facts for facts in living if facts["worker"] != answer.worker] or living
+                os.kill(busy[-1]["pid"], signal.SIGKILL)
 
         begun = time.perf_counter()
         answers = evaluate(evaluator, candidates, kill_one)
