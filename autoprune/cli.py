@@ -223,12 +223,12 @@ def _print_export(out: Path) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(arrived: list[int]) -> Iterator[None]:
     """SIGINT and SIGTERM end what is inside in good order; a second one, or `GRACE_SECONDS`, end the process at once.
 
-    Either way nothing that was measured is lost: it is in the journal before anything else happens with it.
+    Either way nothing that was measured is lost: it is in the journal before anything else happens with it. The signal
+    is added to `arrived`: a library may raise a KeyboardInterrupt of its own in place of ours, as Ray does.
     """
-    arrived: list[int] = []
 
     def end(signum: int, frame: object) -> None:
         if not arrived:
@@ -270,13 +270,15 @@ def _exit_when_late(heard: int) -> None:
 @contextmanager
 def _reporting(ctx: typer.Context) -> Iterator[None]:
     """Turns errors and signals into one message on standard error and an exit code."""
+    arrived: list[int] = []
     try:
-        with _interruptible():
+        with _interruptible(arrived):
             yield
     except BrokenPipeError:  # `autoprune front RUN | head`; typer ends quietly
         raise
     except KeyboardInterrupt as interrupt:
-        _fail(ctx, "\n".join(["interrupted", *_notes(interrupt)]), getattr(interrupt, "exit_code", 130))
+        signum = arrived[0] if arrived else signal.SIGINT
+        _fail(ctx, "\n".join(["interrupted", *_notes(interrupt)]), Interrupted(signum).exit_code)
     except AutopruneError as error:
         _fail(ctx, "\n".join([f"error: {_message(error)}", *_notes(error)]), error.exit_code)
     except OSError as error:

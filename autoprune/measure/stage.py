@@ -60,6 +60,13 @@ class Stage:
             with self._followed.following(network), self._reused(network, cut), self._settled(network, indices, cut):
                 yield network
 
+    def prepare(self) -> None:
+        """Makes now what candidates share, so that the first one takes no longer than those after it."""
+        with self.form.running(self._device):
+            shared = {"batch": "batch_anchor", "eagleeye": "_dense"}.get(self.norms, "_anchor")
+            for name in ("_prefixes", shared):
+                getattr(self, name)
+
     @cached_property
     def batches(self) -> Sequence[Batch]:
         """The selection batches in this form."""

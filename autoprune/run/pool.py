@@ -49,7 +49,8 @@ class Worker(Protocol):
 class News:
     """What was heard of a worker: that it is ready, with facts about it; an answer; or its death, with the cause.
 
-    `spent` says of an answer that the worker ran out of memory and should not be used again.
+    `spent` says of an answer that the worker ran out of memory and should not be used again. `begun` says of a death
+    that it was not before the worker could begin with its candidate, which then has nothing to do with it.
     """
 
     worker: Worker
@@ -57,6 +58,7 @@ class News:
     evaluation: Evaluation | None = None
     cause: str = ""
     spent: bool = False
+    begun: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -169,6 +171,7 @@ class Pool:
         """Starts workers while there is room, later and later while they do not get ready."""
         self._capacity = self._site.capacity()
         self._check_vacancy()
+        self._dismiss()
         if time.monotonic() < self._start_after:
             return
         while len(self._seats) < self._capacity:
@@ -176,6 +179,15 @@ class Pool:
             self._started += 1
             self._seats[name] = _Seat(self._site.start(name), time.monotonic())
             self._on_event("worker_started", {"worker": name})
+
+    def _dismiss(self) -> None:
+        """Gives up the youngest that are still starting when there is no room for them any more."""
+        surplus = max(0, len(self._seats) - self._capacity)
+        starting = [seat for seat in self._seats.values() if not seat.ready]
+        for seat in starting[::-1][:surplus]:
+            seat.worker.kill()
+            del self._seats[seat.worker.name]
+            self._on_event("worker_lost", {"worker": seat.worker.name, "cause": "there is no room for it any more"})
 
     def _check_vacancy(self) -> None:
         if self._capacity > 0:
@@ -215,7 +227,7 @@ class Pool:
             self._idle.append(seat)
             self._on_event("worker_ready", {"worker": seat.worker.name, **news.facts})
         elif news.kind == "died":
-            self._lose(seat, news.cause, "failed")
+            self._lose(seat, news.cause, "failed", begun=news.begun)
         elif news.evaluation is not None and seat.task is not None:
             self._take(seat, seat.task, news.evaluation, spent=news.spent)
 
@@ -236,7 +248,7 @@ class Pool:
             did = "did not answer" if seat.ready else "was not ready"
             self._lose(seat, f"{did} within {now - seat.since:.0f} s", "timeout")
 
-    def _lose(self, seat: _Seat, cause: str, status: Literal["failed", "timeout"]) -> None:
+    def _lose(self, seat: _Seat, cause: str, status: Literal["failed", "timeout"], *, begun: bool = True) -> None:
         """A worker is gone: its candidate goes back to the queue, or is answered when it had its attempts."""
         del self._seats[seat.worker.name]
         self._on_event("worker_lost", {"worker": seat.worker.name, "cause": cause})
@@ -245,6 +257,9 @@ class Pool:
         if seat.task is None:
             return
         task = seat.task
+        if not begun:
+            self._queue.appendleft(task)
+            return
         task.failures.append(f"{seat.worker.name} {cause}")
         task.status = status
         if len(task.failures) < self._attempts:

@@ -7,16 +7,18 @@ node has.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,9 @@ from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.measure.scorer import Scorer
 from autoprune.run.job import Executor
-from autoprune.run.parcel import pack, unpack
+from autoprune.run.parcel import pack
 from autoprune.run.pool import News
-from autoprune.run.worker import facts, is_spent, settle_threads
+from autoprune.run.worker import facts, is_spent, open_scorer, settle_threads
 
 try:
     import ray
@@ -40,6 +42,9 @@ except ImportError as missing:
     ) from missing
 
 CAPACITY_SECONDS = 2.0  # how long the number of places in the cluster is believed
+ANSWER_SECONDS = 10.0  # until the head of a cluster must answer
+TIDY_SECONDS = 2.0  # at most for removing the parcel's files
+STALE_SECONDS = 86400.0  # a parcel's file as old as that is of a run that was killed, or is mapped by now
 
 
 class Scoring:
@@ -48,8 +53,8 @@ class Scoring:
     def __init__(self, name: str, parcel: np.ndarray, cpus: float) -> None:
         settle_threads(cpus)
         self._name = name
-        self._scorer = unpack(_local_file(parcel))
-        self._scorer.worker = name
+        self._file = _local_file(parcel)
+        self._scorer = open_scorer(self._file, name)
 
     def __repr__(self) -> str:
         return self._name
@@ -57,34 +62,66 @@ class Scoring:
     def ready(self) -> dict[str, Any]:
         return {**facts(), "node": ray.get_runtime_context().get_node_id()}
 
+    def alive(self) -> None:
+        """Answers, which an actor that has died does not."""
+
     def score(self, candidate: Candidate) -> Evaluation:
         return self._scorer.score(candidate)
 
+    def tidy(self) -> None:
+        """Removes this node's file of the parcel; whoever maps it keeps what it has."""
+        self._file.unlink(missing_ok=True)
+
 
 def _local_file(parcel: np.ndarray) -> Path:
-    """The parcel as a file of this node, written by the first actor that needs it and mapped by all."""
-    digest = hashlib.sha256(parcel.data).hexdigest()
-    path = Path(tempfile.gettempdir()) / f"autoprune-{os.getuid()}-{digest[:16]}.parcel"
-    if not path.exists():
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_bytes(parcel.tobytes())
-        scratch.replace(path)
+    """The parcel as a file of this node, written by the first actor that needs it and mapped by all.
+
+    It is private to the user, and one that somebody else put there is not read: what is unpickled can run anything.
+    """
+    prefix = f"autoprune-{os.getuid()}-"
+    path = Path(tempfile.gettempdir()) / f"{prefix}{hashlib.sha256(parcel.data).hexdigest()[:16]}.parcel"
+    if not (path.exists() and path.lstat().st_uid == os.getuid()):
+        _sweep(path.parent, prefix)
+        descriptor, scratch = tempfile.mkstemp(".parcel", prefix)
+        with open(descriptor, "wb") as file:
+            file.write(parcel.data)
+        Path(scratch).replace(path)
     return path
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Removes the files of runs that were killed."""
+    for path in folder.glob(f"{prefix}*.parcel"):
+        with contextlib.suppress(OSError):  # another actor was faster
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 @dataclass(eq=False)
 class Actor:
-    """One actor, and the answer it owes."""
+    """One actor of a team, and the answer it owes. `node` is where it runs, known when it is ready.
+
+    Of an actor that dies while it has nothing to do nothing is heard. So it is asked whether it lives before it gets a
+    candidate, which then is not suspected of having killed it.
+    """
 
     name: str
     handle: Any
     pending: Any
+    team: set[Actor]
+    node: str = ""
+    candidate: Candidate | None = None  # not sent yet
 
     def submit(self, candidate: Candidate) -> None:
-        self.pending = self.handle.score.remote(candidate)
+        self.candidate = candidate
+        self.pending = self.handle.alive.remote()
+
+    def begin(self) -> None:
+        self.pending = self.handle.score.remote(self.candidate)
+        self.candidate = None
 
     def kill(self) -> None:
-        self.pending = None  # nothing more is heard of it
+        self.team.discard(self)  # nothing more is heard of it
         ray.kill(self.handle, no_restart=True)
 
 
@@ -97,7 +134,7 @@ class RayActors:
 
     def __init__(self, scorer: Scorer, executor: Executor) -> None:
         self._executor = executor
-        self._actors: list[Actor] = []
+        self._actors: set[Actor] = set()
         self._counted = (-CAPACITY_SECONDS, 0)
         self._run = uuid.uuid4().hex[:6]
         self._own = _connect(executor)
@@ -125,15 +162,15 @@ class RayActors:
     def start(self, name: str) -> Actor:
         actor_class: Any = ray.remote(Scoring)
         handle = actor_class.options(
-            name=f"{name}-{self._run}",
+            name=f"autoprune-{self._run}-{name}",
             num_cpus=self._executor.cpus,
             num_gpus=self._executor.gpus,
             memory=self._executor.memory_bytes,
             max_restarts=0,
             max_task_retries=0,
         ).remote(name, self._parcel, self._executor.cpus)
-        actor = Actor(name, handle, handle.ready.remote())
-        self._actors.append(actor)
+        actor = Actor(name, handle, handle.ready.remote(), self._actors)
+        self._actors.add(actor)
         return actor
 
     def wait(self, seconds: float) -> Sequence[News]:
@@ -143,24 +180,36 @@ class RayActors:
             return []
         first, _ = ray.wait(list(pending), num_returns=1, timeout=seconds)
         done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0) if first else ([], [])
-        return [self._hear(pending[reference]) for reference in done]
+        heard = [self._hear(pending[reference]) for reference in done]
+        return [news for news in heard if news is not None]
 
     def close(self) -> None:
-        for actor in self._actors:
+        self._tidy()
+        for actor in list(self._actors):
             actor.kill()
         if self._own:
             ray.shutdown()
 
-    def _hear(self, actor: Actor) -> News:
+    def _tidy(self) -> None:
+        """One actor of every node removes the parcel's file; where all are busy for long, a later run's will."""
+        idle_last = sorted(self._actors, key=lambda actor: actor.pending is None)
+        calls = [actor.handle.tidy.remote() for actor in {a.node: a for a in idle_last if a.node}.values()]
+        if calls:
+            ray.wait(calls, num_returns=len(calls), timeout=TIDY_SECONDS)
+
+    def _hear(self, actor: Actor) -> News | None:
         reference, actor.pending = actor.pending, None
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayError as error:
             actor.kill()  # of an actor that cannot be reached it is not known that it has stopped
-            self._actors.remove(actor)
-            return News(actor, "died", cause=_last_words(error))
+            return News(actor, "died", cause=_last_words(error), begun=actor.candidate is None)
+        if actor.candidate is not None:
+            actor.begin()
+            return None
         if isinstance(answer, Evaluation):
             return News(actor, "answer", answer, spent=is_spent(answer))
+        actor.node = answer["node"]
         return News(actor, "ready", facts=answer)
 
 
@@ -170,16 +219,31 @@ def _connect(executor: Executor) -> bool:
         return False
     with _signals_kept():
         try:
-            ray.init(address=executor.address, runtime_env=dict(executor.runtime_env) or None, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+            _check_answers(executor.address)
+            ray.init(
+                address=executor.address,
+                runtime_env=dict(executor.runtime_env) or None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        except (OSError, ValueError) as error:
             raise ConfigError(
-                f"run.address: expected a Ray cluster at {executor.address!r}, found none: {error}. Start one with "
-                "`ray start --head`, or write `address: local` for one on this machine."
+                f"run.address: expected a Ray cluster at {executor.address!r}, found none: {str(error).rstrip('.')}. "
+                "Start one with `ray start --head`, or write `address: local` for one on this machine."
             ) from error
     return True
 
 
-@contextmanager
+def _check_answers(address: str) -> None:
+    """OSError when nobody listens at an address: Ray would wait for minutes and then end the process."""
+    if address == "auto":
+        address = ray._private.services.get_ray_address_from_environment("auto", None)
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+
+
+@contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
     """Ray puts its own handler for SIGTERM in a driver, which would end a run without its last words."""
     if threading.current_thread() is not threading.main_thread():

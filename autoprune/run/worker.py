@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from autoprune.core.evaluation import Evaluation
+from autoprune.measure.scorer import Scorer
 from autoprune.run.parcel import unpack
 
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
@@ -30,6 +31,14 @@ def settle_threads(cpus: float) -> None:
     """The one place that says how many threads a worker's torch uses; call it before any work on tensors."""
     torch.set_num_threads(max(1, int(cpus)))
     torch.set_num_interop_threads(1)
+
+
+def open_scorer(parcel: Path, name: str) -> Scorer:
+    """The scorer of a parcel, ready to score as the named worker: what is slow once is done now."""
+    scorer = unpack(parcel)
+    scorer.worker = name
+    scorer.stage.prepare()
+    return scorer
 
 
 def facts() -> dict[str, Any]:
@@ -59,8 +68,7 @@ def main() -> None:
     connection = Connection(int(descriptor))
     try:
         settle_threads(float(cpus))
-        scorer = unpack(Path(parcel))
-        scorer.worker = name
+        scorer = open_scorer(Path(parcel), name)
     except BaseException as error:
         connection.send(("died", f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"))
         raise

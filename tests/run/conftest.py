@@ -1,5 +1,7 @@
 """A tiny job: a residual network with random weights on random images, searched in a second or two."""
 
+import socket
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +63,22 @@ def job(data, model):
 def nothing_left_running():
     yield
     end_all()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of one node with room for two workers, a dashboard and a server for clients, on this machine."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": free_port()}
+    head["ray_client_server_port"] = free_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it the server for clients dies where it forks
+        started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    yield started
+    started.shutdown()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
