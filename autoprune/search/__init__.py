@@ -26,6 +26,7 @@ SEARCHERS: dict[str, str] = {
     "annealing": "autoprune.search.annealing:AnnealingSearch",
     "bees": "autoprune.search.bees:BeesSearch",
     "greedy": "autoprune.search.greedy_search:GreedySearch",
+    "legr": "autoprune.search.legr:LegrSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
     "auto": "autoprune.search.auto:AutoSearch",
 }
