@@ -21,10 +21,12 @@ from autoprune.config.document import KeyPath
 from autoprune.core.levels import GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.errors import ConfigError
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
 from autoprune.run.job import Executor, Job
+from autoprune.run.stopping import Stop, parse_target
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -117,12 +119,37 @@ class ObjectiveSpec(_Section):
         return Objective(self.name, self.direction, self.unit, self.bound)
 
 
+class StopSpec(_Section):
+    """What ends a search before its evaluations are spent."""
+
+    seconds: float | None = Field(None, gt=0, description="of searching", examples=[600])
+    target: str | None = Field(
+        None, description="a network that is good enough", examples=["accuracy>=0.9 at macs<=0.5"]
+    )
+    stagnation: int | None = Field(
+        None, ge=2, description="evaluations over which the front does not grow", examples=[200]
+    )
+
+    @field_validator("target")
+    @classmethod
+    def _bounds(cls, target: str | None) -> str | None:
+        try:
+            parse_target(target or "a<=1")
+        except ConfigError as error:
+            raise mistakes(((), f"{error}. Part several by 'at' or a comma.")) from None
+        return target
+
+    def resolve(self) -> Stop:
+        return Stop(self.seconds, parse_target(self.target) if self.target else (), self.stagnation)
+
+
 class SearchSpec(_Section):
     """How the space is searched."""
 
     searcher: SearcherChoice = Field("auto", validate_default=True, description="who proposes", examples=["auto"])
     evaluations: int = Field(300, ge=1, description="how many networks are scored", examples=[300])
     front_size: int = Field(32, ge=2, description="how many networks are built and reported at most", examples=[32])
+    stop: StopSpec = Field({}, validate_default=True, description="what ends it earlier", examples=["{seconds: 600}"])
     seed: int = Field(0, ge=0, description="of every random choice", examples=[0])
     guide: str | None = Field(
         "kl",
@@ -383,6 +410,7 @@ class JobSpec(_Section):
             evaluations=self.search.evaluations,
             front_size=self.search.front_size,
             seed=self.search.seed,
+            stop=self.search.stop.resolve(),
             guide=self.search.guide,
             norms=self.search.batch_norms,
             norm_images=self.search.norm_images,

@@ -32,6 +32,8 @@ class Controller:
 
     Answers are told as they come. When `ordered`, they are told in the order they were asked for, and the searcher is
     asked when fewer than `WINDOW` are open: which steps it sees depends on neither the number of slots nor on time.
+
+    `stop` says why to end early, from all that was told, or nothing; what is under way is still waited for.
     """
 
     problem: Problem
@@ -41,6 +43,7 @@ class Controller:
     append: Append
     on_step: Callable[[int, Evaluation], None] = lambda done, evaluation: None
     ordered: bool = False
+    stop: Callable[[Sequence[Evaluation]], str] = lambda told: ""
     told: list[Evaluation] = field(default_factory=list)
     _line: deque[Candidate] = field(default_factory=deque)  # asked, not yet told
     _waiting: list[Candidate] = field(default_factory=list)  # of these, those without an evaluation under way
@@ -49,6 +52,7 @@ class Controller:
     _recalled: dict[Key, Evaluation] = field(default_factory=dict)  # answers of before, for when they are asked for
     _known: dict[Key, Evaluation] = field(default_factory=dict)
     _dry: bool = False  # whether the searcher had nothing to propose since it was last told something
+    _stopped: str = ""
     _repeats: int = 0
     _proven: bool = False  # whether any evaluation has succeeded
 
@@ -101,7 +105,9 @@ class Controller:
         """Asks for as many candidates as there is room for; whether any came."""
         window = WINDOW if self.ordered else self.evaluator.slots
         room = min(window, self.budget - self.done) - len(self._line)
-        if self._dry or room <= 0:
+        if self._proven and not self._stopped:
+            self._stopped = self.stop(self.told)
+        if self._dry or room <= 0 or self._stopped:
             return False
         candidates = self.searcher.ask(room)
         for candidate in candidates:
@@ -194,6 +200,8 @@ class Controller:
         return replace(evaluation, values=values)
 
     def _why_ended(self) -> str:
+        if self._stopped:
+            return self._stopped
         if self.done >= self.budget:
             return "all evaluations are spent"
         if self._repeats >= REPEATS:

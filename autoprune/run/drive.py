@@ -27,6 +27,7 @@ from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, Record, read_journal
 from autoprune.run.report import write_report
 from autoprune.run.session import Session, open_session
+from autoprune.run.stopping import Stopping
 from autoprune.run.tuning import Tuning
 from autoprune.run.watch import Watch
 from autoprune.search.additivity import Additivity, additivity, summary
@@ -285,7 +286,10 @@ def _explore(
         write_json(folder.environment, session.environment())
     watch = Watch(session, evaluator, events)
     searcher = job.searcher(session.profiled, job.seed)
-    controller = Controller(session.problem, searcher, evaluator, job.evaluations, append, watch.step, job.ordered)
+    stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
+    controller = Controller(
+        session.problem, searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason
+    )
     controller.replay(records)
     watch.begin(controller.done, controller.told)
     try:

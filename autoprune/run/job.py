@@ -14,6 +14,7 @@ from autoprune.core.problem import Problem
 from autoprune.measure.form import Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
+from autoprune.run.stopping import Stop
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +59,7 @@ class Job:
     is how many networks are built and measured on the report set at most.
     `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
     (run.controller).
+    `stop` ends a search early (run.stopping).
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -84,6 +86,7 @@ class Job:
     reuse_bytes: int = REUSE_BYTES
     executor: Executor = Executor()
     ordered: bool = False
+    stop: Stop = field(default_factory=Stop)
     document: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -22,6 +22,11 @@ SEARCHERS: dict[str, str] = {
     "random": "autoprune.search.random_search:RandomSearch",
     "additive": "autoprune.search.additive:AdditiveSearch",
     "evolution": "autoprune.search.evolution:EvolutionSearch",
+    "genetic": "autoprune.search.genetic:GeneticSearch",
+    "annealing": "autoprune.search.annealing:AnnealingSearch",
+    "bees": "autoprune.search.bees:BeesSearch",
+    "greedy": "autoprune.search.greedy_search:GreedySearch",
+    "legr": "autoprune.search.legr:LegrSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
     "auto": "autoprune.search.auto:AutoSearch",
 }

@@ -1,18 +1,26 @@
-"""NSGA-II over level vectors.
+"""NSGA-II and NSGA-III over level vectors.
 
 Deb, Pratap, Agarwal, Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE Transactions on
 Evolutionary Computation 6(2), 2002, https://doi.org/10.1109/4235.996017; selection by DEAP with the sorting of Fortin
-et al. (2013). Departures: the first generation is a ladder of uniform widths, given seeds and random networks spread
-over the range of the cost, not uniform draws; a mutation steps a few units by up to three levels instead of redrawing
-them, since levels are ordered; children outside the bounds are repaired, so there is no constraint domination; a
-network known already is never proposed again; children are bred when they are asked for, from the population selected
-last, so that no worker waits for the others to answer a whole generation. DEAP's own operators draw from the global
-`random`, so the variation here draws from the searcher's generator instead.
+et al. (2013). Deb and Jain, An Evolutionary Many-Objective Optimization Algorithm Using Reference-Point-Based
+Nondominated Sorting Approach, Part I, IEEE Transactions on Evolutionary Computation 18(4), 2014,
+https://doi.org/10.1109/TEVC.2013.2281535, by DEAP without memory of earlier extremes.
+
+Departures: the first generation is a ladder of uniform widths, given seeds and random networks spread over the range of
+the cost, not uniform draws; a mutation steps a few units by up to three levels instead of redrawing them, since levels
+are ordered; children outside the bounds are repaired, so there is no constraint domination; a network known already is
+never proposed again; children are bred when they are asked for, from the population selected last, so that no worker
+waits for the others to answer a whole generation. DEAP's own operators draw from the global `random` and from numpy's,
+so the variation here draws from the searcher's generator instead, and numpy's state is put back after NSGA-III.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from deap import base
@@ -27,6 +35,8 @@ from autoprune.search.repair import repair, stratified
 from autoprune.search.uniform import ladder
 
 ATTEMPTS = 100  # children in a row that may be known already
+Selection = Literal["nsga2", "nsga3"]
+
 STEPS = 3  # units a mutation moves at most, and levels it moves them by
 
 
@@ -54,7 +64,8 @@ class EvolutionSearch:
 
     It begins with dense, up to `rungs` uniform networks, the `seeds` (levels, repaired if outside the bounds) and
     random ones up to `population`, less what was told before. `crossover` is the share of children with two parents.
-    Ends when nothing new can be bred or drawn; spaces of up to 65,536 networks are then finished systematically.
+    `selection` "nsga3" spreads three and more objectives better. Ends when nothing new can be bred or drawn; spaces of
+    up to 65,536 networks are then finished systematically.
     """
 
     def __init__(
@@ -66,7 +77,11 @@ class EvolutionSearch:
         rungs: int = 12,
         seeds: Iterable[Sequence[int]] = (),
         crossover: float = 0.9,
+        selection: Selection = "nsga2",
     ) -> None:
+        if selection not in get_args(Selection):
+            raise ConfigError(f"expected selection to be one of {list(get_args(Selection))}, got {selection!r}")
+        self._selection = selection
         self._size = at_least("population", population, 2)
         self._rungs = at_least("rungs", rungs, 1)
         self._seeds = tuple(tuple(levels) for levels in seeds)
@@ -104,7 +119,9 @@ class EvolutionSearch:
         rows = [levels for levels in self._fresh if self._inside(levels)]
         self._fresh = []
         pool = self._population + [Member(levels, self._proposals.losses[levels]) for levels in rows]
-        return select(pool, self._size)
+        if self._selection == "nsga2":
+            return select(pool, self._size)
+        return select_by_references(pool, self._size, self._rng)
 
     def _inside(self, levels: Levels) -> bool:
         return bool(self._proposals.problem.feasible(np.array([levels]))[0])
@@ -165,7 +182,35 @@ def select(pool: Sequence[Member], size: int) -> list[Member]:
     """The `size` best members by rank and crowding distance (Deb et al. 2002, section III), with both set."""
     if not pool:
         return []
-    kept: list[Member] = emo.selNSGA2(list(pool), min(size, len(pool)), nd="log")
+    return _ranked(emo.selNSGA2(list(pool), min(size, len(pool)), nd="log"))
+
+
+def select_by_references(pool: Sequence[Member], size: int, rng: np.random.Generator) -> list[Member]:
+    """The `size` best members by rank and by the directions they lie in (Deb and Jain 2014, algorithms 1 to 4).
+
+    There are as many reference directions as fit into `size`. Members of a rank are equal in tournaments.
+    """
+    if not pool:
+        return []
+    count = len(pool[0].fitness.values)
+    divisions = next(p for p in itertools.count(1) if math.comb(count + p, p + 1) > size)
+    references = emo.uniform_reference_points(count, divisions)
+    with _numpy_seeded(int(rng.integers(2**32))):
+        return _ranked(emo.selNSGA3(list(pool), min(size, len(pool)), references, nd="log"))
+
+
+@contextlib.contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    state = np.random.get_state()  # noqa: NPY002  # it is what DEAP draws from
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def _ranked(kept: list[Member]) -> list[Member]:
+    """The members with their rank among each other."""
     for rank, front in enumerate(emo.sortLogNondominated(kept, len(kept))):
         for member in front:
             member.rank = rank

@@ -38,25 +38,27 @@ class Proposals:
         self._known: set[Levels] = set()  # queued, handed out or told
         self._told: set[Levels] = set()
         self._pending: set[Levels] = set()
+        self._ended = False  # nothing was there to hand out while nothing was pending
         self._cursor = 0  # how far the systematic enumeration has come
 
     def add(self, levels: Iterable[int]) -> bool:
-        """Queues a network within the bounds; False if it is known already."""
+        """Queues a network within the bounds; False if it is known already, or the search has ended."""
         row = tuple(int(level) for level in levels)
-        if row in self._known:
+        if row in self._known or self._ended:
             return False
         self._known.add(row)
         self._queue.append(row)
         return True
 
     def take(self, n: int) -> list[Candidate]:
-        """Up to n candidates from the queue, which are pending from now on."""
+        """Up to n candidates from the queue, which are pending from now on; none while none is pending is the end."""
         taken: list[Candidate] = []
         while self._queue and len(taken) < n:
             levels = self._queue.popleft()
             if levels not in self._told:
                 self._pending.add(levels)
                 taken.append(Candidate(levels))
+        self._ended |= n > 0 and not self._pending
         return taken
 
     def record(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:

@@ -8,6 +8,7 @@ import pytest
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound
+from autoprune.core.profile import Profile
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed, SpaceError
 from autoprune.run.controller import FIRST_FAILURES, REPEATS, Controller
@@ -16,6 +17,10 @@ from autoprune.search import SEARCHERS, make_searcher
 from autoprune.testing import synthetic_problem
 
 SYNTHETIC = synthetic_problem(units=4, levels=4, seed=1)
+for unit, counts in zip(SYNTHETIC.problem.space.units, SYNTHETIC.problem.space.levels, strict=True):
+    SYNTHETIC.problem.profiles[unit] = Profile(
+        np.arange(1.0, counts[0] + 1), (counts[0], 1)
+    )  # some searchers need them
 
 
 class Shuffled:

@@ -5,12 +5,12 @@ import pytest
 from allocation_instances import K1_FRONT
 
 from autoprune.core.evaluation import Evaluation
-from autoprune.core.front import Front
+from autoprune.core.front import Front, hypervolume
 from autoprune.errors import ConfigError, SpaceError
-from autoprune.search.evolution import EvolutionSearch, Member, select
+from autoprune.search.evolution import EvolutionSearch, Member, select, select_by_references
 from autoprune.search.random_search import RandomSearch
 from autoprune.search.uniform import ladder
-from autoprune.testing import synthetic_problem, trace
+from autoprune.testing import check_searcher, synthetic_problem, trace
 
 
 def test_selection_ranks_the_published_toy_in_three_fronts():
@@ -156,3 +156,24 @@ def test_most_of_k1s_front_is_reached_with_half_its_networks(k1):
 def test_a_population_of_one_is_an_error():
     with pytest.raises(ConfigError, match="expected population to be a whole number of at least 2, got 1"):
         EvolutionSearch(synthetic_problem().problem, population=1)
+
+
+def test_selection_by_references_keeps_the_contract():
+    check_searcher(lambda problem, seed: EvolutionSearch(problem, seed=seed, selection="nsga3"), evaluations=60)
+
+
+def test_reference_directions_spread_what_crowding_distance_does_not():
+    rng = np.random.default_rng(0)
+    points = np.abs(rng.standard_normal((400, 3)))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)  # all on DTLZ2's front, a part of the unit sphere
+    pool = [Member((i,), row) for i, row in enumerate(points.tolist())]
+    chosen = select_by_references(pool, 91, np.random.default_rng(1))
+    assert len(chosen) == 91
+    volume = hypervolume(np.array([m.fitness.values for m in chosen]), (1.1,) * 3)
+    random = hypervolume(points[:91], (1.1,) * 3)
+    assert random < volume < 1.331 - np.pi / 6  # of the whole front
+
+
+def test_an_unknown_selection_is_an_error():
+    with pytest.raises(ConfigError, match="expected selection to be one of .'nsga2', 'nsga3'., got 'spea2'"):
+        EvolutionSearch(synthetic_problem().problem, selection="spea2")
