@@ -73,9 +73,10 @@ def cluster():
     head["ray_client_server_port"] = free_port()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it the server for clients dies where it forks
+        environment.setenv("RAY_worker_niceness", "0")  # not 15, with which workers starve on a busy machine
         started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-    yield started
-    started.shutdown()
+        yield started
+        started.shutdown()
 
 
 def free_port():

@@ -23,7 +23,7 @@ from autoprune.run.executors import open_evaluator
 from autoprune.run.job import Executor
 from autoprune.run.session import open_session
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120, method="thread")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, method="thread")]
 
 PARCELS = Path(tempfile.gettempdir())
 PREFIX = f"autoprune-{os.getuid()}-"

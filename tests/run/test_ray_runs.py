@@ -215,7 +215,11 @@ def test_a_job_is_submitted_with_its_code_and_leaves_its_front(cluster, tmp_path
     driver = [sys.executable, "-m", "autoprune", "search", "job.yaml", *settings, "--plain", "--out", run]
     address = f"http://{cluster.head_node.webui_url}"
     submit = [Path(sys.executable).with_name("ray"), "job", "submit", "--address", address, "--working-dir", code, "--"]
-    submitted = subprocess.run([*submit, *driver], capture_output=True, text=True)
+    for _ in range(30):
+        submitted = subprocess.run([*submit, *driver], capture_output=True, text=True)
+        if "No available agent" not in submitted.stderr:  # the node's agent starts after the node
+            break
+        time.sleep(2)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert (run / "front.csv").exists()
     assert {event["event"] for event in events(run)} >= {"worker_ready", "evaluation"}
