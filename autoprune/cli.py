@@ -42,7 +42,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 9.0  # batch systems give ten
+GRACE_SECONDS = 8.0  # batch systems give ten, and ending takes a moment, too
 
 
 class Format(StrEnum):

@@ -47,7 +47,7 @@ def fitness(model, batches):
         STAY
     return classification(model, batches)
 """
-DEEP_IN_A_LIBRARY = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 10**10)'
+DEEP_IN_A_LIBRARY = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)'
 DEAF = """
         import time
         while True:
@@ -145,7 +145,7 @@ def test_what_does_not_listen_is_ended_after_ten_seconds(tmp_path, stay):
     process = stuck(tmp_path, "serial", stay)
     known = evaluations_in(tmp_path / "run")
     seconds, _ = interrupt(process, signal.SIGTERM)
-    assert 8 < seconds < 10
+    assert 7 < seconds < 10
     assert evaluations_in(tmp_path / "run") == known
 
 
