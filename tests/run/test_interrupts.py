@@ -135,7 +135,7 @@ def stuck(tmp_path, executor, stay):
 def test_an_interrupt_of_a_search_that_waits_for_stuck_workers_ends_it_at_once(tmp_path):
     process = stuck(tmp_path, "processes", DEEP_IN_A_LIBRARY)
     seconds, errors = interrupt(process, signal.SIGTERM)
-    assert seconds < 5
+    assert seconds < 10
     assert "autoprune resume" in errors
     assert read_journal(tmp_path / "run" / "journal.jsonl")[-1]["kind"] == "end"
 
@@ -157,7 +157,7 @@ def test_a_second_interrupt_ends_it_at_once_and_nothing_is_lost(tmp_path, stay):
     time.sleep(0.5)
     assert process.poll() is None
     seconds, _ = interrupt(process, signal.SIGINT)
-    assert seconds < 2
+    assert seconds < 5
     assert evaluations_in(tmp_path / "run") == known
 
 
