@@ -42,7 +42,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 9.0  # batch systems give ten
+INTERRUPTED = (130, 143)
+GRACE_SECONDS = 8.0  # batch systems give ten, and ending takes a moment, too
 
 
 class Format(StrEnum):
@@ -57,7 +58,14 @@ def main() -> None:
     """The console script. As with `python -m`, plug-ins in the current directory can be imported."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    app(prog_name="autoprune")
+    try:
+        app(prog_name="autoprune")
+    except SystemExit as ending:
+        if ending.code in INTERRUPTED:  # all is closed by now, and taking down large libraries takes seconds
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ending.code)
+        raise
 
 
 @app.callback()
