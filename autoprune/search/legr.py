@@ -49,8 +49,8 @@ class LegrSearch:
     """`rankings` rankings are judged at one budget, then the best one is followed through `plans` budgets.
 
     Aging evolution keeps the last `population` rankings and breeds from the best of `sample` of them; `share` of the
-    units change in a child. `budget` is a share of the first cost. Raises ConfigError where the problem's profiles do
-    not have the magnitudes of every unit.
+    units change in a child. `budget` is a share of the first cost. Units without magnitudes in the problem's profiles,
+    such as branches, stay as wide as the bounds allow; ConfigError where none has any.
     """
 
     def __init__(
@@ -65,16 +65,17 @@ class LegrSearch:
         share: float = 0.1,
         plans: int = 24,
     ) -> None:
-        missing = [unit for unit in problem.space.units if unit not in problem.profiles]
-        if missing:
+        self._ranked = [u for u, unit in enumerate(problem.space.units) if unit in problem.profiles]
+        if not self._ranked:
             raise ConfigError(
-                f"expected the squared norms of every unit's positions, got none for {missing[0]!r} and "
-                f"{len(missing) - 1} more. Search them with another searcher, or leave them out of the space."
+                "expected the squared norms of units' positions, got none for any unit of the space. Take another "
+                "searcher: a ranking is made of them."
             )
         self._proposals = Proposals(problem)
         self._goal = make_goal(problem, budget)
-        self._norms = [problem.profiles[unit].magnitudes for unit in problem.space.units]
+        self._norms = [problem.profiles[problem.space.units[u]].magnitudes for u in self._ranked]
         self._rankings = at_least("rankings", rankings, 1)
+        self._widest = _widest_rest(problem, self._ranked)
         self._sample = at_least("sample", sample, 1)
         self._changed = max(1, round(share * len(self._norms)))
         self._plans = at_least("plans", plans, 1)
@@ -145,7 +146,9 @@ class LegrSearch:
         thresholds = np.quantile(np.concatenate(scores), np.linspace(0, 1, THRESHOLDS))
         kept = np.stack([len(s) - np.searchsorted(s, thresholds) for s in scores], axis=1)  # (t, u)
         problem = self._goal.problem
-        rows = np.stack([_narrower(counts, kept[:, u]) for u, counts in enumerate(problem.space.levels)], axis=1)
+        rows = np.repeat(np.array(self._widest)[None], len(thresholds), axis=0)
+        for column, unit in enumerate(self._ranked):
+            rows[:, unit] = _narrower(problem.space.levels[unit], kept[:, column])
         inside = problem.feasible(rows) & (problem.cost_values(rows)[self._goal.cost] <= budget)
         return tuple(rows[inside.argmax()].tolist()) if inside.any() else problem.space.smallest.levels
 
@@ -155,6 +158,13 @@ class LegrSearch:
             return []
         least, most = cost_range(self._goal.problem, self._goal.cost)
         return [self._followed(self._best.ranking, budget) for budget in np.linspace(most, least, self._plans)]
+
+
+def _widest_rest(problem: Problem, ranked: Sequence[int]) -> Levels:
+    """Dense levels of all but the ranked units, or their smallest where the bounds leave no room for them."""
+    dense = np.array(problem.space.smallest.levels)
+    dense[[u for u in range(len(dense)) if u not in set(ranked)]] = 0
+    return tuple(dense.tolist()) if problem.feasible(dense[None])[0] else problem.space.smallest.levels
 
 
 def _narrower(counts: Sequence[int], kept: np.ndarray) -> np.ndarray:

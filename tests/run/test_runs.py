@@ -38,11 +38,14 @@ def finished(job, tmp_path):
     return tmp_path / "run"
 
 
+ONE_BUDGET = {"genetic", "annealing", "bees"}  # they look for one network
+
+
 def test_every_searcher_leaves_a_front_of_smaller_networks(job, tmp_path):
     for name in SEARCHERS:
         result = search(job(name, 12), tmp_path / name)
         rows = list(csv.DictReader((tmp_path / name / "front.csv").read_text().splitlines()))
-        assert len(rows) == len(result.rows) >= 2
+        assert len(rows) == len(result.rows) >= (1 if name in ONE_BUDGET else 2)
         assert list(rows[0])[:6] == ["candidate", "macs", "params", "macs_ratio", "params_ratio", "accuracy"]
         assert float(rows[-1]["macs_ratio"]) <= 1
         assert all(float(row["verify_error"]) <= 1e-4 for row in rows)

@@ -54,6 +54,11 @@ def test_one_search_ends_with_networks_for_many_budgets():
     assert len(found) <= 52
 
 
-def test_a_unit_without_norms_is_an_error():
-    with pytest.raises(ConfigError, match="expected the squared norms of every unit's positions, got none for 'unit0'"):
+def test_units_without_norms_stay_dense_and_a_space_of_them_is_an_error():
+    half = problem()
+    half.profiles.pop("b")
+    searcher = LegrSearch(half, rankings=20, budget=0.75)
+    found = searcher.ask(20)
+    assert {candidate.levels[1] for candidate in found if candidate != half.space.smallest} == {0}
+    with pytest.raises(ConfigError, match="expected the squared norms of units' positions, got none for any unit"):
         LegrSearch(synthetic_problem().problem)
