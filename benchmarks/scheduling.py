@@ -31,6 +31,7 @@ from processes import in_new_process
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
+from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.scorer import Scorer
 from autoprune.run.controller import Controller
 from autoprune.run.events import Events
@@ -74,7 +75,16 @@ class Sleeper:
     """Scores by sleeping: the time it takes follows from the candidate. It stands in for a Scorer."""
 
     synthetic: Synthetic
+    form: Form = PLAIN
+    reuse_bytes: int = 0
     worker: str = ""
+
+    @property
+    def stage(self) -> Sleeper:
+        return self
+
+    def prepare(self) -> None:
+        """There is nothing to make before the first score."""
 
     def score(self, candidate: Candidate) -> Evaluation:
         seconds = duration(candidate)
@@ -216,4 +226,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import scheduling  # under its own name, so that workers can import what they are sent
+
+    scheduling.main()

@@ -23,7 +23,7 @@ from autoprune.run.journal import read_journal
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
-INTERRUPTS = 10
+INTERRUPTS = 6
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SLOW = """
 import time
