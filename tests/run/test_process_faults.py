@@ -181,7 +181,8 @@ def test_candidates_that_take_all_memory_fail_with_that_cause_and_the_others_are
         assert full_again(pool)
     for candidate in bench.troubled[:2]:
         assert found[candidate].status == "failed"
-        assert found[candidate].cause.count("emory") == 2
+        assert found[candidate].cause.count("worker-") == 2
+        assert found[candidate].cause.count("emory") >= 2  # MemoryError, or what torch says
     assert all_fine(bench, found, bench.troubled)
 
 
@@ -252,7 +253,7 @@ def test_memory_that_is_too_little_to_start_is_told_before_the_search(bench):
         pass
 
 
-@pytest.mark.parametrize("hold", ["open(__file__)", "__import__('threading').Lock()", "(x for x in 'ab')"])
+@pytest.mark.parametrize("hold", ["__import__('threading').Lock()", "(x for x in 'ab')"])
 def test_a_fitness_that_cannot_be_sent_is_named_before_the_search(job, tmp_path, hold):
     path = tmp_path / "holding.py"
     path.write_text(f"held = {hold}\ndef fitness(model, batches):\n    return held and 0.0\n")
@@ -261,8 +262,18 @@ def test_a_fitness_that_cannot_be_sent_is_named_before_the_search(job, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+class Connection:
+    """What can be copied and not pickled."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 def test_a_model_that_cannot_be_sent_is_named_before_the_search(job, model, tmp_path):
-    model.held = threading.Lock()
+    model.held = Connection()
     with pytest.raises(PluginError, match="but the model is not: "):
         search(job(executor=Executor("processes", 1)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
