@@ -59,7 +59,8 @@ CASES = (
     # where, workers, evaluations, searcher
     ("simulated", 1, 100, "random"),
     ("simulated", 8, 1_000, "random"),
-    ("simulated", 64, 5_000, "random"),
+    ("simulated", 64, 20_000, "random"),
+    ("simulated", 64, 20_000, "evolution"),
     ("simulated", 256, 20_000, "random"),
     ("simulated", 256, 20_000, "evolution"),
     ("processes", 16, 2_000, "random"),
