@@ -125,8 +125,8 @@ def test_unknown_names_and_options_are_errors_that_name_the_closest():
     first, second = caught.value.problems
     assert first.endswith("got 'populaton'. Did you mean 'population'?")
     assert second == (
-        "expected a known option of searcher 'evolution', one of ['population', 'rungs', 'seeds', 'crossover'], "
-        "got 'xyz'."
+        "expected a known option of searcher 'evolution', one of ['population', 'rungs', 'seeds', 'crossover', "
+        "'selection'], got 'xyz'."
     )
 
 
