@@ -4,8 +4,8 @@
 
 A journal is written by a search over 50 units whose evaluations cost nothing. `open_s` are the seconds until it is read
 and checked, `replay_s` those until a fresh searcher stands where the journal ends. `scripted` is a searcher that only
-repeats what the journal says, so that its row is what journal and controller take; the others propose everything again,
-which is how it is known that they propose the same.
+repeats what the journal says, so that its row is what journal and controller take; `evolution`, which wrote it,
+proposes everything again, which is how it is known that it proposes the same.
 """
 
 from __future__ import annotations
@@ -78,16 +78,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/replay.csv"))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for searcher in ("evolution", "random"):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "journal.jsonl"
-            written(path, searcher, arguments.evaluations)
-            for again in ("scripted", searcher) if searcher == "evolution" else (searcher,):
-                measured = in_new_process(replayed, path, again)
-                opened, replay, done = measured.result
-                figures = again, done, f"{path.stat().st_size / 2**20:.0f}", f"{opened:.1f}", f"{replay:.1f}"
-                rows.append(dict(zip(COLUMNS, (*figures, f"{measured.peak_mib:.0f}"), strict=True)))
-                print(rows[-1], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        written(path, "evolution", arguments.evaluations)
+        for searcher in ("scripted", "evolution"):
+            measured = in_new_process(replayed, path, searcher)
+            opened, replay, done = measured.result
+            figures = searcher, done, f"{path.stat().st_size / 2**20:.0f}", f"{opened:.1f}", f"{replay:.1f}"
+            rows.append(dict(zip(COLUMNS, (*figures, f"{measured.peak_mib:.0f}"), strict=True)))
+            print(rows[-1], flush=True)
     with arguments.out.open("w", newline="") as file:
         file.write("# python benchmarks/replay.py\n")
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
