@@ -3,8 +3,8 @@
     python benchmarks/executors.py --data DIR --models DIR
 
 The job is configs/cifar10_resnet20.yaml. Every executor scores the same random networks, after one each to warm up,
-one executor after the other and all of them twice; the faster round counts. `speedup` is over serial with one thread in
-the same run, `same` says whether all values are those of it, bit by bit.
+one executor after the other, in `--rounds` rounds of which the fastest counts. `speedup` is over serial with one thread
+in the same run, `same` says whether all values are those of it, bit by bit.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 in binary batches")
     parser.add_argument("--models", type=Path, required=True, help="folder with resnet20_cifar10.pt")
     parser.add_argument("--evaluations", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/executors_resnet20_cifar10.csv"))
     arguments = parser.parse_args()
     weights = arguments.models / "resnet20_cifar10.pt"
@@ -96,9 +97,10 @@ def main() -> None:
     candidates = [Candidate(tuple(row.tolist())) for row in levels]
     seconds: dict[tuple[str, int, int], float] = {}
     values: dict[tuple[str, int, int], list[Evaluation]] = {}
-    for _ in range(2):
+    for _ in range(arguments.rounds):
         for setting in SETTINGS:
             taken, values[setting.name] = scored(session, setting, candidates)
+            print(*setting.name, f"{taken:.1f} s", flush=True)
             seconds[setting.name] = min(taken, seconds.get(setting.name, taken))
     first = SETTINGS[0].name
     with arguments.out.open("w", newline="") as file:
