@@ -40,9 +40,8 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is 
 Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines, for a log.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
-
 ENDING = (signal.SIGINT, signal.SIGTERM)
-INTERRUPTED = (130, 143)
+INTERRUPTED = tuple(128 + signum for signum in ENDING)
 GRACE_SECONDS = 8.0  # batch systems give ten, and ending takes a moment, too
 
 

@@ -47,7 +47,7 @@ class Controller:
     told: list[Evaluation] = field(default_factory=list)
     _line: deque[Candidate] = field(default_factory=deque)  # asked, not yet told
     _waiting: list[Candidate] = field(default_factory=list)  # of these, those without an evaluation under way
-    _flying: dict[Key, Candidate] = field(default_factory=dict)
+    _flying: set[Key] = field(default_factory=set)
     _arrived: dict[Candidate, Evaluation] = field(default_factory=dict)  # answers whose turn has not come
     _recalled: dict[Key, Evaluation] = field(default_factory=dict)  # answers of before, for when they are asked for
     _known: dict[Key, Evaluation] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Controller:
             elif (answer := self._answer_at_once(candidate)) is not None:
                 self._arrive(answer)
             elif len(self._flying) < self.evaluator.slots:
-                self._flying[key] = candidate
+                self._flying.add(key)
                 self.evaluator.submit(candidate)
             else:
                 self._waiting.append(candidate)
@@ -135,7 +135,7 @@ class Controller:
 
     def _collect_one(self) -> None:
         evaluation = self._complete(self.evaluator.collect())
-        del self._flying[self._key(evaluation.candidate)]
+        self._flying.remove(self._key(evaluation.candidate))
         if self.ordered and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)

@@ -122,7 +122,7 @@ class Pool:
         self._finished: deque[Evaluation] = deque()
         self._capacity = site.capacity()
         self._started = 0
-        self._failed_starts: list[str] = []  # since a worker last became ready
+        self._failed_starts = 0  # since a worker last became ready
         self._start_after = 0.0
         self._slowest = 0.0
         self._vacant_since: float | None = None
@@ -223,7 +223,7 @@ class Pool:
         if seat is None:  # it was given up before
             return
         if news.kind == "ready":
-            seat.ready, self._failed_starts = True, []
+            seat.ready, self._failed_starts = True, 0
             self._idle.append(seat)
             self._on_event("worker_ready", {"worker": seat.worker.name, **news.facts})
         elif news.kind == "died":
@@ -270,8 +270,8 @@ class Pool:
         self._finished.append(Evaluation(task.candidate, {}, task.status, why, worker=seat.worker.name))
 
     def _note_failed_start(self, cause: str) -> None:
-        self._failed_starts.append(cause)
-        count = len(self._failed_starts)
+        self._failed_starts += 1
+        count = self._failed_starts
         if count >= FAILED_STARTS and not self.alive:
             raise RunFailed(f"{count} workers in a row could not start; the last one {cause}")
         self._start_after = time.monotonic() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(count - 1, 10))

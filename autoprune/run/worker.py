@@ -33,7 +33,6 @@ def settle_threads(cpus: float) -> None:
     """The one place that says how many threads a worker's torch uses; call it before any work on tensors."""
     torch.set_num_threads(max(1, int(cpus)))
     torch.set_num_interop_threads(1)
-    _keep_freed_memory()
 
 
 def _keep_freed_memory() -> None:
@@ -46,6 +45,7 @@ def _keep_freed_memory() -> None:
 
 def open_scorer(parcel: Path, name: str) -> Scorer:
     """The scorer of a parcel, ready to score as the named worker: what is slow once is done now."""
+    _keep_freed_memory()
     scorer = unpack(parcel)
     scorer.worker = name
     scorer.stage.prepare()

@@ -57,6 +57,7 @@ class GeneticSearch:
         self._mutation, self._rate = mutation, rate
         self._rng = np.random.default_rng(seed)
         self._asked = 0
+        self._best: list[Levels] = []  # the first of equals in front
 
     def ask(self, n: int) -> list[Candidate]:
         while self._proposals.queued < n and self._breed():
@@ -64,22 +65,20 @@ class GeneticSearch:
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self._proposals.record(evaluations)
+        new = [evaluation.candidate.levels for evaluation in self._proposals.record(evaluations)]
+        losses = self._proposals.losses
+        self._best = sorted([*self._best, *new], key=lambda levels: self._goal.loss(losses[levels]))[: self._parents]
 
     def _breed(self) -> bool:
         """Queues one more network; False when what is bred is known."""
-        best = self._best()
         for _ in range(ATTEMPTS):
-            if self._proposals.add(self._child(best)):
+            if self._proposals.add(self._child()):
                 self._asked += 1
                 return True
         return False
 
-    def _best(self) -> list[Levels]:
-        losses = self._proposals.losses
-        return sorted(losses, key=lambda levels: self._goal.loss(losses[levels]))[: self._parents]
-
-    def _child(self, best: Sequence[Levels]) -> Levels:
+    def _child(self) -> Levels:
+        best = self._best
         if self._asked < self._population or not best:
             return self._goal.random(self._rng)
         drawn = self._rng.permutation(len(best))
