@@ -23,6 +23,9 @@ class Searcher(Protocol):
 
     `[]` while nothing is pending means the searcher has ended. Two searchers built with the same problem and seed and
     given the same calls propose the same candidates: that is how a run resumes.
+
+    One that asks for fidelities below 1 has `fidelities`, all that it may ask for, in ascending order and with 1 last.
+    One that reads the `parts` of evaluations, from one of these fidelities to the next, has `in_parts = True`.
     """
 
     def ask(self, n: int) -> list[Candidate]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from autoprune.core.space import Candidate
@@ -17,6 +17,9 @@ class Evaluation:
 
     `values` is complete and finite when `status` is "ok"; otherwise it may be empty and `cause` says in a sentence
     what happened. Values are as measured: no sign is flipped here.
+
+    Where the values are means over examples, `examples` says over how many, else it is 0. `parts` holds the means over
+    equal parts of the selection set, in order, of a value by name, for searchers that compare candidates part by part.
     """
 
     candidate: Candidate
@@ -25,6 +28,8 @@ class Evaluation:
     cause: str = ""
     seconds: float = 0.0
     worker: str = ""
+    examples: int = 0
+    parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -39,6 +44,8 @@ class Evaluation:
             "cause": self.cause,
             "seconds": self.seconds,
             "worker": self.worker,
+            **({"examples": self.examples} if self.examples else {}),
+            **({"parts": {name: list(means) for name, means in self.parts.items()}} if self.parts else {}),
         }
 
     @staticmethod
@@ -50,4 +57,21 @@ class Evaluation:
             data["cause"],
             data["seconds"],
             data["worker"],
+            data.get("examples", 0),
+            dict(data.get("parts", {})),
         )
+
+
+def joined(before: Evaluation, after: Evaluation) -> Evaluation:
+    """One evaluation of all examples, from one of the first and one of those since: means over examples both.
+
+    It took the seconds of what came after. What failed stays as it is.
+    """
+    candidate = replace(after.candidate, since=0.0)
+    if not after.ok:
+        return replace(after, candidate=candidate)
+    examples = before.examples + after.examples
+    share = before.examples / examples
+    values = {name: share * before.values[name] + (1 - share) * value for name, value in after.values.items()}
+    parts = {name: (*before.parts[name], *means) for name, means in after.parts.items()}
+    return replace(after, candidate=candidate, values=values, examples=examples, parts=parts)

@@ -16,10 +16,15 @@ from autoprune.errors import SpaceError
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """One level index per unit of a space (0 = dense), and the share of the selection set it is scored on."""
+    """One level index per unit of a space (0 = dense), and the share of the selection set it is scored on.
+
+    That share is the first of one fixed order of the examples, the same for every candidate. `since` is the part of it
+    that was scored before: what evaluates a candidate looks at the rest only. A searcher leaves it at 0.
+    """
 
     levels: tuple[int, ...]
     fidelity: float = 1.0
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class SearchSpace:
         return dict(zip(self.units, self.key(candidate), strict=True))
 
     def check(self, candidate: Candidate) -> None:
-        """Raises SpaceError unless every level index exists and the fidelity is a share above 0."""
+        """Raises SpaceError unless every level index exists and the fidelity is a share above what was scored."""
         levels = candidate.levels
         inside = len(levels) == len(self.units) and all(
             isinstance(level, int) and 0 <= level < len(counts)
@@ -99,6 +104,8 @@ class SearchSpace:
             )
         if not 0 < candidate.fidelity <= 1:
             raise SpaceError(f"expected a fidelity above 0 and at most 1, got {candidate.fidelity}")
+        if not 0 <= candidate.since < candidate.fidelity:
+            raise SpaceError(f"expected since from 0 to below the fidelity {candidate.fidelity}, got {candidate.since}")
 
     def to_json(self) -> dict[str, Any]:
         return {"units": list(self.units), "levels": [list(counts) for counts in self.levels]}

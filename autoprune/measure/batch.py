@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+
+from autoprune.errors import DataError
 
 
 class Batch(NamedTuple):
@@ -24,3 +27,64 @@ class Batch(NamedTuple):
         """The same batch with every tensor moved by `place`, to another device for example."""
         target, dense = (None if x is None else place(x) for x in (self.target, self.dense))
         return Batch(tuple(map(place, self.inputs)), target, dense)
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return len(self.inputs[0])
+
+
+def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:
+    """The same examples in the same order, `size` at once. DataError for batches that are not alike."""
+    if not batches:
+        return []
+    whole = joined_batches(batches)
+    return [whole.placed(_rows(start, start + size)) for start in range(0, whole.examples, size)]
+
+
+def shuffled(batches: Sequence[Batch], seed: int = 0) -> list[Batch]:
+    """The same examples in a random order, in batches as large as these; one order for a seed.
+
+    DataError for batches that are not alike.
+    """
+    whole = joined_batches(batches)
+    order = torch.randperm(whole.examples, generator=torch.Generator().manual_seed(seed))
+    mixed = whole.placed(lambda x: x[order.to(x.device)])
+    ends = itertools.accumulate((batch.examples for batch in batches), initial=0)
+    return [mixed.placed(_rows(start, end)) for start, end in itertools.pairwise(ends)]
+
+
+def cut(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
+    """The same batches, those that go on beyond one of the `ends`, counts of examples, in two."""
+    parts: list[Batch] = []
+    start = 0
+    for batch in batches:
+        inside = {end - start for end in ends if start < end < start + batch.examples}
+        edges = sorted({0, batch.examples, *inside})
+        parts += [batch] if len(edges) == 2 else [batch.placed(_rows(*pair)) for pair in itertools.pairwise(edges)]
+        start += batch.examples
+    return parts
+
+
+def joined_batches(batches: Sequence[Batch]) -> Batch:
+    """All examples at once, without what the dense network says where it was not asked yet."""
+    first = batches[0]
+    shapes = {tuple(x.shape[1:] for x in batch.inputs) for batch in batches}
+    if len(shapes) > 1 or any((b.target is None) != (first.target is None) for b in batches):
+        raise DataError(
+            "expected batches that can be joined, with inputs of one shape and all or none of them labelled, got "
+            f"inputs of {sorted(shapes)}. Give batches of one shape, or leave out what joins them: the size in "
+            "run.tune, a searcher that scores on parts of the selection set."
+        )
+    inputs = tuple(torch.cat([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
+    target, dense = (_joined([getattr(batch, name) for batch in batches]) for name in ("target", "dense"))
+    return Batch(inputs, target, dense)
+
+
+def _joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if len(present) == len(tensors) else None
+
+
+def _rows(start: int, end: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x[start:end]

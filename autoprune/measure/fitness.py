@@ -2,14 +2,14 @@
 
 A fitness is a function `(model, batches) -> float or dict of floats`, the model in eval mode and without gradients,
 the batches `autoprune.measure.batch.Batch`es. A float is recorded under the name of the first objective that is no
-cost, a dict under its own names.
+cost, a dict under its own names. Where its values are means over examples it says so with `averaging`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,8 +19,27 @@ from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
+AnyFitness = TypeVar("AnyFitness", bound=Callable[..., Any])
 
 
+def averaging(fitness: AnyFitness) -> AnyFitness:
+    """Marks a fitness whose every value is a mean over examples, each with the same weight.
+
+    Then what was measured on some examples can be extended by others instead of measured again, and a search can
+    compare candidates part by part.
+    """
+    fitness.averages = True  # type: ignore[attr-defined]  # a mark of ours
+    return fitness
+
+
+def averages(fitness: Fitness) -> bool:
+    """Whether a fitness, or what a partial application of it calls, is marked as `averaging`."""
+    if isinstance(fitness, functools.partial):
+        return averages(fitness.func)
+    return bool(getattr(fitness, "averages", False))
+
+
+@averaging
 def classification(
     model: nn.Module, batches: Sequence[Batch], report: Sequence[str] = ("accuracy", "kl")
 ) -> dict[str, float]:
@@ -46,6 +65,7 @@ def classification(
     return {name: total / count for name, total in sums.items()}
 
 
+@averaging
 def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
     """`mse`, the mean squared difference to the dense network's output: for any network that returns a tensor.
 

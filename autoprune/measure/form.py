@@ -6,7 +6,7 @@ Which form is fastest depends on the device and the network; run.tuning times so
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from autoprune.errors import DataError
-from autoprune.measure.batch import Batch
+from autoprune.measure.batch import Batch, rebatched
 from autoprune.prune.modes import torch_threads
 
 Layout = Literal["channels_last", "contiguous"]
@@ -70,31 +69,6 @@ class Form:
 
 
 PLAIN = Form()
-
-
-def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:
-    """The same examples in the same order, `size` at once. DataError for batches that are not alike."""
-    if not batches:
-        return []
-    first = batches[0]
-    if any(len(b.inputs) != len(first.inputs) or (b.target is None) != (first.target is None) for b in batches):
-        raise DataError(
-            "expected batches with the same number of inputs, all or none of them labelled, to put so many images at "
-            "once together; got batches that differ. Leave the size out of run.tune."
-        )
-    inputs = tuple(_joined([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
-    target = None if first.target is None else _joined([b.target for b in batches if b.target is not None])
-    dense = None if first.dense is None else _joined([b.dense for b in batches if b.dense is not None])
-    whole = Batch(inputs, target, dense)
-    return [whole.placed(_rows(start, size)) for start in range(0, len(inputs[0]), size)]
-
-
-def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat(list(tensors))
-
-
-def _rows(start: int, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda x: x[start : start + size]
 
 
 def _widened(value: Any) -> Any:

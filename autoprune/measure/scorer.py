@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import nn
 
-from autoprune.core.evaluation import Evaluation
+from autoprune.core.evaluation import Evaluation, joined
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
-from autoprune.measure.fitness import Fitness
+from autoprune.measure.fitness import Fitness, averages
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
@@ -33,7 +35,9 @@ class Scorer:
     """Turns candidates of one space into evaluations on one device.
 
     `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
-    fidelity below 1 uses the first batches only. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
+    fidelity below 1 uses the first examples only, which end exactly at the `fidelities` that a search has announced and
+    elsewhere with a batch. When `in_parts`, values of a fitness that averages over examples are also given for what is
+    between one of the fidelities and the next. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
     the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
     have two-pass statistics, anchored unless `norms` is "reestimated", and nothing of the form. `objective` names the
     value of a fitness that returns a float; `also` are further measurements by name, from the kept counts. `weights`
@@ -52,6 +56,8 @@ class Scorer:
     also: Mapping[str, Callable[[Mapping[str, int]], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
     weights: WeightBank | None = None
+    fidelities: Sequence[float] = ()
+    in_parts: bool = False
 
     @cached_property
     def anchor(self) -> Anchor | None:
@@ -61,7 +67,8 @@ class Scorer:
     @cached_property
     def stage(self) -> Stage:
         """Where scores are taken."""
-        return Stage(self.bank, self.calibrate, self.select, self.norms, self.form, self.reuse_bytes, self.weights)
+        how = self.norms, self.form, self.reuse_bytes
+        return Stage(self.bank, self.calibrate, self.select, *how, self.weights, self.fidelities)
 
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
@@ -90,19 +97,33 @@ class Scorer:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
         try:
-            values = self._values(candidate)
+            measured = self._measured(candidate)
         except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
             seconds = time.perf_counter() - start
             return Evaluation(candidate, {}, "failed", _cause(error), seconds, self.worker)
-        return Evaluation(candidate, values, "ok", "", time.perf_counter() - start, self.worker)
+        return replace(measured, seconds=time.perf_counter() - start)
 
-    def _values(self, candidate: Candidate) -> dict[str, float]:
+    def _measured(self, candidate: Candidate) -> Evaluation:
         self.space.check(candidate)
         counts = self.space.counts(candidate)
-        batches = self.stage.batches[: math.ceil(candidate.fidelity * len(self.stage.batches))]
         with self.stage.on(counts) as network:
-            measured = self.measure(network, batches)
-        return measured | {name: measurement(counts) for name, measurement in self.also.items()}
+            parts = [self._on_part(network, *part) for part in self._parts(candidate)]
+        whole = functools.reduce(joined, parts)
+        values = {**whole.values, **{name: measurement(counts) for name, measurement in self.also.items()}}
+        return replace(whole, candidate=candidate, values=values, worker=self.worker)
+
+    def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
+        """The shares of the selection set to be measured one by one."""
+        inside = [f for f in self.fidelities if self.in_parts and candidate.since < f < candidate.fidelity]
+        return itertools.pairwise([candidate.since, *inside, candidate.fidelity])
+
+    def _on_part(self, network: nn.Module, since: float, until: float) -> Evaluation:
+        """The fitness on a part of the selection set."""
+        batches = self.stage.part(since, until)
+        values = self.measure(network, batches)
+        examples = sum(batch.examples for batch in batches) if averages(self.fitness) else 0
+        parts = {name: (value,) for name, value in values.items()} if self.in_parts else {}
+        return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 
 def _cause(error: BaseException) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import itertools
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +15,7 @@ import torch
 from torch import nn
 
 from autoprune.measure.anchor import Anchor, settle
-from autoprune.measure.batch import Batch
+from autoprune.measure.batch import Batch, cut
 from autoprune.measure.following import Followed
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
@@ -26,6 +29,7 @@ from autoprune.prune.zeros import WeightBank, is_whole, stitched
 Norms = Literal["anchored", "reestimated", "eagleeye", "batch"]
 Inputs = tuple[torch.Tensor, ...]
 EXAMPLES = 2  # that the order of calls is read from
+TINY = 1e-9  # a product of a share and a count may lie above the count that is meant
 
 
 @dataclass(eq=False)
@@ -36,6 +40,7 @@ class Stage:
     network's own error (measure.anchor); "reestimated", the same uncorrected; "eagleeye", EagleEye's recipe; "batch",
     those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept
     of the dense network's outputs (measure.prefix), 0 for nothing. `weights` puts the zeros in where any are searched.
+    At each of the `fidelities`, shares of the selection examples, a batch ends.
     """
 
     bank: Bank
@@ -45,6 +50,7 @@ class Stage:
     form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
     weights: WeightBank | None = None
+    fidelities: Sequence[float] = ()
 
     @contextlib.contextmanager
     def on(self, counts: Mapping[str, int]) -> Iterator[nn.Module]:
@@ -70,7 +76,15 @@ class Stage:
     @cached_property
     def batches(self) -> Sequence[Batch]:
         """The selection batches in this form."""
-        return self.form.batches(self.select)
+        batches = self.form.batches(self.select)
+        total = sum(batch.examples for batch in batches)
+        return cut(batches, {math.ceil(share * total) for share in self.fidelities})
+
+    def part(self, since: float, until: float) -> Sequence[Batch]:
+        """The batches between two shares of the selection examples; one that goes beyond one of them is before it."""
+        ends = list(itertools.accumulate(batch.examples for batch in self.batches))
+        first, last = (bisect.bisect_left(ends, share * ends[-1] * (1 - TINY)) for share in (since, until))
+        return self.batches[first + (since > 0) : last + 1]
 
     @property
     def kept_bytes(self) -> int:

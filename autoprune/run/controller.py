@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from autoprune.core.contracts import Evaluator, Searcher
-from autoprune.core.evaluation import Evaluation
+from autoprune.core.evaluation import Evaluation, joined
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
 
 FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
 REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
+TINY = 1e-6  # shares of evaluations do not add up to whole ones exactly
 WINDOW = 32  # asked and not yet told, in a run whose order must not depend on who answers first
 
 Append = Callable[[Mapping[str, Any]], None]
@@ -27,8 +29,10 @@ Key = tuple[tuple[int, ...], float]
 class Controller:
     """Drives one search: asks, evaluates, tells, and writes down every step before the next.
 
-    The budget counts evaluations; proposals already answered or outside the bounds are answered at once and cost
-    nothing, and a network that is being evaluated is not evaluated twice. `append` writes a record to the journal.
+    The budget counts evaluations, one on a share of the selection set as that share; proposals already answered or
+    outside the bounds are answered at once and cost nothing, and a network that is being evaluated is not evaluated
+    twice. One that was evaluated on fewer examples before is evaluated on the others only, where its values are means
+    over examples. `append` writes a record to the journal.
 
     Answers are told as they come. When `ordered`, they are told in the order they were asked for, and the searcher is
     asked when fewer than `WINDOW` are open: which steps it sees depends on neither the number of slots nor on time.
@@ -51,6 +55,9 @@ class Controller:
     _arrived: dict[Candidate, Evaluation] = field(default_factory=dict)  # answers whose turn has not come
     _recalled: dict[Key, Evaluation] = field(default_factory=dict)  # answers of before, for when they are asked for
     _known: dict[Key, Evaluation] = field(default_factory=dict)
+    _partial: dict[tuple[int, ...], Evaluation] = field(default_factory=dict)  # by network, that of most examples
+    _before: dict[Candidate, Evaluation] = field(default_factory=dict)  # that one in line extends
+    _spent: float = 0.0
     _dry: bool = False  # whether the searcher had nothing to propose since it was last told something
     _stopped: str = ""
     _repeats: int = 0
@@ -70,8 +77,8 @@ class Controller:
 
     @property
     def done(self) -> int:
-        """Evaluations spent."""
-        return len(self._known)
+        """Evaluations spent, those on parts of the selection set added up."""
+        return int(self._spent + TINY)
 
     def replay(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Brings a fresh searcher to where the journal ends; what was asked and not answered is evaluated again."""
@@ -88,11 +95,12 @@ class Controller:
 
     def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
         asked = self.searcher.ask(record["n"])
-        if [list(c.levels) for c in asked] != record["candidates"]:
+        now = _ask_record(record["n"], asked)
+        if now != record:
             raise JournalMismatch(
-                f"record {number}: the journal says the searcher asked for {record['candidates']}, "
-                f"now it asks for {[list(c.levels) for c in asked]}. The searcher, its options or its library "
-                "changed since; resume with what the run was started with."
+                f"record {number}: the journal says the searcher asked for {_said(record)}, now it asks for "
+                f"{_said(now)}. The searcher, its options or its library changed since; resume with what the run was "
+                "started with."
             )
         self._queue(asked)
 
@@ -100,11 +108,24 @@ class Controller:
         self._dry = not candidates
         self._line += candidates
         self._waiting += candidates
+        for candidate in candidates:
+            before = self._partial.get(self.problem.space.key(candidate))
+            if before is not None and before.candidate.fidelity < candidate.fidelity:
+                self._before[candidate] = before
+
+    def _since(self, candidate: Candidate) -> float:
+        """The share of the selection set that one in line was evaluated on before."""
+        return self._before[candidate].candidate.fidelity if candidate in self._before else 0.0
+
+    def _share(self, candidate: Candidate) -> float:
+        """What evaluating a candidate in line costs."""
+        return candidate.fidelity - self._since(candidate)
 
     def _ask(self) -> bool:
         """Asks for as many candidates as there is room for; whether any came."""
         window = WINDOW if self.ordered else self.evaluator.slots
-        room = min(window, self.budget - self.done) - len(self._line)
+        left = self.budget - self._spent - sum(map(self._share, self._line))
+        room = min(window - len(self._line), math.ceil(left - TINY))
         if self._proven and not self._stopped:
             self._stopped = self.stop(self.told)
         if self._dry or room <= 0 or self._stopped:
@@ -112,7 +133,7 @@ class Controller:
         candidates = self.searcher.ask(room)
         for candidate in candidates:
             self.problem.space.check(candidate)
-        self.append({"kind": "ask", "n": room, "candidates": [list(c.levels) for c in candidates]})
+        self.append(_ask_record(room, candidates))
         self._queue(candidates)
         return bool(candidates)
 
@@ -128,22 +149,29 @@ class Controller:
                 self._arrive(answer)
             elif len(self._flying) < self.evaluator.slots:
                 self._flying.add(key)
-                self.evaluator.submit(candidate)
+                self.evaluator.submit(replace(candidate, since=self._since(candidate)))
             else:
                 self._waiting.append(candidate)
         return len(self.told) > before
 
     def _collect_one(self) -> None:
-        evaluation = self._complete(self.evaluator.collect())
+        evaluation = self._complete(self._whole(self.evaluator.collect()))
         self._flying.remove(self._key(evaluation.candidate))
         if self.ordered and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)
-        self.on_step(self.done + self._arrived_new(), evaluation)
+        self.on_step(int(self._spent + self._arrived_new() + TINY), evaluation)
 
-    def _arrived_new(self) -> int:
-        """How many evaluations have been made whose turn has not come."""
-        return sum(e.status != "infeasible" and self._key(c) not in self._known for c, e in self._arrived.items())
+    def _whole(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation of all its examples, where it is one of those since an earlier one only."""
+        before = self._before.get(replace(evaluation.candidate, since=0.0))
+        return evaluation if before is None else joined(before, evaluation)
+
+    def _arrived_new(self) -> float:
+        """What the evaluations cost that have been made and whose turn has not come."""
+        arrived = self._arrived.items()
+        new = [c for c, e in arrived if e.status != "infeasible" and self._key(c) not in self._known]
+        return sum(map(self._share, new))
 
     def _arrive(self, evaluation: Evaluation) -> None:
         """Tells an answer, or keeps it until its turn comes."""
@@ -162,7 +190,7 @@ class Controller:
     def _tell(self, evaluation: Evaluation) -> None:
         self.append({"kind": "tell", "evaluation": evaluation.to_json()})
         self._note(evaluation)
-        if not self._proven and self.done >= FIRST_FAILURES:
+        if not self._proven and len(self._known) >= FIRST_FAILURES:
             raise RunFailed(self._why_failed())
 
     def _note(self, evaluation: Evaluation) -> None:
@@ -174,6 +202,10 @@ class Controller:
         else:
             self._repeats = 0
             self._known[key] = evaluation
+            self._spent += self._share(evaluation.candidate)
+            if evaluation.ok and evaluation.examples and evaluation.candidate.fidelity < 1:
+                self._partial[key[0]] = evaluation
+        self._before.pop(evaluation.candidate, None)
         self._proven |= evaluation.ok
         self.told.append(evaluation)
         self.searcher.tell([evaluation])
@@ -202,7 +234,7 @@ class Controller:
     def _why_ended(self) -> str:
         if self._stopped:
             return self._stopped
-        if self.done >= self.budget:
+        if self._spent >= self.budget - TINY:
             return "all evaluations are spent"
         if self._repeats >= REPEATS:
             return f"the last {REPEATS} proposals were known or outside the bounds"
@@ -211,6 +243,19 @@ class Controller:
     def _why_failed(self) -> str:
         causes = dict.fromkeys(e.cause for e in self.told if e.status == "failed")
         return (
-            f"the first {self.done} evaluations all failed: {'; '.join(list(causes)[:3])}. "
+            f"the first {len(self._known)} evaluations all failed: {'; '.join(list(causes)[:3])}. "
             "Correct the cause and start again; the journal has every evaluation."
         )
+
+
+def _ask_record(n: int, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What the journal says of candidates that were asked for; fidelities where one is below 1."""
+    fidelities = [c.fidelity for c in candidates]
+    partial = {"fidelities": fidelities} if any(fidelity < 1 for fidelity in fidelities) else {}
+    return {"kind": "ask", "n": n, "candidates": [list(c.levels) for c in candidates], **partial}
+
+
+def _said(record: Mapping[str, Any]) -> str:
+    """The candidates of such a record in a message."""
+    fidelities = f" at fidelities {record['fidelities']}" if "fidelities" in record else ""
+    return f"{record['candidates']}{fidelities}"

@@ -285,10 +285,9 @@ def _explore(
         write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())
     watch = Watch(session, evaluator, events)
-    searcher = job.searcher(session.profiled, job.seed)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
-        session.problem, searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason
+        session.problem, session.searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason
     )
     controller.replay(records)
     watch.begin(controller.done, controller.told)

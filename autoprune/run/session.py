@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.contracts import Searcher
 from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
@@ -24,10 +26,10 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
 from autoprune.core.unit import Unit
 from autoprune.data import Data
-from autoprune.errors import BankError, ConfigError
-from autoprune.measure.batch import Batch
+from autoprune.errors import BankError, ConfigError, DataError
+from autoprune.measure.batch import Batch, shuffled
 from autoprune.measure.distortions import check_layers, layer_error
-from autoprune.measure.fitness import reporting
+from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import Bank, make_bank
@@ -95,6 +97,16 @@ class Session:
         """The problem with what closed-form rules read of its units."""
         units = [self.structure.unit(name) for name in self.sliced]
         return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
+
+    @functools.cached_property
+    def searcher(self) -> Searcher:
+        """Who proposes; made once, and told nothing yet."""
+        return self.job.searcher(self.profiled, self.job.seed)
+
+    @property
+    def fidelities(self) -> tuple[float, ...]:
+        """The shares of the selection set that the searcher may ask for; none where it asks for all of it only."""
+        return tuple(getattr(self.searcher, "fidelities", ()))
 
     def keep_bank(self, path: Path) -> None:
         """Writes the bank, unless it lies there already."""
@@ -171,18 +183,39 @@ class Session:
         layers = self.job.guide == "layer"
         if layers:
             check_layers(self.bank, self.space.units)
+        in_parts = bool(getattr(self.searcher, "in_parts", False))
+        if in_parts and not averages(self.job.fitness):
+            raise ConfigError(
+                "expected a fitness whose values are means over examples, as the searcher compares candidates part by "
+                f"part, got {plugin_name(self.job.fitness)}. Mark it with autoprune.measure.fitness.averaging if its "
+                "values are, or take another searcher."
+            )
         return Scorer(
             self.bank,
             self.space,
             self._norm_inputs,
-            with_dense_outputs(self.model, self._batches(self.data.select)),
+            self._selection(),
             reporting(self.job.fitness, self.job.guide),
             self.job.norms,
             reuse_bytes=self.job.reuse_bytes,
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
             weights=self.weight_bank,
+            fidelities=self.fidelities,
+            in_parts=in_parts,
         )
+
+    def _selection(self) -> Sequence[Batch]:
+        """The selection batches; in a random order of the examples where searches see the first of them only."""
+        batches = self._batches(self.data.select)
+        examples = sum(batch.examples for batch in batches)
+        ends = {math.ceil(share * examples) for share in self.fidelities}
+        if len(ends) < len(self.fidelities):
+            raise DataError(
+                f"expected enough selection examples for the {len(self.fidelities)} shares of them that the searcher "
+                f"scores on, from {self.fidelities[0]:.3g} on, got {examples}. Give more, or take another searcher."
+            )
+        return with_dense_outputs(self.model, shuffled(batches) if self.fidelities else batches)
 
     @functools.cached_property
     def targets(self) -> Targets:
@@ -248,6 +281,7 @@ class Session:
             "model": model_digest(self.model),
             "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
             **({"masks": plugin_name(self.job.masks)} if self.weights else {}),
+            **({"fidelities": list(self.fidelities)} if self.fidelities else {}),
         }
 
     def environment(self) -> dict[str, Any]:

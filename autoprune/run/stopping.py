@@ -44,7 +44,8 @@ class Stopping:
         self._objectives = tuple(objectives)
         self._target = [bound.absolute(dense) for bound in stop.target]
         self._began = time.monotonic()
-        self._seen = 0
+        self._read = 0  # of what was told
+        self._seen = 0  # of these, those at full fidelity
         self._reached = False
         self._losses: list[list[float]] = []  # of the front so far; of all, before there is a reference
         self._reference: list[float] = []
@@ -53,7 +54,8 @@ class Stopping:
 
     def reason(self, told: Sequence[Evaluation]) -> str:
         """Why to end, from all evaluations so far; "" to go on."""
-        for evaluation in told[self._seen :]:
+        new, self._read = told[self._read :], len(told)
+        for evaluation in (e for e in new if e.candidate.fidelity == 1):
             self._seen += 1
             self._learn(evaluation)
         if self._reached:

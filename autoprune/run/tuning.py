@@ -19,8 +19,8 @@ from torch import nn
 from autoprune.core.problem import Problem
 from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate
-from autoprune.measure.batch import Batch
-from autoprune.measure.form import PLAIN, Form, rebatched
+from autoprune.measure.batch import Batch, rebatched
+from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.scorer import Scorer
 from autoprune.prune.modes import evaluating
 from autoprune.search.repair import stratified

@@ -45,8 +45,13 @@ class Watch:
         if evaluation.status in ("failed", "timeout"):
             self._failed += 1
             self._cause = evaluation.cause
-        elif evaluation.ok and self._objective and all(b.admits(evaluation.values[b.name]) for b in self._bounds):
+        elif self._objective and self._is_within(evaluation):
             self._best = min(self._best, self._objective.loss(evaluation.values[self._objective.name]))
+
+    def _is_within(self, evaluation: Evaluation) -> bool:
+        """Whether a network was scored on everything and is within the bounds."""
+        scored = evaluation.ok and evaluation.candidate.fidelity == 1
+        return scored and all(bound.admits(evaluation.values[bound.name]) for bound in self._bounds)
 
     def _say(self, done: int) -> None:
         parts = []

@@ -91,8 +91,8 @@ def distortions_from(problem: Problem, evaluations: Sequence[Evaluation]) -> np.
 
 
 def damages(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, float]:
-    """What every evaluation says about damage, by levels, lower is better; infinite where it failed."""
-    return {e.candidate.levels: _damage(problem, e) for e in evaluations}
+    """What evaluations at full fidelity say about damage, by levels, lower is better; infinite where one failed."""
+    return {e.candidate.levels: _damage(problem, e) for e in evaluations if e.candidate.fidelity == 1}
 
 
 def _changes(evaluation: Evaluation, start: Levels) -> int:

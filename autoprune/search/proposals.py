@@ -62,10 +62,12 @@ class Proposals:
         return taken
 
     def record(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-        """Takes answers in; returns those that are new and usable, in order."""
+        """Takes answers at full fidelity in; returns those that are new and usable, in order."""
         usable = []
         for evaluation in evaluations:
             levels = evaluation.candidate.levels
+            if evaluation.candidate.fidelity < 1:
+                continue  # not comparable with what was scored on everything
             self._pending.discard(levels)
             if levels in self._told:
                 continue

@@ -53,6 +53,13 @@ def test_a_fidelity_that_is_no_share_is_refused(fidelity):
         SPACE.check(Candidate((0, 0), fidelity))
 
 
+@pytest.mark.parametrize("since", [-0.1, 0.5, 0.6, float("nan")])
+def test_what_was_scored_before_is_less_than_the_fidelity(since):
+    SPACE.check(Candidate((0, 0), 0.5, since=0.4))
+    with pytest.raises(SpaceError, match="expected since from 0 to below the fidelity 0.5"):
+        SPACE.check(Candidate((0, 0), 0.5, since=since))
+
+
 @pytest.mark.parametrize("counts", [(), (4, 4), (2, 4), (4, -1), (-1,), (0,)])
 def test_levels_that_do_not_decrease_to_none_or_more_are_refused(counts):
     with pytest.raises(SpaceError, match=r"unit 'a': expected kept counts that strictly decrease"):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
-from autoprune.measure.batch import Batch
-from autoprune.measure.form import PLAIN, Form, rebatched
+from autoprune.measure.batch import Batch, cut, rebatched, shuffled
+from autoprune.measure.form import PLAIN, Form
 
 CPU = torch.device("cpu")
 
@@ -32,12 +32,35 @@ def test_rebatching_keeps_examples_and_their_order(size, sizes):
     assert torch.cat([b.dense for b in made]).flatten().tolist() == [2.0 * i for i in range(7)]
 
 
+def test_shuffling_keeps_examples_together_and_the_sizes_of_batches():
+    made, again, other = shuffled(batches(3, 4, 2)), shuffled(batches(3, 4, 2)), shuffled(batches(3, 4, 2), seed=1)
+    assert [batch.examples for batch in made] == [3, 4, 2]
+    order = torch.cat([batch.target for batch in made])
+    assert sorted(order.tolist()) == list(range(9))
+    assert order.tolist() != list(range(9))
+    assert torch.equal(order, torch.cat([b.target for b in again]))
+    assert not torch.equal(order, torch.cat([b.target for b in other]))
+    for batch in made:
+        assert torch.equal(batch.inputs[0][:, 0], batch.target.float())
+        assert torch.equal(batch.dense[:, 0], batch.target * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "sizes"),
+    [((), [3, 4]), ((3, 7), [3, 4]), ((1, 5), [1, 2, 2, 2]), ((0, 2, 9), [2, 1, 4]), (range(8), [1] * 7)],
+)
+def test_cutting_ends_batches_where_it_should_and_keeps_the_rest(ends, sizes):
+    made = cut(batches(3, 4), ends)
+    assert [batch.examples for batch in made] == sizes
+    assert torch.cat([batch.target for batch in made]).tolist() == list(range(7))
+
+
 def test_no_batches_stay_none():
     assert rebatched([], 3) == []
 
 
 def test_batches_that_are_not_alike_are_an_error():
-    with pytest.raises(DataError, match="expected batches with the same number of inputs"):
+    with pytest.raises(DataError, match="expected batches that can be joined"):
         rebatched([*batches(2), Batch((torch.zeros(2, 1),))], 3)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autoprune.core.evaluation import joined
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.measure.batch import Batch
-from autoprune.measure.fitness import classification
+from autoprune.measure.fitness import averaging, classification
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import make_bank
@@ -108,6 +113,43 @@ def test_a_fidelity_is_a_prefix_of_the_batches_rounded_up(model, fidelity, seen)
 
     scorer = make_scorer(model, count)
     assert scorer.score(Candidate(A.levels, fidelity)).values == {"quality": seen}
+
+
+@pytest.mark.parametrize("fidelities", [(0.1, 0.3, 1.0), (0.25, 1.0), (1 / 3, 0.7, 1.0)])
+@pytest.mark.parametrize("norms", ["batch", "anchored"])
+def test_batches_end_where_a_search_has_announced_fidelities(model, fidelities, norms):
+    scorer = replace(make_scorer(model), fidelities=fidelities, norms=norms)
+    total = sum(batch.examples for batch in scorer.select)
+    for fidelity in fidelities:
+        assert scorer.score(Candidate(A.levels, fidelity)).examples == math.ceil(fidelity * total)
+
+
+def test_parts_since_an_earlier_score_join_to_the_score_of_all(model):
+    scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0))
+    whole = scorer.score(A)
+    first = scorer.score(Candidate(A.levels, 0.25))
+    second = scorer.score(Candidate(A.levels, 1.0, since=0.25))
+    both = joined(first, second)
+    assert first.examples + second.examples == whole.examples == both.examples
+    assert both.candidate == A
+    assert both.values == pytest.approx(dict(whole.values))
+    assert first.values != both.values
+
+
+def test_values_by_part_are_those_of_the_fitness_on_each(model):
+    scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0), in_parts=True)
+    first = scorer.score(Candidate(A.levels, 0.5))
+    second = scorer.score(Candidate(A.levels, 1.0, since=0.5))
+    network = scorer.network(A)
+    wanted = [scorer.measure(network, scorer.stage.part(*ends))["kl"] for ends in ((0, 0.25), (0.25, 0.5), (0.5, 1))]
+    assert joined(first, second).parts["kl"] == pytest.approx(wanted)
+    assert joined(first, second).values["kl"] == pytest.approx(0.25 * wanted[0] + 0.25 * wanted[1] + 0.5 * wanted[2])
+
+
+def test_a_fitness_that_is_no_mean_over_examples_says_so(model):
+    assert make_scorer(model, lambda network, batches: 1.0).score(A).examples == 0
+    marked = averaging(lambda network, batches: 1.0)
+    assert make_scorer(model, functools.partial(marked)).score(A).examples > 0
 
 
 def test_fitness_runs_in_eval_mode_without_gradients_and_modes_come_back(model):

@@ -276,3 +276,92 @@ def test_progress_counts_evaluations_one_by_one_and_neither_repeats_nor_what_is_
     run.on_step = lambda done, evaluation: steps.append(done)
     run.run()
     assert steps == list(range(1, 17))
+
+
+LOW, HALF, FULL = (Candidate((1, 2, 0, 3), fidelity) for fidelity in (0.25, 0.5, 1.0))
+
+
+class Images:
+    """A hundred images per network, of which a candidate is scored on those it asks for; `seen` counts them."""
+
+    slots = 1
+
+    def __init__(self, averages=True):
+        self.averages = averages
+        self.seen = 0
+        self.asked = []
+
+    def submit(self, candidate):
+        self.asked.append(candidate)
+
+    def collect(self):
+        candidate = self.asked[-1]
+        images = np.random.default_rng(sum(candidate.levels)).random(100)
+        images = images[round(candidate.since * 100) : round(candidate.fidelity * 100)]
+        self.seen += len(images)
+        return Evaluation(candidate, {"accuracy": images.mean()}, examples=len(images) if self.averages else 0)
+
+
+def mean_of(candidate):
+    return np.random.default_rng(sum(candidate.levels)).random(100)[: round(candidate.fidelity * 100)].mean()
+
+
+def test_a_network_scored_on_more_examples_is_scored_on_the_others_only():
+    searcher, images = Scripted([LOW, HALF, FULL]), Images()
+    run = controller(searcher, 5, [], images)
+    run.run()
+    assert images.seen == 100
+    assert [(c.since, c.fidelity) for c in images.asked] == [(0.0, 0.25), (0.25, 0.5), (0.5, 1.0)]
+    assert [e.candidate for e in searcher.told] == [LOW, HALF, FULL]
+    assert [e.values["accuracy"] for e in searcher.told] == pytest.approx([mean_of(c) for c in (LOW, HALF, FULL)])
+    assert [e.examples for e in searcher.told] == [25, 50, 100]
+    assert run.done == 1
+
+
+def test_values_that_are_no_means_are_measured_anew():
+    searcher, images = Scripted([LOW, HALF, FULL]), Images(averages=False)
+    controller(searcher, 5, [], images).run()
+    assert images.seen == 25 + 50 + 100
+    assert [e.values["accuracy"] for e in searcher.told] == pytest.approx([mean_of(c) for c in (LOW, HALF, FULL)])
+
+
+def test_a_part_that_failed_is_not_built_upon():
+    def failing(candidate):
+        bad = Evaluation(candidate, {}, "failed", "a test")
+        return bad if candidate.fidelity == 0.5 else replace(SYNTHETIC.evaluate(candidate), examples=10)
+
+    searcher = Scripted([LOW, HALF, FULL])
+    controller(searcher, 5, [], SerialEvaluator(failing)).run()
+    assert [e.status for e in searcher.told] == ["ok", "failed", "ok"]
+    assert [e.candidate for e in searcher.told] == [LOW, HALF, FULL]
+    assert searcher.told[-1].examples == 20  # the quarter and the rest
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3])
+def test_the_budget_counts_shares_of_the_selection_set(budget):
+    quarters = [Candidate((a, b, 0, 0), 0.25) for a in range(4) for b in range(4)]
+    run = controller(Scripted(quarters), budget, [], Images())
+    assert run.run() == "all evaluations are spent"
+    assert len(run.told) == 4 * budget
+    assert run.done == budget
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_fidelities_replay_from_any_point(cut):
+    asked = [LOW, replace(LOW, levels=(0, 1, 0, 0)), HALF, FULL]
+    records = []
+    whole = controller(Scripted(asked), 5, records, Images())
+    whole.run()
+    kept, images = records[:cut], Images()
+    again = controller(Scripted(asked), 5, kept, images)
+    again.replay(list(kept))
+    again.run()
+    assert values(again.told) == values(whole.told)
+    assert kept == records
+
+
+def test_another_fidelity_is_a_mismatch():
+    records = []
+    controller(Scripted([LOW]), 5, records, Images()).run()
+    with pytest.raises(JournalMismatch, match=r"asked for .* at fidelities \[0.25\], now it asks for .* \[0.5\]"):
+        controller(Scripted([HALF]), 5, [], Images()).replay(records)
