@@ -131,25 +131,35 @@ def trace(searcher: Searcher, problem: Problem, answer: Answer, evaluations: int
     """What a searcher proposes when answered with up to `slots` in flight, the last asked first; checks each ask."""
     asked: list[Candidate] = []
     flying: list[Candidate] = []
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[tuple[int, ...], float]] = set()
+    known_fidelities = {*getattr(searcher, "fidelities", ()), 1.0}
     while len(asked) < evaluations:
         new = searcher.ask(min(slots - len(flying), evaluations - len(asked)))
         _check_asked(problem, new, slots - len(flying), seen)
+        assert {c.fidelity for c in new} <= known_fidelities, f"expected fidelities of {known_fidelities}, got {new}"
         asked += new
         flying += new
         if not flying:
             assert searcher.ask(1) == [], "a searcher that has ended ([] while nothing is pending) proposed again"
             return asked
-        searcher.tell([answer(len(asked), flying.pop())])
+        searcher.tell([_in_parts(answer(len(asked), flying.pop()), searcher)])
     return asked
 
 
-def _check_asked(problem: Problem, new: Sequence[Candidate], n: int, seen: set[tuple[int, ...]]) -> None:
+def _in_parts(evaluation: Evaluation, searcher: Searcher) -> Evaluation:
+    """With values by part for a searcher that reads them, the same in every part."""
+    if not getattr(searcher, "in_parts", False):
+        return evaluation
+    count = sum(fidelity <= evaluation.candidate.fidelity for fidelity in getattr(searcher, "fidelities", ()))
+    return replace(evaluation, parts={name: (value,) * count for name, value in evaluation.values.items()})
+
+
+def _check_asked(problem: Problem, new: Sequence[Candidate], n: int, seen: set[tuple[tuple[int, ...], float]]) -> None:
     assert len(new) <= n, f"asked for at most {n} candidates, got {len(new)}"
     for candidate in new:
         problem.space.check(candidate)
-        key = problem.space.key(candidate)
-        assert key not in seen, f"the network {key} was proposed twice"
+        key = problem.space.key(candidate), candidate.fidelity
+        assert key not in seen, f"the network {key[0]} was proposed twice at fidelity {key[1]:g}"
         assert problem.feasible(np.array([candidate.levels]))[0], f"{candidate} is outside the bounds {problem.bounds}"
         seen.add(key)
 
@@ -178,11 +188,12 @@ def _check_survives(make: MakeSearcher, evaluations: int) -> None:
 
 def _check_ends(make: MakeSearcher) -> None:
     synthetic = synthetic_problem(units=2, levels=3, seed=1)
-    count = synthetic.problem.space.count
     for bad in (False, True):
         answer = _bad(synthetic, 2) if bad else _answers(synthetic)
-        found = trace(make(synthetic.problem, 3), synthetic.problem, answer, count + 1, slots=2)
-        assert len(found) <= count, f"a space of {count} networks was asked {len(found)} times"
+        searcher = make(synthetic.problem, 3)
+        count = synthetic.problem.space.count * len(getattr(searcher, "fidelities", (1.0,)))
+        found = trace(searcher, synthetic.problem, answer, count + 1, slots=2)
+        assert len(found) <= count, f"a space of {count} networks and fidelities was asked {len(found)} times"
 
 
 def _check_directions(make: MakeSearcher, evaluations: int) -> None:

@@ -27,6 +27,10 @@ SEARCHERS: dict[str, str] = {
     "bees": "autoprune.search.bees:BeesSearch",
     "greedy": "autoprune.search.greedy_search:GreedySearch",
     "legr": "autoprune.search.legr:LegrSearch",
+    "halving": "autoprune.search.halving:HalvingSearch",
+    "asha": "autoprune.search.asha:AshaSearch",
+    "racing": "autoprune.search.racing:RacingSearch",
+    "evopress": "autoprune.search.evopress:EvoPressSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
     "auto": "autoprune.search.auto:AutoSearch",
 }
