@@ -25,7 +25,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.run.fronts import SELECT, STITCHED, Row, flat_row, to_csv
+from autoprune.run.fronts import HIGH, LOW, SELECT, STITCHED, Row, flat_row, to_csv
 
 if TYPE_CHECKING:
     from autoprune.core.unit import Unit
@@ -71,22 +71,43 @@ def print_dense(rows: Sequence[Row]) -> None:
     if dense is not None:
         costs = {name for name in dense if f"{name}_ratio" in dense}
         other = {"candidate", "verify_error", *costs, *(f"{name}_ratio" for name in costs)}
-        measured = {n: v for n, v in flat_row(dense).items() if n not in other and not n.startswith((SELECT, STITCHED))}
-        texts = [f"{n} {100 * v:.2f} %" if n == "accuracy" else f"{n} {shown(v)}" for n, v in measured.items()]
+        texts = [f"{name} {_measured(dense, name)}" for name in _columns(dense) if name not in other]
         print(f"dense:  {', '.join(texts)}")
 
 
+def _measured(row: Row, name: str) -> str:
+    """A measured value of the dense network: accuracy in per cent, with its interval where it has one."""
+    if name != "accuracy":
+        return shown(row[name])
+    ends = [f"{100 * row[name + end]:.2f}" for end in (LOW, HIGH) if name + end in row]
+    return f"{100 * row[name]:.2f} %" + (f" ({' to '.join(ends)})" if ends else "")
+
+
+def _columns(row: Row) -> list[str]:
+    """The values that are shown: what was measured on the selection set only is left to csv and json, intervals stand
+    beside their values.
+    """
+    hidden = {name + end for name in row for end in (LOW, HIGH)}
+    return [name for name in flat_row(row) if name not in hidden and not name.startswith((SELECT, STITCHED))]
+
+
 def _rows_table(rows: Sequence[Row]) -> Table:
-    """One line a network, one column a value; what was measured on the selection set only is left to csv and json."""
+    """One line a network, one column a value."""
     table = Table()
-    flat = [flat_row(row) for row in rows]
-    names = [name for name in (flat[0] if flat else ["candidate"]) if not name.startswith((SELECT, STITCHED))]
+    names = _columns(rows[0]) if rows else ["candidate"]
     for name in names:
         text = name == "candidate"
         table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for row in flat:
-        table.add_row(*(shown(row[name]) for name in names))
+    for row in rows:
+        table.add_row(*(_cell(row, name) for name in names))
     return table
+
+
+def _cell(row: Row, name: str) -> str:
+    """A value, with its interval in three decimals where it has one."""
+    if name + LOW not in row:
+        return shown(row[name])
+    return f"{shown(row[name])} ({row[name + LOW]:.3f}-{row[name + HIGH]:.3f})"
 
 
 def print_inspection(inspection: Inspection) -> None:

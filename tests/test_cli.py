@@ -246,7 +246,7 @@ def test_search_prints_the_front_the_folder_and_the_next_command(folder):
     result = call("search", "job.yaml", "--set", "search.evaluations=2")
     assert result.exit_code == 0, result.stderr
     assert "run:    results/job\n" in result.stdout
-    assert re.search(r"^dense:  accuracy \d+\.\d\d %, kl 0$", result.stdout, re.MULTILINE)
+    assert re.search(r"^dense:  accuracy \d+\.\d\d % \(\d+\.\d\d to \d+\.\d\d\), kl 0$", result.stdout, re.MULTILINE)
     assert "next:   autoprune export results/job --pick 'macs<=" in result.stdout
     assert "search 2/2" in result.stderr
     assert "search 2/2" not in result.stdout

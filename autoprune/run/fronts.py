@@ -15,9 +15,11 @@ from torch import nn
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front
+from autoprune.core.interval import wilson
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunNotFound, VerifyError
+from autoprune.measure.fitness import averages
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
@@ -30,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 SELECT = "select_"  # prefix of values measured on the selection set, of the network as built
+LOW, HIGH = "_low", "_high"  # suffixes of the ends of an interval
 STITCHED = "search_"  # prefix of values measured on the selection set while searching, before compensation
 
 
@@ -184,6 +187,7 @@ def _row(
         **{f"{name}_ratio": value / session.dense_costs[name] for name, value in costs.items()},
         **({"density": costs["nonzeros"] / costs["params"]} if session.weights else {}),
         **measured,
+        **_intervals(session, measured),
         **{
             prefix + name: value
             for prefix, values in selected.items()
@@ -194,6 +198,14 @@ def _row(
         "levels": list(candidate.levels),
         "kept": counts,
     }
+
+
+def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, float]:
+    """Where the true accuracy lies in 95 of 100 cases, from how many examples it was counted on; by name, both ends."""
+    if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
+        return {}
+    low, high = wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))
+    return {"accuracy" + LOW: low, "accuracy" + HIGH: high}
 
 
 def _label(counts: Mapping[str, int]) -> str:

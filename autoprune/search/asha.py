@@ -3,8 +3,8 @@
 Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, https://arxiv.org/abs/1810.05934,
 algorithm 2; for several objectives Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021,
 https://arxiv.org/abs/2106.12639. Departures: the resource is the share of the selection images, of which a network that
-goes up sees only those that are new to it; networks come from any searcher; once that has ended, the front of each rung
-goes up to the top.
+goes up sees only those that are new to it; networks come from any searcher; no more than one in eta of a rung ever goes
+up, until the searcher they come from has ended: then the front of each rung goes up to the top.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
-from autoprune.search.proposals import at_least
+from autoprune.search.proposals import Levels, at_least
 from autoprune.search.rungs import Rungs, Source, geometric
 
 LATEST = 1000  # of a rung, so many are compared at most
@@ -42,6 +42,7 @@ class AshaSearch:
         self.fidelities = geometric(least, eta)
         self._rungs = Rungs(problem, self.fidelities)
         self._source = Source(problem, seed, source, source_options)
+        self._promoted: list[set[Levels]] = [set() for _ in range(self._rungs.top)]
         self._changed = dict.fromkeys(range(self._rungs.top), False)  # since the best were last looked for
 
     def ask(self, n: int) -> list[Candidate]:
@@ -60,11 +61,19 @@ class AshaSearch:
         for rung in reversed(range(self._rungs.top)):
             if self._changed[rung]:
                 self._changed[rung] = False
-                rows = list(self._rungs.losses[rung])[-LATEST:]
-                due = self._rungs.best(rows, rung, len(rows) // self._eta)
+                due = self._due(rung)
+                self._promoted[rung].update(due)
                 if self._rungs.add(due, rung + 1):
                     return True
         return False
+
+    def _due(self, rung: int) -> list[Levels]:
+        """Those of the best that have not gone up yet, as far as one in eta allows."""
+        rows = list(self._rungs.losses[rung])
+        latest = rows[-LATEST:]
+        best = self._rungs.best(latest, rung, len(latest) // self._eta)
+        new = [levels for levels in best if levels not in self._promoted[rung]]
+        return new[: max(0, len(rows) // self._eta - len(self._promoted[rung]))]
 
     def _draw(self, n: int) -> bool:
         return self._rungs.add(self._source.draw(n - self._rungs.queued), 0)

@@ -38,7 +38,7 @@ def finished(job, tmp_path):
     return tmp_path / "run"
 
 
-ONE_BUDGET = {"genetic", "annealing", "bees"}  # they look for one network
+ONE_BUDGET = {"genetic", "annealing", "bees", "evopress"}  # they look for one network
 
 
 def test_every_searcher_leaves_a_front_of_smaller_networks(job, tmp_path):

@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from autoprune.run.fronts import SELECT, Row
+from autoprune.run.fronts import HIGH, LOW, SELECT, Row
 from autoprune.run.report.chart import Axis, Chart, Point
 from autoprune.run.report.facts import Audit, Facts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
@@ -78,7 +78,9 @@ def _members(facts: Facts, chart: Chart) -> str:
 
 def _front_table(facts: Facts) -> str:
     columns = list(chain.from_iterable((name, f"{name}_ratio") for name in facts.dense))
-    columns += [*facts.measured, *(SELECT + name for name in facts.measured)]
+    ends = [name + end for name in facts.measured for end in (LOW, HIGH)]
+    columns += [*facts.measured, *(end for end in ends if all(end in row for row in facts.rows))]
+    columns += [SELECT + name for name in facts.measured]
     rows: list[list[Cell]] = [
         [index, *(row[name] for name in columns), facts.pick(row)] for index, row in enumerate(facts.rows, start=1)
     ]
