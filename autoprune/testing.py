@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -276,6 +277,17 @@ def check_evaluator(evaluator: Evaluator, candidates: Sequence[Candidate], *, fa
         answer = _answered(evaluator, failing)
         assert not answer.ok, f"expected {failing} to fail as an Evaluation, got status {answer.status!r}"
         assert answer.cause, "a failed evaluation must say its cause"
+
+
+def answers(evaluator: Evaluator, candidates: Iterable[Candidate]) -> Iterator[Evaluation]:
+    """What comes of candidates, in the order of the answers, with the evaluator's slots kept full."""
+    waiting, flying = deque(candidates), 0
+    while waiting or flying:
+        while waiting and flying < evaluator.slots:
+            evaluator.submit(waiting.popleft())
+            flying += 1
+        yield evaluator.collect()
+        flying -= 1
 
 
 def _answered(evaluator: Evaluator, candidate: Candidate) -> Evaluation:

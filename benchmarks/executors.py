@@ -28,6 +28,7 @@ from autoprune.run.job import Executor
 from autoprune.run.pool import Pool
 from autoprune.run.session import Session, open_session
 from autoprune.search.repair import stratified
+from autoprune.testing import answers
 
 JOB = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 COLUMNS = ("executor", "workers", "threads", "evaluations", "seconds", "per_second", "speedup", "same")
@@ -70,16 +71,8 @@ def scored(session: Session, setting: Setting, candidates: Sequence[Candidate]) 
 
 def run(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[Evaluation]:
     """All of them, with the evaluator's slots full; in the order of the candidates."""
-    answers: dict[Candidate, Evaluation] = {}
-    flying, waiting = 0, list(reversed(candidates))
-    while waiting or flying:
-        while waiting and flying < evaluator.slots:
-            evaluator.submit(waiting.pop())
-            flying += 1
-        evaluation = evaluator.collect()
-        answers[evaluation.candidate] = evaluation
-        flying -= 1
-    return [answers[candidate] for candidate in candidates]
+    found = {evaluation.candidate: evaluation for evaluation in answers(evaluator, candidates)}
+    return [found[candidate] for candidate in candidates]
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import heapq
 import itertools
 import tempfile
@@ -178,6 +179,11 @@ def evaluator(where: str, workers: int, synthetic: Synthetic, on_event: Callable
             yield opened
 
 
+def note(events: Events, done: int, evaluation: Evaluation) -> None:
+    """What a run writes down of every evaluation."""
+    events.add("evaluation", {"done": done, "status": evaluation.status})
+
+
 def driven(where: str, workers: int, budget: int, searcher: str) -> Row:
     """One run, as a row."""
     synthetic = synthetic_problem(units=50, levels=8)
@@ -190,8 +196,8 @@ def driven(where: str, workers: int, budget: int, searcher: str) -> Row:
     ):
         events.keep(Path(folder) / "events.jsonl")
         made = make_searcher(searcher, synthetic.problem, seed=0)
-        say = lambda done, e: events.add("evaluation", {"done": done, "status": e.status})  # noqa: E731
-        controller = Controller(synthetic.problem, made, opened, budget, journal.append, say)
+        watch = functools.partial(note, events)
+        controller = Controller(synthetic.problem, made, opened, budget, journal.append, watch)
         begun, used = time.perf_counter(), time.process_time()
         controller.run()
         seconds, used = time.perf_counter() - begun, time.process_time() - used

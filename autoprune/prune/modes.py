@@ -6,9 +6,10 @@ import contextlib
 import random
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import nn
+
+from autoprune.core.random_state import numpy_seeded
 
 
 @contextlib.contextmanager
@@ -58,17 +59,16 @@ def without_tf32() -> Iterator[None]:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """The global random states of Python, numpy and torch start from the seed inside; afterwards they are as before."""
-    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    python, tensors = random.getstate(), torch.get_rng_state()
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = torch.cuda.get_rng_state_all() if used else []
     try:
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  # the state that users' code may draw from
         torch.manual_seed(seed)
-        yield
+        with numpy_seeded(seed):
+            yield
     finally:
         random.setstate(python)
-        np.random.set_state(arrays)  # noqa: NPY002
         torch.set_rng_state(tensors)
         if devices:
             torch.cuda.set_rng_state_all(devices)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from autoprune.core.contracts import Evaluator
 from autoprune.errors import RunFailed
@@ -37,7 +36,7 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
         yield pool
 
 
-def workers_here(executor: Executor) -> int:
+def _workers_here(executor: Executor) -> int:
     """How many worker processes this machine is to have."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return executor.workers or max(1, int(cores / executor.cpus))
@@ -47,9 +46,7 @@ def _site(executor: Executor, scorer: Scorer) -> Site:
     if executor.name == "processes":
         from autoprune.run.processes import Processes
 
-        count = workers_here(executor)
-        shared = replace(scorer, reuse_bytes=scorer.reuse_bytes // count)
-        return Processes(shared, count=count, cpus=executor.cpus, memory=executor.memory_bytes)
+        return Processes(scorer, count=_workers_here(executor), cpus=executor.cpus, memory=executor.memory_bytes)
     from autoprune.run.ray_actors import RayActors
 
     return RayActors(scorer, executor)

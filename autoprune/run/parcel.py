@@ -21,8 +21,10 @@ from autoprune.measure.scorer import Scorer
 from autoprune.plugins import FILE_MODULES
 
 
-def pack(scorer: Scorer, file: IO[bytes]) -> None:
+def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
     """Writes a scorer without what it has cached, its form with the number of threads that is now in force.
+
+    So many workers share what the scorer may keep of the dense network's outputs on a machine.
 
     Functions and classes of `__main__` and of plug-ins named by file travel by value; the rest is imported again.
 
@@ -30,7 +32,7 @@ def pack(scorer: Scorer, file: IO[bytes]) -> None:
         PluginError: something the scorer needs cannot be sent, by name.
     """
     form = replace(scorer.form, threads=scorer.form.threads or torch.get_num_threads())
-    fresh = replace(scorer, form=form)
+    fresh = replace(scorer, form=form, reuse_bytes=scorer.reuse_bytes // sharing)
     with _files_by_value():
         try:
             torch.save(fresh, file, pickle_module=cloudpickle)

@@ -74,7 +74,7 @@ class Processes:
         self._parcel = self._folder / "parcel"
         try:
             with self._parcel.open("wb") as file:
-                pack(scorer, file)
+                pack(scorer, file, sharing=count)
         except (OSError, RuntimeError) as error:
             self.close()
             raise RunFailed(

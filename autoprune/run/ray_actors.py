@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ class RayActors:
         try:
             _check_resources(executor)
             file = io.BytesIO()
-            pack(replace(scorer, reuse_bytes=scorer.reuse_bytes // self._crowd()), file)
+            pack(scorer, file, sharing=self._crowd())
             self._parcel = ray.put(np.frombuffer(file.getbuffer(), np.uint8))
         except BaseException:
             self.close()

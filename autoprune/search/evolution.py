@@ -16,10 +16,9 @@ so the variation here draws from the searcher's generator instead, and numpy's s
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +27,7 @@ from deap.tools import emo
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
+from autoprune.core.random_state import numpy_seeded
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.search.proposals import Levels, Proposals, at_least
@@ -195,18 +195,8 @@ def select_by_references(pool: Sequence[Member], size: int, rng: np.random.Gener
     count = len(pool[0].fitness.values)
     divisions = next(p for p in itertools.count(1) if math.comb(count + p, p + 1) > size)
     references = emo.uniform_reference_points(count, divisions)
-    with _numpy_seeded(int(rng.integers(2**32))):
+    with numpy_seeded(int(rng.integers(2**32))):
         return _ranked(emo.selNSGA3(list(pool), min(size, len(pool)), references, nd="log"))
-
-
-@contextlib.contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    state = np.random.get_state()  # noqa: NPY002  # it is what DEAP draws from
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def _ranked(kept: list[Member]) -> list[Member]:

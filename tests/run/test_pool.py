@@ -25,6 +25,7 @@ from autoprune.run.pool import (
     News,
     Pool,
 )
+from autoprune.testing import answers
 
 CANDIDATES = [Candidate((number,)) for number in range(200)]
 POISON = CANDIDATES[7]
@@ -133,16 +134,8 @@ def pool(events):
     return make
 
 
-def answers(pool, candidates=CANDIDATES):
-    """What comes of candidates, handed in as a controller does, in the order of the answers."""
-    waiting, flying, finished = list(candidates), 0, []
-    while waiting or flying:
-        while waiting and flying < pool.slots:
-            pool.submit(waiting.pop(0))
-            flying += 1
-        finished.append(pool.collect())
-        flying -= 1
-    return finished
+def answered(pool, candidates=CANDIDATES):
+    return list(answers(pool, candidates))
 
 
 def seconds(clock):
@@ -153,7 +146,7 @@ def seconds(clock):
 def test_every_candidate_is_answered_once_with_its_own_value(clock, pool, count):
     rng = np.random.default_rng(count)
     site = Site(clock, lambda worker, candidate: ("answer", rng.exponential()), rooms=lambda now: count)
-    finished = answers(pool(site))
+    finished = answered(pool(site))
     assert sorted(e.candidate for e in finished) == CANDIDATES
     assert all(e.values["loss"] == e.candidate.levels[0] for e in finished)
     assert set(site.begun.values()) == {1}
@@ -162,7 +155,7 @@ def test_every_candidate_is_answered_once_with_its_own_value(clock, pool, count)
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_workers_work_without_a_pause(clock, pool, count):
     site = Site(clock, rooms=lambda now: count)
-    answers(pool(site))
+    answered(pool(site))
     assert seconds(clock) == 1 + np.ceil(200 / count)
 
 
@@ -177,7 +170,7 @@ def test_a_candidate_whose_worker_dies_is_tried_again_and_costs_the_others_nothi
         return "answer", 1.0
 
     site = Site(clock, plan)
-    finished = answers(pool(site))
+    finished = answered(pool(site))
     assert sorted(e.candidate for e in finished) == CANDIDATES
     assert all(e.ok for e in finished)
     assert max(site.begun.values()) == 2
@@ -189,7 +182,7 @@ def test_a_candidate_whose_worker_dies_is_tried_again_and_costs_the_others_nothi
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_candidate_that_kills_its_workers_is_answered_as_failed_with_every_cause(clock, pool, attempts):
     site = Site(clock, lambda worker, candidate: ("die" if candidate == POISON else "answer", 1.0))
-    finished = answers(pool(site, attempts=attempts))
+    finished = answered(pool(site, attempts=attempts))
     failed = [e for e in finished if not e.ok]
     assert [e.candidate for e in failed] == [POISON]
     assert failed[0].status == "failed"
@@ -202,7 +195,7 @@ def test_a_candidate_that_kills_its_workers_is_answered_as_failed_with_every_cau
 
 def test_a_candidate_that_hangs_costs_its_time_limit_for_every_attempt_and_no_more(clock, pool):
     site = Site(clock, lambda worker, candidate: ("hang" if candidate == POISON else "answer", 1.0))
-    finished = answers(pool(site, timeout=5), CANDIDATES[7:8])
+    finished = answered(pool(site, timeout=5), CANDIDATES[7:8])
     assert finished[0].status == "timeout"
     assert finished[0].cause.count("did not answer within 5 s") == 3
     assert seconds(clock) == 1 + 3 * 5  # at no time is it without a worker that is ready
@@ -211,27 +204,27 @@ def test_a_candidate_that_hangs_costs_its_time_limit_for_every_attempt_and_no_mo
 def test_a_candidate_given_up_on_one_worker_goes_to_an_idle_one_also_when_nothing_else_happens(clock, pool):
     site = Site(clock, lambda worker, c: ("hang" if site.begun[c] == 1 else "answer", 1.0))
     site.rooms = lambda now: 2 if now < 3 else 1  # no other worker is started in its place
-    assert answers(pool(site, timeout=5), CANDIDATES[:1])[0].ok
+    assert answered(pool(site, timeout=5), CANDIDATES[:1])[0].ok
     assert len(site.started) == 2
 
 
 def test_an_answer_just_within_the_limit_counts(clock, pool):
     site = Site(clock, lambda worker, candidate: ("answer", 4.999))
-    assert all(e.ok for e in answers(pool(site, timeout=5), CANDIDATES[:10]))
+    assert all(e.ok for e in answered(pool(site, timeout=5), CANDIDATES[:10]))
 
 
 @pytest.mark.parametrize(("slowest", "limit"), [(0.2, PATIENT_SECONDS), (10.0, TIMES_SLOWEST * 10.0)])
 def test_without_a_time_limit_it_follows_the_slowest_evaluation(clock, pool, slowest, limit):
     site = Site(clock, lambda worker, candidate: ("hang" if candidate == POISON else "answer", slowest))
-    finished = answers(pool(site, attempts=1), CANDIDATES[:8])
+    finished = answered(pool(site, attempts=1), CANDIDATES[:8])
     assert finished[-1].cause.endswith(f"did not answer within {limit:.0f} s")
 
 
 def test_a_first_evaluation_may_take_as_long_as_nothing_is_known(clock, pool):
     site = Site(clock, lambda worker, candidate: ("answer", 0.9 * FIRST_SECONDS))
-    assert answers(pool(site), CANDIDATES[:1])[0].ok
+    assert answered(pool(site), CANDIDATES[:1])[0].ok
     hanging = Site(clock, lambda worker, candidate: ("hang", 0))
-    finished = answers(pool(hanging, attempts=1), CANDIDATES[:1])
+    finished = answered(pool(hanging, attempts=1), CANDIDATES[:1])
     assert finished[0].cause.endswith(f"did not answer within {FIRST_SECONDS:.0f} s")
 
 
@@ -240,7 +233,7 @@ def test_a_worker_out_of_memory_is_replaced_and_its_candidate_tried_on_another(c
     site = Site(
         clock, lambda worker, candidate: ("spent" if candidate == POISON and next(once, False) else "answer", 1)
     )
-    finished = answers(pool(site), CANDIDATES[:20])
+    finished = answered(pool(site), CANDIDATES[:20])
     assert all(e.ok for e in finished)
     assert site.begun[POISON] == 2
     assert len(site.alive) == 2
@@ -249,7 +242,7 @@ def test_a_worker_out_of_memory_is_replaced_and_its_candidate_tried_on_another(c
 
 def test_a_candidate_that_always_runs_out_of_memory_fails_with_that_cause(clock, pool):
     site = Site(clock, lambda worker, candidate: ("spent", 1.0))
-    assert answers(pool(site), [POISON])[0].cause.count("MemoryError") == 3
+    assert answered(pool(site), [POISON])[0].cause.count("MemoryError") == 3
 
 
 def test_workers_that_never_start_end_the_run_with_the_cause(clock, pool):
@@ -268,13 +261,13 @@ def test_workers_that_never_get_ready_end_the_run_in_bounded_time(clock, pool):
 
 def test_a_failed_start_or_two_is_got_over(clock, pool):
     site = Site(clock, starts=lambda number: ("died" if number < FAILED_STARTS - 1 else "ready", 1.0))
-    assert all(e.ok for e in answers(pool(site), CANDIDATES[:10]))
+    assert all(e.ok for e in answered(pool(site), CANDIDATES[:10]))
     assert len(site.alive) == 2
 
 
 def test_while_one_worker_works_others_that_do_not_start_are_tried_less_and_less_often(clock, pool):
     site = Site(clock, lambda worker, c: ("answer", 3600.0), starts=lambda n: ("ready" if n == 0 else "died", 0.0))
-    assert all(e.ok for e in answers(pool(site, timeout=1e6), CANDIDATES[:30]))  # thirty hours
+    assert all(e.ok for e in answered(pool(site, timeout=1e6), CANDIDATES[:30]))  # thirty hours
     pauses = np.diff(site.started[1:])
     assert 1000 < len(pauses) < 2000
     assert (np.diff(pauses) >= 0).all()
@@ -288,14 +281,14 @@ def test_a_few_candidates_more_than_there_are_workers_are_taken(clock, pool, wor
 
 def test_news_of_a_worker_that_was_given_up_is_ignored(clock, pool):
     site = Site(clock, lambda worker, candidate: ("answer", 6.0 if site.begun[candidate] == 1 else 1.0))
-    finished = answers(pool(site, timeout=5), CANDIDATES[:6])  # each first answer comes a second late
+    finished = answered(pool(site, timeout=5), CANDIDATES[:6])  # each first answer comes a second late
     assert sorted(e.candidate for e in finished) == CANDIDATES[:6]
     assert set(site.begun.values()) == {2}
 
 
 def test_room_for_more_workers_is_used_when_it_appears(clock, pool):
     site = Site(clock, rooms=lambda now: 2 if now < 50 else 10)
-    answers(pool(site))
+    answered(pool(site))
     assert len(site.alive) == 10
     assert seconds(clock) < 55 + (200 - 2 * 50) / 10 + 5
 
@@ -306,7 +299,7 @@ def test_where_room_vanishes_with_its_workers_the_rest_goes_on(clock, pool):
         return ("die", 0.0) if gone else ("answer", 1.0)
 
     site = Site(clock, plan, rooms=lambda now: 8 if now < 20 else 2)
-    finished = answers(pool(site, attempts=10))
+    finished = answered(pool(site, attempts=10))
     assert sorted(e.candidate for e in finished) == CANDIDATES
     assert all(e.ok for e in finished)
     assert len(site.alive) == 2
@@ -314,12 +307,12 @@ def test_where_room_vanishes_with_its_workers_the_rest_goes_on(clock, pool):
 
 def test_a_while_without_any_room_is_waited_out(clock, pool):
     site = Site(clock, rooms=lambda now: 0 if now < 0.9 * VACANT_SECONDS else 2)
-    assert all(e.ok for e in answers(pool(site), CANDIDATES[:10]))
+    assert all(e.ok for e in answered(pool(site), CANDIDATES[:10]))
 
 
 def test_without_room_for_too_long_the_run_ends(clock, pool):
     with pytest.raises(RunFailed, match="there was no room for any worker during 600 s"):
-        answers(pool(Site(clock, rooms=lambda now: 0)))
+        answered(pool(Site(clock, rooms=lambda now: 0)))
     assert seconds(clock) < VACANT_SECONDS + 5
 
 
@@ -340,7 +333,7 @@ def test_whatever_happens_every_candidate_has_one_answer_and_the_pool_is_full_in
 
     count = int(rng.integers(1, 9))
     site = Site(clock, plan, rooms=lambda now: count, starts=lambda n: ("died" if rng.random() < 0.1 else "ready", 1))
-    finished = answers(pool(site, timeout=10))
+    finished = answered(pool(site, timeout=10))
     assert sorted(e.candidate for e in finished) == CANDIDATES
     assert max(site.begun.values()) <= 3
     assert all(e.values["loss"] == e.candidate.levels[0] if e.ok else "no answer in 3" in e.cause for e in finished)

@@ -25,6 +25,7 @@ from autoprune.run.executors import open_evaluator
 from autoprune.run.job import Executor
 from autoprune.run.processes import LOG_BYTES, PREFIX, Processes
 from autoprune.run.session import open_session
+from autoprune.testing import answers
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -88,16 +89,12 @@ def bench(job, empty):
     return Bench(job, empty)
 
 
-def answers(pool, candidates, each=lambda done: None):
-    waiting, flying, finished = list(candidates), 0, []
-    while waiting or flying:
-        while waiting and flying < pool.slots:
-            pool.submit(waiting.pop(0))
-            flying += 1
-        finished.append(pool.collect())
-        flying -= 1
+def answered(pool, candidates, each=lambda done: None):
+    finished = {}
+    for evaluation in answers(pool, candidates):
+        finished[evaluation.candidate] = evaluation
         each(len(finished))
-    return {evaluation.candidate: evaluation for evaluation in finished}
+    return finished
 
 
 def pids(events):
@@ -126,7 +123,7 @@ def test_five_killed_workers_cost_two_hundred_evaluations_nothing(bench):
             if done in moments:
                 os.kill(int(rng.choice(pids(events))), signal.SIGKILL)
 
-        found = answers(pool, bench.candidates, kill_one)
+        found = answered(pool, bench.candidates, kill_one)
         assert full_again(pool)
         counts = Counter(name for name, _ in events)
     assert len(found) == len(bench.candidates) == 200
@@ -144,7 +141,7 @@ def test_candidates_that_kill_their_workers_are_given_up_after_some_attempts_and
         "raise KeyboardInterrupt": "last saying 'KeyboardInterrupt'",
     }
     with bench.workers(bench.body(*acts), attempts=2) as (pool, events):
-        found = answers(pool, bench.few(4))
+        found = answered(pool, bench.few(4))
         assert full_again(pool)
     for candidate, cause in zip(bench.troubled, acts.values(), strict=False):
         assert found[candidate].status == "failed"
@@ -160,7 +157,7 @@ def test_candidates_that_hang_are_freed_after_their_time_with_all_they_have_star
     with bench.workers(bench.body(*acts), attempts=1, timeout=LIMIT) as (pool, events):
         first = pids(events)
         started = time.monotonic()
-        found = answers(pool, bench.few(2))
+        found = answered(pool, bench.few(2))
         seconds = time.monotonic() - started
         assert full_again(pool)
         assert not set(pids(events)) & set(first)
@@ -177,7 +174,7 @@ def test_candidates_that_take_all_memory_fail_with_that_cause_and_the_others_are
         f"hoard = []\n    while True: hoard.append({more})" for more in ("bytearray(1 << 26)", "torch.ones(1 << 24)")
     ]
     with bench.workers(bench.body(*acts), attempts=2, memory_bytes=1 << 30) as (pool, _):
-        found = answers(pool, bench.few(2))
+        found = answered(pool, bench.few(2))
         assert full_again(pool)
     for candidate in bench.troubled[:2]:
         assert found[candidate].status == "failed"
@@ -201,7 +198,7 @@ def test_what_a_fitness_raises_or_returns_by_mistake_fails_that_candidate_and_ke
         "raise ValueError('long' * 1000000)": "ValueError: longlong",
     }
     with bench.workers(bench.body(*acts)) as (pool, events):
-        found = answers(pool, bench.few(10))
+        found = answered(pool, bench.few(10))
         assert Counter(name for name, _ in events)["worker_lost"] == 0
     for candidate, cause in zip(bench.troubled, acts.values(), strict=True):
         assert found[candidate].status == "failed"
@@ -215,7 +212,7 @@ def test_megabytes_that_are_printed_do_not_pile_up(bench):
     with bench.workers(body) as (pool, _):
         folder = pool._site._folder
         sizes = []
-        found = answers(pool, bench.few(), lambda done: sizes.append(sum(f.stat().st_size for f in logs(folder))))
+        found = answered(pool, bench.few(), lambda done: sizes.append(sum(f.stat().st_size for f in logs(folder))))
         pool._advance()
         pool._advance()
         left = [file.stat().st_size for file in logs(folder)]
@@ -234,14 +231,14 @@ def test_a_fitness_that_draws_random_numbers_gives_the_same_on_any_number_of_wor
     noise = []
     for count, order in [(1, 1), (2, -1)]:
         with bench.workers(body, count) as (pool, _):
-            noise.append({c: e.values["noise"] for c, e in answers(pool, bench.few()[::order]).items()})
+            noise.append({c: e.values["noise"] for c, e in answered(pool, bench.few()[::order]).items()})
     assert noise[0] == noise[1]
 
 
 def test_a_fitness_that_sets_the_global_seed_changes_nobody_elses_numbers(bench):
     body = "np.random.seed(3); torch.manual_seed(3); return classification(model, batches)"
     with bench.workers(body) as (pool, _):
-        assert all_fine(bench, answers(pool, bench.few()))
+        assert all_fine(bench, answered(pool, bench.few()))
 
 
 # before the search

@@ -22,6 +22,7 @@ from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.job import Executor
 from autoprune.run.session import open_session
+from autoprune.testing import answers
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, method="thread")]
 
@@ -81,17 +82,12 @@ def some(session, count, seed=0):
 
 def evaluate(evaluator, candidates, on_answer=lambda number, answer: None):
     """All answers by candidate, each expected once."""
-    left, flying, answers = list(candidates), 0, {}
-    while left or flying:
-        while left and flying < evaluator.slots:
-            evaluator.submit(left.pop(0))
-            flying += 1
-        answer = evaluator.collect()
-        flying -= 1
-        assert answer.candidate not in answers
-        answers[answer.candidate] = answer
-        on_answer(len(answers), answer)
-    return answers
+    found = {}
+    for answer in answers(evaluator, candidates):
+        assert answer.candidate not in found
+        found[answer.candidate] = answer
+        on_answer(len(found), answer)
+    return found
 
 
 def until_full(evaluator, candidate):
@@ -135,9 +131,9 @@ def slowly(counts):
 def test_a_candidate_has_the_same_bits_on_an_actor_as_in_this_process(session, farm):
     candidates = some(session, 20)
     with farm() as (evaluator, _):
-        answers = evaluate(evaluator, candidates)
-    assert {c: a.values for c, a in answers.items()} == {c: session.scorer.score(c).values for c in candidates}
-    assert {a.worker for a in answers.values()} <= {"worker-0", "worker-1"}
+        found = evaluate(evaluator, candidates)
+    assert {c: a.values for c, a in found.items()} == {c: session.scorer.score(c).values for c in candidates}
+    assert {a.worker for a in found.values()} <= {"worker-0", "worker-1"}
 
 
 def test_a_deterministic_run_on_actors_has_the_front_of_a_serial_one(job, executor, tmp_path):
@@ -171,10 +167,10 @@ def test_five_kills_in_200_evaluations_lose_and_double_nothing(session, farm):
                 os.kill(busy[-1]["pid"], signal.SIGKILL)
 
         begun = time.perf_counter()
-        answers = evaluate(evaluator, candidates, kill_one)
+        found = evaluate(evaluator, candidates, kill_one)
         seconds = time.perf_counter() - begun
         lost = {facts["worker"] for facts in events.of("worker_lost")}
-    assert {c: a.values["accuracy"] for c, a in answers.items()} == {
+    assert {c: a.values["accuracy"] for c, a in found.items()} == {
         c: session.scorer.score(c).values["accuracy"] for c in candidates
     }
     assert len(lost) == 5
@@ -187,14 +183,14 @@ def test_a_candidate_that_kills_its_workers_is_given_up_and_the_others_are_answe
     candidates = some(session, 40)
     log = tmp_path / "log"
     with farm(doom(session, candidates[10], die, log)) as (evaluator, events):
-        answers = evaluate(evaluator, candidates)
+        found = evaluate(evaluator, candidates)
         until_full(evaluator, candidates[0])
-    poison = answers.pop(candidates[10])
+    poison = found.pop(candidates[10])
     assert poison.status == "failed"
     assert "no answer in 3 attempts: worker-" in poison.cause
     assert "ActorDiedError" in poison.cause
     assert log.read_text().splitlines() == ["begun"] * 3
-    assert all(answer.ok for answer in answers.values())
+    assert all(answer.ok for answer in found.values())
     assert len(events.of("worker_lost")) == 3
 
 
@@ -202,22 +198,22 @@ def test_a_hang_is_ended_after_the_timeout_and_its_place_used_again(session, far
     candidates = some(session, 30)
     begun = time.perf_counter()
     with farm(doom(session, candidates[5], hang), timeout=2, attempts=2) as (evaluator, _):
-        answers = evaluate(evaluator, candidates)
+        found = evaluate(evaluator, candidates)
         until_full(evaluator, candidates[0])
     assert time.perf_counter() - begun < 60
-    assert answers[candidates[5]].status == "timeout"
-    assert "did not answer within 2 s" in answers[candidates[5]].cause
-    assert sum(answer.ok for answer in answers.values()) == 29
+    assert found[candidates[5]].status == "timeout"
+    assert "did not answer within 2 s" in found[candidates[5]].cause
+    assert sum(answer.ok for answer in found.values()) == 29
 
 
 def test_an_actor_out_of_memory_is_replaced_and_the_candidate_tried_elsewhere(session, farm):
     candidates = some(session, 10)
     with farm(doom(session, candidates[3], grab)) as (evaluator, events):
-        answers = evaluate(evaluator, candidates)
-    assert answers[candidates[3]].status == "failed"
-    assert answers[candidates[3]].cause.count("MemoryError: no room") == 3
+        found = evaluate(evaluator, candidates)
+    assert found[candidates[3]].status == "failed"
+    assert found[candidates[3]].cause.count("MemoryError: no room") == 3
     assert len(events.of("worker_lost")) == 3
-    assert sum(answer.ok for answer in answers.values()) == 9
+    assert sum(answer.ok for answer in found.values()) == 9
 
 
 def test_an_actor_that_died_idle_costs_its_next_candidate_nothing(session, farm):
@@ -226,8 +222,8 @@ def test_an_actor_that_died_idle_costs_its_next_candidate_nothing(session, farm)
         for ready in events.of("worker_ready"):
             os.kill(ready["pid"], signal.SIGKILL)
         time.sleep(0.5)
-        answers = evaluate(evaluator, some(session, 20, seed=1))
-    assert all(answer.ok for answer in answers.values())
+        found = evaluate(evaluator, some(session, 20, seed=1))
+    assert all(answer.ok for answer in found.values())
     assert events.of("retry") == []
     assert len(events.of("worker_lost")) == 2
 
