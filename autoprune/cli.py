@@ -152,12 +152,21 @@ def front(
     folder: Run,
     form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.table,
     pick: Annotated[str | None, typer.Option(metavar="BOUNDS", help="Only the best within 'macs<=0.5'.")] = None,
+    to_optuna: Annotated[
+        str | None, typer.Option(metavar="URL", help="Write every evaluation to sqlite:///study.db instead.")
+    ] = None,
 ) -> None:
-    """Print the front of a run."""
+    """Print the front of a run, or write the run as an Optuna study."""
     with _reporting(ctx):
         from autoprune import console, run
 
-        console.print_rows(run.read_front(folder, pick), form)
+        if to_optuna is None:
+            console.print_rows(run.read_front(folder, pick), form)
+        else:
+            study = run.export_study(folder, to_optuna)
+            state = "written" if study.written else "there already"
+            typer.echo(f"study {study.name!r}, {study.trials} trials: {state}")
+            typer.echo(f"see it with: optuna-dashboard {shlex.quote(to_optuna)}")
 
 
 @app.command()

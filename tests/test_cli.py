@@ -294,6 +294,15 @@ def test_a_pick_prints_one_network(finished):
     assert call("front", "done", "--pick", "macs!1").exit_code == 2
 
 
+def test_a_run_is_written_as_an_optuna_study_once(finished):
+    for state in ("written", "there already"):
+        result = call("front", "done", "--to-optuna", "sqlite:///study.db")
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.startswith("study 'done', ")
+        assert result.stdout.endswith(f"trials: {state}\nsee it with: optuna-dashboard sqlite:///study.db\n")
+    assert call("front", "done", "--to-optuna", "study.db").exit_code == 2
+
+
 def test_resume_of_a_finished_run_changes_nothing(finished):
     front = (finished / "front.csv").read_bytes()
     result = call("resume", "done", "-q")

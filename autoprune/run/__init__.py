@@ -6,12 +6,14 @@ The only room that writes run folders and that may import ray. Imports every roo
 from autoprune.run.after import export, read_evaluations, read_front, solve
 from autoprune.run.drive import Inspection, RunResult, inspect_job, resume, search
 from autoprune.run.export import load
+from autoprune.run.optuna_export import export_study
 from autoprune.run.report import write_report as report
 
 __all__ = [
     "Inspection",
     "RunResult",
     "export",
+    "export_study",
     "inspect_job",
     "load",
     "read_evaluations",

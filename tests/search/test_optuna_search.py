@@ -54,15 +54,24 @@ def test_sensitivities_keep_the_contract_too():
 @pytest.mark.parametrize(
     "options",
     [
-        {"sampler": "GPSampler", "sampler_options": {"n_startup_trials": 4}},
         {"sampler": "TPESampler", "over": "sensitivities"},
         {"sampler": "CmaEsSampler", "over": "sensitivities", "budget": 0.5},
     ],
-    ids=["gp", "tpe over sensitivities", "cma-es"],
+    ids=["tpe over sensitivities", "cma-es"],
 )
 def test_samplers_that_take_long_keep_the_contract_too(options):
-    pytest.importorskip("scipy" if options["sampler"] == "GPSampler" else "cmaes")
+    pytest.importorskip("cmaes")
     check_searcher(lambda problem, seed: OptunaSearch(problem, seed=seed, rungs=2, **options), evaluations=12)
+
+
+@pytest.mark.slow
+def test_gaussian_processes_keep_the_bounds_and_repeat_themselves():
+    pytest.importorskip("scipy")
+    synthetic = synthetic_problem(units=4, levels=4, budget=0.4)
+    options = {"sampler": "GPSampler", "sampler_options": {"n_startup_trials": 4}, "rungs": 2}
+    runs = [run(OptunaSearch(synthetic.problem, **options), synthetic, 8) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert len({e.candidate for e in runs[0]}) == 8
 
 
 def test_options_go_to_the_sampler():
