@@ -219,6 +219,29 @@ def report(ctx: typer.Context, folder: Run) -> None:
         typer.echo(f"report: {run.report(folder)}")
 
 
+@app.command()
+def criterion(
+    ctx: typer.Context,
+    config: Config,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A Python file that is not there yet.")],
+    settings: Settings = None,
+    evaluations: Annotated[int, typer.Option(help="How many formulas are measured.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    quiet: Quiet = False,
+    plain: Plain = False,
+) -> None:
+    """Search for a criterion, a formula of weights, inputs and gradients, and write it as a plug-in."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+
+        spec = configs.load(config, settings or ())
+        with _placed(spec), console.progress_display(quiet, plain) as progress:
+            found = run.find_criterion(spec.resolve(), out, evaluations=evaluations, seed=seed, progress=progress)
+        typer.echo(f"{run.table_of(found)}\nfound:  {found.formula}")
+        typer.echo(f"next:   autoprune search {shlex.quote(str(config))} --set criterion.call={out}:scores")
+
+
 def _print_result(result: RunResult, folder: Path) -> None:
     """The front, where it lies, and what to type next."""
     from autoprune import console
