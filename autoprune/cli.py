@@ -239,7 +239,8 @@ def criterion(
         with _placed(spec), console.progress_display(quiet, plain) as progress:
             found = run.find_criterion(spec.resolve(), out, evaluations=evaluations, seed=seed, progress=progress)
         typer.echo(f"{run.table_of(found)}\nfound:  {found.formula}")
-        typer.echo(f"next:   autoprune search {shlex.quote(str(config))} --set criterion.call={out}:scores")
+        setting = f"criterion={{call: {out}:scores}}"
+        typer.echo(f"next:   autoprune search {shlex.quote(str(config))} --set {shlex.quote(setting)}")
 
 
 def _print_result(result: RunResult, folder: Path) -> None:

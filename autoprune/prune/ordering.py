@@ -68,7 +68,7 @@ def criterion_inputs(
     tensors, scales = named_tensors(model), batch_norm_scales(model)
     ordered = [unit for unit in units if not unit.is_branch]
     loss: dict[str, UnitStatistics] = {}
-    if set(wanted) - {"moments"}:
+    if ordered and set(wanted) - {"moments"}:
         loss = collect_gradients(model, structure, ordered, batches, wanted)
     for unit in ordered:
         consumers = unit_consumers(unit, tensors, moments)

@@ -38,7 +38,7 @@ def find_criterion(
 
     Raises:
         RunExists: there is such a file already.
-        ConfigError: a name that is no Python file's, or a space or objectives that leave nothing to judge by.
+        ConfigError: a name that is no Python file's, or a space or objectives that leave nothing to judge or to read.
         RunFailed: every formula failed.
     """
     if out.suffix != ".py":
@@ -66,9 +66,7 @@ def _best(judge: Judge, evaluations: int, seed: int, progress: OnProgress) -> tu
 
     judged = evolve(judge.table, judge.loss, evaluations=evaluations, seed=seed, report=report)
     if not judged or not np.isfinite(judged[0].fitness):
-        raise RunFailed(
-            f"none of {len(judged)} formulas gave networks that can be scored; run `autoprune search` first"
-        )
+        raise RunFailed(f"none of {len(judged)} formulas gave networks that can be scored")
     return judged[0].formula, len(judged)
 
 
@@ -118,10 +116,7 @@ class Judge:
             )
             for share in SHARES
         ]
-        found = tuple(Candidate(row) for row in dict.fromkeys(rows) if any(row))
-        if not found:
-            raise ConfigError(f"expected levels near {SHARES} of units' widths, the space has none. Widen it.")
-        return found
+        return tuple(Candidate(row) for row in dict.fromkeys(rows))
 
     @property
     def kept(self) -> tuple[float, ...]:
