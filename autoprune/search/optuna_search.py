@@ -135,9 +135,10 @@ class OptunaSearch:
 
         try:
             self._study.tell(trial, losses, state=TrialState[state])
-        except RuntimeError as error:
-            # samplers that try a whole space want to stop Optuna's own loop, which does not run; the trial is told
-            if "Study.stop" not in str(error):
+        except (KeyError, RuntimeError) as error:
+            # samplers that try a whole space end Optuna's own loop, which does not run, and the grid looks for its mark
+            # on enqueued trials; the trial is told by then
+            if not any(word in str(error) for word in ("Study.stop", "grid_id")):
                 raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -185,6 +186,16 @@ def test_cma_es_searches_sensitivities_at_one_budget():
     synthetic = synthetic_problem(units=6, levels=5)
     searcher = OptunaSearch(synthetic.problem, over="sensitivities", sampler="CmaEsSampler", budget=0.5)
     assert len(run(searcher, synthetic, 30)) == 30
+
+
+@pytest.mark.parametrize("sampler", ["GridSampler", "BruteForceSampler"])
+def test_samplers_that_try_a_whole_space_try_all_that_is_within_the_bounds(sampler):
+    synthetic = synthetic_problem(units=3, levels=3, budget=0.6)
+    units = synthetic.problem.space.units
+    options = {"search_space": {unit: [0, 1, 2] for unit in units}} if sampler == "GridSampler" else {}
+    told = run(OptunaSearch(synthetic.problem, sampler=sampler, sampler_options=options, rungs=2), synthetic, 40)
+    levels = np.array(list(itertools.product(range(3), repeat=3)))
+    assert len(told) == synthetic.problem.feasible(levels).sum()
 
 
 def test_a_sampler_of_ones_own_is_named_by_its_module():
