@@ -78,8 +78,8 @@ def _imported(name: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna without progress lines, and without notices that a feature is experimental, that a sampler makes nothing
-    of constraints, or that values leave its own grid; all as before afterwards."""
+    """Optuna without progress lines, and without notices that a feature is experimental or that a sampler makes nothing
+    of constraints; all as before afterwards."""
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
