@@ -152,12 +152,21 @@ def front(
     folder: Run,
     form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.table,
     pick: Annotated[str | None, typer.Option(metavar="BOUNDS", help="Only the best within 'macs<=0.5'.")] = None,
+    to_optuna: Annotated[
+        str | None, typer.Option(metavar="URL", help="Write every evaluation to sqlite:///study.db instead.")
+    ] = None,
 ) -> None:
-    """Print the front of a run."""
+    """Print the front of a run, or write the run as an Optuna study."""
     with _reporting(ctx):
         from autoprune import console, run
 
-        console.print_rows(run.read_front(folder, pick), form)
+        if to_optuna is None:
+            console.print_rows(run.read_front(folder, pick), form)
+        else:
+            study = run.export_study(folder, to_optuna)
+            state = "written" if study.written else "there already"
+            typer.echo(f"study {study.name!r}, {study.trials} trials: {state}")
+            typer.echo(f"see it with: optuna-dashboard {shlex.quote(to_optuna)}")
 
 
 @app.command()
@@ -208,6 +217,30 @@ def report(ctx: typer.Context, folder: Run) -> None:
         from autoprune import run
 
         typer.echo(f"report: {run.report(folder)}")
+
+
+@app.command()
+def criterion(
+    ctx: typer.Context,
+    config: Config,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A Python file that is not there yet.")],
+    settings: Settings = None,
+    evaluations: Annotated[int, typer.Option(help="How many formulas are measured.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    quiet: Quiet = False,
+    plain: Plain = False,
+) -> None:
+    """Search for a criterion, a formula of weights, inputs and gradients, and write it as a plug-in."""
+    with _reporting(ctx):
+        from autoprune import config as configs
+        from autoprune import console, run
+
+        spec = configs.load(config, settings or ())
+        with _placed(spec), console.progress_display(quiet, plain) as progress:
+            found = run.find_criterion(spec.resolve(), out, evaluations=evaluations, seed=seed, progress=progress)
+        typer.echo(f"{run.table_of(found)}\nfound:  {found.formula}")
+        setting = f"criterion={{call: {out}:scores}}"
+        typer.echo(f"next:   autoprune search {shlex.quote(str(config))} --set {shlex.quote(setting)}")
 
 
 def _print_result(result: RunResult, folder: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -292,6 +293,26 @@ def test_a_pick_prints_one_network(finished):
     assert result.exit_code == 2
     assert "no member of the front satisfies 'macs<=0.0001'" in result.stderr
     assert call("front", "done", "--pick", "macs!1").exit_code == 2
+
+
+def test_a_run_is_written_as_an_optuna_study_once(finished):
+    for state in ("written", "there already"):
+        result = call("front", "done", "--to-optuna", "sqlite:///study.db")
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.startswith("study 'done', ")
+        assert result.stdout.endswith(f"trials: {state}\nsee it with: optuna-dashboard sqlite:///study.db\n")
+    assert call("front", "done", "--to-optuna", "study.db").exit_code == 2
+
+
+def test_a_criterion_is_searched_for_and_the_next_command_uses_it(folder):
+    result = call("criterion", "job.yaml", "--out", "mine.py", "--evaluations", "3", "--seed", "1", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()[:3]] == ["criterion", "found", "obs"]
+    command = result.stdout.splitlines()[-1].split("autoprune ")[1]
+    assert call(*shlex.split(command), "--quiet").exit_code == 0
+    again = call("criterion", "job.yaml", "--out", "mine.py")
+    assert again.exit_code == 2
+    assert "mine.py is already there. Give another --out." in again.stderr
 
 
 def test_resume_of_a_finished_run_changes_nothing(finished):

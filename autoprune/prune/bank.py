@@ -7,7 +7,7 @@ input units' counts, and kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -59,6 +59,10 @@ class Bank:
     def remarks(self) -> dict[str, str]:
         """What a reader of results should know, by name of a unit or weight: `notes`, and what keeps slices and why."""
         return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
+
+    def ordered(self, orders: Mapping[str, np.ndarray]) -> Bank:
+        """The same bank with other orders of the positions of some units."""
+        return replace(self, orders={**self.orders, **orders}, notes={}, _solved={}, _held=0)
 
     def positions(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
         """The sorted positions that stay for the given counts by unit name; units without positions are left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,20 +42,38 @@ def order_units(
     A criterion that needs statistics of the loss takes passes over the batches. Units whose criterion needs moments
     of consumers, and that have none, are ordered by l2.
     """
-    tensors, scales, wanted = named_tensors(model), batch_norm_scales(model), needs_of(criterion)
-    loss: dict[str, UnitStatistics] = {}
-    if wanted - {"moments"}:
-        searched = [unit for unit in units if not unit.is_branch]
-        loss = collect_gradients(model, structure, searched, batches, wanted)
-    orders, notes = {}, {}
-    for unit in units:
-        consumers = unit_consumers(unit, tensors, moments)
-        statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers)
-        deprived = "moments" in wanted and not consumers and not unit.is_branch
+    wanted = needs_of(criterion)
+    orders = {unit.name: np.arange(unit.width) for unit in units if unit.is_branch}
+    notes = {}
+    for unit, weights, statistics in criterion_inputs(model, structure, units, moments, batches, wanted):
+        deprived = "moments" in wanted and not statistics.consumers
         if deprived:
             notes[unit.name] = "ordered by l2, as none of its consumers has second moments"
-        orders[unit.name] = order_unit(l2 if deprived else criterion, unit, tensors, statistics, scales)
+        orders[unit.name] = order_positions(l2 if deprived else criterion, weights, statistics, unit.name).numpy()
     return orders, notes
+
+
+def criterion_inputs(
+    model: nn.Module,
+    structure: Structure,
+    units: Sequence[Unit],
+    moments: Mapping[str, Moments],
+    batches: Sequence[tuple[torch.Tensor, ...]],
+    wanted: Collection[str],
+) -> Iterator[tuple[Unit, UnitWeights, UnitStatistics]]:
+    """Each unit with what a criterion that declares `wanted` gets of it; branches, which have no order, left out.
+
+    Statistics of the loss take passes over the batches.
+    """
+    tensors, scales = named_tensors(model), batch_norm_scales(model)
+    ordered = [unit for unit in units if not unit.is_branch]
+    loss: dict[str, UnitStatistics] = {}
+    if ordered and set(wanted) - {"moments"}:
+        loss = collect_gradients(model, structure, ordered, batches, wanted)
+    for unit in ordered:
+        consumers = unit_consumers(unit, tensors, moments)
+        statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers)
+        yield unit, unit_weights(unit, tensors, scales), statistics
 
 
 def order_unit(

@@ -4,14 +4,19 @@ The only room that writes run folders and that may import ray. Imports every roo
 """
 
 from autoprune.run.after import export, read_evaluations, read_front, solve
+from autoprune.run.criterion_file import table_of
+from autoprune.run.criterion_search import find_criterion
 from autoprune.run.drive import Inspection, RunResult, inspect_job, resume, search
 from autoprune.run.export import load
+from autoprune.run.optuna_export import export_study
 from autoprune.run.report import write_report as report
 
 __all__ = [
     "Inspection",
     "RunResult",
     "export",
+    "export_study",
+    "find_criterion",
     "inspect_job",
     "load",
     "read_evaluations",
@@ -20,4 +25,5 @@ __all__ = [
     "resume",
     "search",
     "solve",
+    "table_of",
 ]

@@ -227,11 +227,13 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
 
 
 def _header(session: Session) -> Record:
-    """The first record of a journal: what identifies the run, and what its last bits depend on."""
+    """The first record of a journal: what identifies the run, what its last bits depend on, what its values mean."""
     return {
         "kind": "run",
         "version": VERSION,
         "identity": session.identity(),
+        "followed": [[o.name, o.direction] for o in session.problem.objectives],
+        "dense": session.dense_costs,
         "threads": torch.get_num_threads(),
         "tuning": session.tuning.to_json(),
     }

@@ -1,17 +1,17 @@
-"""Any Optuna sampler by its class name, over level indices, through ask and tell on a study in memory.
+"""Any Optuna sampler by its class name, through ask and tell on a study in memory.
 
-Optuna proposes what it likes; autoprune's rules are kept around it. A proposal outside the bounds is repaired, failed
-in the study, and the repaired network enqueued as a trial of its own, so that the sampler learns of what was really
-measured. A proposal known already is answered from memory and not evaluated again.
+Optuna proposes what it likes; autoprune's rules are kept around it. A sampler chooses levels, or sensitivities from
+which a plan is made (Frantar, Alistarh, ICML 2022, https://arxiv.org/abs/2201.13096; see search.decoder), for which no
+proposal is outside the bounds. Levels outside are told to the study as a pruned trial with its constraints, by how much
+of the dense cost each bound is exceeded, which is what samplers that know constraints learn from; the network is
+repaired and enqueued as a trial of its own, so that the sampler learns of what was really measured. A proposal known
+already is answered from memory and not evaluated again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -19,24 +19,30 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
+from autoprune.search.goal import Goal, make_goal
+from autoprune.search.optuna_codings import Coding, LevelCoding, SensitivityCoding
+from autoprune.search.optuna_samplers import make_sampler, quiet
 from autoprune.search.proposals import Levels, Proposals, at_least
-from autoprune.search.repair import repair, stratified
-from autoprune.search.uniform import coarse_to_fine, ladder
+from autoprune.search.repair import repair
 
 if TYPE_CHECKING:
     import optuna
 
-ATTEMPTS = 64  # proposals in a row that are known already, before a random network is taken instead
-
-MULTI_OBJECTIVE = ("NSGAIISampler", "NSGAIIISampler", "TPESampler", "GPSampler", "QMCSampler", "RandomSampler")
-SINGLE_OBJECTIVE = ("CmaEsSampler",)
+Over = Literal["levels", "sensitivities"]
 
 
 class OptunaSearch:
     """Proposals of one Optuna sampler, after up to `rungs` uniform networks that are enqueued first (0: none).
 
-    `sampler_options` go to the sampler's constructor besides the seed. With several answers outstanding NSGA-II fills
-    a generation with whatever comes back, as Optuna does. Ends when the space is exhausted.
+    `sampler` is a class of optuna.samplers or "module:Class"; `sampler_options` go to its constructor besides the seed.
+    With `over: sensitivities` it chooses a number from 0 to 1 for each unit, and a budget for all of them. A `budget`,
+    as a share of the first cost, makes that a search for one network with one objective, the first that is measured,
+    as CMA-ES and problems of one objective need it (0.5 then, where none is given). With several answers outstanding
+    NSGA-II fills a generation with whatever comes back, as Optuna does. Ends when the space is exhausted; over
+    sensitivities, which do not reach all of it, when nothing new is found any more.
+
+    Samplers that know constraints meet two kinds of them: TPE learns from proposals outside the bounds themselves, GP
+    from the costs of those inside. Nothing outside is ever proposed.
     """
 
     def __init__(
@@ -47,140 +53,112 @@ class OptunaSearch:
         sampler: str = "NSGAIISampler",
         sampler_options: Mapping[str, Any] | None = None,
         rungs: int = 12,
+        over: Over = "levels",
+        budget: float | None = None,
     ) -> None:
-        _check_sampler(sampler, len(problem.objectives))
-        self._sampler = sampler
-        self._options = {"seed": seed, **(sampler_options or {})}
-        self._rungs = at_least("rungs", rungs, 0)
         self._proposals = Proposals(problem)
+        self._coding, self._goal = _coding(problem, over, budget)
+        objectives = 1 if self._goal else len(problem.objectives)
+        self._sampler = sampler
+        self._study = _study(make_sampler(sampler, sampler_options or {}, seed, objectives), objectives)
         self._rng = np.random.default_rng(seed)
-        self._running: dict[Levels, optuna.Trial] = {}
-        self._study: optuna.Study | None = None
+        self._running: dict[Levels, list[optuna.Trial]] = {}
+        for parameters in self._coding.starts(at_least("rungs", rungs, 0)):
+            self._study.enqueue_trial(parameters)
 
     def ask(self, n: int) -> list[Candidate]:
         try:
-            self._fill(n)
+            with quiet():
+                while self._proposals.queued < n and self._propose():
+                    pass
         except ImportError as error:  # QMC, GP and CMA-ES import theirs only when they sample
             raise ConfigError(f"optuna's {self._sampler} needs a package that is not installed: {error}") from error
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         self._proposals.record(evaluations)
-        with _quiet():
+        with quiet():
             for evaluation in evaluations:
-                trial = self._running.pop(evaluation.candidate.levels, None)
-                if trial is not None:
-                    self._answer(self._started(), trial, evaluation.candidate.levels)
+                for trial in self._running.pop(evaluation.candidate.levels, []):
+                    self._answer(trial, evaluation.candidate.levels)
 
-    def _fill(self, n: int) -> None:
-        """Queues until n candidates wait to be handed out, or the space is exhausted."""
-        with _quiet():
-            study = self._started()
-            while self._proposals.queued < n and self._propose(study):
-                pass
-
-    def _started(self) -> optuna.Study:
-        if self._study is None:
-            import optuna
-
-            problem = self._proposals.problem
-            sampler = _make_sampler(self._sampler, self._options)
-            # losses: signs are flipped by Objective alone
-            directions = [optuna.study.StudyDirection.MINIMIZE] * len(problem.objectives)
-            self._study = optuna.create_study(sampler=sampler, directions=directions)
-            for levels in coarse_to_fine(ladder(problem, self._rungs)) if self._rungs else ():
-                self._enqueue(self._study, levels)
-        return self._study
-
-    def _propose(self, study: optuna.Study) -> bool:
-        """Queues one more network; False when the space is exhausted."""
-        for _ in range(ATTEMPTS):
-            if self._try(study):
-                return True
+    def _propose(self) -> bool:
+        """Queues one more network; False when none is found."""
+        if any(self._try() for _ in range(self._coding.attempts)):
+            return True
         before = self._proposals.queued
-        for levels in self._fallback():
-            self._enqueue(study, levels)
-            self._try(study)
+        for parameters in self._coding.others(self._proposals, self._rng):
+            self._study.enqueue_trial(parameters)
+            self._try()
         return self._proposals.queued > before
 
-    def _try(self, study: optuna.Study) -> bool:
+    def _try(self) -> bool:
         """Asks for one trial; True if that queues a network. What is known is answered, what is outside repaired."""
-        trial = study.ask(self._distributions())
-        levels = tuple(trial.params[unit] for unit in self._proposals.problem.space.units)
-        fixed = tuple(repair(self._proposals.problem, np.array(levels), self._rng).tolist())
-        if fixed != levels:
-            self._fail(study, trial)
-            if not self._proposals.knows(fixed):
-                self._enqueue(study, fixed)
+        trial = self._study.ask(self._coding.distributions())
+        levels = self._coding.levels(trial.params)
+        if not self._constrain(trial, levels):
+            self._move(trial, levels)
             return False
-        if not self._proposals.add(levels):
-            self._answer(study, trial, levels)
-            return False
-        self._running[levels] = trial
-        return True
-
-    def _answer(self, study: optuna.Study, trial: optuna.Trial, levels: Levels) -> None:
-        """Tells a trial what is known of its network: its losses, or that it failed or is not answered yet."""
-        if levels in self._proposals.losses:
-            study.tell(trial, list(self._proposals.losses[levels]))
+        new = self._proposals.add(levels)
+        if new or levels in self._running:
+            self._running.setdefault(levels, []).append(trial)
         else:
-            self._fail(study, trial)
+            self._answer(trial, levels)
+        return new
 
-    def _fail(self, study: optuna.Study, trial: optuna.Trial) -> None:
+    def _constrain(self, trial: optuna.Trial, levels: Levels) -> bool:
+        """Notes by how much of the dense cost each bound is exceeded, below zero within it; whether all hold."""
+        problem = self._proposals.problem
+        costs, reach = problem.costs_of(Candidate(levels)), problem.reach()
+        for bound in problem.bounds:
+            trial.set_constraint(bound.name, (costs[bound.name] - bound.value) / (reach[bound.name][1] or 1.0))
+        return all(bound.admits(costs[bound.name]) for bound in problem.bounds)
+
+    def _move(self, trial: optuna.Trial, levels: Levels) -> None:
+        """Ends a trial outside the bounds, and enqueues the network it is repaired to unless that is known."""
+        self._tell(trial, "PRUNED")
+        assert isinstance(self._coding, LevelCoding)  # plans keep the bounds
+        inside = tuple(repair(self._proposals.problem, np.array(levels), self._rng).tolist())
+        if not self._proposals.knows(inside):
+            self._study.enqueue_trial(self._coding.parameters(inside))
+
+    def _answer(self, trial: optuna.Trial, levels: Levels) -> None:
+        """Tells a trial what is known of its network: its losses, or that it failed."""
+        losses = self._proposals.losses.get(levels)
+        if losses is None:
+            self._tell(trial, "FAIL")
+        else:
+            self._tell(trial, "COMPLETE", [self._goal.loss(losses)] if self._goal else list(losses))
+
+    def _tell(self, trial: optuna.Trial, state: str, losses: list[float] | None = None) -> None:
         from optuna.trial import TrialState
 
-        study.tell(trial, state=TrialState.FAIL)
-
-    def _enqueue(self, study: optuna.Study, levels: Sequence[int]) -> None:
-        study.enqueue_trial(dict(zip(self._proposals.problem.space.units, map(int, levels), strict=True)))
-
-    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        from optuna.distributions import IntDistribution
-
-        space = self._proposals.problem.space
-        return {unit: IntDistribution(0, len(c) - 1) for unit, c in zip(space.units, space.levels, strict=True)}
-
-    def _fallback(self) -> list[Levels]:
-        """A few networks not known yet: random ones, or the next ones of a small space."""
-        problem = self._proposals.problem
-        rows = [tuple(levels.tolist()) for levels in stratified(problem, self._rng, 8)]
-        return [row for row in dict.fromkeys(rows) if not self._proposals.knows(row)] or self._proposals.remaining(1)
+        try:
+            self._study.tell(trial, losses, state=TrialState[state])
+        except (KeyError, RuntimeError) as error:
+            # samplers that try a whole space end Optuna's own loop, which does not run, and the grid looks for its mark
+            # on enqueued trials; the trial is told by then
+            if not any(word in str(error) for word in ("Study.stop", "grid_id")):
+                raise
 
 
-def _check_sampler(name: str, objectives: int) -> None:
-    known = [*MULTI_OBJECTIVE, *SINGLE_OBJECTIVE]
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"expected sampler to be one of {known}, got {name!r}.{hint}")
-    if objectives > 1 and name in SINGLE_OBJECTIVE:
-        raise ConfigError(
-            f"sampler {name!r} handles one objective, got {objectives}. Those that handle several: "
-            f"{list(MULTI_OBJECTIVE)}."
-        )
+def _coding(problem: Problem, over: Over, budget: float | None) -> tuple[Coding, Goal | None]:
+    """What the sampler chooses, and the one objective of a search within one budget."""
+    if over not in get_args(Over):
+        raise ConfigError(f"expected over to be one of {list(get_args(Over))}, got {over!r}")
+    if over == "levels":
+        if budget is not None:
+            raise ConfigError("expected no budget with over: levels. Set over: sensitivities, or bound an objective.")
+        return LevelCoding(problem), None
+    if budget is None and len(problem.objectives) > 1:
+        return SensitivityCoding(problem, None), None
+    goal = make_goal(problem, 0.5 if budget is None else budget)
+    return SensitivityCoding(problem, goal.budget), goal
 
 
-def _make_sampler(name: str, options: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-    """The sampler; ConfigError if its constructor refuses the options."""
+def _study(sampler: optuna.samplers.BaseSampler, objectives: int) -> optuna.Study:
+    """Losses are minimised: signs are flipped by Objective alone."""
     import optuna
 
-    try:
-        sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(**options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"optuna's {name} does not take sampler_options {dict(options)}: {error}") from error
-    return sampler
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna without progress lines and notices that a feature is experimental; both as before afterwards."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    with quiet():
+        return optuna.create_study(sampler=sampler, directions=["minimize"] * objectives)

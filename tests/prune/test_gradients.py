@@ -210,3 +210,11 @@ def test_a_units_whose_consumers_have_no_moments_is_ordered_by_l2_and_the_bank_s
     bank = make_bank(model, trace(model, x), ["a"], CRITERIA["wanda"], [(x,)])
     assert bank.orders["a"].tolist() == model.a.weight.norm(dim=1).argsort(descending=True).tolist()
     assert bank.notes["a"] == "ordered by l2, as none of its consumers has second moments"
+
+
+def test_branches_alone_have_no_order_that_gradients_would_decide():
+    model = network([Residual], PooledHead)
+    structure = trace(model, images())
+    branches = [unit.name for unit in structure.units if unit.is_branch]
+    bank = make_bank(model, structure, branches, CRITERIA["taylor"], [(images(),)])
+    assert {name: order.tolist() for name, order in bank.orders.items()} == {name: [0] for name in branches} != {}

@@ -1,0 +1,90 @@
+"""What formulas of weights, inputs and gradients are made of: terminals, safe operators, and sums over consumers.
+
+Criteria that `autoprune criterion` writes import this. The operators are those of search.formula, on tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from autoprune.errors import PluginError
+from autoprune.prune.criteria.contract import UnitStatistics, UnitWeights
+from autoprune.prune.criteria.gradients import taylor
+from autoprune.prune.criteria.magnitudes import l2
+
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is known of a unit with respect to one consumer: o outputs, n positions, m columns each, in float64.
+
+    `weight` (o, n, m) is the consumer's; `inputs` (1, n, m) the root mean square of what it reads and `spread` its
+    deviation; `producer` (1, n, 1) the l2 norm of a position's producer weights; `gradient` (1, n, 1) the root mean
+    square over batches of their sum of weight times gradient, None where gradients were not collected.
+    """
+
+    weight: torch.Tensor
+    inputs: torch.Tensor
+    spread: torch.Tensor
+    producer: torch.Tensor
+    gradient: torch.Tensor | None
+
+
+def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[Terms]:
+    """The terminals for each consumer. PluginError for a unit without statistics of any."""
+    if not statistics.consumers:
+        raise PluginError("expected statistics of a consumer, got none. Declare them with @needs('moments').")
+    producer = l2(weights, statistics).double()[None, :, None]
+    gradient = None if statistics.gradients is None else taylor(weights, statistics).sqrt()[None, :, None]
+    return [
+        Terms(
+            consumer.weight[:, consumer.columns],
+            consumer.square.clamp(min=0.0).sqrt()[consumer.columns][None],
+            consumer.variance.sqrt()[consumer.columns][None],
+            producer,
+            gradient,
+        )
+        for consumer in statistics.consumers
+    ]
+
+
+def summed(formula: Callable[[Terms], torch.Tensor], weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """(n,) sums of a formula's value over outputs, columns and consumers; it broadcasts to the consumer's weight."""
+    values = [formula(own).expand(own.weight.shape).sum(dim=(0, 2)) for own in terms(weights, statistics)]
+    return torch.stack(values).sum(dim=0)
+
+
+def divide(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """x / y, and 0 where y is next to nothing."""
+    safe = y.abs() > EPSILON
+    return torch.where(safe, x / torch.where(safe, y, 1.0), 0.0)
+
+
+def square(x: torch.Tensor) -> torch.Tensor:
+    return x.square()
+
+
+def root(x: torch.Tensor) -> torch.Tensor:
+    """The square root of the magnitude."""
+    return x.abs().sqrt()
+
+
+def log(x: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the magnitude, finite at zero."""
+    return (x.abs() + EPSILON).log()
+
+
+def minmax(x: torch.Tensor) -> torch.Tensor:
+    """Scaled from 0 to 1 over all elements; 0 where all are alike."""
+    spread = x.max() - x.min()
+    return (x - x.min()) / spread if spread > 0 else torch.zeros_like(x)
+
+
+def zscore(x: torch.Tensor) -> torch.Tensor:
+    """Of mean 0 and deviation 1 over all elements; 0 where all are alike."""
+    spread = x.std(correction=0)
+    return (x - x.mean()) / spread if spread > 0 else torch.zeros_like(x)
