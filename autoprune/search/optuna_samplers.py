@@ -1,16 +1,12 @@
-"""Optuna's samplers by name: which there are, what they take, and Optuna kept quiet while they work."""
+"""Optuna's samplers for as many objectives as a search has."""
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import importlib
-import inspect
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import ConfigError
+from autoprune.search.optuna_names import class_of, make
 
 if TYPE_CHECKING:
     import optuna
@@ -28,66 +24,11 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int, objectives: i
     Raises:
         ConfigError: an unknown name, options it refuses, or more objectives than it handles.
     """
-    kind = _class_of(name)
+    class_of("sampler", name)
     if objectives > 1 and name in SINGLE_OBJECTIVE:
         raise ConfigError(
             f"sampler {name!r} handles one objective, got {objectives}. Take one for several, such as TPESampler or "
             "NSGAIISampler, or search at one budget: over: sensitivities with budget: 0.5."
         )
-    seeded = {"seed": seed} if "seed" in inspect.signature(kind).parameters else {}
-    with quiet():
-        try:
-            return kind(**{**seeded, **options})
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"optuna's {name} does not take sampler_options {dict(options)}: {error}") from error
-
-
-def _class_of(name: str) -> type[optuna.samplers.BaseSampler]:
-    from optuna.samplers import BaseSampler
-
-    known = known_samplers()
-    if ":" not in name and name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"expected sampler to be one of {list(known)} or 'module:Class', got {name!r}.{hint}")
-    kind = _imported(name) if ":" in name else known[name]
-    if not (inspect.isclass(kind) and issubclass(kind, BaseSampler)):
-        raise ConfigError(f"expected sampler {name!r} to be a subclass of optuna.samplers.BaseSampler, got {kind!r}")
-    return kind
-
-
-def known_samplers() -> dict[str, type[optuna.samplers.BaseSampler]]:
-    """The classes of optuna.samplers that can be made, by name."""
-    from optuna import samplers
-
-    kinds = {name: getattr(samplers, name) for name in sorted(samplers.__all__)}
-    return {
-        name: kind
-        for name, kind in kinds.items()
-        if inspect.isclass(kind) and issubclass(kind, samplers.BaseSampler) and not inspect.isabstract(kind)
-    }
-
-
-def _imported(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"sampler {name!r} cannot be imported: {error}") from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Optuna without progress lines, and without notices that a feature is experimental or that a sampler makes nothing
-    of constraints; all as before afterwards."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            warnings.filterwarnings("ignore", message="Constraints have been set, but")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    sampler: optuna.samplers.BaseSampler = make("sampler", name, {"seed": seed}, options)
+    return sampler

@@ -10,7 +10,9 @@ already is answered from memory and not evaluated again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -21,14 +23,18 @@ from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.search.goal import Goal, make_goal
 from autoprune.search.optuna_codings import Coding, LevelCoding, SensitivityCoding
-from autoprune.search.optuna_samplers import make_sampler, quiet
-from autoprune.search.proposals import Levels, Proposals, at_least
+from autoprune.search.optuna_names import quiet, working
+from autoprune.search.optuna_pruning import Pruning, make_pruning
+from autoprune.search.optuna_samplers import make_sampler
+from autoprune.search.optuna_trials import Trials
+from autoprune.search.proposals import Levels, Proposals, at_least, is_usable
 from autoprune.search.repair import repair
 
 if TYPE_CHECKING:
     import optuna
 
 Over = Literal["levels", "sensitivities"]
+STUDY = "autoprune"
 
 
 class OptunaSearch:
@@ -40,6 +46,10 @@ class OptunaSearch:
     as CMA-ES and problems of one objective need it (0.5 then, where none is given). With several answers outstanding
     NSGA-II fills a generation with whatever comes back, as Optuna does. Ends when the space is exhausted; over
     sensitivities, which do not reach all of it, when nothing new is found any more.
+
+    With a `pruner`, a class of optuna.pruners or "module:Class", and one objective, networks are scored on shares 1,
+    1 / eta, ... down to `least` of the selection set, least first, until it gives them up; see search.optuna_pruning.
+    `pruner_options` go to its constructor, `eta` and the range of steps where it takes them and they are not given.
 
     Samplers that know constraints meet two kinds of them: TPE learns from proposals outside the bounds themselves, GP
     from the costs of those inside. Nothing outside is ever proposed.
@@ -55,32 +65,78 @@ class OptunaSearch:
         rungs: int = 12,
         over: Over = "levels",
         budget: float | None = None,
+        pruner: str | None = None,
+        pruner_options: Mapping[str, Any] | None = None,
+        least: float = 1 / 9,
+        eta: int = 3,
     ) -> None:
         self._proposals = Proposals(problem)
         self._coding, self._goal = _coding(problem, over, budget)
+        self._pruning = make_pruning(problem, self._goal, pruner, pruner_options or {}, least, eta)
+        if self._pruning:
+            self.fidelities, self.in_parts = self._pruning.fidelities, self._pruning.in_parts
         objectives = 1 if self._goal else len(problem.objectives)
-        self._sampler = sampler
-        self._study = _study(make_sampler(sampler, sampler_options or {}, seed, objectives), objectives)
+        self._names = sampler, pruner or sampler
+        self._study = _study(make_sampler(sampler, sampler_options or {}, seed, objectives), self._pruning, objectives)
+        self._trials = Trials(self._study)
         self._rng = np.random.default_rng(seed)
-        self._running: dict[Levels, list[optuna.Trial]] = {}
+        self._going: deque[Candidate] = deque()  # networks that were not pruned, at their next fidelity
         for parameters in self._coding.starts(at_least("rungs", rungs, 0)):
             self._study.enqueue_trial(parameters)
 
     def ask(self, n: int) -> list[Candidate]:
-        try:
-            with quiet():
-                while self._proposals.queued < n and self._propose():
-                    pass
-        except ImportError as error:  # QMC, GP and CMA-ES import theirs only when they sample
-            raise ConfigError(f"optuna's {self._sampler} needs a package that is not installed: {error}") from error
-        return self._proposals.take(n)
+        going = self._take_going(n)
+        with working(self._names[0]):
+            while self._proposals.queued < n - len(going) and self._propose():
+                pass
+        first = self._pruning.fidelities[0] if self._pruning else 1.0
+        return going + [replace(new, fidelity=first) for new in self._proposals.take(n - len(going))]
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self._proposals.record(evaluations)
-        with quiet():
+        with working(self._names[1]):
             for evaluation in evaluations:
-                for trial in self._running.pop(evaluation.candidate.levels, []):
-                    self._answer(trial, evaluation.candidate.levels)
+                self._learn(evaluation)
+
+    def _take_going(self, n: int) -> list[Candidate]:
+        """Up to n networks that were not pruned, at their next fidelity."""
+        taken: list[Candidate] = []
+        while self._going and len(taken) < n:
+            candidate = self._going.popleft()
+            if self._trials.wait(candidate.levels):  # and was not told of since
+                taken.append(candidate)
+        return taken
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        """Takes one answer in; a network that was scored on a part goes on, or ends as pruned or failed."""
+        levels = evaluation.candidate.levels
+        heard = self._hear(evaluation)
+        if evaluation.candidate.fidelity < 1:
+            if not heard or self._goes_on(evaluation):
+                return
+            evaluation = replace(evaluation, candidate=Candidate(levels), status="failed")  # never scored on everything
+        self._proposals.record([evaluation])
+        self._end(levels)
+
+    def _hear(self, evaluation: Evaluation) -> bool:
+        """Reports an answer to the trials that wait for it; whether any do."""
+        candidate, pruning = evaluation.candidate, self._pruning
+        if not pruning or candidate.fidelity not in pruning.fidelities or not self._trials.wait(candidate.levels):
+            return False
+        step = pruning.step(candidate.fidelity)
+        if self._trials.heard(candidate.levels, step):
+            return False
+        if is_usable(self._proposals.problem, evaluation):
+            self._trials.report(candidate.levels, step, pruning.loss(evaluation))
+        return True
+
+    def _goes_on(self, evaluation: Evaluation) -> bool:
+        """Queues a network that is not pruned for its next fidelity; False where it failed or is given up."""
+        levels, fidelity = evaluation.candidate.levels, evaluation.candidate.fidelity
+        assert self._pruning
+        if not is_usable(self._proposals.problem, evaluation) or self._trials.prune(levels):
+            return False
+        self._going.append(Candidate(levels, self._pruning.following(fidelity)))
+        return True
 
     def _propose(self) -> bool:
         """Queues one more network; False when none is found."""
@@ -100,10 +156,10 @@ class OptunaSearch:
             self._move(trial, levels)
             return False
         new = self._proposals.add(levels)
-        if new or levels in self._running:
-            self._running.setdefault(levels, []).append(trial)
-        else:
-            self._answer(trial, levels)
+        known = not new and not self._trials.wait(levels)
+        self._trials.add(trial, levels)
+        if known:
+            self._end(levels)
         return new
 
     def _constrain(self, trial: optuna.Trial, levels: Levels) -> bool:
@@ -116,30 +172,16 @@ class OptunaSearch:
 
     def _move(self, trial: optuna.Trial, levels: Levels) -> None:
         """Ends a trial outside the bounds, and enqueues the network it is repaired to unless that is known."""
-        self._tell(trial, "PRUNED")
+        self._trials.reject(trial)
         assert isinstance(self._coding, LevelCoding)  # plans keep the bounds
         inside = tuple(repair(self._proposals.problem, np.array(levels), self._rng).tolist())
         if not self._proposals.knows(inside):
             self._study.enqueue_trial(self._coding.parameters(inside))
 
-    def _answer(self, trial: optuna.Trial, levels: Levels) -> None:
-        """Tells a trial what is known of its network: its losses, or that it failed."""
-        losses = self._proposals.losses.get(levels)
-        if losses is None:
-            self._tell(trial, "FAIL")
-        else:
-            self._tell(trial, "COMPLETE", [self._goal.loss(losses)] if self._goal else list(losses))
-
-    def _tell(self, trial: optuna.Trial, state: str, losses: list[float] | None = None) -> None:
-        from optuna.trial import TrialState
-
-        try:
-            self._study.tell(trial, losses, state=TrialState[state])
-        except (KeyError, RuntimeError) as error:
-            # samplers that try a whole space end Optuna's own loop, which does not run, and the grid looks for its mark
-            # on enqueued trials; the trial is told by then
-            if not any(word in str(error) for word in ("Study.stop", "grid_id")):
-                raise
+    def _end(self, levels: Levels) -> None:
+        """Ends the trials of a network with what is known of it."""
+        losses = self._proposals.losses.get(levels, ())
+        self._trials.end(levels, (self._goal.loss(losses),) if self._goal and losses else losses)
 
 
 def _coding(problem: Problem, over: Over, budget: float | None) -> tuple[Coding, Goal | None]:
@@ -156,9 +198,12 @@ def _coding(problem: Problem, over: Over, budget: float | None) -> tuple[Coding,
     return SensitivityCoding(problem, goal.budget), goal
 
 
-def _study(sampler: optuna.samplers.BaseSampler, objectives: int) -> optuna.Study:
-    """Losses are minimised: signs are flipped by Objective alone."""
+def _study(sampler: optuna.samplers.BaseSampler, pruning: Pruning | None, objectives: int) -> optuna.Study:
+    """Losses are minimised: signs are flipped by Objective alone. Hyperband's brackets follow from the study's name."""
     import optuna
 
+    pruner = pruning.pruner if pruning else optuna.pruners.NopPruner()
     with quiet():
-        return optuna.create_study(sampler=sampler, directions=["minimize"] * objectives)
+        return optuna.create_study(
+            sampler=sampler, pruner=pruner, directions=["minimize"] * objectives, study_name=STUDY
+        )

@@ -13,7 +13,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.space import SearchSpace
 from autoprune.errors import ConfigError
-from autoprune.search.optuna_samplers import quiet
+from autoprune.search.optuna_names import quiet
 
 if TYPE_CHECKING:
     import optuna

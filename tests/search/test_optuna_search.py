@@ -13,7 +13,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import hypervolume
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.search.optuna_samplers import known_samplers
+from autoprune.search.optuna_names import known_classes
 from autoprune.search.optuna_search import OptunaSearch
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
@@ -140,7 +140,7 @@ def test_trials_that_mean_a_network_under_way_are_answered_with_it():
     synthetic = synthetic_problem(units=3, levels=3)
     searcher = OptunaSearch(synthetic.problem, over="sensitivities", budget=0.5, rungs=0, sampler="RandomSampler")
     candidates = searcher.ask(4)
-    running = sum(map(len, searcher._running.values()))
+    running = sum(map(len, searcher._trials._open.values()))
     assert running > len(candidates)
     searcher.tell([synthetic.evaluate(candidate) for candidate in candidates])
     assert [trial.state for trial in searcher._study.trials].count(COMPLETE) == running
@@ -206,8 +206,10 @@ def test_a_sampler_of_ones_own_is_named_by_its_module():
 
 
 def test_all_samplers_of_optuna_that_can_be_made_are_known():
-    assert {"TPESampler", "GPSampler", "GridSampler", "BruteForceSampler", "CmaEsSampler"} <= known_samplers().keys()
-    assert "BaseSampler" not in known_samplers()
+    assert {"TPESampler", "GPSampler", "GridSampler", "BruteForceSampler", "CmaEsSampler"} <= known_classes(
+        "sampler"
+    ).keys()
+    assert "BaseSampler" not in known_classes("sampler")
 
 
 def test_logging_and_warnings_are_left_as_they_were():

@@ -1,0 +1,96 @@
+"""Optuna's samplers and pruners by name: which there are, what they take, and Optuna kept quiet while they work."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from autoprune.errors import ConfigError
+
+Role = Literal["sampler", "pruner"]
+
+
+def known_classes(role: Role) -> dict[str, type]:
+    """The classes of optuna.samplers or optuna.pruners that can be made, by name."""
+    module, base = importlib.import_module(f"optuna.{role}s"), base_class(role)
+    kinds = {name: getattr(module, name) for name in sorted(module.__all__)}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if inspect.isclass(kind) and issubclass(kind, base) and not inspect.isabstract(kind)
+    }
+
+
+def base_class(role: Role) -> type:
+    """What all samplers, or all pruners, are."""
+    base: type = getattr(importlib.import_module(f"optuna.{role}s"), f"Base{role.capitalize()}")
+    return base
+
+
+def class_of(role: Role, name: str) -> type:
+    """The class of that name, or of "module:Class"; ConfigError with the closest name where there is none."""
+    known = known_classes(role)
+    if ":" not in name and name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"expected {role} to be one of {list(known)} or 'module:Class', got {name!r}.{hint}")
+    kind = _imported(role, name) if ":" in name else known[name]
+    if not (inspect.isclass(kind) and issubclass(kind, base_class(role))):
+        base = f"optuna.{role}s.{base_class(role).__name__}"
+        raise ConfigError(f"expected {role} {name!r} to be a subclass of {base}, got {kind!r}")
+    return kind
+
+
+def _imported(role: Role, name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{role} {name!r} cannot be imported: {error}") from error
+
+
+def make(role: Role, name: str, defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """An object of that class from the options, and from those of the defaults that it takes and that are not given.
+
+    Raises:
+        ConfigError: an unknown name, or options the class refuses.
+    """
+    kind = class_of(role, name)
+    taken = {key: value for key, value in defaults.items() if key in inspect.signature(kind).parameters}
+    with quiet():
+        try:
+            return kind(**{**taken, **options})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"optuna's {name} does not take {role}_options {dict(options)}: {error}") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna without progress lines, and without notices that a feature is experimental or that a sampler makes nothing
+    of constraints; all as before afterwards."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", message="Constraints have been set, but")
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def working(name: str) -> Iterator[None]:
+    """The same while a sampler or pruner works; ConfigError where it now imports a package that is not there."""
+    try:
+        with quiet():
+            yield
+    except ImportError as error:  # QMC, GP, CMA-ES and the Wilcoxon pruner
+        raise ConfigError(f"optuna's {name} needs a package that is not installed: {error}") from error
