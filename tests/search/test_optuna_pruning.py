@@ -1,8 +1,9 @@
-"""Optuna's pruners behind the contract: beside Optuna's own loop, with answers in any order, over parts of the images."""
+"""Optuna's pruners behind the contract: beside Optuna's own loop, with answers in any order, part by part."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -287,8 +288,6 @@ def test_pruners_are_for_one_objective(objectives):
 
 
 def test_a_cost_is_nothing_to_prune_by():
-    from dataclasses import replace
-
     problem = synthetic_problem().problem
     with pytest.raises(ConfigError, match="expected an objective that is measured with a pruner, got 'macs', a cost"):
         OptunaSearch(replace(problem, objectives=problem.objectives[1:]), pruner="MedianPruner")
