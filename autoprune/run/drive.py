@@ -284,8 +284,8 @@ def _explore(
         write_json(folder.space, session.space.to_json())
         write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())
-    watch = Watch(session, evaluator, events)
     searcher = job.searcher(session.profiled, job.seed)
+    watch = Watch(session, searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
         session.problem, searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason

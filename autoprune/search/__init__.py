@@ -2,7 +2,7 @@
 
 Here: proposals, budget repair, exact allocation, closed-form rules and the searchers. Not here: torch, disk, clock,
 global random state: every random choice comes from a generator that the searcher makes from its seed. Imports core,
-numpy, deap, moocore, and optuna once its searcher is used. `run` and `config` may import this room.
+numpy, deap, moocore; optuna and scikit-learn once their searchers are used. `run` and `config` may import this room.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SEARCHERS: dict[str, str] = {
     "greedy": "autoprune.search.greedy_search:GreedySearch",
     "legr": "autoprune.search.legr:LegrSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
+    "surrogate": "autoprune.search.surrogate:SurrogateSearch",
     "auto": "autoprune.search.auto:AutoSearch",
 }
 
