@@ -29,6 +29,8 @@ SEARCHERS: dict[str, str] = {
     "legr": "autoprune.search.legr:LegrSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
     "surrogate": "autoprune.search.surrogate:SurrogateSearch",
+    "neighbours": "autoprune.search.neighbours:NeighboursSearch",
+    "portfolio": "autoprune.search.portfolio:PortfolioSearch",
     "auto": "autoprune.search.auto:AutoSearch",
 }
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ from autoprune.testing import check_searcher, synthetic_problem, trace
 UNSEEDED = {"uniform", "closed_form", "additive", "greedy"}
 ONE_BUDGET = {"genetic", "annealing", "bees"}  # and legr, until its plans
 
-SMALLER: dict[str, dict[str, int]] = {"surrogate": {"population": 20, "imagined": 100}}  # options that save time
+SMALLER: dict[str, dict[str, Any]] = {  # options that save time
+    "surrogate": {"population": 20, "imagined": 100},
+    "portfolio": {"first": {"uniform": {}, "additive": {"plans": 4}}},
+}
 
 
 def made(name, problem, **options):
