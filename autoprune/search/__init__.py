@@ -28,6 +28,7 @@ SEARCHERS: dict[str, str] = {
     "greedy": "autoprune.search.greedy_search:GreedySearch",
     "legr": "autoprune.search.legr:LegrSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
+    "spdy": "autoprune.search.spdy:SpdySearch",
     "surrogate": "autoprune.search.surrogate:SurrogateSearch",
     "neighbours": "autoprune.search.neighbours:NeighboursSearch",
     "portfolio": "autoprune.search.portfolio:PortfolioSearch",

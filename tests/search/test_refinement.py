@@ -111,6 +111,5 @@ def test_a_unit_whose_level_at_the_base_the_table_does_not_know_stays_there():
     least = synthetic.problem.reach()["macs"][0]
     refinement = Refinement(synthetic.problem, table, "macs", 2 * least)
     refinement.tell([synthetic.evaluate(start)])
-    probed = refinement.ask(100)
-    refinement.tell([synthetic.evaluate(candidate) for candidate in probed])
+    refinement.tell([Evaluation(c, status="failed", cause="a test") for c in refinement.ask(100)])
     assert [candidate.levels[1] for candidate in refinement.ask(100)] == [3]
