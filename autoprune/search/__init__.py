@@ -29,6 +29,7 @@ SEARCHERS: dict[str, str] = {
     "legr": "autoprune.search.legr:LegrSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
     "spdy": "autoprune.search.spdy:SpdySearch",
+    "emo": "autoprune.search.emo:EmoSearch",
     "surrogate": "autoprune.search.surrogate:SurrogateSearch",
     "neighbours": "autoprune.search.neighbours:NeighboursSearch",
     "portfolio": "autoprune.search.portfolio:PortfolioSearch",
