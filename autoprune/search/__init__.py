@@ -30,6 +30,7 @@ SEARCHERS: dict[str, str] = {
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
     "spdy": "autoprune.search.spdy:SpdySearch",
     "emo": "autoprune.search.emo:EmoSearch",
+    "knapsack": "autoprune.search.knapsack_search:KnapsackSearch",
     "surrogate": "autoprune.search.surrogate:SurrogateSearch",
     "neighbours": "autoprune.search.neighbours:NeighboursSearch",
     "portfolio": "autoprune.search.portfolio:PortfolioSearch",

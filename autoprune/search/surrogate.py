@@ -1,7 +1,7 @@
 """Predictors in the loop: measure a few networks, learn to predict the others, search on predictions, repeat.
 
 LINAS (Cummings et al., A Hardware-Aware Framework for Accelerating Neural Architecture Search Across Modalities, 2022,
-https://arxiv.org/abs/2205.10358, algorithm 1), the search of Intel's DyNAS-T
+https://arxiv.org/abs/2205.10358), the search of Intel's DyNAS-T
 (https://github.com/IntelLabs/DyNAS-T). Departures: costs are not predicted but computed; of what the inner search has
 seen the best new networks are measured next, spread over the range of costs, where theirs measures its last population,
 known networks included; one regressor where theirs chooses between a ridge and a support vector regression; networks

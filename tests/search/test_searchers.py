@@ -19,10 +19,11 @@ from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.search import SEARCHERS, make_searcher, searcher_options
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
-UNSEEDED = {"uniform", "closed_form", "additive", "greedy"}
+UNSEEDED = {"uniform", "closed_form", "additive", "greedy", "knapsack"}
 ONE_BUDGET = {"genetic", "annealing", "bees", "spdy"}  # and legr, until its plans
 
 SMALLER: dict[str, dict[str, Any]] = {  # options that save time
+    "knapsack": {"plans": 8},
     "spdy": {"draws": 20, "attempts": 5},
     "surrogate": {"population": 20, "imagined": 100},
     "portfolio": {"first": {"uniform": {}, "additive": {"plans": 4}}},
