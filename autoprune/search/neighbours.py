@@ -100,11 +100,12 @@ class NeighboursSearch:
         ends = [self._range[0], *values, self._range[1]]
         pairs = zip([rows[0], *rows], [*rows, rows[-1]], ends, ends[1:], strict=False)
         gaps = [Gap(*pair) for pair in pairs if pair[2] < pair[3]]
-        known = dict(zip(self._gaps, self._arms, strict=True))
-        self._arms = [known[gap] if gap in known else self._inherited(gap) for gap in gaps]
+        known = {(gap.above, gap.below): arm for gap, arm in zip(self._gaps, self._arms, strict=True)}
+        self._arms = [known.get((gap.above, gap.below)) or self._inherited(gap) for gap in gaps]
         self._gaps = gaps
 
     def _inherited(self, new: Gap) -> Arm:
+        """A copy of the arm of the gap that the middle of a new one lies in."""
         middle = (new.above + new.below) / 2
         old = (arm for gap, arm in zip(self._gaps, self._arms, strict=True) if gap.above <= middle <= gap.below)
         return next((arm.copy() for arm in old), Arm())
