@@ -38,8 +38,8 @@ class KnapsackSearch:
     over what stays of its unit, since norms of different layers do not compare; false: what goes, as the papers do. We
     first took the share of the unit, with which plans empty units of many positions that are worth little each.
     `cost` is what the budgets are on; None for the first. Units without such numbers in the problem's profiles,
-    branches among them, stay as wide as the bounds allow. Nothing is random: the seed is taken because every searcher
-    has one.
+    branches among them, stay as wide as the bounds allow; budgets that leave no room for them get the smallest network.
+    Nothing is random: the seed is taken because every searcher has one.
 
     Raises ConfigError where no unit has any, for an unknown importance or a cost that the problem does not have.
     """
@@ -78,13 +78,13 @@ class KnapsackSearch:
         problem = self._proposals.problem
         cost = self._cost or primary_cost(problem)
         allocator = Allocator(problem, self._table, cost)
-        most = cost_range(problem, cost)[1]
+        least, most = cost_range(problem, cost)
         planned = []
-        for budget in np.linspace(most, min(allocator.least, most), self._plans).tolist():
+        for budget in np.linspace(most, least, self._plans).tolist():
             try:
                 planned.append(allocator.plan(budget))
             except InfeasibleBudget:
-                continue  # other bounds exclude it
+                planned.append(problem.space.smallest.levels)
         return planned
 
 
