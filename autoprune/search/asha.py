@@ -28,7 +28,7 @@ class AshaSearch:
 
     New ones are those of `source`, with `source_options`. Fidelities are 1, 1 / eta, ... down to `least`. The best of a
     rung are, where `promote` is "share", one in `eta` of those answered, as published. Where it is "front", our own,
-    they are those that none dominates, after `patience` more answers: a whole front goes up, and little of what later
+    they are those that none dominates, after `patience` more networks have begun: a whole front goes up, and little of what later
     answers would have shown to be worse.
     """
 
@@ -53,7 +53,8 @@ class AshaSearch:
         self._rungs = Rungs(problem, self.fidelities)
         self._source = Source(problem, seed, source, source_options)
         self._promoted: list[set[Levels]] = [set() for _ in range(self._rungs.top)]
-        self._changed = dict.fromkeys(range(self._rungs.top), False)  # since the best were last looked for
+        self._since: list[dict[Levels, int]] = [{} for _ in range(self._rungs.top)]  # how many had begun by then
+        self._changed = [False] * self._rungs.top  # since the best were last looked for
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and (self._promote() or self._draw(n) or self._finish()):
@@ -62,7 +63,9 @@ class AshaSearch:
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         for rung, evaluation in self._rungs.record(evaluations):
-            self._changed[rung] = True
+            self._changed = [True] * len(self._changed)
+            if rung < self._rungs.top:
+                self._since[rung][evaluation.candidate.levels] = len(self._rungs.losses[0])
             if rung == 0:
                 self._source.tell(evaluation)
 
@@ -78,9 +81,9 @@ class AshaSearch:
         return False
 
     def _due_front(self, rung: int) -> list[Levels]:
-        """Those that lead although so many came after them."""
-        old = set(list(self._rungs.losses[rung])[: -self._patience or None])
-        return [levels for levels in self._rungs.leaders(rung) if levels in old]
+        """Those that lead although so many networks have begun since they were answered."""
+        begun = len(self._rungs.losses[0])
+        return [levels for levels in self._rungs.leaders(rung) if begun - self._since[rung][levels] >= self._patience]
 
     def _due_share(self, rung: int) -> list[Levels]:
         """Those of the best that have not gone up yet, as far as one in eta allows."""
