@@ -29,6 +29,7 @@ SEARCHERS: dict[str, str] = {
     "legr": "autoprune.search.legr:LegrSearch",
     "halving": "autoprune.search.halving:HalvingSearch",
     "asha": "autoprune.search.asha:AshaSearch",
+    "screening": "autoprune.search.screening:ScreeningSearch",
     "racing": "autoprune.search.racing:RacingSearch",
     "evopress": "autoprune.search.evopress:EvoPressSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
