@@ -52,8 +52,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "halving": ("halving", {}),
     "hyperband": ("halving", {"hyperband": True}),
     "asha": ("asha", {}),
-    "asha, front": ("asha", {"promote": "front"}),
-    "asha, front from 1/27": ("asha", {"promote": "front", "least": 1 / 27}),
+    "screening": ("screening", {"source": "evolution"}),
     "racing": ("racing", {}),
 }
 

@@ -42,7 +42,7 @@ ONLY_IN: dict[str, set[str]] = {
     "moocore": {"core", "search"},
     "ray": {"run"},
     "cloudpickle": {"run"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "search"},
     "PIL": {"data"},
     "pydantic": {"config"},
     "typer": {"cli"},

@@ -38,6 +38,16 @@ class Searcher(Protocol):
 
 
 @runtime_checkable
+class Remarking(Protocol):
+    """A searcher that has something to say about how it is doing; optional."""
+
+    @property
+    def remark(self) -> str:
+        """A few words for the line of progress; empty while there is nothing to say."""
+        ...
+
+
+@runtime_checkable
 class Evaluator(Protocol):
     """Turns candidates into evaluations; a failure is an Evaluation, never an exception.
 

@@ -286,7 +286,7 @@ def _explore(
         write_json(folder.space, session.space.to_json())
         write_json(folder.structure, session.coupling())
         write_json(folder.environment, session.environment())
-    watch = Watch(session, evaluator, events)
+    watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
         session.problem, session.searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autoprune.core.contracts import Evaluator
+from autoprune.core.contracts import Evaluator, Remarking, Searcher
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.run.events import Events
@@ -17,10 +17,14 @@ SHARE = 0.5  # of the first cost, where the job has no budget to show the best w
 
 
 class Watch:
-    """Follows a search: how many evaluations failed, and which was the best within the budget."""
+    """Follows a search: how many evaluations failed, and which was the best within the budget.
 
-    def __init__(self, session: Session, evaluator: Evaluator, events: Events) -> None:
-        self._session, self._evaluator, self._events = session, evaluator, events
+    A searcher that has a `remark` (core.contracts.Remarking) is quoted: in the progress, and once in the events.
+    """
+
+    def __init__(self, session: Session, searcher: Searcher, evaluator: Evaluator, events: Events) -> None:
+        self._session, self._searcher, self._evaluator, self._events = session, searcher, evaluator, events
+        self._remark = ""
         self._bounds = _bounds(session)
         self._objective = next((o for o in session.problem.objectives if o.name not in session.dense_costs), None)
         self._best = math.inf
@@ -39,6 +43,9 @@ class Watch:
         facts = {"done": done, "status": evaluation.status, "seconds": round(evaluation.seconds, 4)}
         cause = {"cause": evaluation.cause} if evaluation.cause else {}
         self._events.add("evaluation", {**facts, "worker": evaluation.worker, **cause})
+        if isinstance(self._searcher, Remarking) and self._searcher.remark != self._remark:
+            self._remark = self._searcher.remark
+            self._events.add("remark", {"done": done, "remark": self._remark})
         self._say(done)
 
     def _learn(self, evaluation: Evaluation) -> None:
@@ -60,6 +67,8 @@ class Watch:
             parts.append(f"{self._objective.name} {abs(self._best):.4g} at {within}")
         if isinstance(self._evaluator, Pool):
             parts.append(f"{self._evaluator.alive} workers")
+        if self._remark:
+            parts.append(self._remark)
         if self._failed:
             parts.append(f"{self._failed} failed, last: {self._cause[:120]}")
         self._session.progress(Progress("search", done, self._session.job.evaluations, ", ".join(parts)))

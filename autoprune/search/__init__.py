@@ -2,7 +2,7 @@
 
 Here: proposals, budget repair, exact allocation, closed-form rules and the searchers. Not here: torch, disk, clock,
 global random state: every random choice comes from a generator that the searcher makes from its seed. Imports core,
-numpy, deap, moocore, and optuna once its searcher is used. `run` and `config` may import this room.
+numpy, deap, moocore; optuna and scikit-learn once their searchers are used. `run` and `config` may import this room.
 """
 
 from __future__ import annotations
@@ -29,9 +29,16 @@ SEARCHERS: dict[str, str] = {
     "legr": "autoprune.search.legr:LegrSearch",
     "halving": "autoprune.search.halving:HalvingSearch",
     "asha": "autoprune.search.asha:AshaSearch",
+    "screening": "autoprune.search.screening:ScreeningSearch",
     "racing": "autoprune.search.racing:RacingSearch",
     "evopress": "autoprune.search.evopress:EvoPressSearch",
     "optuna": "autoprune.search.optuna_search:OptunaSearch",
+    "spdy": "autoprune.search.spdy:SpdySearch",
+    "emo": "autoprune.search.emo:EmoSearch",
+    "knapsack": "autoprune.search.knapsack_search:KnapsackSearch",
+    "surrogate": "autoprune.search.surrogate:SurrogateSearch",
+    "neighbours": "autoprune.search.neighbours:NeighboursSearch",
+    "portfolio": "autoprune.search.portfolio:PortfolioSearch",
     "auto": "autoprune.search.auto:AutoSearch",
 }
 

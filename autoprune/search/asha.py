@@ -10,26 +10,22 @@ up, until the searcher they come from has ended: then the front of each rung goe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
-from autoprune.errors import ConfigError
 from autoprune.search.proposals import Levels, at_least
 from autoprune.search.rungs import Rungs, Source, geometric
 
-Promote = Literal["share", "front"]
 LATEST = 1000  # of a rung, so many are compared at most
 
 
 class AshaSearch:
     """Whenever a candidate is asked for, one that is among the best of its rung goes up, else a new network begins.
 
-    New ones are those of `source`, with `source_options`. Fidelities are 1, 1 / eta, ... down to `least`. The best of a
-    rung are, where `promote` is "share", one in `eta` of those answered, as published. Where it is "front", our own,
-    they are those that none dominates, after `patience` more answers: a whole front goes up, and little of what later
-    answers would have shown to be worse.
+    The best are one in `eta` of those answered at a rung; new ones are those of `source`, with `source_options`.
+    Fidelities are 1, 1 / eta, ... down to `least`.
     """
 
     def __init__(
@@ -41,19 +37,13 @@ class AshaSearch:
         source_options: Mapping[str, Any] | None = None,
         eta: int = 3,
         least: float = 1 / 9,
-        promote: Promote = "share",
-        patience: int = 30,
     ) -> None:
-        if promote not in get_args(Promote):
-            raise ConfigError(f"expected promote to be one of {list(get_args(Promote))}, got {promote!r}")
-        self._due = self._due_share if promote == "share" else self._due_front
-        self._patience = at_least("patience", patience, 0)
         self._eta = at_least("eta", eta, 2)
         self.fidelities = geometric(least, eta)
         self._rungs = Rungs(problem, self.fidelities)
         self._source = Source(problem, seed, source, source_options)
         self._promoted: list[set[Levels]] = [set() for _ in range(self._rungs.top)]
-        self._changed = dict.fromkeys(range(self._rungs.top), False)  # since the best were last looked for
+        self._changed = [False] * self._rungs.top  # since the best were last looked for
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and (self._promote() or self._draw(n) or self._finish()):
@@ -62,7 +52,8 @@ class AshaSearch:
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         for rung, evaluation in self._rungs.record(evaluations):
-            self._changed[rung] = True
+            if rung < self._rungs.top:
+                self._changed[rung] = True
             if rung == 0:
                 self._source.tell(evaluation)
 
@@ -77,12 +68,7 @@ class AshaSearch:
                     return True
         return False
 
-    def _due_front(self, rung: int) -> list[Levels]:
-        """Those that lead although so many came after them."""
-        old = set(list(self._rungs.losses[rung])[: -self._patience or None])
-        return [levels for levels in self._rungs.leaders(rung) if levels in old]
-
-    def _due_share(self, rung: int) -> list[Levels]:
+    def _due(self, rung: int) -> list[Levels]:
         """Those of the best that have not gone up yet, as far as one in eta allows."""
         rows = list(self._rungs.losses[rung])
         latest = rows[-LATEST:]

@@ -82,7 +82,7 @@ def distortions_from(problem: Problem, evaluations: Sequence[Evaluation]) -> np.
     """
     start = reference(problem)
     measured = damages(problem, [e for e in evaluations if _changes(e, start) <= 1])
-    own = _reference_damage(problem, start, measured)
+    own = reference_damage(problem, start, measured)
     rows = [_unit_row(problem, unit, start, own, measured) for unit in range(len(start))]
     table = np.full((len(rows), max(len(row) for row in rows)), np.inf)
     for unit, row in enumerate(rows):
@@ -115,7 +115,7 @@ def _damage(problem: Problem, evaluation: Evaluation) -> float:
     return damage if math.isfinite(damage) else math.inf
 
 
-def _reference_damage(problem: Problem, start: Levels, measured: dict[Levels, float]) -> float:
+def reference_damage(problem: Problem, start: Levels, measured: dict[Levels, float]) -> float:
     """Measured, or known to be 0, or else the least damage that was measured; infinite if nothing was."""
     if math.isfinite(measured.get(start, math.inf)):
         return measured[start]

@@ -75,7 +75,7 @@ class LegrSearch:
         self._goal = make_goal(problem, budget)
         self._norms = [problem.profiles[problem.space.units[u]].magnitudes for u in self._ranked]
         self._rankings = at_least("rankings", rankings, 1)
-        self._widest = _widest_rest(problem, self._ranked)
+        self._widest = widest_rest(problem, self._ranked)
         self._sample = at_least("sample", sample, 1)
         self._changed = max(1, round(share * len(self._norms)))
         self._plans = at_least("plans", plans, 1)
@@ -160,8 +160,8 @@ class LegrSearch:
         return [self._followed(self._best.ranking, budget) for budget in np.linspace(most, least, self._plans)]
 
 
-def _widest_rest(problem: Problem, ranked: Sequence[int]) -> Levels:
-    """Dense levels of all but the ranked units, or their smallest where the bounds leave no room for them."""
+def widest_rest(problem: Problem, ranked: Sequence[int]) -> Levels:
+    """The smallest levels with all but the ranked units dense, or all smallest where bounds leave no room for that."""
     dense = np.array(problem.space.smallest.levels)
     dense[[u for u in range(len(dense)) if u not in set(ranked)]] = 0
     return tuple(dense.tolist()) if problem.feasible(dense[None])[0] else problem.space.smallest.levels

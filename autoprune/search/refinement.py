@@ -109,7 +109,9 @@ class Refinement:
         return np.clip(factors, 1 / FURTHEST, FURTHEST)
 
     def _planned(self, rows: np.ndarray, base: Levels, radius: int) -> Levels:
-        """The plan within so many levels of the base."""
-        levels = np.arange(rows.shape[1])
-        near = np.abs(levels - np.array(base)[:, None]) <= radius
-        return plan(self._problem, np.where(near, rows, np.inf), self._cost, self._budget)
+        """The plan within so many levels of the base; a unit whose level there the table does not know stays there."""
+        own = np.arange(rows.shape[1]) == np.array(base)[:, None]
+        near = np.abs(np.arange(rows.shape[1]) - np.array(base)[:, None]) <= radius
+        unknown = np.isinf(rows[own])[:, None]
+        nearby = np.where(near & ~unknown, rows, np.where(own & unknown, 0.0, np.inf))
+        return plan(self._problem, nearby, self._cost, self._budget)

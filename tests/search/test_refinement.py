@@ -101,3 +101,15 @@ def test_rounds_are_at_least_one():
     synthetic = synthetic_problem(units=2, levels=2)
     with pytest.raises(ConfigError, match="expected rounds to be a whole number of at least 1, got 0"):
         Refinement(synthetic.problem, table_of(synthetic), "macs", 1.0, rounds=0)
+
+
+def test_a_unit_whose_level_at_the_base_the_table_does_not_know_stays_there():
+    synthetic = synthetic_problem(units=4, levels=4)
+    table = table_of(synthetic)
+    table[1, 3] = np.inf  # its probe failed
+    start = synthetic.problem.space.smallest
+    least = synthetic.problem.reach()["macs"][0]
+    refinement = Refinement(synthetic.problem, table, "macs", 2 * least)
+    refinement.tell([synthetic.evaluate(start)])
+    refinement.tell([Evaluation(c, status="failed", cause="a test") for c in refinement.ask(100)])
+    assert [candidate.levels[1] for candidate in refinement.ask(100)] == [3]

@@ -129,7 +129,35 @@ def test_asha_measures_the_whole_front_of_a_small_space_in_full():
     assert front <= counted.at(1.0)
 
 
-@pytest.mark.parametrize("name", ["halving", "asha", "racing"])
+def test_screening_measures_in_full_what_still_leads_after_a_while():
+    counted = Counted(units=6, levels=6)
+    found = counted.run("screening", 240, source="random", patience=50)
+    screened = [e for e in counted.told if e.candidate.fidelity < 1]
+    assert found[1.0] <= 0.2 * found[1 / 16]
+    first = [e.candidate.levels for e in screened[:-50]]
+    losses = counted.synthetic.problem.losses(screened)
+    leading = {e.candidate.levels for e, keep in zip(screened, nondominated(losses), strict=True) if keep}
+    assert leading & set(first) <= counted.at(1.0) <= set(first)
+
+
+def test_screening_measures_the_whole_front_of_a_small_space_in_full():
+    counted = Counted(units=3, levels=3)
+    counted.run("screening", 200)
+    space = counted.synthetic.problem.space
+    rows = list(itertools.product(*map(range, space.sizes)))
+    losses = counted.synthetic.problem.losses([counted.synthetic.evaluate(Candidate(row)) for row in rows])
+    front = {row for row, keep in zip(rows, nondominated(losses), strict=True) if keep}
+    assert counted.at(1 / 16) == set(rows)
+    assert counted.at(1.0) == front
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_share_to_screen_on_is_less_than_everything(share):
+    with pytest.raises(ConfigError, match="expected share to be above 0 and below 1"):
+        make_searcher("screening", synthetic_problem().problem, share=share)
+
+
+@pytest.mark.parametrize("name", ["halving", "asha", "racing", "screening"])
 def test_a_source_that_scores_on_parts_itself_is_refused(name):
     with pytest.raises(ConfigError, match="expected a source that scores on the whole selection set, got 'asha'"):
         make_searcher(name, synthetic_problem().problem, source="asha")

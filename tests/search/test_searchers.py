@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,20 @@ from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.search import SEARCHERS, make_searcher, searcher_options
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
-UNSEEDED = {"uniform", "closed_form", "additive", "greedy"}
-ONE_BUDGET = {"genetic", "annealing", "bees", "evopress"}  # and legr, until its plans
+UNSEEDED = {"uniform", "closed_form", "additive", "greedy", "knapsack"}
+ONE_BUDGET = {"genetic", "annealing", "bees", "spdy", "evopress"}  # and legr, until its plans
+
+SMALLER: dict[str, dict[str, Any]] = {  # options that save time
+    "knapsack": {"plans": 8},
+    "spdy": {"draws": 20, "attempts": 5},
+    "surrogate": {"population": 20, "imagined": 100},
+    "portfolio": {"first": {"uniform": {}, "additive": {"plans": 4}}},
+}
 
 
 def made(name, problem, **options):
     """A searcher of a problem that has profiles, which some need."""
+    options = {**SMALLER.get(name, {}), **options}
     rng = np.random.default_rng(0)
     pairs = zip(problem.space.units, problem.space.levels, strict=True)
     profiles = {unit: Profile(rng.lognormal(size=counts[0]), (counts[0], 1)) for unit, counts in pairs}
@@ -148,13 +157,13 @@ def test_proposals_do_not_depend_on_pythons_hash_seed():
     assert first == second
 
 
-def test_optuna_and_torch_are_not_imported_until_needed():
+def test_optuna_sklearn_and_torch_are_not_imported_until_needed():
     code = (
         "import sys\n"
         "from autoprune.search import SEARCHERS, make_searcher, searcher_class\n"
         "from autoprune.testing import synthetic_problem\n"
         "[searcher_class(name) for name in SEARCHERS]\n"
         "make_searcher('auto', synthetic_problem().problem).ask(3)\n"
-        "print([name for name in ('optuna', 'torch') if name in sys.modules])"
+        "print([name for name in ('optuna', 'sklearn', 'torch') if name in sys.modules])"
     )
     assert python(code).strip() == "[]"

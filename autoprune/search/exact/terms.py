@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.core.cost import Polynomial
+from autoprune.core.cost import Formula, Polynomial
 from autoprune.core.problem import Problem
 from autoprune.core.sparse import SparseCost, SparseWeight
 
@@ -56,18 +56,35 @@ class Terms:
         return Terms(tuple(len(options) for options in allowed), tables, self.constant)
 
 
+@dataclass(frozen=True)
+class TabledCost(Formula):
+    """A cost that is known by its terms over the levels of the units of a space, in their order.
+
+    For problems made up for planning, in which a unit's count tells its level and nothing else: `widest` are the (u,)
+    counts of level 0, and each level keeps one less.
+    """
+
+    terms: Terms
+    widest: tuple[int, ...]
+
+    def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
+        return self.terms.cost(np.array(self.widest) - np.asarray(kept))
+
+
 def separable(costs: Sequence[np.ndarray]) -> Terms:
     """The cost that is a sum of one (l,) array for each unit."""
     return Terms(tuple(len(cost) for cost in costs), {(unit,): cost for unit, cost in enumerate(costs)})
 
 
 def terms_of(problem: Problem, cost: str) -> Terms | None:
-    """A problem's cost by units that share a monomial or a weight with zeros.
+    """A problem's cost by units that share a monomial, a table or a weight with zeros.
 
     None for a user's function, of which nothing is known, and for a weight that depends on the joint levels of so many
     units that the table would have more than LARGEST entries.
     """
     formula = problem.costs.costs[cost]
+    if isinstance(formula, TabledCost):
+        return formula.terms
     if isinstance(formula, Polynomial):
         return _of_polynomial(problem, formula)
     if not isinstance(formula, SparseCost):
