@@ -1,25 +1,32 @@
 """Images that searches on parts of the selection set score until their front is as good as that of full scoring.
 
-    python benchmarks/multi_fidelity.py --data DIR --weights FILE
+    python benchmarks/multi_fidelity.py
+    python benchmarks/multi_fidelity.py --data DIR --weights FILE --evaluations 200 --ways screening "screening, auto"
 
-The job is configs/cifar10_resnet20.yaml with quick scores (`search.batch_norms: batch`, so that no images are spent on
-statistics) on 2,000 images of the training set. For each seed `evolution` scores 300 networks on all of them: 600,000
-images. Then halving, Hyperband, asha and racing, with networks of the same evolution, go on until the hypervolume of
-what they have scored on all images is within 0.5 % of that, or three quarters of those images are spent. Hypervolume
-is over KL to the dense network (up to 2 nats) and the share of the MACs.
+For each seed `evolution`, and for the ways with auto in their name `auto`, scores 300 networks (`--evaluations`) on all
+2,000 images. Then each way, with networks of the same searcher, goes on until the hypervolume of what it has scored on
+all images is within 0.5 % of that, or three quarters of those images are spent (`fewer` is empty then). Hypervolume is
+over KL to the dense network (up to 2 nats) and the share of the MACs.
 
-The winner's curse is how much better the networks of the front look on the images that chose them than on 4,000 other
-images of the training set that no search has seen: KL there minus the score, a mean over eight of the front; `first`
-is the same for the score at the first rung, on which the networks were compared first.
+Without DIR the networks are those of the synthetic problem of autoprune.testing with nine coupled units, one problem a
+seed: an image's KL is the network's own, times one plus noise of all networks on that image (deviation 1) plus noise of
+this network on it (0.7). With DIR they are ResNet-20s on CIFAR-10 (configs/cifar10_resnet20.yaml) with quick scores
+(`search.batch_norms: batch`, so that no images are spent on statistics) on 2,000 images of the training set.
+
+The winner's curse is how much better the networks of the front look on the images that chose them: KL on others minus
+the score, a mean over eight of the front. The others are 4,000 more images of the training set that no search has seen;
+for synthetic networks the true KL is known. `first` is the same for the score at the first fidelity.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +37,11 @@ from autoprune.config import load
 from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front, hypervolume
+from autoprune.core.objective import Objective
+from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.data import Data
-from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.measure.scorer import with_dense_outputs
 from autoprune.prune.modes import torch_threads
 from autoprune.run.controller import Controller
 from autoprune.run.drive import silent
@@ -40,6 +49,7 @@ from autoprune.run.job import Job
 from autoprune.run.serial import SerialEvaluator
 from autoprune.run.session import Session, open_session
 from autoprune.search import make_searcher
+from autoprune.testing import Synthetic, synthetic_problem
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 SELECT, FRESH, BATCH = 2_000, 4_000, 100
@@ -47,30 +57,44 @@ WORST_KL = 2.0
 CLOSE = 0.995  # of the hypervolume of full scoring
 MOST = 0.75  # of its images
 MEMBERS = 8
+SHARED_NOISE, OWN_NOISE = 1.0, 0.7
 
+AUTO = ", auto"
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "halving": ("halving", {}),
     "hyperband": ("halving", {"hyperband": True}),
     "asha": ("asha", {}),
-    "screening": ("screening", {"source": "evolution"}),
     "racing": ("racing", {}),
+    "screening": ("screening", {"source": "evolution"}),
+    "screening, auto": ("screening", {"source": "auto"}),
 }
 
 Row = dict[str, Any]
+Score = Callable[[Candidate], Evaluation]
+FreshScore = Callable[[tuple[int, ...]], float]  # KL on images that no search has seen
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Networks to search, how a searcher's candidates are scored, and their KL on other images."""
+
+    problem: Problem
+    scored_for: Callable[[Searcher], Score]
+    fresh: FreshScore
 
 
 @dataclass
 class Counting:
-    """A scorer that counts images and processor seconds, and remembers the first score of every network."""
+    """A score that counts images and processor seconds, and remembers the first score of every network."""
 
-    scorer: Scorer
+    score: Score
     images: int = 0
     seconds: float = 0.0
     first: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def __call__(self, candidate: Candidate) -> Evaluation:
         start = time.process_time()
-        evaluation = self.scorer.score(candidate)
+        evaluation = self.score(candidate)
         self.seconds += time.process_time() - start
         self.images += evaluation.examples
         self.first.setdefault(candidate.levels, evaluation.values["kl"])
@@ -81,7 +105,7 @@ class Counting:
 class Goal:
     """Says when a search has a front with this hypervolume, or has scored this many images."""
 
-    session: Session
+    problem: Problem
     counting: Counting
     volume: float
     images: float
@@ -91,37 +115,133 @@ class Goal:
     def reason(self, told: Sequence[Evaluation]) -> str:
         new = told[self.read :]
         self.read = len(told)
-        if any(e.ok and e.candidate.fidelity == 1 for e in new) and covered(self.session, told) >= self.volume:
+        if any(e.ok and e.candidate.fidelity == 1 for e in new) and covered(self.problem, told) >= self.volume:
             self.reached = self.counting.images
             return "reached"
-        return "images" if self.counting.images >= self.images else ""
+        return "images are spent" if self.counting.images >= self.images else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--weights", required=True)
+    parser.add_argument("--data")
+    parser.add_argument("--weights")
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--out", type=Path, default=Path("results/multi_fidelity_resnet20_cifar10.csv"))
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    live = bool(options.data)
+    out = options.out or Path(f"results/multi_fidelity_{'resnet20_cifar10' if live else 'synthetic'}.csv")
     rows: list[Row] = []
     with torch_threads(1):
-        base = open_session(job_of(options), silent)
+        opened = live_bench(options) if live else None
         for seed in options.seeds:
-            rows.append(run(base, "full", "evolution", {}, seed, options.evaluations))
-            goal, images = CLOSE * rows[-1]["hypervolume"], rows[-1]["images"]
-            for way in options.ways:
-                name, settings = WAYS[way]
-                rows.append(run(base, way, name, settings, seed, options.evaluations, goal, MOST * images))
-                rows[-1]["fewer"] = round(images / rows[-1]["reached"], 2) if rows[-1]["reached"] else ""
-                print(rows[-1], flush=True)
-            write(options.out, rows, options)
+            bench = opened or synthetic_bench(seed)
+            for row in compared(bench, options.ways, seed, options.evaluations):
+                rows.append(row)
+                print(row, flush=True)
+                write(out, rows, options)
     summarise(rows)
 
 
-def job_of(options: argparse.Namespace) -> Job:
+def compared(bench: Bench, ways: Sequence[str], seed: int, evaluations: int) -> list[Row]:
+    """Full scoring by each of the searchers, and the ways that go with it."""
+    rows = []
+    for source in ("evolution", "auto"):
+        mine = [way for way in ways if way.endswith(AUTO) == (source == "auto")]
+        if not mine:
+            continue
+        full = run(bench, source, source, {}, seed, evaluations)
+        rows.append(full)
+        for way in mine:
+            goal, most = CLOSE * full["hypervolume"], MOST * full["images"]
+            row = run(bench, way, *WAYS[way], seed, evaluations, goal, most)
+            row["fewer"] = round(full["images"] / row["reached"], 2) if row["reached"] else ""
+            rows.append(row)
+    return rows
+
+
+def run(
+    bench: Bench,
+    way: str,
+    name: str,
+    settings: dict[str, Any],
+    seed: int,
+    evaluations: int,
+    goal: float = math.inf,
+    images: float = math.inf,
+) -> Row:
+    """One search, measured; the images it had scored when its front was good enough, if ever."""
+    searcher = make_searcher(name, bench.problem, seed=seed, **settings)
+    counting = Counting(bench.scored_for(searcher))
+    stop = Goal(bench.problem, counting, goal, images)
+    evaluator = SerialEvaluator(counting)
+    controller = Controller(bench.problem, searcher, evaluator, evaluations, lambda record: None, stop=stop.reason)
+    ended = controller.run()
+    told = controller.told
+    return {
+        "way": way,
+        "seed": seed,
+        "ended": ended,
+        "networks": len({e.candidate.levels for e in told}),
+        "in full": len({e.candidate.levels for e in told if e.ok and e.candidate.fidelity == 1}),
+        "images": counting.images,
+        "seconds": round(counting.seconds, 1),
+        "hypervolume": round(covered(bench.problem, told), 5),
+        "reached": stop.reached or "",
+        "fewer": "",
+        **curses(bench, told, counting),
+    }
+
+
+def covered(problem: Problem, told: Sequence[Evaluation]) -> float:
+    """Share of the rectangle of KL and MACs that is dominated by what was scored on everything."""
+    dense = problem.costs.dense()["macs"]
+    full = [e for e in told if e.ok and e.candidate.fidelity == 1]
+    losses = np.array([(e.values["kl"] / WORST_KL, e.values["macs"] / dense) for e in full])
+    return hypervolume(losses, (1.0, 1.0))
+
+
+def curses(bench: Bench, told: Sequence[Evaluation], counting: Counting) -> Row:
+    """How much lower the KL of front members is on the images that chose them than on others."""
+    front = Front.of(told, bench.problem.objectives, bench.problem.costs.dense()).thinned(MEMBERS)
+    members = [e for e in front if any(e.candidate.levels)]
+    fresh = [bench.fresh(e.candidate.levels) for e in members]
+    chosen = [e.values["kl"] for e in members]
+    first = [counting.first[e.candidate.levels] for e in members]
+    return {
+        "members": len(members),
+        "fresh KL": round(statistics.mean(fresh), 4),
+        "curse": round(float(np.mean(np.subtract(fresh, chosen))), 4),
+        "curse, first": round(float(np.mean(np.subtract(fresh, first))), 4),
+    }
+
+
+def synthetic_bench(seed: int) -> Bench:
+    """A problem whose networks differ from image to image, by what all share and by what each has of its own."""
+    synthetic = synthetic_problem(units=9, levels=8, seed=seed, interaction=0.5, coupled=True)
+    problem = replace(synthetic.problem, objectives=(Objective("kl", "min"), Objective("macs", "min")))
+    shared = SHARED_NOISE * np.random.default_rng(seed).standard_normal(SELECT)
+    return Bench(
+        problem,
+        lambda searcher: lambda candidate: noisy(synthetic, shared, searcher, candidate),
+        lambda levels: 3 * synthetic.kl(levels) * (1 + float(shared.mean())),
+    )
+
+
+def noisy(synthetic: Synthetic, shared: np.ndarray, searcher: Searcher, candidate: Candidate) -> Evaluation:
+    """The score of a synthetic network on the images that a candidate asks for."""
+    own = OWN_NOISE * np.random.default_rng(candidate.levels).standard_normal(SELECT)
+    images = 3 * synthetic.kl(candidate.levels) * (1 + shared + own)
+    inside = [f for f in getattr(searcher, "fidelities", (1.0,)) if candidate.since < f <= candidate.fidelity]
+    ends = [math.ceil(share * SELECT - 1e-9) for share in (candidate.since, *inside)]
+    parts = [float(images[a:b].mean()) for a, b in itertools.pairwise(ends)]
+    in_parts = {"kl": parts} if getattr(searcher, "in_parts", False) else {}
+    value = float(images[ends[0] : ends[-1]].mean())
+    return Evaluation(candidate, {"kl": value}, examples=ends[-1] - ends[0], parts=in_parts)
+
+
+def live_bench(options: argparse.Namespace) -> Bench:
     """The job, with other training images in place of the test images."""
     overrides = {
         "data.calibrate": 500,
@@ -129,10 +249,17 @@ def job_of(options: argparse.Namespace) -> Job:
         "data.root": options.data,
         "model.weights": options.weights,
         "search.batch_norms": "batch",
-        "run.tune": "{layout: channels_last}",
+        "run.tune": "{layout: channels_last, dtype: bfloat16}",
     }
     job = load(CONFIG, [f"{key}={value}" for key, value in overrides.items()]).resolve()
-    return replace(job, data=lambda: parted(job.data()))
+    base = open_session(replace(job, data=lambda: parted(job.data())), silent)
+    select = with_dense_outputs(base.model, base.data.report)
+    fresh = replace(base.scorer, select=select)
+    return Bench(
+        base.problem,
+        lambda searcher: session_of(base, base.job, searcher).scorer.score,
+        lambda levels: fresh.score(Candidate(levels)).values["kl"],
+    )
 
 
 def parted(data: Data) -> Data:
@@ -140,79 +267,20 @@ def parted(data: Data) -> Data:
     return Data(data.calibrate, data.select[: SELECT // BATCH], data.select[SELECT // BATCH :])
 
 
-def run(
-    base: Session,
-    way: str,
-    name: str,
-    settings: dict[str, Any],
-    seed: int,
-    evaluations: int,
-    goal: float = np.inf,
-    images: float = np.inf,
-) -> Row:
-    """One search, measured; the images it had scored when its front was good enough, if ever."""
-    searcher: Searcher = make_searcher(name, base.problem, seed=seed, **settings)
-    fidelities = tuple(getattr(searcher, "fidelities", ()))
-    session = replace(base, job=replace(base.job, searcher=lambda problem, seed: searcher))
-    vars(session)["_opened_bank"] = base._opened_bank  # made once for all of them
-    counting = Counting(session.scorer)
-    stop = Goal(session, counting, goal, images)
-    controller = Controller(
-        session.problem, searcher, SerialEvaluator(counting), evaluations, lambda record: None, stop=stop.reason
-    )
-    ended = controller.run()
-    row = {
-        "way": way,
-        "seed": seed,
-        "ended": ended,
-        "networks": len({e.candidate.levels for e in controller.told}),
-        "in full": len({e.candidate.levels for e in controller.told if e.ok and e.candidate.fidelity == 1}),
-        "images": counting.images,
-        "seconds": round(counting.seconds, 1),
-        "hypervolume": round(covered(session, controller.told), 5),
-        "reached": stop.reached or "",
-        "fewer": "",
-    }
-    print(f"{way}, fidelities {[round(f, 3) for f in fidelities[:3]]}: {row}", flush=True)
-    return row | curses(session, controller.told, counting)
-
-
-def covered(session: Session, told: Sequence[Evaluation]) -> float:
-    """Share of the rectangle of KL and MACs that is dominated by what was scored on everything."""
-    dense = session.dense_costs["macs"]
-    full = [e for e in told if e.ok and e.candidate.fidelity == 1]
-    losses = np.array([(e.values["kl"] / WORST_KL, e.values["macs"] / dense) for e in full])
-    return hypervolume(losses, (1.0, 1.0))
-
-
-def curses(session: Session, told: Sequence[Evaluation], counting: Counting) -> Row:
-    """How much lower the KL of front members is on the images that chose them than on others."""
-    front = Front.of(told, session.problem.objectives, session.dense_costs).thinned(MEMBERS)
-    members = [e for e in front if any(e.candidate.levels)]
-    fresh = fresh_scorer(session)
-    values = [fresh.score(Candidate(e.candidate.levels)).values["kl"] for e in members]
-    chosen = [e.values["kl"] for e in members]
-    first = [counting.first[e.candidate.levels] for e in members]
-    return {
-        "members": len(members),
-        "fresh KL": round(statistics.mean(values), 4),
-        "curse": round(statistics.mean(np.subtract(values, chosen)), 4),
-        "curse, first": round(statistics.mean(np.subtract(values, first)), 4),
-    }
-
-
-def fresh_scorer(session: Session) -> Scorer:
-    """Scores in the same way on the images that no search has seen."""
-    select = with_dense_outputs(session.model, session._batches(session.data.report))
-    return replace(session.scorer, select=select, fidelities=(), in_parts=False)
+def session_of(base: Session, job: Job, searcher: Searcher) -> Session:
+    """The session as it is for a searcher, with the bank that is there already."""
+    session = replace(base, job=replace(job, searcher=lambda problem, seed: searcher))
+    vars(session)["_opened_bank"] = base._opened_bank
+    return session
 
 
 def write(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:
     """The table, one line a search; its first line is the command."""
-    seeds = " ".join(map(str, options.seeds))
-    command = f"python benchmarks/multi_fidelity.py --data DIR --weights FILE --evaluations {options.evaluations}"
+    live = "--data DIR --weights FILE " if options.data else ""
+    ways = " ".join(f'"{way}"' if " " in way else way for way in options.ways)
+    command = f"python benchmarks/multi_fidelity.py {live}--evaluations {options.evaluations} --ways {ways}"
     with path.open("w", newline="") as file:
-        file.write(f"# {command} --seeds {seeds}\n")
+        file.write(f"# {command} --seeds {' '.join(map(str, options.seeds))}\n")
         writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -224,8 +292,8 @@ def summarise(rows: Sequence[Row]) -> None:
         mine = [row for row in rows if row["way"] == way]
         fewer = [row["fewer"] for row in mine if row["fewer"] != ""]
         times = f", {statistics.mean(fewer):.2f} times fewer ({min(fewer)} to {max(fewer)})" if fewer else ""
-        curse = statistics.mean(row["curse"] for row in mine)
-        print(f"{way}: reached in {len(fewer)} of {len(mine)}{times}; winner's curse {curse:.4f}")
+        curse, first = (statistics.mean(row[name] for row in mine) for name in ("curse", "curse, first"))
+        print(f"{way}: reached in {len(fewer)} of {len(mine)}{times}; winner's curse {curse:.4f}, first {first:.4f}")
 
 
 if __name__ == "__main__":
