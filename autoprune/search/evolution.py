@@ -84,7 +84,7 @@ class EvolutionSearch:
         self._selection = selection
         self._size = at_least("population", population, 2)
         self._rungs = at_least("rungs", rungs, 1)
-        self._seeds = tuple(tuple(levels) for levels in seeds)
+        self._seeds = _checked(problem, seeds)
         self._crossover = _share("crossover", crossover)
         self._proposals = Proposals(problem)
         self._rng = np.random.default_rng(seed)
@@ -129,7 +129,6 @@ class EvolutionSearch:
     def _add_first(self) -> None:
         problem = self._proposals.problem
         for levels in (*ladder(problem, self._rungs), *self._seeds):
-            problem.space.check(Candidate(levels))
             self._proposals.add(repair(problem, np.array(levels), self._rng))
         self._add_random(self._size - self._proposals.queued - len(self._population))
 
@@ -166,6 +165,14 @@ class EvolutionSearch:
         moved = levels.copy()
         moved[units] = np.clip(levels[units] + steps, 0, sizes[units] - 1)
         return moved
+
+
+def _checked(problem: Problem, seeds: Iterable[Sequence[int]]) -> tuple[Levels, ...]:
+    """The levels of seeds; SpaceError for any that are not in the space."""
+    rows = tuple(tuple(levels) for levels in seeds)
+    for levels in rows:
+        problem.space.check(Candidate(levels))
+    return rows
 
 
 def _share(option: str, value: float) -> float:
