@@ -58,6 +58,14 @@ def make_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any)
     return searcher
 
 
+def make_inner_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
+    """As make_searcher, for one that another searcher asks: ConfigError if it scores on parts of the selection set."""
+    searcher = make_searcher(name, problem, seed=seed, **options)
+    if hasattr(searcher, "fidelities"):
+        raise ConfigError(f"expected a searcher that scores on the whole selection set, got {name!r}. Take evolution.")
+    return searcher
+
+
 def searcher_class(name: str) -> Any:
     """The class behind a name of SEARCHERS; imports its module only now."""
     if name not in SEARCHERS:

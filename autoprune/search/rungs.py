@@ -19,7 +19,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.search import make_searcher
+from autoprune.search import make_inner_searcher
 from autoprune.search.proposals import Levels, is_usable
 
 
@@ -141,11 +141,7 @@ class Source:
     """
 
     def __init__(self, problem: Problem, seed: int, name: str, options: Mapping[str, Any] | None) -> None:
-        self._searcher: Searcher = make_searcher(name, problem, seed=seed, **(options or {}))
-        if hasattr(self._searcher, "fidelities"):
-            raise ConfigError(
-                f"expected a source that scores on the whole selection set, got {name!r}. Take evolution."
-            )
+        self._searcher: Searcher = make_inner_searcher(name, problem, seed=seed, **(options or {}))
 
     def draw(self, n: int) -> list[Levels]:
         """Up to n new networks; none while the source waits for answers, or when it has ended."""
