@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 from autoprune.core.contracts import Searcher
@@ -59,16 +58,11 @@ def make_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any)
     return searcher
 
 
-def make_inner(role: str, name: str, problem: Problem, *, seed: int, options: Mapping[str, Any] | None) -> Searcher:
-    """A searcher that another one takes networks from, as its `role`; it knows them by their levels alone.
-
-    Raises ConfigError as `make_searcher` does, and for one that scores on parts of the selection set.
-    """
-    if not isinstance(options, Mapping | None):
-        raise ConfigError(f"expected the options of {role} {name!r} by name, got {options!r}")
-    searcher = make_searcher(name, problem, seed=seed, **(options or {}))
+def make_inner_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
+    """As make_searcher, for one that another searcher asks: ConfigError if it scores on parts of the selection set."""
+    searcher = make_searcher(name, problem, seed=seed, **options)
     if hasattr(searcher, "fidelities"):
-        raise ConfigError(f"expected {role} that scores on the whole selection set, got {name!r}. Take evolution.")
+        raise ConfigError(f"expected a searcher that scores on the whole selection set, got {name!r}. Take evolution.")
     return searcher
 
 

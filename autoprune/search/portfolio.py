@@ -20,7 +20,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.search import make_inner
+from autoprune.search import make_inner_searcher
 from autoprune.search.bandit import Arm, Rule, check_rule, ranked
 from autoprune.search.gains import Gains
 from autoprune.search.proposals import Levels, Proposals
@@ -103,12 +103,11 @@ class PortfolioSearch:
 
     def _made(self, named: Named) -> dict[str, Standing]:
         """A searcher of each name, with a seed of its own."""
-        options = {name: named[name] if isinstance(named, Mapping) else None for name in named}
+        options = {name: (named[name] if isinstance(named, Mapping) else None) or {} for name in named}
         seeds = self._rng.integers(2**31, size=len(options)).tolist()
-        return {
-            name: Standing(make_inner("an arm", name, self._proposals.problem, seed=seed, options=options[name]))
-            for name, seed in zip(options, seeds, strict=True)
-        }
+        problem = self._proposals.problem
+        pairs = zip(options, seeds, strict=True)
+        return {name: Standing(make_inner_searcher(name, problem, seed=s, **options[name])) for name, s in pairs}
 
     def _propose(self) -> bool:
         """Queues what the best arm proposes that has something new; False where none has at present."""

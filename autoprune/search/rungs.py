@@ -14,11 +14,12 @@ from typing import Any
 import moocore
 import numpy as np
 
+from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.search import make_inner
+from autoprune.search import make_inner_searcher
 from autoprune.search.proposals import Levels, is_usable
 
 
@@ -140,7 +141,7 @@ class Source:
     """
 
     def __init__(self, problem: Problem, seed: int, name: str, options: Mapping[str, Any] | None) -> None:
-        self._searcher = make_inner("a source", name, problem, seed=seed, options=options)
+        self._searcher: Searcher = make_inner_searcher(name, problem, seed=seed, **(options or {}))
 
     def draw(self, n: int) -> list[Levels]:
         """Up to n new networks; none while the source waits for answers, or when it has ended."""

@@ -68,18 +68,19 @@ def test_seeds_outside_the_bounds_are_repaired():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "role"),
-    [(name, {"source": "halving"}, "a source") for name in ("halving", "asha", "screening", "racing")]
-    + [("portfolio", {"arms": ["random", "halving"]}, "an arm"), ("portfolio", {"first": {"halving": {}}}, "an arm")],
+    ("name", "options"),
+    [(name, {"source": "halving"}) for name in ("halving", "asha", "screening", "racing")]
+    + [("portfolio", {"arms": ["random", "halving"]}), ("portfolio", {"first": {"halving": {}}})],
 )
-def test_searchers_within_others_score_on_everything(name, options, role):
-    with pytest.raises(ConfigError, match=f"expected {role} that scores on the whole selection set, got 'halving'"):
+def test_searchers_within_others_score_on_everything(name, options):
+    with pytest.raises(ConfigError, match="expected a searcher that scores on the whole selection set, got 'halving'"):
         made(name, synthetic_problem().problem, **options)
 
 
-def test_options_of_a_source_that_are_none_are_an_error():
-    with pytest.raises(ConfigError, match="expected the options of a source 'evolution' by name, got 3"):
-        made("asha", synthetic_problem().problem, source_options=3)
+def test_a_pruner_scores_on_parts_too():
+    options = {"over": "sensitivities", "budget": 0.5, "pruner": "MedianPruner"}
+    with pytest.raises(ConfigError, match="expected a searcher that scores on the whole selection set, got 'optuna'"):
+        made("asha", synthetic_problem().problem, source="optuna", source_options=options)
 
 
 def answered(name: str, synthetic: Synthetic, answer: Callable[[Candidate], Evaluation], evaluations: int):

@@ -157,3 +157,8 @@ def test_a_gap_that_is_divided_leaves_its_rewards_to_both_parts():
     searcher.tell([synthetic.evaluate(Candidate((2, 2, 2, 2)))])
     assert [(gap.left, gap.right) for gap in searcher._gaps] == [((5,) * 4, (2,) * 4), ((2,) * 4, (0,) * 4)]
     assert [list(arm.rewards) for arm in searcher._arms] == [[0.5], [0.5]]
+
+
+def test_an_arm_that_scores_on_parts_of_the_images_is_refused():
+    with pytest.raises(ConfigError, match="expected a searcher that scores on the whole selection set, got 'asha'"):
+        PortfolioSearch(synthetic_problem().problem, arms=["random", "asha"])

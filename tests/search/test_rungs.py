@@ -159,7 +159,7 @@ def test_a_share_to_screen_on_is_less_than_everything(share):
 
 @pytest.mark.parametrize("name", ["halving", "asha", "racing", "screening"])
 def test_a_source_that_scores_on_parts_itself_is_refused(name):
-    with pytest.raises(ConfigError, match="expected a source that scores on the whole selection set, got 'asha'"):
+    with pytest.raises(ConfigError, match="expected a searcher that scores on the whole selection set, got 'asha'"):
         make_searcher(name, synthetic_problem().problem, source="asha")
 
 
