@@ -67,16 +67,6 @@ def test_seeds_outside_the_bounds_are_repaired():
     assert problem.feasible(np.array([c.levels for c in asked])).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, {"source": "halving"}) for name in ("halving", "asha", "screening", "racing")]
-    + [("portfolio", {"arms": ["random", "halving"]}), ("portfolio", {"first": {"halving": {}}})],
-)
-def test_searchers_within_others_score_on_everything(name, options):
-    with pytest.raises(ConfigError, match="expected a searcher that scores on the whole selection set, got 'halving'"):
-        made(name, synthetic_problem().problem, **options)
-
-
 def test_a_pruner_scores_on_parts_too():
     options = {"over": "sensitivities", "budget": 0.5, "pruner": "MedianPruner"}
     with pytest.raises(ConfigError, match="expected a searcher that scores on the whole selection set, got 'optuna'"):
