@@ -21,6 +21,7 @@ for unit, counts in zip(SYNTHETIC.problem.space.units, SYNTHETIC.problem.space.l
     SYNTHETIC.problem.profiles[unit] = Profile(
         np.arange(1.0, counts[0] + 1), (counts[0], 1)
     )  # some searchers need them
+PRUNED = {"over": "sensitivities", "budget": 0.5, "sampler": "RandomSampler", "pruner": "HyperbandPruner"}
 
 
 class Shuffled:
@@ -71,14 +72,16 @@ def values(evaluations):
     return [(e.candidate, dict(e.values), e.status) for e in evaluations]
 
 
-@pytest.mark.parametrize("name", sorted(SEARCHERS))
-def test_a_run_cut_after_any_record_ends_like_the_whole_one(name):
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in sorted(SEARCHERS)), ("optuna", PRUNED)], ids=str
+)
+def test_a_run_cut_after_any_record_ends_like_the_whole_one(name, options):
     records = []
-    whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 30, records)
+    whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3, **options), 30, records)
     ended = whole.run()
     for cut in range(0, len(records) + 1, 7):
         kept = records[:cut]
-        again = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 30, kept)
+        again = controller(make_searcher(name, SYNTHETIC.problem, seed=3, **options), 30, kept)
         again.replay(list(kept))
         assert again.run() == ended
         assert values(again.told) == values(whole.told)
