@@ -24,7 +24,8 @@ from autoprune.core.space import Candidate
 from autoprune.search.evolution import EvolutionSearch
 from autoprune.search.predictor import Kind, Misses, Predict, Predictor
 from autoprune.search.proposals import Levels, Proposals, at_least
-from autoprune.search.repair import primary_cost, stratified
+from autoprune.search.repair import stratified
+from autoprune.search.rungs import best_rows
 
 FEWEST = 2  # measured networks that anything is learned from
 
@@ -169,12 +170,10 @@ class SurrogateSearch:
 
     def _best(self, model: Model) -> list[Levels]:
         """Up to `population` new networks of those imagined, front after front."""
-        problem = self._proposals.problem
         seen = self._imagine(model)
         new = [levels for levels in seen if not self._proposals.knows(levels)]
-        costs = problem.cost_values(np.array(new).reshape(len(new), -1))[primary_cost(problem)] if new else np.zeros(0)
         losses = np.array([seen[levels] for levels in new])
-        return [new[index] for index in best_spread(losses, costs, self._size)]
+        return [new[index] for index in best_rows(losses, self._size)]
 
     def _imagine(self, model: Model) -> dict[Levels, list[float]]:
         """The networks that an evolution on predictions goes through, from the measured front on, and their losses."""
@@ -195,17 +194,3 @@ def imagined(problem: Problem, levels: Levels, losses: Sequence[float]) -> Evalu
     """An evaluation that says (m,) predicted losses."""
     pairs = zip(problem.objectives, losses, strict=True)
     return Evaluation(Candidate(levels), {objective.name: objective.loss(loss) for objective, loss in pairs})
-
-
-def best_spread(losses: np.ndarray, costs: np.ndarray, size: int) -> list[int]:
-    """Up to `size` positions of (n, m) losses: front after front, of the last one evenly by rank of the (n,) costs."""
-    left, chosen = np.arange(len(losses)), list[int]()
-    while len(left) and len(chosen) < size:
-        best = nondominated(losses[left])
-        front = left[best]
-        front = front[np.argsort(costs[front], kind="stable")]
-        if len(chosen) + len(front) > size:
-            front = front[np.linspace(0, len(front) - 1, size - len(chosen)).round().astype(int)]
-        chosen += front.tolist()
-        left = left[~best]
-    return chosen

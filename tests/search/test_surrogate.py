@@ -16,7 +16,7 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError
 from autoprune.search.predictor import Misses, Predictor
 from autoprune.search.random_search import RandomSearch
-from autoprune.search.surrogate import SurrogateSearch, best_spread, imagined
+from autoprune.search.surrogate import SurrogateSearch, imagined
 from autoprune.testing import synthetic_problem, trace
 
 SPACE = SearchSpace(("a", "b", "c"), ((8, 6, 4, 2),) * 3)
@@ -96,15 +96,6 @@ def test_it_finds_nearly_the_whole_front_of_a_small_space():
         return hypervolume(losses, (0.0, 1.0)) / best
 
     assert share(SurrogateSearch(synthetic.problem)) > 0.99 > share(RandomSearch(synthetic.problem))
-
-
-def test_the_best_come_front_by_front_and_spread_over_the_cost():
-    losses = np.array([[0, 9], [9, 0], [4, 4], [5, 5], [6, 6], [10, 10]], dtype=float)
-    costs = losses[:, 1]
-    assert sorted(best_spread(losses, costs, 3)) == [0, 1, 2]
-    assert sorted(best_spread(losses, costs, 2)) == [0, 1]  # both ends
-    assert sorted(best_spread(losses, costs, 4)) == [0, 1, 2, 3]
-    assert best_spread(losses[:0], costs[:0], 4) == []
 
 
 def test_the_next_round_begins_when_half_of_one_is_answered():
