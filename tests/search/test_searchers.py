@@ -126,7 +126,7 @@ def test_unknown_names_and_options_are_errors_that_name_the_closest():
     assert first.endswith("got 'populaton'. Did you mean 'population'?")
     assert second == (
         "expected a known option of searcher 'evolution', one of ['population', 'rungs', 'seeds', 'crossover', "
-        "'selection'], got 'xyz'."
+        "'swaps', 'selection'], got 'xyz'."
     )
 
 
