@@ -106,7 +106,8 @@ class OptunaSearch:
     def _try(self, study: optuna.Study) -> bool:
         """Asks for one trial; True if that queues a network. What is known is answered, what is outside repaired."""
         trial = study.ask(self._distributions())
-        levels = tuple(trial.params[unit] for unit in self._proposals.problem.space.units)
+        params = trial.params  # a copy of all of them each time
+        levels = tuple(params[unit] for unit in self._proposals.problem.space.units)
         fixed = tuple(repair(self._proposals.problem, np.array(levels), self._rng).tolist())
         if fixed != levels:
             self._fail(study, trial)
