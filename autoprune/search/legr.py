@@ -151,7 +151,9 @@ class LegrSearch:
         last = STRIDE * int(coarse.argmax()) if coarse.any() else len(thresholds) - 1
         some = thresholds[max(last - STRIDE + 1, 0) : last + 1]  # less is kept, and costs less, at each
         inside = self._within(scores, some, budget)
-        return tuple(self._rows(scores, some)[inside.argmax()].tolist()) if inside.any() else problem.space.smallest.levels
+        return (
+            tuple(self._rows(scores, some)[inside.argmax()].tolist()) if inside.any() else problem.space.smallest.levels
+        )
 
     def _within(self, scores: np.ndarray, thresholds: np.ndarray, budget: float) -> np.ndarray:
         """(t,) whether what is at or above each of (t,) thresholds is within budget and bounds."""
@@ -181,8 +183,7 @@ def _widest_rest(problem: Problem, ranked: Sequence[int]) -> Levels:
 
 
 def _narrower(counts: Sequence[Sequence[int]], widest: int) -> np.ndarray:
-    """(r, widest + 1) for each number of positions the level that keeps at most so many; the last one where all keep more.
-    """
+    """(r, widest + 1) for each number of positions the level that keeps at most so many; the last one where all keep more."""
     positions = np.arange(widest + 1)
     rows = [np.minimum((np.array(c)[:, None] > positions).sum(axis=0), len(c) - 1) for c in counts]
     return np.stack(rows)

@@ -50,10 +50,7 @@ class Linearised:
 
     def plan(self, budget: float) -> np.ndarray:
         """(u,) levels; InfeasibleBudget, naming the least cost of the descent, when it does not reach the budget."""
-        start = next((levels for cost, levels in self._descent if cost <= budget), None)
-        if start is None:
-            raise unreachable(budget, self.least)
-        levels, region = self._filled(start, budget), REGION
+        levels, region = self._greedy(budget), REGION
         for _ in range(ROUNDS):
             trial = self._filled(self._knapsack(levels, budget, region), budget)
             if total_error(self._errors, trial) < total_error(self._errors, levels):
@@ -63,6 +60,19 @@ class Linearised:
             if region == 0:
                 break
         return levels
+
+    def near(self, budget: float) -> Plan:
+        """The greedy plan that the knapsacks begin with; InfeasibleBudget as for `plan`."""
+        levels = self._greedy(budget)
+        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        return Plan(tuple(levels.tolist()), cost, total_error(self._errors, levels))
+
+    def _greedy(self, budget: float) -> np.ndarray:
+        """(u,) levels: down the descent to the budget, and filled up."""
+        start = next((levels for cost, levels in self._descent if cost <= budget), None)
+        if start is None:
+            raise unreachable(budget, self.least)
+        return self._filled(start, budget)
 
     @functools.cached_property
     def _descent(self) -> list[tuple[float, np.ndarray]]:
