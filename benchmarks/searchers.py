@@ -33,13 +33,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-
 from anytime import synthetic
 from anytime.curves import Row, Setting, believed, rows, searched
-from anytime.lines import append_line, read_lines
+from anytime.lines import append_lines, read_lines
 from anytime.network import NAME, Network
 from anytime.picture import draw
 from anytime.table import summary, verdicts, write
+
 from autoprune.core.contracts import Searcher
 from autoprune.core.problem import Problem
 from autoprune.core.profile import Profile
@@ -61,8 +61,7 @@ def main() -> None:
     for number, (problem, name, seed, run) in enumerate(runs):
         if (problem, name, seed) not in done:
             print(f"{number + 1} of {len(runs)}: {problem}, {name}, seed {seed}", flush=True)
-            for row in run():  # the rows of a run together, so that one cut off is made again as a whole
-                append_line(path, {"problem": problem, "searcher": name, "seed": seed, **row})
+            append_lines(path, [{"problem": problem, "searcher": name, "seed": seed, **row} for row in run()])
     report(path, options)
 
 
@@ -141,8 +140,7 @@ def forget(path: Path, names: Sequence[str]) -> None:
     """Leaves out what the named searchers have done."""
     kept = [row for row in read_lines(path) if row["searcher"] not in names]
     path.unlink(missing_ok=True)
-    for row in kept:
-        append_line(path, row)
+    append_lines(path, kept)
 
 
 def report(path: Path, options: argparse.Namespace) -> None:

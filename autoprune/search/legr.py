@@ -183,7 +183,7 @@ def _widest_rest(problem: Problem, ranked: Sequence[int]) -> Levels:
 
 
 def _narrower(counts: Sequence[Sequence[int]], widest: int) -> np.ndarray:
-    """(r, widest + 1) for each number of positions the level that keeps at most so many; the last one where all keep more."""
+    """(r, widest + 1) for each number of positions the level that keeps at most so many, or the last."""
     positions = np.arange(widest + 1)
     rows = [np.minimum((np.array(c)[:, None] > positions).sum(axis=0), len(c) - 1) for c in counts]
     return np.stack(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anytime.curves import Setting, covered
-from anytime.lines import append_line, read_lines
+from anytime.lines import append_lines, read_lines
 from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front
@@ -90,7 +90,7 @@ class Table:
 
     def add(self, candidate: Candidate, values: Record) -> Record:
         record = {"levels": list(candidate.levels), **values}
-        append_line(self._path, record)
+        append_lines(self._path, [record])
         self._records[candidate.levels] = record
         return record
 

@@ -23,9 +23,11 @@ def draw(path: Path, title: str, rows: Sequence[Row]) -> None:
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(sorted(names, key=_first_auto))}
     height = TOP + len(problems) * (PLOT_H + GAP)
     width = 2 * (LEFT + PLOT_W) + LEGEND
+    size = f'width="{width}" height="{height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
-        f'<rect width="{width}" height="{height}" fill="white"/><text x="8" y="16" font-size="13">{escape(title)}</text>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">',
+        f'<rect {size} fill="white"/>',
+        f'<text x="8" y="16" font-size="13">{escape(title)}</text>',
     ]
     for index, problem in enumerate(problems):
         top = TOP + index * (PLOT_H + GAP) + 14
