@@ -74,9 +74,9 @@ def cheapest(elimination: Elimination, multiplier: float) -> Plan:
     for step in elimination.steps:
         costs = (cost[:, None] + step.prices.reshape(len(cost), -1)).ravel()[step.pairs]  # (k, c)
         errors = (error[:, None] + step.errors).ravel()[step.pairs]
-        best = _least(costs, errors, multiplier)[:, None]
-        cost, error = np.take_along_axis(costs, best, 1)[:, 0], np.take_along_axis(errors, best, 1)[:, 0]
-        taken.append(np.take_along_axis(step.pairs, best, 1)[:, 0])
+        best = np.arange(len(costs)), _least(costs, errors, multiplier)
+        cost, error = costs[best], errors[best]
+        taken.append(step.pairs[best])
     return Plan(_choice(elimination, taken), float(cost[0] + elimination.constant), float(error[0]))
 
 
