@@ -18,8 +18,9 @@ that rectangle: 1 would be perfect accuracy for no MACs. The front is what seems
 accuracies are the true ones. `damage_at_half` is the true damage of what seems best within half the MACs: what searches
 for one budget are for. A searcher is asked for one network at a time. One that ends early keeps what it has.
 
-A run is kept in build/searchers/ and not made again; `--again` makes those of the named searchers again. A searcher may
-be given options: `optuna:sampler=TPESampler`.
+A run is kept in build/searchers/ and not made again without `--again`, which is for the searchers, seeds and problems
+that are named. A searcher may be given options: `optuna:sampler=TPESampler`. `--searchers optuna --evaluations 3000
+--again` gives Optuna's NSGA-II ten times as many, which is printed beside a tenth of them for `auto`.
 """
 
 from __future__ import annotations
@@ -48,15 +49,14 @@ from autoprune.search import SEARCHERS, make_searcher
 RESULTS = Path("results")
 WORK = Path("build/searchers")
 FRONT = 12  # networks of each front that are measured on the test images
-LONG = {"optuna": 10}  # so many times as many evaluations, to see who needs a tenth
 
 
 def main() -> None:
     options = arguments()
     path = WORK / f"{options.what}.rows.jsonl"
-    if options.again:
-        forget(path, options.searchers)
     runs = list(made(options))
+    if options.again:
+        forget(path, [key for *key, _ in runs])
     done = {(row["problem"], row["searcher"], row["seed"]) for row in read_lines(path)}
     for number, (problem, name, seed, run) in enumerate(runs):
         if (problem, name, seed) not in done:
@@ -74,7 +74,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS))
     parser.add_argument("--problems", nargs="+", help="names or parts of them, of the synthetic ones")
-    parser.add_argument("--long", action="store_true", help="optuna with ten times the evaluations")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     options.evaluations = options.evaluations or {"synthetic": 300, "network": 200}[options.what]
@@ -104,8 +103,7 @@ def made(options: argparse.Namespace) -> Iterator[Run]:
 def calculated(index: int, name: str, seed: int, options: argparse.Namespace) -> list[Row]:
     setting = list(synthetic.settings(seed))[index]
     setting = replace(setting, problem=profiled(setting.problem, seed))
-    count = options.evaluations * (LONG.get(name, 1) if options.long else 1)
-    return run(setting, name, seed, count)[0]
+    return run(setting, name, seed, options.evaluations)[0]
 
 
 def live(network: Network, name: str, seed: int, options: argparse.Namespace) -> list[Row]:
@@ -136,9 +134,9 @@ def profiled(problem: Problem, seed: int) -> Problem:
     return replace(problem, profiles={unit: Profile(rng.lognormal(size=c[0]), (c[0], 1)) for unit, c in pairs})
 
 
-def forget(path: Path, names: Sequence[str]) -> None:
-    """Leaves out what the named searchers have done."""
-    kept = [row for row in read_lines(path) if row["searcher"] not in names]
+def forget(path: Path, runs: Sequence[Sequence[Any]]) -> None:
+    """Leaves out the rows of runs, each a problem, a searcher and a seed."""
+    kept = [row for row in read_lines(path) if [row["problem"], row["searcher"], row["seed"]] not in runs]
     path.unlink(missing_ok=True)
     append_lines(path, kept)
 

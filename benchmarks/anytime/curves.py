@@ -17,7 +17,7 @@ from autoprune.core.space import Candidate
 
 CHANCE = 0.1  # accuracy, of ten classes
 HALF = 0.5  # of the dense MACs
-CHECKPOINTS = (25, 50, 75, 100, 150, 200, 250, 300, 500, 1000, 2000, 3000)
+CHECKPOINTS = (20, 30, 50, 75, 100, 150, 200, 250, 300, 500, 1000, 2000, 3000)
 
 Row = dict[str, Any]
 
