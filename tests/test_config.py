@@ -343,7 +343,7 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("search: {evaluations: true}", "search.evaluations: expected a whole number"),
         ("search: {front_size: 1}", "search.front_size: expected at least 2"),
         ("search: {seed: 0.5}", "search.seed: expected a whole number"),
-        ("search:", "job.yaml:7: search: expected a mapping (how to search), got nothing"),
+        ("search:", "job.yaml:7: search: expected a mapping (how to search, inline or as a file), got nothing"),
         ("search: {searcher: evolutoin}", "got 'evolutoin' (did you mean 'evolution'?)"),
         ("search: {searcher: {name: random, steps: 3}}", "search.searcher.steps: unknown argument 'steps'"),
         ("search: {searcher: {name: random, seed: 3}}", "search.searcher.seed: unknown argument 'seed'"),
@@ -397,6 +397,62 @@ def test_mistakes_in_the_space_file_carry_its_name_and_line(folder):
 def test_a_missing_space_file_is_named_with_the_line_that_asks_for_it(folder):
     (found,) = problems(replaced('{version: 1, units: [{match: "*", levels: 4}]}', "none.yaml"))
     assert found.startswith("job.yaml:4: space: expected a space file, found no 'none.yaml' in")
+
+
+def test_a_search_file_stands_for_the_section_and_settings_change_what_it_says(folder):
+    Path("s.yaml").write_text("searcher: {name: genetic, population: 9}\nevaluations: 50\nguide: null\n")
+    spec = job(JOB, "search=s.yaml", "search.evaluations=7", "search.searcher.parents=3")
+    assert (spec.search.evaluations, spec.search.guide) == (7, None)
+    assert spec.search.searcher.options == {"population": 9, "parents": 3}
+    assert spec.document()["search"]["searcher"] == {"name": "genetic", "population": 9, "parents": 3}
+    assert job(JOB + "search: s.yaml\n").search.evaluations == 50
+
+
+def test_a_later_file_replaces_what_was_set_before(folder):
+    Path("s.yaml").write_text("evaluations: 50\n")
+    assert job(JOB, "search.evaluations=7", "search.seed=3", "search=s.yaml").search.evaluations == 50
+    assert job(JOB + "search: gone.yaml\n", "search=s.yaml").search.evaluations == 50
+
+
+def test_keys_beside_a_preset_win_over_it(folder):
+    Path("s.yaml").write_text("searcher: {name: genetic, population: 9}\nevaluations: 50\n")
+    spec = job(JOB + "search: {preset: s.yaml, evaluations: 8}\n", "search.searcher.parents=3")
+    assert spec.search.evaluations == 8
+    assert spec.search.searcher.options == {"population": 9, "parents": 3}
+
+
+def test_settings_below_a_space_file_change_what_it_says(folder):
+    Path("space.yaml").write_text("version: 1\nunits: [{match: here, levels: 2}]\n")
+    text = replaced('{version: 1, units: [{match: "*", levels: 4}]}', "space.yaml")
+    assert job(text, "space.units.0.levels=3").resolve().rules[0].keep[1] == 0.5625
+
+
+def test_mistakes_in_a_search_file_carry_its_name_and_line(folder):
+    Path("sub").mkdir()
+    Path("sub/s.yaml").write_text("searcher: auto\nevaluations: 0\n")
+    (found,) = problems(JOB, "search=sub/s.yaml")
+    assert found.startswith("sub/s.yaml:2: search.evaluations: expected at least 1")
+    (found,) = problems(JOB + "search: {preset: sub/s.yaml, seed: -1, evaluations: 5}\n")
+    assert found.startswith("job.yaml:7: search.seed: expected at least 0")
+    Path("sub/s.yaml").write_text("")
+    (found,) = problems(JOB, "search=sub/s.yaml")
+    assert found == "sub/s.yaml:1: expected a mapping of keys, got an empty file. Begin with `searcher: auto`."
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("search: none.yaml", "job.yaml:7: search: expected a search file, found no 'none.yaml' in"),
+        ("search: auto", "Check the path; a searcher alone is `search: {searcher: auto}`."),
+        ("search: {preset: none.yaml}", "job.yaml:7: search.preset: expected a search file, found no 'none.yaml' in"),
+        ("search: {preset: 3}", "job.yaml:7: search.preset: expected a search file, found no 3 in"),
+        ("search: loop.yaml", "loop.yaml:1: preset: expected what a search is, got another preset"),
+    ],
+)
+def test_a_search_file_that_cannot_be_had_says_why_and_where(folder, line, message):
+    Path("loop.yaml").write_text("preset: loop.yaml\n")
+    (found,) = problems(f"{JOB}{line}\n")
+    assert message in found
 
 
 def test_a_pattern_without_a_unit_is_placed_at_its_rule(folder):

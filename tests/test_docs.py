@@ -33,6 +33,12 @@ def test_every_searcher_is_a_method_with_a_source_or_our_own(name):
     assert f"`{name}`" in (DOCS / "methods.md").read_text(encoding="utf-8")
 
 
+def test_the_page_of_methods_lists_all_presets():
+    section = (DOCS / "methods.md").read_text(encoding="utf-8").partition("| presets |")[2].partition("\n## ")[0]
+    presets = [path.stem for path in (DOCS.parent / "configs" / "presets").glob("*.yaml")]
+    assert sorted(re.findall(r"`(\w+)`", section)) == sorted(presets)
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
 def test_links_between_pages_lead_somewhere(page):
     """To files that exist, and to headings that are there."""

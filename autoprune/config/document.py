@@ -43,8 +43,11 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(key) for key in path)
 
 
-def read_document(path: Path) -> Document:
-    """The document of a file. ConfigError if it is missing, not text, not YAML, not a mapping, or repeats a key."""
+def read_document(path: Path, begins: str = "version: 1") -> Document:
+    """The document of a file. ConfigError if it is missing, not text, not YAML, not a mapping, or repeats a key.
+
+    `begins` is what the message for a file without a mapping advises to begin with.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -52,15 +55,15 @@ def read_document(path: Path) -> Document:
         raise ConfigError(sentence) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a readable UTF-8 text file: {error}") from error
-    return parse_document(text, str(path))
+    return parse_document(text, str(path), begins)
 
 
-def parse_document(text: str, name: str) -> Document:
+def parse_document(text: str, name: str, begins: str = "version: 1") -> Document:
     """The document of a YAML text; `name` stands in the places of its keys."""
     data, places = _parse(text, lambda line: f"{name}:{line}")
     if not isinstance(data, dict):
         got = "an empty file" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{name}:1: expected a mapping of keys, got {got}. Begin with `version: 1`.")
+        raise ConfigError(f"{name}:1: expected a mapping of keys, got {got}. Begin with `{begins}`.")
     return Document(data, places)
 
 

@@ -356,7 +356,9 @@ class JobSpec(_Section):
         examples=["sequential"],
     )
     costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
-    search: SearchSpec = Field({}, validate_default=True, description="how to search", examples=["{searcher: auto}"])
+    search: SearchSpec = Field(
+        {}, validate_default=True, description="how to search, inline or as a file", examples=["{searcher: auto}"]
+    )
     run: RunSpec = Field({}, validate_default=True, description="where to work", examples=["{executor: serial}"])
 
     _context: Context = PrivateAttr(default_factory=Context)

@@ -17,6 +17,7 @@ import numpy as np
 
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError
+from autoprune.search.exact.front import Plan
 from autoprune.search.exact.solver import Solution, Solver
 from autoprune.search.exact.terms import terms_of
 from autoprune.search.greedy import ascend, descend
@@ -101,6 +102,14 @@ class Allocator:
         bound = error if exact else min(solution.bound, error)
         return Allocation(tuple(levels.tolist()), cost, error, bound, exact, method)
 
+    def sketch(self, budget: float) -> Levels:
+        """Levels for one budget in a fraction of the time of `plan`, about a per cent worse; InfeasibleBudget as there.
+
+        A plan of the front's convex hull, filled up greedily; many budgets share what it takes.
+        """
+        levels = self._within_bounds(np.array(self._planner.near(budget).choice), budget)
+        return tuple(ascend(self._problem, self._errors, self._cost, budget, levels).tolist())
+
     def _error(self, levels: np.ndarray) -> float:
         damages = self._errors[np.arange(len(levels)), levels]
         return float(damages.max() if self._total == "max" else damages.sum())
@@ -123,6 +132,10 @@ class Planner(Protocol):
 
     def solve(self, budget: float) -> Solution:
         """A plan for one budget, or InfeasibleBudget that names the least cost."""
+        ...
+
+    def near(self, budget: float) -> Plan:
+        """A plan within the budget that takes little time, or InfeasibleBudget that names the least cost."""
         ...
 
 

@@ -8,19 +8,25 @@ https://doi.org/10.1109/TEVC.2013.2281535, by DEAP without memory of earlier ext
 
 Departures: the first generation is a ladder of uniform widths, given seeds and random networks spread over the range of
 the cost, not uniform draws; a mutation steps a few units by up to three levels instead of redrawing them, since levels
-are ordered; children outside the bounds are repaired, so there is no constraint domination; a network known already is
-never proposed again; children are bred when they are asked for, from the population selected last, so that no worker
-waits for the others to answer a whole generation. DEAP's own operators draw from the global `random` and from numpy's,
-so the variation here draws from the searcher's generator instead, and numpy's state is put back after NSGA-III.
+are ordered, or swaps cost between two units as EvoPress does (Sieberling et al., EvoPress, ICML 2025,
+https://arxiv.org/abs/2410.14649, section 3; there all levels cost the same, here the wider unit takes the level that
+brings the cost nearest to what it was); survivors are selected whenever an eighth of a population is answered, so that
+a search of a few hundred evaluations has more than a few generations; children outside the bounds are repaired, so
+there is no constraint domination; a network known already is never proposed again; children are bred when they are
+asked for, from the population selected last, so that no worker waits for the others to answer a whole generation.
+DEAP's own operators draw from the global `random` and from numpy's, so the variation here draws from the searcher's
+generator instead, and numpy's state is put back after NSGA-III.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
+import moocore
 import numpy as np
 from deap import base
 from deap.tools import emo
@@ -31,13 +37,15 @@ from autoprune.core.random_state import numpy_seeded
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.search.proposals import Levels, Proposals, at_least
-from autoprune.search.repair import repair, stratified
+from autoprune.search.repair import primary_cost, repair, stratified
 from autoprune.search.uniform import ladder
 
 ATTEMPTS = 100  # children in a row that may be known already
 Selection = Literal["nsga2", "nsga3"]
 
 STEPS = 3  # units a mutation moves at most, and levels it moves them by
+BROODS = 8  # selections while as many networks are answered as the population holds
+UNTOUCHED = 0.3  # share of the children of two parents that are not mutated too, if they are new
 
 
 class Losses(base.Fitness):  # type: ignore[misc]  # deap has no types
@@ -60,10 +68,11 @@ class Member:
 
 
 class EvolutionSearch:
-    """A population of `population` networks, selected anew whenever so many more have been answered.
+    """A population of `population` networks, selected anew whenever an eighth as many more have been answered.
 
     It begins with dense, up to `rungs` uniform networks, the `seeds` (levels, repaired if outside the bounds) and
-    random ones up to `population`, less what was told before. `crossover` is the share of children with two parents.
+    random ones up to `population`, less what was told before. `crossover` is the share of children with two parents,
+    `swaps` the share of mutations that make one unit narrower and another wider and keep the first cost about as it is.
     `selection` "nsga3" spreads three and more objectives better. Ends when nothing new can be bred or drawn; spaces of
     up to 65,536 networks are then finished systematically.
     """
@@ -77,6 +86,7 @@ class EvolutionSearch:
         rungs: int = 12,
         seeds: Iterable[Sequence[int]] = (),
         crossover: float = 0.9,
+        swaps: float = 0.0,
         selection: Selection = "nsga2",
     ) -> None:
         if selection not in get_args(Selection):
@@ -86,7 +96,9 @@ class EvolutionSearch:
         self._rungs = at_least("rungs", rungs, 1)
         self._seeds = _checked(problem, seeds)
         self._crossover = _share("crossover", crossover)
+        self._swaps = _share("swaps", swaps)
         self._proposals = Proposals(problem)
+        self._cost = primary_cost(problem)
         self._rng = np.random.default_rng(seed)
         self._population: list[Member] = []
         self._fresh: list[Levels] = []  # measured since the last selection
@@ -110,9 +122,10 @@ class EvolutionSearch:
         self._fresh += [e.candidate.levels for e in self._proposals.record(evaluations)]
 
     def _is_due(self) -> bool:
-        """Whether a generation has been answered, or half of the first one, or all there is."""
-        wanted = self._size if self._population else self._size / 2
-        return len(self._fresh) >= wanted or not (self._proposals.waiting or self._proposals.queued)
+        """Whether a brood has been answered, or half of the first generation, or all there is of it."""
+        if self._population:
+            return len(self._fresh) >= max(1, self._size // BROODS)
+        return len(self._fresh) >= self._size / 2 or not (self._proposals.waiting or self._proposals.queued)
 
     def _survivors(self) -> list[Member]:
         """The best of the population and of what is fresh, ranked; networks outside the bounds do not take part."""
@@ -140,9 +153,15 @@ class EvolutionSearch:
         """Breeds until n networks are queued or too many children in a row are known already."""
         known = 0
         while self._population and self._proposals.queued < n and known < ATTEMPTS:
-            child = self._mutated(self._crossed(self._parent(), self._parent()))
-            new = self._proposals.add(repair(self._proposals.problem, child, self._rng))
+            new = self._proposals.add(repair(self._proposals.problem, self._child(), self._rng))
             known = 0 if new else known + 1
+
+    def _child(self) -> np.ndarray:
+        """(u,) levels of a child of two parents, mutated always if it is known, or in all but some cases."""
+        crossed = self._crossed(self._parent(), self._parent())
+        if self._rng.random() < UNTOUCHED and not self._proposals.knows(tuple(crossed.tolist())):
+            return crossed
+        return self._swapped(crossed) if self._rng.random() < self._swaps else self._mutated(crossed)
 
     def _parent(self) -> Member:
         """Binary tournament: the lower rank, then the larger crowding distance, then the first drawn."""
@@ -165,6 +184,19 @@ class EvolutionSearch:
         moved = levels.copy()
         moved[units] = np.clip(levels[units] + steps, 0, sizes[units] - 1)
         return moved
+
+    def _swapped(self, levels: np.ndarray) -> np.ndarray:
+        """(u,) levels with one unit narrower by one to three levels, and another as wide as keeps the first cost."""
+        problem = self._proposals.problem
+        if len(levels) < 2:
+            return self._mutated(levels)
+        narrower, wider = self._rng.permutation(len(levels))[:2]
+        moved = levels.copy()
+        moved[narrower] = min(moved[narrower] + self._rng.integers(1, STEPS + 1), problem.space.sizes[narrower] - 1)
+        rows = np.concatenate([levels[None], np.repeat(moved[None], levels[wider] + 1, axis=0)])
+        rows[1:, wider] = np.arange(levels[wider] + 1)
+        costs = problem.cost_values(rows, (self._cost,))[self._cost]
+        return np.asarray(rows[1 + np.abs(costs[1:] - costs[0]).argmin()])
 
 
 def _checked(problem: Problem, seeds: Iterable[Sequence[int]]) -> tuple[Levels, ...]:
@@ -200,15 +232,22 @@ def select_by_references(pool: Sequence[Member], size: int, rng: np.random.Gener
     if not pool:
         return []
     count = len(pool[0].fitness.values)
-    divisions = next(p for p in itertools.count(1) if math.comb(count + p, p + 1) > size)
-    references = emo.uniform_reference_points(count, divisions)
     with numpy_seeded(int(rng.integers(2**32))):
-        return _ranked(emo.selNSGA3(list(pool), min(size, len(pool)), references, nd="log"))
+        return _ranked(emo.selNSGA3(list(pool), min(size, len(pool)), _references(count, size), nd="log"))
+
+
+@functools.cache
+def _references(count: int, size: int) -> np.ndarray:
+    """(r, m) directions in m = `count` dimensions, the most evenly spread ones of which there are at most `size`."""
+    divisions = next(p for p in itertools.count(1) if math.comb(count + p, p + 1) > size)
+    references: np.ndarray = emo.uniform_reference_points(count, divisions)
+    return references
 
 
 def _ranked(kept: list[Member]) -> list[Member]:
-    """The members with their rank among each other."""
-    for rank, front in enumerate(emo.sortLogNondominated(kept, len(kept))):
-        for member in front:
-            member.rank = rank
+    """The members with their rank among each other; equal ones share theirs."""
+    losses, inverse = np.unique([[*member.fitness.values] for member in kept], axis=0, return_inverse=True)
+    ranks = moocore.pareto_rank(losses)
+    for member, place in zip(kept, inverse.ravel().tolist(), strict=True):
+        member.rank = int(ranks[place])
     return kept

@@ -27,6 +27,7 @@ from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.repair import cost_range
 
 THRESHOLDS = 257  # of which the lowest that meets a budget is taken
+STRIDE = 16  # every so manieth is looked at first
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,14 @@ class LegrSearch:
             )
         self._proposals = Proposals(problem)
         self._goal = make_goal(problem, budget)
-        self._norms = [problem.profiles[problem.space.units[u]].magnitudes for u in self._ranked]
+        self._squares = _padded([problem.profiles[problem.space.units[u]].magnitudes for u in self._ranked])
+        self._real = ~np.isnan(self._squares)
+        self._deviations = np.nanstd(self._squares, axis=1)
+        self._narrower = _narrower([problem.space.levels[u] for u in self._ranked], self._squares.shape[1])
         self._rankings = at_least("rankings", rankings, 1)
         self._widest = widest_rest(problem, self._ranked)
         self._sample = at_least("sample", sample, 1)
-        self._changed = max(1, round(share * len(self._norms)))
+        self._changed = max(1, round(share * len(self._squares)))
         self._plans = at_least("plans", plans, 1)
         self._rng = np.random.default_rng(seed)
         self._alive: deque[Judged] = deque(maxlen=at_least("population", population, 1))
@@ -124,11 +128,11 @@ class LegrSearch:
     def _drawn(self) -> Ranking:
         """alpha = exp(N(0, 1)), kappa = N(0, deviation of the unit's norms); the first compares norms as they are."""
         if not self._bred:
-            return Ranking(np.ones(len(self._norms)), np.zeros(len(self._norms)))
-        return Ranking(np.exp(self._rng.standard_normal(len(self._norms))), self._kappas())
+            return Ranking(np.ones(len(self._squares)), np.zeros(len(self._squares)))
+        return Ranking(np.exp(self._rng.standard_normal(len(self._squares))), self._kappas())
 
     def _child(self, parent: Ranking) -> Ranking:
-        units = self._rng.permutation(len(self._norms))[: self._changed]
+        units = self._rng.permutation(len(self._squares))[: self._changed]
         step = 1 - self._bred / (1.25 * self._rankings)  # theirs: 1 - i / 500 over 400 rankings
         alpha, kappa = parent.alpha.copy(), parent.kappa.copy()
         alpha[units] *= np.exp(step * self._rng.standard_normal(len(units)))
@@ -136,21 +140,32 @@ class LegrSearch:
         return Ranking(alpha, kappa)
 
     def _kappas(self) -> np.ndarray:
-        deviations = np.array([norms.std() for norms in self._norms])
-        return np.asarray(self._rng.standard_normal(len(deviations)) * deviations)
+        return np.asarray(self._rng.standard_normal(len(self._deviations)) * self._deviations)
 
     def _followed(self, ranking: Ranking, budget: float) -> Levels:
         """The widest network within a budget that removes the lowest scores of all units first."""
-        pairs = zip(self._norms, ranking.alpha, ranking.kappa, strict=True)
-        scores = [np.sort(alpha * norms + kappa) for norms, alpha, kappa in pairs]
-        thresholds = np.quantile(np.concatenate(scores), np.linspace(0, 1, THRESHOLDS))
-        kept = np.stack([len(s) - np.searchsorted(s, thresholds) for s in scores], axis=1)  # (t, u)
+        scores = ranking.alpha[:, None] * self._squares + ranking.kappa[:, None]  # (r, w), NaN behind a unit's last
+        thresholds = np.quantile(scores[self._real], np.linspace(0, 1, THRESHOLDS))
         problem = self._goal.problem
+        coarse = self._within(scores, thresholds[::STRIDE], budget)
+        last = STRIDE * int(coarse.argmax()) if coarse.any() else len(thresholds) - 1
+        some = thresholds[max(last - STRIDE + 1, 0) : last + 1]  # less is kept, and costs less, at each
+        inside = self._within(scores, some, budget)
+        return (
+            tuple(self._rows(scores, some)[inside.argmax()].tolist()) if inside.any() else problem.space.smallest.levels
+        )
+
+    def _within(self, scores: np.ndarray, thresholds: np.ndarray, budget: float) -> np.ndarray:
+        """(t,) whether what is at or above each of (t,) thresholds is within budget and bounds."""
+        problem, rows = self._goal.problem, self._rows(scores, thresholds)
+        return problem.feasible(rows) & (problem.cost_values(rows)[self._goal.cost] <= budget)
+
+    def _rows(self, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """(t, u) levels that keep no more than the scores at or above each of (t,) thresholds."""
+        kept = (scores >= thresholds[:, None, None]).sum(axis=2)  # (t, r)
         rows = np.repeat(np.array(self._widest)[None], len(thresholds), axis=0)
-        for column, unit in enumerate(self._ranked):
-            rows[:, unit] = _narrower(problem.space.levels[unit], kept[:, column])
-        inside = problem.feasible(rows) & (problem.cost_values(rows)[self._goal.cost] <= budget)
-        return tuple(rows[inside.argmax()].tolist()) if inside.any() else problem.space.smallest.levels
+        rows[:, self._ranked] = self._narrower[np.arange(kept.shape[1]), kept]
+        return rows
 
     def _plans_of_best(self) -> list[Levels]:
         self._keep_best()
@@ -167,6 +182,16 @@ def widest_rest(problem: Problem, ranked: Sequence[int]) -> Levels:
     return tuple(dense.tolist()) if problem.feasible(dense[None])[0] else problem.space.smallest.levels
 
 
-def _narrower(counts: Sequence[int], kept: np.ndarray) -> np.ndarray:
-    """(n,) levels that keep at most (n,) counts; the last one where all keep more."""
-    return np.asarray(np.minimum((np.array(counts)[None] > kept[:, None]).sum(axis=1), len(counts) - 1))
+def _narrower(counts: Sequence[Sequence[int]], widest: int) -> np.ndarray:
+    """(r, widest + 1) for each number of positions the level that keeps at most so many, or the last."""
+    positions = np.arange(widest + 1)
+    rows = [np.minimum((np.array(c)[:, None] > positions).sum(axis=0), len(c) - 1) for c in counts]
+    return np.stack(rows)
+
+
+def _padded(norms: Sequence[np.ndarray]) -> np.ndarray:
+    """(r, w) each unit's numbers, NaN behind the last."""
+    rows = np.full((len(norms), max(map(len, norms))), np.nan)
+    for row, values in zip(rows, norms, strict=True):
+        row[: len(values)] = values
+    return rows

@@ -22,6 +22,7 @@ from autoprune.search.knapsack import solve
 
 ROUNDS = 16  # knapsacks at most for one plan
 REGION = 4  # levels a unit may move at first
+NARROWED = 33  # networks from the widest to the narrowest that a cheap plan may begin with
 BUCKETS = 2_000  # coarser than an exact plan's: the prices are approximate anyway
 
 
@@ -63,6 +64,23 @@ class Linearised:
             if region == 0:
                 break
         return levels
+
+    def near(self, budget: float) -> Plan:
+        """One knapsack around the widest of evenly narrowed networks within the budget, without the shared descent.
+
+        InfeasibleBudget, naming their least cost, where none is.
+        """
+        allowed = [np.flatnonzero(np.isfinite(row)) for row in self._errors]
+        paths = [unit[np.linspace(0, len(unit) - 1, NARROWED).round().astype(int)] for unit in allowed]
+        rows = np.stack(paths, axis=1)
+        costs = self._problem.cost_values(rows)[self._cost]
+        if not (costs <= budget).any():
+            raise unreachable(budget, float(costs.min()))
+        start = rows[int((costs <= budget).argmax())]
+        knapsack = descend(self._problem, self._errors, self._cost, budget, self._knapsack(start, budget, REGION))
+        levels = min(start, knapsack, key=lambda levels: total_error(self._errors, levels))
+        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        return Plan(tuple(levels.tolist()), cost, total_error(self._errors, levels))
 
     @functools.cached_property
     def _descent(self) -> list[tuple[float, np.ndarray]]:

@@ -188,3 +188,47 @@ def test_an_unknown_cost_and_a_unit_without_a_level_are_errors(chain):
     errors[2] = np.inf
     with pytest.raises(ConfigError, match=r"got none for \['w3'\]"):
         plan(chain.problem, errors, "macs", 69_200)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_sketches_are_within_the_budget_and_nearly_as_good_as_plans(coupled, seed):
+    problem = synthetic_problem(units=20, levels=6, seed=seed, coupled=coupled).problem
+    errors = np.random.default_rng(seed).lognormal(size=20)[:, None] * np.linspace(0, 1, 6) ** 2
+    allocator = Allocator(problem, errors, "macs")
+    total = 0.0, 0.0
+    for budget in np.linspace(allocator.least, problem.costs.dense()["macs"], 7)[:-1]:
+        sketch, best = allocator.sketch(budget), allocator.plan(budget)
+        assert cost_of(problem, sketch, "macs") <= budget
+        total = tuple(t + total_error(errors, np.array(p)) for t, p in zip(total, (sketch, best), strict=True))
+    assert total[1] <= total[0] <= 1.05 * total[1]
+
+
+def test_sketches_keep_all_bounds_and_say_what_cannot_be_reached():
+    problem = synthetic_problem(units=6, levels=4, objectives=3).problem
+    limit = Bound("params", "<=", 0.5 * problem.costs.dense()["params"])
+    errors = np.sort(np.random.default_rng(0).random((6, 4)), axis=1)
+    allocator = Allocator(replace(problem, bounds=(limit,)), errors, "macs")
+    sketch = allocator.sketch(0.9 * problem.costs.dense()["macs"])
+    assert cost_of(problem, sketch, "params") <= limit.value
+    with pytest.raises(InfeasibleBudget, match="the least reachable cost is"):
+        allocator.sketch(1.0)
+
+
+def test_sketches_of_a_users_function_and_of_the_largest_damage_are_within_the_budget(opaque_chain):
+    for total in ("sum", "max"):
+        allocator = Allocator(opaque_chain.problem, opaque_chain.errors, "macs", total=total)
+        assert cost_of(opaque_chain.problem, allocator.sketch(34_600), "macs") <= 34_600
+
+
+def test_plans_do_not_depend_on_the_budgets_planned_before():
+    problem = synthetic_problem(units=12, levels=6, seed=4, coupled=True).problem
+    errors = np.sort(np.random.default_rng(0).random((12, 6)), axis=1)
+    budgets = np.linspace(0.2, 0.9, 8) * problem.costs.dense()["macs"]
+    shared = Allocator(problem, errors, "macs")
+    for budget in budgets:
+        shared.sketch(budget)
+    for budget in budgets[::-1]:
+        alone = Allocator(problem, errors, "macs").allocate(budget)
+        assert shared.allocate(budget).error == pytest.approx(alone.error)
+        assert shared.allocate(budget).bound == pytest.approx(alone.bound)

@@ -6,6 +6,7 @@ from allocation_instances import K1_FRONT
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front, hypervolume
+from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, SpaceError
 from autoprune.search.evolution import EvolutionSearch, Member, select, select_by_references
 from autoprune.search.random_search import RandomSearch
@@ -101,6 +102,25 @@ def test_a_first_population_that_is_known_whole_is_bred_from_at_once():
     children = {c.levels for c in searcher.ask(12)}
     assert len(children) == 12
     assert not children & {e.candidate.levels for e in told}
+
+
+def test_swaps_change_two_units_and_keep_the_cost_about_as_it_is():
+    synthetic = synthetic_problem(units=40, levels=20)
+    searcher = EvolutionSearch(synthetic.problem, population=2, rungs=1, crossover=0.0, swaps=1.0)
+    parents = np.array([[9] * 40, [12] * 40])
+    searcher.tell([synthetic.evaluate(Candidate(tuple(row))) for row in parents.tolist()])
+    _, *children = (c.levels for c in searcher.ask(31))  # dense comes first
+    assert (np.array(children)[:, None] != parents).sum(axis=2).min(axis=1).max() <= 2
+    costs = synthetic.problem.cost_values(np.array(children))["macs"]
+    shares = np.abs(costs[:, None] / synthetic.problem.cost_values(parents)["macs"] - 1).min(axis=1)
+    assert np.median(shares) < 0.01
+
+
+@pytest.mark.parametrize("option", ["crossover", "swaps"])
+def test_swaps_keep_the_contract_and_are_a_share(option):
+    check_searcher(lambda problem, seed: EvolutionSearch(problem, seed=seed, **{option: 0.7}), evaluations=40)
+    with pytest.raises(ConfigError, match=f"expected {option} to be a share from 0 to 1, got 2"):
+        EvolutionSearch(synthetic_problem().problem, **{option: 2})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])

@@ -104,25 +104,45 @@ def test_auto_measures_nothing_twice_and_goes_on_after_the_plans():
     searcher = make_searcher("auto", synthetic.problem, plans=6)
     found = trace(searcher, synthetic.problem, lambda _, c: synthetic.evaluate(c), 120)
     assert len({c.levels for c in found}) == 120
-    uniform, probes = found[:5], found[5:29]  # both begin with dense, which is measured once
-    assert all(len(set(c.levels)) == 1 for c in uniform)
-    assert all(np.count_nonzero(c.levels) == 1 for c in probes)
+    assert all(len(set(c.levels)) == 1 for c in found[:5])
+    ends = [c for c in found[5:40] if np.count_nonzero(c.levels) == 1 and max(c.levels) == 4]
+    assert len(ends) == 6  # a probe of each unit at its smallest
+
+
+def test_auto_has_plans_before_all_units_are_probed():
+    """A hundred units, so that probes alone would be a hundred networks."""
+    synthetic = synthetic_problem(units=100, levels=8, coupled=True)
+    auto, evolution = (found_hypervolume(name, synthetic, 40, 0) for name in ("auto", "evolution"))
+    assert auto > evolution
+
+
+def test_auto_never_makes_a_worker_wait():
+    """Two hundred are asked for before an answer, and after each answer one more."""
+    synthetic = synthetic_problem(units=12, levels=8)
+    searcher = make_searcher("auto", synthetic.problem)
+    asked = searcher.ask(200)
+    assert len(asked) == 200
+    for _ in range(40):
+        searcher.tell([synthetic.evaluate(asked.pop(0))])
+        new = searcher.ask(1)
+        assert len(new) == 1
+        asked += new
 
 
 def test_auto_passes_its_options_on():
     assert searcher_options("auto") == {
         "plans": 24,
-        "probe_levels": None,
+        "probe_levels": 1,
         "population": 40,
         "rungs": 12,
         "closed_forms": 0,
     }
     synthetic = synthetic_problem(units=6, levels=5)
-    searcher = make_searcher("auto", synthetic.problem, probe_levels=1)
-    ladder = searcher.ask(100)
-    assert len(ladder) == 5
+    searcher = make_searcher("auto", synthetic.problem, probe_levels=0, rungs=3)
+    ladder = searcher.ask(3)
+    assert [c.levels for c in ladder] == [(0,) * 6, (4,) * 6, (2,) * 6]
     searcher.tell([synthetic.evaluate(candidate) for candidate in ladder])
-    assert len(searcher.ask(100)) == 6
+    assert all(np.count_nonzero(c.levels) > 1 for c in searcher.ask(10))  # no probes: plans at once
 
 
 def test_unknown_names_and_options_are_errors_that_name_the_closest():
@@ -135,7 +155,7 @@ def test_unknown_names_and_options_are_errors_that_name_the_closest():
     assert first.endswith("got 'populaton'. Did you mean 'population'?")
     assert second == (
         "expected a known option of searcher 'evolution', one of ['population', 'rungs', 'seeds', 'crossover', "
-        "'selection'], got 'xyz'."
+        "'swaps', 'selection'], got 'xyz'."
     )
 
 

@@ -37,22 +37,27 @@ class Hull:
     plan: Plan
 
 
-def lower_bound(elimination: Elimination, budget: float) -> Hull:
+def lower_bound(elimination: Elimination, budget: float, known: list[Plan] | None = None) -> Hull:
     """The best Lagrangian bound for a budget that some plan is within.
 
     Two plans on the convex hull, one above and one within the budget, close in on it; the line through the last two is
-    the hull at the budget.
+    the hull at the budget. `known` are plans on the hull by falling cost, both ends among them or none at all: the
+    search begins between two of these, and adds those it finds.
     """
-    above, within = cheapest(elimination, 0.0), cheapest(elimination, math.inf)
-    if above.cost <= budget:
-        return Hull(_safe(above.error), 0.0, above)
+    known = [] if known is None else known
+    known += [] if known else [cheapest(elimination, 0.0), cheapest(elimination, math.inf)]
+    if known[0].cost <= budget:
+        return Hull(_safe(known[0].error), 0.0, known[0])
+    place = next(index for index, plan in enumerate(known) if plan.cost <= budget or index == len(known) - 1)
     while True:
+        above, within = known[place - 1], known[place]
         multiplier = (within.error - above.error) / (above.cost - within.cost)
         plan = cheapest(elimination, multiplier)
         value, line = (p.error + multiplier * (p.cost - budget) for p in (plan, within))
         if not value < line - SLACK * (abs(line) + multiplier * abs(budget)) or plan in (above, within):
             return Hull(_safe(min(value, line)), multiplier, within)
-        above, within = (plan, within) if plan.cost > budget else (above, plan)
+        known.insert(place, plan)
+        place += plan.cost > budget
 
 
 def _safe(bound: float) -> float:
@@ -69,9 +74,9 @@ def cheapest(elimination: Elimination, multiplier: float) -> Plan:
     for step in elimination.steps:
         costs = (cost[:, None] + step.prices.reshape(len(cost), -1)).ravel()[step.pairs]  # (k, c)
         errors = (error[:, None] + step.errors).ravel()[step.pairs]
-        best = _least(costs, errors, multiplier)[:, None]
-        cost, error = np.take_along_axis(costs, best, 1)[:, 0], np.take_along_axis(errors, best, 1)[:, 0]
-        taken.append(np.take_along_axis(step.pairs, best, 1)[:, 0])
+        best = np.arange(len(costs)), _least(costs, errors, multiplier)
+        cost, error = costs[best], errors[best]
+        taken.append(step.pairs[best])
     return Plan(_choice(elimination, taken), float(cost[0] + elimination.constant), float(error[0]))
 
 

@@ -82,7 +82,7 @@ class Solver:
         """
         if not budget >= self.least:  # also for NaN
             raise unreachable(budget, self.least)
-        hull = lower_bound(self.elimination, budget)
+        hull = lower_bound(self.elimination, budget, self._hull)
         plan = self._priced(hull.plan)
         if plan.cost > budget:  # by the rounding of a sum
             plan = self.frontier.within(budget)
@@ -92,6 +92,22 @@ class Solver:
         plan = min(found.plan, self.frontier.within(budget), key=lambda p: p.error)
         share = self.frontier.resolution / self.terms.reach
         return Solution(plan, found.bound, self.frontier.exact, f"exact to {100 * share:.2g} % of the range of costs")
+
+    def near(self, budget: float) -> Plan:
+        """The plan of the front's convex hull within a budget, in a fraction of the time of the best one.
+
+        The more budgets were asked for, the less each takes. InfeasibleBudget as for `solve`.
+        """
+        if not budget >= self.least:  # also for NaN
+            raise unreachable(budget, self.least)
+        lower_bound(self.elimination, budget, self._hull)
+        plans = (self._priced(plan) for plan in self._hull if plan.cost <= budget)
+        return next((plan for plan in plans if plan.cost <= budget), self._priced(self._hull[-1]))
+
+    @functools.cached_property
+    def _hull(self) -> list[Plan]:
+        """Plans found on the convex hull so far, by falling cost."""
+        return []
 
     def _searched(self, budget: float, plan: Plan, hull: Hull) -> Solution:
         """The best plan within the budget, looked for below limits that rise from the bound to the error of `plan`.

@@ -1,0 +1,108 @@
+"""Sections of a job that lie in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoprune.config.document import Document, KeyPath, blanks, override, read_document
+from autoprune.errors import ConfigError
+from autoprune.plugins import find_path
+
+PRESET = "preset"  # names the file of a section that has keys of its own beside it, which win
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What such a file begins with, and what to do about a name that is no file."""
+
+    begins: str
+    remedy: str
+
+
+KINDS = {
+    "space": _Kind("version: 1", "Check the path."),
+    "search": _Kind("searcher: auto", "Check the path; a searcher alone is `search: {searcher: auto}`."),
+}
+
+
+@dataclass
+class Assembly:
+    """A document on its way to be whole: `problems` of it and of the settings, `broken` the sentences by section."""
+
+    document: Document
+    folder: Path
+    problems: list[str]
+    broken: dict[str, list[str]]
+
+    def inline(self, section: str) -> None:
+        """Puts a section's file, if it names one, in place of its name."""
+        try:
+            self.document = _inlined(self.document, section, self.folder)
+        except ConfigError as error:
+            self.broken[section] = error.problems
+            self.document = _replaced(self.document, section, None)
+
+
+def assembled(document: Document, settings: Sequence[str], folder: Path) -> Assembly:
+    """The document after the settings `a.b=c`, applied in order, with the files of its sections inlined.
+
+    A setting below a section that is a file (`search.evaluations=100`) changes what the file says; one of the section
+    itself (`search=FILE`) names another file. Files are looked for in the current directory, then in `folder`.
+    """
+    whole = Assembly(document, folder, [], {})
+    for setting in settings:
+        section, *below = (word.strip() for word in setting.partition("=")[0].split("."))
+        if section in KINDS and below:
+            whole.inline(section)
+        whole.document, wrong = override(whole.document, [setting])
+        whole.problems += wrong
+    whole.problems += blanks(whole.document)
+    for section in KINDS:
+        whole.inline(section)
+    return whole
+
+
+def _inlined(document: Document, section: str, folder: Path) -> Document:
+    given = document.data.get(section)
+    if isinstance(given, str):
+        return _merged(document, section, _read(document, (section,), given, folder), {})
+    if section == "search" and isinstance(given, Mapping) and PRESET in given:
+        own = {key: value for key, value in given.items() if key != PRESET}
+        return _merged(document, section, _read(document, (section, PRESET), given[PRESET], folder), own)
+    return document
+
+
+def _read(document: Document, path: KeyPath, name: Any, folder: Path) -> Document:
+    """The document of the file that the key at `path` names."""
+    section = str(path[0])
+    found = find_path(name, (folder,)) if isinstance(name, str) else None
+    if found is None:
+        sentence = f"expected a {section} file, found no {name!r} in {Path.cwd()} or {folder}. {KINDS[section].remedy}"
+        raise ConfigError(document.problem(path, sentence))
+    read = read_document(_short(found), KINDS[section].begins)
+    if section == "search" and PRESET in read.data:
+        raise ConfigError(read.problem((PRESET,), "expected what a search is, got another preset. Copy what it says."))
+    return read
+
+
+def _merged(document: Document, section: str, file: Document, own: Mapping[str, Any]) -> Document:
+    """The document with the file's content as a section, less what the section's own keys say."""
+    places: dict[KeyPath, str] = {
+        (section, *path): place for path, place in file.places.items() if not path or path[0] not in own
+    }
+    merged = replace(document, places={**document.places, **places})
+    return _replaced(merged, section, {**file.data, **own})
+
+
+def _replaced(document: Document, section: str, content: dict[str, Any] | None) -> Document:
+    return replace(document, data={**document.data, section: content})
+
+
+def _short(path: Path) -> Path:
+    """The path as seen from the current directory where that is shorter, for messages."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)
