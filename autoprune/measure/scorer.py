@@ -109,8 +109,15 @@ class Scorer:
         with self.stage.on(counts) as network:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
         whole = functools.reduce(joined, parts)
-        values = {**whole.values, **{name: measurement(counts) for name, measurement in self.also.items()}}
-        return replace(whole, candidate=candidate, values=values, worker=self.worker)
+        also = {name: measurement(counts) for name, measurement in self.also.items()}  # the same whatever the examples
+        by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}
+        return replace(
+            whole,
+            candidate=candidate,
+            values={**whole.values, **also},
+            parts={**whole.parts, **by_part},
+            worker=self.worker,
+        )
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
         """The shares of the selection set to be measured one by one."""

@@ -146,6 +146,12 @@ def test_values_by_part_are_those_of_the_fitness_on_each(model):
     assert joined(first, second).values["kl"] == pytest.approx(0.25 * wanted[0] + 0.25 * wanted[1] + 0.5 * wanted[2])
 
 
+def test_what_follows_from_the_counts_alone_is_the_same_in_every_part(model):
+    also = {"width": lambda counts: float(counts["a"])}
+    scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0), in_parts=True, also=also)
+    assert scorer.score(Candidate(A.levels, 0.5)).parts["width"] == (4.0, 4.0)
+
+
 def test_a_fitness_that_is_no_mean_over_examples_says_so(model):
     assert make_scorer(model, lambda network, batches: 1.0).score(A).examples == 0
     marked = averaging(lambda network, batches: 1.0)
