@@ -19,7 +19,7 @@ from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_journal, told
 from autoprune.run.session import Session, open_session
 from autoprune.search.allocation import plan
-from autoprune.search.distortion import distortions_from
+from autoprune.search.damage_model import DamageModel
 
 
 def read_front(path: Path, pick: str | None = None) -> list[Row]:
@@ -44,9 +44,9 @@ def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = si
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:
     """The best network within a budget such as "macs=0.4", from what a run has measured, without new probes.
 
-    Of the plan for exactly this budget (dynamic programming over the measured damages of single units) and the best
-    network measured within it, the better one on the selection set; it is measured on the report set and, with `out`,
-    exported.
+    Of the plan for exactly this budget (exact allocation over what all evaluations say of each unit, search.damage_model)
+    and the best network measured within it, the better one on the selection set; it is measured on the report set and,
+    with `out`, exported.
 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
@@ -58,8 +58,9 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 
 def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) -> Evaluation:
     """The better of the plan for the bound and what was measured within it, on the selection set."""
-    distortions = distortions_from(session.problem, evaluations)
-    planned = Candidate(plan(session.problem, distortions, bound.name, bound.value))
+    model = DamageModel(session.problem)
+    model.tell(evaluations)
+    planned = Candidate(plan(session.problem, model.table(), bound.name, bound.value))
     contenders = [e for e in evaluations if e.ok and bound.admits(e.values[bound.name])]
     if planned not in {e.candidate for e in contenders}:
         contenders.append(_scored(session, planned))

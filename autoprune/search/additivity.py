@@ -16,7 +16,9 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
+from autoprune.search.damage_model import DamageModel
 from autoprune.search.distortion import damages, distortions_from, reference
+from autoprune.search.proposals import Levels
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Additivity:
 def additivity(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Additivity]:
     """One row for every network measured that changes two units of the reference or more, in the order measured.
 
-    Damages are relative to the reference's own. The plans of a search are among these networks, and so are those of
-    any later phase. Networks are left out of which a unit was never probed; without probes, or where the reference was
+    Damages are relative to the reference's own; between levels that were probed they follow the shape that damage has
+    in uniform networks (search.damage_model). The plans of a search are among these networks, and so are those of any
+    later phase. Networks are left out of which a unit was never probed; without probes, or where the reference was
     not measured, there are no rows.
     """
     start = reference(problem)
@@ -50,7 +53,7 @@ def additivity(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Addi
     own = known.get(start, math.inf)
     if not math.isfinite(own):
         return []
-    table = distortions_from(problem, evaluations)
+    table = _single_units(problem, evaluations, start)
     units = np.arange(len(start))
     rows = []
     for levels, damage in known.items():
@@ -59,6 +62,22 @@ def additivity(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Addi
         if joint and math.isfinite(damage) and math.isfinite(predicted):
             rows.append(Additivity(Candidate(levels), predicted, damage - own))
     return rows
+
+
+def _single_units(problem: Problem, evaluations: Sequence[Evaluation], start: Levels) -> np.ndarray:
+    """(u, l) what single units do beyond the reference; infinite for a unit that was never probed."""
+    table = distortions_from(problem, evaluations)
+    model = DamageModel(problem)
+    model.tell(evaluations)
+    units = np.arange(len(start))
+    shaped = model.single_units()
+    shaped = np.maximum(shaped - shaped[units, list(start)][:, None], 0.0)
+    measured = {(unit, level) for unit, levels in model.probed.items() for level in levels}
+    measured |= set(zip(units.tolist(), start, strict=True))
+    for unit, level in np.argwhere(np.isfinite(table)).tolist():
+        if (unit, level) not in measured and unit in model.probed:
+            table[unit, level] = shaped[unit, level]
+    return table
 
 
 def summary(rows: Sequence[Additivity]) -> str:

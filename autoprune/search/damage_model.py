@@ -49,7 +49,7 @@ class DamageModel:
         self._reference = reference(problem)
         self._uniform = {tuple(row): self._share(row) for row in uniform_levels(problem.space).tolist()}
         self._damages: dict[Levels, float] = {}
-        self._probes: dict[int, dict[int, Levels]] = {}  # by unit and level
+        self.probed: dict[int, dict[int, Levels]] = {}  # networks that change one unit, by it and its level
         self._others: list[Levels] = []  # that change several units
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
@@ -61,20 +61,25 @@ class DamageModel:
     def _sort(self, levels: Levels) -> None:
         changed = [unit for unit, (a, b) in enumerate(zip(levels, self._reference, strict=True)) if a != b]
         if len(changed) == 1:
-            self._probes.setdefault(changed[0], {})[levels[changed[0]]] = levels
+            self.probed.setdefault(changed[0], {})[levels[changed[0]]] = levels
         elif changed and math.isfinite(self._damages[levels]):
             self._others.append(levels)
 
     def table(self) -> np.ndarray:
         """(u, l) damages above the dense network's."""
+        table = self.single_units()
+        table *= self._factors(table)[:, None]
+        for unit, probes in self.probed.items():
+            failed = [level for level, levels in probes.items() if level and math.isinf(self._damages[levels])]
+            table[unit, failed] = np.inf
+        return table
+
+    def single_units(self) -> np.ndarray:
+        """(u, l) the same before other networks corrected it, what single units do: infinite beyond a unit's levels."""
         rows = self._rows()
         table = np.full((len(rows), max(map(len, rows))), np.inf)
         for unit, row in enumerate(rows):
             table[unit, : len(row)] = row
-        table *= self._factors(table)[:, None]
-        for unit, probes in self._probes.items():
-            failed = [level for level, levels in probes.items() if level and math.isinf(self._damages[levels])]
-            table[unit, failed] = np.inf
         return table
 
     def _share(self, levels: Sequence[int]) -> float:
@@ -116,7 +121,7 @@ class DamageModel:
             start = self._zero()
         known = [
             (level, (self._damages[levels] - start) / (shape[level] - shape[own]))
-            for level, levels in sorted(self._probes.get(unit, {}).items())
+            for level, levels in sorted(self.probed.get(unit, {}).items())
             if math.isfinite(self._damages[levels] - start) and shape[level] != shape[own]
         ]
         if not known:

@@ -67,3 +67,12 @@ def test_what_failed_is_left_out():
 def test_the_summary_has_the_median_and_the_ratio_furthest_from_one_in_either_direction():
     rows = additivity(PROBLEM, told({**PROBES, (2, 2): 3.5, (1, 2): 0.5 + 2.25 / 4, (2, 1): 2.5}))  # 1, 1/4, 2
     assert summary(rows) == "measured over predicted damage of 3 networks: median 1.00, furthest from 1 0.25"
+
+
+def test_between_probes_damage_follows_the_shape_of_uniform_networks():
+    synthetic = synthetic_problem(units=4, levels=9, interaction=0.0)
+    ladder = [(level,) * 4 for level in range(9)]
+    few = [*probes(synthetic.problem, 1), *ladder, (4, 2, 0, 6)]
+    rows = additivity(synthetic.problem, [synthetic.evaluate(Candidate(levels)) for levels in few])
+    assert [row.ratio for row in rows] == pytest.approx([1.0] * len(rows))  # all units grow by a square law here
+    assert len(rows) == 9
