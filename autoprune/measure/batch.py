@@ -54,15 +54,19 @@ def shuffled(batches: Sequence[Batch], seed: int = 0) -> list[Batch]:
     return [mixed.placed(_rows(start, end)) for start, end in itertools.pairwise(ends)]
 
 
-def cut(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
-    """The same batches, those that go on beyond one of the `ends`, counts of examples, in two."""
+def divided(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
+    """The same examples in the same order, in batches about as large as these, of which one ends at each of the `ends`,
+    counts of examples. What lies between two is divided evenly, as small rests would have poor statistics of their own.
+
+    DataError for batches that are not alike.
+    """
+    whole = joined_batches(batches)
+    size = max(batch.examples for batch in batches)
     parts: list[Batch] = []
-    start = 0
-    for batch in batches:
-        inside = {end - start for end in ends if start < end < start + batch.examples}
-        edges = sorted({0, batch.examples, *inside})
-        parts += [batch] if len(edges) == 2 else [batch.placed(_rows(*pair)) for pair in itertools.pairwise(edges)]
-        start += batch.examples
+    for start, end in itertools.pairwise(sorted({0, whole.examples, *ends})):
+        count = max(1, round((end - start) / size))
+        edges = [start + (end - start) * part // count for part in range(count + 1)]
+        parts += [whole.placed(_rows(*pair)) for pair in itertools.pairwise(edges)]
     return parts
 
 

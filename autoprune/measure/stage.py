@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from autoprune.measure.anchor import Anchor, settle
-from autoprune.measure.batch import Batch, cut
+from autoprune.measure.batch import Batch, divided
 from autoprune.measure.following import Followed
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
@@ -78,7 +78,7 @@ class Stage:
         """The selection batches in this form."""
         batches = self.form.batches(self.select)
         total = sum(batch.examples for batch in batches)
-        return cut(batches, {math.ceil(share * total) for share in self.fidelities})
+        return divided(batches, {math.ceil(share * total) for share in self.fidelities}) if self.fidelities else batches
 
     def part(self, since: float, until: float) -> Sequence[Batch]:
         """The batches between two shares of the selection examples; one that goes beyond one of them is before it."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
-from autoprune.measure.batch import Batch, cut, rebatched, shuffled
+from autoprune.measure.batch import Batch, divided, rebatched, shuffled
 from autoprune.measure.form import PLAIN, Form
 
 CPU = torch.device("cpu")
@@ -47,12 +47,20 @@ def test_shuffling_keeps_examples_together_and_the_sizes_of_batches():
 
 @pytest.mark.parametrize(
     ("ends", "sizes"),
-    [((), [3, 4]), ((3, 7), [3, 4]), ((1, 5), [1, 2, 2, 2]), ((0, 2, 9), [2, 1, 4]), (range(8), [1] * 7)],
+    [((4,), [4, 3]), ((1, 5), [1, 4, 2]), ((3, 7), [3, 4]), (range(8), [1] * 7), ((), [3, 4])],
 )
-def test_cutting_ends_batches_where_it_should_and_keeps_the_rest(ends, sizes):
-    made = cut(batches(3, 4), ends)
+def test_dividing_ends_batches_where_it_should_and_leaves_no_small_rests(ends, sizes):
+    made = divided(batches(3, 4), ends)
     assert [batch.examples for batch in made] == sizes
     assert torch.cat([batch.target for batch in made]).tolist() == list(range(7))
+
+
+def test_what_lies_between_two_ends_is_divided_evenly():
+    made = divided(batches(*[10] * 20), [13, 100])
+    sizes = [batch.examples for batch in made]
+    assert sizes[0] == 13
+    assert sum(sizes[1:10]) == 87
+    assert set(sizes[1:]) == {9, 10}
 
 
 def test_no_batches_stay_none():
