@@ -44,7 +44,7 @@ def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = si
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:
     """The best network within a budget such as "macs=0.4", from what a run has measured, without new probes.
 
-    Of the plan for exactly this budget (exact allocation over what all evaluations say of the units, search.damage_model)
+    Of the plan for exactly this budget (exact allocation over what all evaluations say of a unit, search.damage_model)
     and the best network measured within it, the better one on the selection set; it is measured on the report set and,
     with `out`, exported.
 
