@@ -20,4 +20,4 @@ def wilson(share: float, count: int, deviations: float = SURE) -> tuple[float, f
     weight = deviations**2 / count
     center = (share + weight / 2) / (1 + weight)
     reach = deviations / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return max(0.0, center - reach), min(1.0, center + reach)
+    return (center - reach if share > 0 else 0.0), (center + reach if share < 1 else 1.0)  # exact at both ends

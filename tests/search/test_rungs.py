@@ -215,8 +215,8 @@ def race(*, own, rival, parts=32, noise=1.0, seed=0, alpha=0.05):
 
 
 def test_networks_that_nothing_dominates_are_hardly_ever_dropped():
-    finished = [count == 32 for seed in range(6) for count in race(own=0.0, rival=0.0, seed=seed)]
-    assert len(finished) > 300
+    finished = [count == 32 for seed in range(3) for count in race(own=0.0, rival=0.0, seed=seed)]
+    assert len(finished) > 150
     assert np.mean(finished) >= 0.95
 
 
