@@ -48,6 +48,7 @@ from autoprune.search import SEARCHERS, make_searcher
 
 RESULTS = Path("results")
 WORK = Path("build/searchers")
+ON_PARTS = {"halving", "asha", "screening", "racing", "evopress"}  # see benchmarks/multi_fidelity.py
 FRONT = 12  # networks of each front that are measured on the test images
 
 
@@ -72,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights")
     parser.add_argument("--evaluations", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS))
+    parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name not in ON_PARTS])
     parser.add_argument("--problems", nargs="+", help="names or parts of them, of the synthetic ones")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
