@@ -72,16 +72,20 @@ def values(evaluations):
     return [(e.candidate, dict(e.values), e.status) for e in evaluations]
 
 
+QUICK = {"spdy": {"draws": 12, "attempts": 4}}  # options that save time
+
+
 @pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in sorted(SEARCHERS)), ("optuna", PRUNED)], ids=str
+    ("name", "options"), [*((name, QUICK.get(name, {})) for name in sorted(SEARCHERS)), ("optuna", PRUNED)], ids=str
 )
 def test_a_run_cut_after_any_record_ends_like_the_whole_one(name, options):
     records = []
-    whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3, **options), 30, records)
+    budget = 6 if hasattr(make_searcher(name, SYNTHETIC.problem, **options), "fidelities") else 30  # shares add up
+    whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3, **options), budget, records)
     ended = whole.run()
     for cut in range(0, len(records) + 1, 7):
         kept = records[:cut]
-        again = controller(make_searcher(name, SYNTHETIC.problem, seed=3, **options), 30, kept)
+        again = controller(make_searcher(name, SYNTHETIC.problem, seed=3, **options), budget, kept)
         again.replay(list(kept))
         assert again.run() == ended
         assert values(again.told) == values(whole.told)
@@ -182,7 +186,8 @@ def test_a_fitness_without_an_objective_is_a_failed_evaluation():
 def test_an_ordered_run_sees_the_same_whatever_the_slots_and_the_order_of_answers(name):
     runs = []
     for evaluator in (SerialEvaluator(score), Shuffled(score, 3), Shuffled(score, 7), Shuffled(score, 70)):
-        run = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 60, [], evaluator, ordered=True)
+        made = make_searcher(name, SYNTHETIC.problem, seed=3, **QUICK.get(name, {}))
+        run = controller(made, 20 if hasattr(made, "fidelities") else 60, [], evaluator, ordered=True)
         run.run()
         runs.append(values(run.told))
     assert runs[0] == runs[1] == runs[2] == runs[3]
