@@ -58,7 +58,7 @@ class ScreeningSearch:
                 self._source.tell(evaluation)
 
     def _compare(self, levels: Levels) -> None:
-        """Takes a network among the leading ones unless one of them is as good, and those that it dominates out."""
+        """Counts a network among the leading ones unless one of them is as good; those that it dominates leave."""
         own = self._rungs.losses[0].get(levels)
         if own is None or any(_as_good(other, own) for other in self._leading.values()):
             return
