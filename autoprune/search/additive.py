@@ -17,8 +17,7 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
-from autoprune.errors import InfeasibleBudget
-from autoprune.search.allocation import Allocator, Total, check_total
+from autoprune.search.allocation import Allocator, Total, check_total, reachable
 from autoprune.search.distortion import damage_name, distortions_from, probes
 from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.refinement import Refinement
@@ -108,10 +107,5 @@ class AdditiveSearch:
         cost = primary_cost(problem)
         allocator = Allocator(problem, table, cost, total=self._total)
         most = cost_range(problem, cost)[1]
-        planned = []
-        for budget in np.linspace(min(allocator.least, most), most, self._plans).tolist():
-            try:
-                planned.append(allocator.plan(budget))
-            except InfeasibleBudget:
-                continue  # this budget lies below all that worked; the others may still have a plan
-        return planned
+        budgets = np.linspace(min(allocator.least, most), most, self._plans).tolist()
+        return list(reachable(allocator.plan, budgets))

@@ -10,13 +10,15 @@ true cost.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from autoprune.core.problem import Problem
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.search.exact.front import Plan
 from autoprune.search.exact.solver import Solution, Solver
 from autoprune.search.exact.terms import terms_of
@@ -57,6 +59,13 @@ class Allocation:
 
     def __str__(self) -> str:
         return "exact" if self.exact else f"{self.method}; error at most {self.gap:.3g} above the optimum"
+
+
+def reachable(plan: Callable[[float], Levels], budgets: Iterable[float]) -> Iterator[Levels]:
+    """A plan for each budget that can be met; none for one below all that worked, which the others do not need."""
+    for budget in budgets:
+        with contextlib.suppress(InfeasibleBudget):
+            yield plan(budget)
 
 
 def plan(problem: Problem, distortions: np.ndarray, cost: str, budget: float) -> Levels:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
-from autoprune.errors import InfeasibleBudget
-from autoprune.search.allocation import Allocator
+from autoprune.search.allocation import Allocator, reachable
 from autoprune.search.closed_form_search import ClosedFormSearch
 from autoprune.search.damage_model import DamageModel
 from autoprune.search.distortion import damage_name, probes
@@ -101,9 +99,7 @@ class AutoSearch:
         """A plan for each budget that one can be within."""
         cost, values = budgets
         allocator = Allocator(self._proposals.problem, self._model.table(), cost)
-        for value in values:
-            with contextlib.suppress(InfeasibleBudget):  # where the levels that worked leave nothing so small
-                yield allocator.sketch(value)
+        yield from reachable(allocator.sketch, values)
 
 
 class _Budgets:

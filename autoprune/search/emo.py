@@ -19,7 +19,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import nondominated
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
-from autoprune.errors import InfeasibleBudget
+from autoprune.search.allocation import reachable
 from autoprune.search.distortion import damage_name, damages, reference, reference_damage
 from autoprune.search.evolution import EvolutionSearch
 from autoprune.search.joined import Choices, Joiner, restricted
@@ -131,13 +131,8 @@ class EmoSearch:
             return []
         joiner = Joiner(problem, choices, cost)
         most = cost_range(problem, cost)[1]
-        joins = []
-        for budget in np.linspace(min(joiner.least, most), most, self._plans).tolist():
-            try:
-                joins.append(joiner.join(budget))
-            except InfeasibleBudget:
-                continue  # this budget lies below all that worked; the others may still have a join
-        return joins
+        budgets = np.linspace(min(joiner.least, most), most, self._plans).tolist()
+        return list(reachable(joiner.join, budgets))
 
     def _choices(self, part: Part, cost: str) -> Choices:
         """What no other network of the part betters in damage and cost, by rising damage."""

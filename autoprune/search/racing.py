@@ -53,7 +53,7 @@ class RacingSearch:
         self._measured = [o for o in problem.objectives if o.name not in problem.costs.names]
         if not self._measured:
             raise ConfigError("expected an objective that is measured to race for, got costs alone. Add accuracy, say.")
-        self._costs = [i for i, o in enumerate(problem.objectives) if o.name in problem.costs.names]
+        self._costs = [o.name for o in problem.objectives if o.name in problem.costs.names]
         self._rungs = Rungs(problem, self.fidelities)
         self._source = Source(problem, seed, source, source_options)
         self._looks = looks(parts)
@@ -107,11 +107,10 @@ class RacingSearch:
     def _rivals(self, levels: Levels) -> list[np.ndarray]:
         """The parts of all that cost no more, as far along at least."""
         others = [row for row, parts in self._parts.items() if parts.shape[1] >= self._parts[levels].shape[1]]
-        costs = self._rungs.problem.cost_values(np.array(others))
-        names = [self._rungs.problem.objectives[i].name for i in self._costs]
+        costs = self._rungs.problem.cost_values(np.array(others), self._costs)
         own = others.index(levels)
         cheap = np.ones(len(others), dtype=bool)
-        for name in names:
+        for name in self._costs:
             cheap &= costs[name] <= costs[name][own]
         cheap[own] = False
         return [self._parts[others[index]] for index in np.flatnonzero(cheap)]

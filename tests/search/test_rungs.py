@@ -80,6 +80,12 @@ class Counted:
         trace(searcher, self.synthetic.problem, self, evaluations)
         return Counter(round(e.candidate.fidelity, 6) for e in self.told)
 
+    def everything(self):
+        """All networks of the space, and those on its front."""
+        rows = list(itertools.product(*map(range, self.synthetic.problem.space.sizes)))
+        losses = self.synthetic.problem.losses([self.synthetic.evaluate(Candidate(row)) for row in rows])
+        return set(rows), {row for row, keep in zip(rows, nondominated(losses), strict=True) if keep}
+
     def at(self, fidelity):
         return {e.candidate.levels for e in self.told if e.candidate.fidelity == pytest.approx(fidelity)}
 
@@ -121,10 +127,7 @@ def test_asha_sends_up_only_what_is_among_the_best_of_its_rung():
 def test_asha_measures_the_whole_front_of_a_small_space_in_full():
     counted = Counted(units=3, levels=3)
     counted.run("asha", 200)
-    space = counted.synthetic.problem.space
-    rows = list(itertools.product(*map(range, space.sizes)))
-    losses = counted.synthetic.problem.losses([counted.synthetic.evaluate(Candidate(row)) for row in rows])
-    front = {row for row, keep in zip(rows, nondominated(losses), strict=True) if keep}
+    rows, front = counted.everything()
     assert len(counted.at(1 / 9)) == len(rows)
     assert front <= counted.at(1.0)
 
@@ -143,11 +146,8 @@ def test_screening_measures_in_full_what_still_leads_after_a_while():
 def test_screening_measures_the_whole_front_of_a_small_space_in_full():
     counted = Counted(units=3, levels=3)
     counted.run("screening", 200)
-    space = counted.synthetic.problem.space
-    rows = list(itertools.product(*map(range, space.sizes)))
-    losses = counted.synthetic.problem.losses([counted.synthetic.evaluate(Candidate(row)) for row in rows])
-    front = {row for row, keep in zip(rows, nondominated(losses), strict=True) if keep}
-    assert counted.at(1 / 16) == set(rows)
+    rows, front = counted.everything()
+    assert counted.at(1 / 16) == rows
     assert counted.at(1.0) == front
 
 
@@ -230,11 +230,10 @@ def test_pairing_finds_what_the_difficulty_of_the_images_would_hide():
     assert np.mean(near[5:]) < 16
 
 
-@pytest.mark.parametrize("name", ["racing"])
-def test_racing_needs_something_that_is_measured(name):
+def test_racing_needs_something_that_is_measured():
     problem = synthetic_problem(objectives=3).problem
     with pytest.raises(ConfigError, match="expected an objective that is measured"):
-        make_searcher(name, replace(problem, objectives=problem.objectives[1:]))
+        make_searcher("racing", replace(problem, objectives=problem.objectives[1:]))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, float("nan")])
