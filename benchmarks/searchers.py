@@ -7,11 +7,12 @@
 noise of 10 % on the damage measured. An evaluation is taken to last half a second, to which the searcher's own
 processor time is added.
 
-`network`: ResNet-20 / CIFAR-10, the job of configs/cifar10_resnet20.yaml with quick scores (`batch_norms: batch`), 500
-calibration and 2,000 selection images of the training set, no compensation of the front. DIR is CIFAR-10 in any form
-`autoprune.data:cifar10` reads, FILE the state dict of a ResNet-20. Each network is scored once and kept in
-build/searchers/ with its processor seconds, for all searchers and later runs. At the end the front of each search by
-accuracy on the selection images, thinned to 24, is measured once on the 10,000 test images (`reported`).
+`network`: ResNet-20 / CIFAR-10, the job of configs/cifar10_resnet20.yaml with quick scores in bfloat16
+(`batch_norms: batch`), 500 calibration and 1,000 selection images of the training set, no compensation of the front. DIR
+is CIFAR-10 in any form `autoprune.data:cifar10` reads, FILE the state dict of a ResNet-20. Each network is scored once
+and kept in build/searchers/ with its processor seconds, for all searchers and later runs. At the end of the searches
+with the `--reported` seeds the front by accuracy on the selection images, thinned to 24, is measured once on the 10,000
+test images.
 
 Hypervolume is over accuracy (from 0.1, chance, up to 1) and the share of the dense MACs (from 1 down to 0), divided by
 that rectangle: 1 would be perfect accuracy for no MACs. The front is what seems to be one by the damage measured, the
@@ -77,6 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--evaluations", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name not in ON_PARTS])
+    parser.add_argument("--reported", type=int, nargs="*", default=[0], help="seeds whose fronts see the test images")
     parser.add_argument("--problems", nargs="+", help="names or parts of them, of the synthetic ones")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
@@ -113,6 +115,8 @@ def calculated(index: int, name: str, seed: int, options: argparse.Namespace) ->
 def live(network: Network, name: str, seed: int, options: argparse.Namespace) -> list[Row]:
     setting = network.setting()
     found, told = run(setting, name, seed, options.evaluations)
+    if seed not in options.reported:
+        return found
     front = Front.of([entry.evaluation for entry in told], MEASURED, setting.problem.costs.dense())
     found[-1]["reported"] = round(network.reported(front.thinned(FRONT)), 6)
     return found

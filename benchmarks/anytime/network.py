@@ -31,10 +31,11 @@ class Network:
         settings = {
             "data.root": data,
             "data.calibrate": 500,
+            "data.select": 1000,
             "model.weights": weights,
             "search.batch_norms": "batch",
             "compensation": "none",
-            "run.tune": "off",
+            "run.tune": "{layout: channels_last, dtype: bfloat16}",
             "run.threads": 1,
         }
         self._job = load(CONFIG, [f"{key}={value}" for key, value in settings.items()]).resolve()
