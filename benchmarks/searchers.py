@@ -8,11 +8,11 @@ noise of 10 % on the damage measured. An evaluation is taken to last half a seco
 processor time is added.
 
 `network`: ResNet-20 / CIFAR-10, the job of configs/cifar10_resnet20.yaml with quick scores in bfloat16
-(`batch_norms: batch`), 500 calibration and 1,000 selection images of the training set, no compensation of the front. DIR
-is CIFAR-10 in any form `autoprune.data:cifar10` reads, FILE the state dict of a ResNet-20. Each network is scored once
-and kept in build/searchers/ with its processor seconds, for all searchers and later runs. At the end of the searches
-with the `--reported` seeds the front by accuracy on the selection images, thinned to 24, is measured once on the 10,000
-test images.
+(`batch_norms: batch`), 500 calibration and 1,000 selection images of the training set, no compensation of the front.
+DIR is CIFAR-10 in any form `autoprune.data:cifar10` reads, FILE the state dict of a ResNet-20. Each network is scored
+once and kept in build/searchers/ with its processor seconds, for all searchers and later runs. At the end of the
+searches with the `--reported` seeds the front by accuracy on the selection images, thinned to 24, is measured once on
+the 10,000 test images.
 
 Hypervolume is over accuracy (from 0.1, chance, up to 1) and the share of the dense MACs (from 1 down to 0), divided by
 that rectangle: 1 would be perfect accuracy for no MACs. The front is what seems to be one by the damage measured, the

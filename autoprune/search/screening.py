@@ -1,29 +1,40 @@
-"""Screening: every network is scored on a small part of the selection set, and the front of that on all of it.
+"""Screening: every network is scored on a small part of the selection set, and on all of it what promises most.
 
-Our own, for fronts. Halving (search.halving, search.asha) lets a fixed share of the networks through, which is too few
-where a whole front is wanted and too many where it is not; here those go on that no other network dominates on the
-small part. Since most of what leads when it is measured is dominated soon after, a network goes on only when it still
-leads after a while.
+Our own, for fronts. Halving (search.halving, search.asha) lets a fixed share of the networks through, of which few
+belong to the front. Here half of the images are spent on a small score of each network, the other half on full ones,
+one after the other, each for the network that promises the largest gain of hypervolume. What is promised follows from
+the small scores and from what networks measured on everything turned out to be (search.correction): one that was lucky
+on few images lowers the hopes for all that are like it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.front import hypervolume, nondominated
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
+from autoprune.search.correction import Correction
 from autoprune.search.proposals import Levels, at_least
 from autoprune.search.rungs import Rungs, Source
 
+BEYOND = 0.1  # of the range, that the reference point lies beyond the worst
+
+Losses = Sequence[float]  # (m,)
+
 
 class ScreeningSearch:
-    """Networks of `source`, scored on a `share` of the images, and on all once they lead `patience` networks later.
+    """Networks of `source`, scored on a `share` of the images, and on all where that promises most.
 
-    The first that is proposed is scored on all at once, so that a search that is cut short has something to show.
-    `source_options` are those of the source. Once that has ended, all that lead go on.
+    `full` is the share of all images that full scores take, but for the first network, which is scored on all at once,
+    so that a search that is cut short has something to show. A network can be chosen once `patience` others have been
+    screened after it. `source_options` are those of the source. Once that has ended, all that promise a gain go on.
     """
 
     def __init__(
@@ -33,17 +44,22 @@ class ScreeningSearch:
         seed: int = 0,
         source: str = "auto",
         source_options: Mapping[str, Any] | None = None,
-        share: float = 1 / 16,
-        patience: int = 60,
+        share: float = 1 / 8,
+        full: float = 1 / 2,
+        patience: int = 10,
     ) -> None:
-        if not 0 < share < 1:
-            raise ConfigError(f"expected share to be above 0 and below 1, got {share!r}")
+        for name, value in (("share", share), ("full", full)):
+            if not 0 < value < 1:
+                raise ConfigError(f"expected {name} to be above 0 and below 1, got {value!r}")
         self.fidelities = (share, 1.0)
         self._rungs = Rungs(problem, self.fidelities)
         self._source = Source(problem, seed, source, source_options)
+        self._correction = Correction(problem.space)
+        self._full_for_each = share / (1 - share) * full / (1 - full)  # network that was screened
         self._patience = at_least("patience", patience, 0)
-        self._leading: dict[Levels, tuple[float, ...]] = {}  # the front of what was screened, with its losses
-        self._since: dict[Levels, int] = {}  # how many networks had been screened when each was
+        self._promised: dict[Levels, Losses] = {}  # of all that were screened
+        self._sent: set[Levels] = set()  # to be measured on everything
+        self._front: dict[Levels, Losses] = {}  # of those that were sent: what they promised, and then what they have
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and (self._promote() or self._draw(n) or self._finish()):
@@ -51,33 +67,78 @@ class ScreeningSearch:
         return self._rungs.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        small, full = self._rungs.losses
         for rung, evaluation in self._rungs.record(evaluations):
+            levels = evaluation.candidate.levels
             if rung == 0:
-                self._since[evaluation.candidate.levels] = len(self._since)
-                self._compare(evaluation.candidate.levels)
-                self._source.tell(evaluation)
+                self._source.tell(self._promising(evaluation) if levels in small else evaluation)
+            elif levels not in full:
+                self._front.pop(levels)
+            else:
+                self._front[levels] = full[levels]
+                self._correction.add(levels, small[levels], full[levels])
+                self._promised = dict(zip(small, self._estimates(list(small)), strict=True))
 
-    def _compare(self, levels: Levels) -> None:
-        """Counts a network among the leading ones unless one of them is as good; those that it dominates leave."""
-        own = self._rungs.losses[0].get(levels)
-        if own is None or any(_as_good(other, own) for other in self._leading.values()):
-            return
-        self._leading = {row: other for row, other in self._leading.items() if not _as_good(own, other)}
-        self._leading[levels] = own
+    def _promising(self, evaluation: Evaluation) -> Evaluation:
+        """An answer with what it promises in place of what was measured."""
+        levels, objectives = evaluation.candidate.levels, self._rungs.problem.objectives
+        self._promised[levels] = self._estimates([levels])[0]
+        values = {o.name: o.loss(x) for o, x in zip(objectives, self._promised[levels], strict=True)}  # its own inverse
+        return replace(evaluation, values={**evaluation.values, **values})
+
+    def _estimates(self, rows: Sequence[Levels]) -> list[Losses]:
+        """(n, m) losses on everything that networks which were screened are expected to have."""
+        small = self._rungs.losses[0]
+        losses: list[Losses] = self._correction.estimate(rows, np.array([small[row] for row in rows])).tolist()
+        return losses
 
     def _promote(self) -> bool:
-        """Queues those that lead and did long enough; whether there are any."""
-        waited = len(self._since) - self._patience
-        return self._rungs.add([levels for levels in self._leading if self._since[levels] < max(1, waited)], 1)
+        """Queues the most promising network if the turn has come for one; whether it did."""
+        screened = len(self._promised)
+        if len(self._sent) > self._full_for_each * screened:
+            return False
+        return self._send(list(self._promised)[: max(1, screened - self._patience)])
+
+    def _finish(self) -> bool:
+        """The same at any time, of all networks, once nothing is waited for and nothing else is new."""
+        return not (self._rungs.waiting or self._rungs.queued) and self._send(list(self._promised))
+
+    def _send(self, rows: Sequence[Levels]) -> bool:
+        """Queues the one of these networks that promises the largest gain; False if none promises any."""
+        new = [levels for levels in rows if levels not in self._sent]
+        chosen = largest_gain([self._promised[levels] for levels in new], list(self._front.values()))
+        if chosen is None:
+            return False
+        self._sent.add(new[chosen])
+        self._front[new[chosen]] = self._promised[new[chosen]]
+        return self._rungs.add([new[chosen]], 1)
 
     def _draw(self, n: int) -> bool:
         return self._rungs.add(self._source.draw(n - self._rungs.queued), 0)
 
-    def _finish(self) -> bool:
-        """Queues all that lead, once nothing is waited for and nothing else is new."""
-        return not (self._rungs.waiting or self._rungs.queued) and self._rungs.add(self._leading, 1)
+
+def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | None:
+    """Which of n losses adds the most hypervolume to the known ones; None if none adds any.
+
+    Each loss counts by its logarithm if none is below 0, down to the least above it. The reference point lies a tenth
+    of the range beyond the worst.
+    """
+    if not losses:
+        return None
+    scaled = _scaled(np.array([*losses, *known]))
+    reference = [1 + BEYOND] * scaled.shape[1]
+    front = scaled[len(losses) :]
+    front = front[nondominated(front)]
+    covered = hypervolume(front, reference)
+    leading = np.flatnonzero(nondominated(scaled)[: len(losses)])
+    gains = [hypervolume(np.concatenate([front, scaled[[index]]]), reference) - covered for index in leading]
+    return int(leading[int(np.argmax(gains))]) if max(gains, default=0.0) > 0 else None
 
 
-def _as_good(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether losses are nowhere above others."""
-    return all(a <= b for a, b in zip(one, other, strict=True))
+def _scaled(losses: np.ndarray) -> np.ndarray:
+    """(n, m) losses from 0 to 1."""
+    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf)
+    logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
+    scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)
+    span = np.ptp(scaled, axis=0)
+    return np.asarray((scaled - scaled.min(axis=0)) / np.where(span > 0, span, 1.0))
