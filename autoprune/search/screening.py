@@ -120,8 +120,8 @@ class ScreeningSearch:
 def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | None:
     """Which of n losses adds the most hypervolume to the known ones; None if none adds any.
 
-    Each loss counts by its logarithm if none is below 0, down to the least above it. The reference point lies a tenth
-    of the range beyond the worst.
+    Each loss counts by its logarithm if none is below 0, and 0 as half of the least above it. The reference point lies
+    a tenth of the range beyond the worst.
     """
     if not losses:
         return None
@@ -137,7 +137,7 @@ def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | Non
 
 def _scaled(losses: np.ndarray) -> np.ndarray:
     """(n, m) losses from 0 to 1."""
-    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf)
+    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf) / 2
     logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
     scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)
     span = np.ptp(scaled, axis=0)
