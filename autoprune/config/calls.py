@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.config.document import Document, KeyPath
+from autoprune.config.explain import expected, shown
 from autoprune.core.contracts import Searcher
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError
@@ -123,11 +124,11 @@ class _Choice(_Code):
         if isinstance(data.get("call"), str):
             return cls._settled(data, info)
         if isinstance(data.get("name"), str):
-            cls._check_builtin(data["name"], [key for key in data if key != "name"])
+            cls._check_builtin(data["name"], {key: value for key, value in data.items() if key != "name"})
         return data
 
     @classmethod
-    def _check_builtin(cls, name: str, options: list[str]) -> None:
+    def _check_builtin(cls, name: str, options: Mapping[str, Any]) -> None:
         if name not in cls.builtins:
             known, hint = ", ".join(cls.builtins), did_you_mean(name, cls.builtins)
             raise mistakes(((), f"expected one of {known} or {{call: ...}}, got {name!r}{hint}"))
@@ -139,7 +140,7 @@ class _ScoresChoice(_Choice):
     noun: ClassVar[str]
 
     @classmethod
-    def _check_builtin(cls, name: str, options: list[str]) -> None:
+    def _check_builtin(cls, name: str, options: Mapping[str, Any]) -> None:
         super()._check_builtin(name, options)
         if options:
             raise mistakes(*(((key,), f"unknown argument {key!r}; {cls.noun} {name} takes none") for key in options))
@@ -173,13 +174,29 @@ class SearcherChoice(_Choice):
     always = ("seed",)
 
     @classmethod
-    def _check_builtin(cls, name: str, options: list[str]) -> None:
+    def _check_builtin(cls, name: str, options: Mapping[str, Any]) -> None:
         super()._check_builtin(name, options)
-        cls._hold(load_plugin(SEARCHERS[name]), options, f"the searcher {name}")
+        kind = load_plugin(SEARCHERS[name])
+        cls._hold(kind, options, f"the searcher {name}")
+        wrong = list(_wrong_kinds(kind, options))
+        if wrong:
+            raise mistakes(*wrong)
 
     def resolve(self) -> Callable[[Problem, int], Searcher]:
         """A function of (problem, seed) that makes the searcher; picklable."""
         return functools.partial(_make, str(self.call or SEARCHERS[str(self.name)]), self.options)
+
+
+def _wrong_kinds(kind: Plugin, options: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """The options whose values are not of the annotated kind."""
+    parameters = inspect.signature(kind, eval_str=True).parameters
+    for key, value in options.items():
+        try:
+            TypeAdapter(parameters[key].annotation, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place: KeyPath = (key, *(part for part in first["loc"] if isinstance(part, int)))
+            yield place, f"expected {expected(first)}, got {shown(first['input'])}"
 
 
 def _make(name: str, options: Mapping[str, Any], problem: Problem, seed: int) -> Searcher:

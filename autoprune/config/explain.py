@@ -23,7 +23,10 @@ _EXPECTED = {
     "bool_type": "true or false",
     "tuple_type": "a list",
     "too_short": "a list with at least one entry",
+    "is_instance_of": "a list",
+    "iterable_type": "a list",
     "dict_type": "a mapping",
+    "mapping_type": "a mapping",
     "model_type": "a mapping",
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
@@ -85,9 +88,13 @@ def _missing_direction(name: Any) -> str:
 
 def _wrong(detail: ErrorDetails, model: type[BaseModel]) -> str:
     path = detail["loc"]
+    return f"expected {expected(detail)}{_about(path, model)}, got {shown(detail['input'])}. {_example(path, model)}"
+
+
+def expected(detail: ErrorDetails) -> str:
+    """What would have been right."""
     template = _EXPECTED.get(detail["type"])
-    expected = template.format(**detail.get("ctx", {})) if template else detail["msg"]
-    return f"expected {expected}{_about(path, model)}, got {_shown(detail['input'])}. {_example(path, model)}"
+    return template.format(**detail.get("ctx", {})) if template else detail["msg"]
 
 
 def _about(path: KeyPath, model: type[BaseModel]) -> str:
@@ -100,7 +107,8 @@ def _example(path: KeyPath, model: type[BaseModel]) -> str:
     return f"Write for example `{key}: {info.examples[0]}`." if info and info.examples else "Change or remove it."
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """What came, cut short."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
