@@ -16,6 +16,7 @@ from autoprune.config.document import Document, KeyPath
 from autoprune.core.contracts import Searcher
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError
+from autoprune.measure.finetune import LOSSES
 from autoprune.plugins import Plugin, absolute_name, did_you_mean, find_path, load_plugin, misfits
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.masking import MASKS
@@ -163,6 +164,14 @@ class MaskChoice(_ScoresChoice):
     builtins = MASKS
     given = ("weight", "moments")
     noun = "the mask rule"
+
+
+class LossChoice(_ScoresChoice):
+    """(output, batch) -> scalar tensor."""
+
+    builtins = LOSSES
+    given = ("output", "batch")
+    noun = "the loss"
 
 
 class SearcherChoice(_Choice):
