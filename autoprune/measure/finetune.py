@@ -3,21 +3,28 @@
 Step k is the same whatever is trained and however far: the same rate, the k-th batch of one order, the same random
 numbers for dropout. So training for few steps is the beginning of training for more, and a network that goes on where
 it stopped ends with the same bits as one that is trained from the start (on a GPU as far as its kernels repeat).
+
+What is measured is a copy whose batch norms are re-estimated on the first training examples. The running statistics of
+the training itself lag behind its weights: on the digits, widths of a quarter, KL to the dense network after 7 steps
+1.25 by those and 0.51 re-estimated, after 20 steps 0.33 and 0.29, after 100 steps 0.15 and 0.14. The dense network's
+error says nothing of a network that was trained on statistics of batches: with anchored ones (measure.anchor) 0.16.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from autoprune.errors import ConfigError, PluginError, TrainingDiverged
+from autoprune.measure.anchor import Moments
 from autoprune.measure.batch import Batch, gathered
 from autoprune.measure.fitness import MEASURES
+from autoprune.measure.recalibrate import recalibrate, tracked_norms
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import repeatable, seeded, training
 from autoprune.prune.surgery import rebuild
@@ -26,6 +33,7 @@ Loss = Callable[[Any, Batch], torch.Tensor]  # (output of the network, batch) ->
 
 LOSSES = {"kl": MEASURES["kl"], "mse": MEASURES["mse"], "cross_entropy": MEASURES["loss"]}  # summed over examples
 COMPARING = ("kl", "mse")  # with the dense network's outputs
+SETTLING = 500  # training examples that batch norms are re-estimated on afterwards
 TINY = 1e-9  # a product of a share and a count may lie above the count that is meant
 
 
@@ -68,10 +76,6 @@ class FineTune:
         """How many steps are a share of all, rounded up."""
         return math.ceil(fidelity * self.steps - TINY)
 
-    def to_json(self) -> dict[str, Any]:
-        loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__qualname__", repr(self.loss))
-        return {**asdict(self), "loss": loss}
-
     def loss_of(self, output: Any, batch: Batch) -> torch.Tensor:
         """What a step lowers; PluginError where it is none for this output."""
         if callable(self.loss):
@@ -103,6 +107,12 @@ class TrainingSet:
     def of(batches: Sequence[Batch], sha256: str = "") -> TrainingSet:
         """All examples of the batches, in batches as large as the largest. DataError where they are not alike."""
         return TrainingSet(gathered(batches), max(batch.examples for batch in batches), sha256)
+
+    @property
+    def settling(self) -> list[tuple[torch.Tensor, ...]]:
+        """The inputs that batch norms are re-estimated on."""
+        batches = min(math.ceil(SETTLING / self.size), self.examples.examples // self.size)
+        return [self.batch(step).inputs for step in range(batches)]
 
     def batch(self, step: int) -> Batch:
         """That of a step, counted from 0."""
@@ -144,22 +154,18 @@ class Learner:
     def train(self, plan: FineTune, examples: TrainingSet, steps: int) -> None:
         """Goes on until so many steps are done in all, every module in train mode; modes come back.
 
-        Batch norms move their running statistics by their own momentum, and these are what the network has afterwards.
-
-        Raises TrainingDiverged for a loss, a weight or a statistic that is not finite; then the network is of no use.
+        Raises TrainingDiverged for a loss that is not finite; then the network is of no use.
         """
         with training(self.network), torch.enable_grad(), repeatable():
             for step in range(self.done, steps):
                 with seeded(step):
                     self._step(plan, examples.batch(step))
         self.optimizer.zero_grad(set_to_none=True)
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in named_tensors(self.network).values()):
-            raise TrainingDiverged(_diverged("finite weights and statistics", "some that are not", self.done, plan))
 
     def _step(self, plan: FineTune, batch: Batch) -> None:
         loss = plan.loss_of(self.network(*batch.inputs), batch)
         if not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(_diverged("a finite loss", str(float(loss)), self.done, plan))
+            raise TrainingDiverged(_diverged("a finite loss", str(float(loss.detach())), self.done, plan))
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
@@ -180,17 +186,42 @@ class Trainer:
     examples: TrainingSet
     keep_bytes: int
     _kept: dict[Hashable, Learner] = field(default_factory=dict)
+    _held: int = 0  # bytes of those
 
-    def trained(self, key: Hashable, begin: Callable[[], Learner], steps: int) -> nn.Module:
-        """A copy of the network of a key after so many steps; `begin` makes one that had none yet."""
-        learner = self._kept.pop(key, None)
-        if learner is None or learner.done > steps:
-            learner = begin()
+    def train(self, learner: Learner, steps: int) -> nn.Module:
+        """A copy of the network after so many steps in all, its batch norms settled.
+
+        Raises TrainingDiverged where it would have a number that is not finite.
+        """
         learner.train(self.plan, self.examples, steps)
+        network = rebuild(learner.network, {}, {})
+        recalibrate(network, self.examples.settling)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in _trained_tensors(network)):
+            raise TrainingDiverged(_diverged("finite weights and statistics", "others", learner.done, self.plan))
+        return network
+
+    def trained(self, key: Hashable, begin: Callable[[], nn.Module], sparse: Sequence[str], steps: int) -> nn.Module:
+        """The same of the network with a key, which `begin` makes where it is not kept with fewer steps."""
+        learner = self._taken(key) if key in self._kept else None
+        if learner is None or learner.done > steps:
+            learner = Learner.of(begin(), self.plan, sparse)
+        network = self.train(learner, steps)
         self._kept[key] = learner
-        while self._kept and sum(kept.nbytes for kept in self._kept.values()) > self.keep_bytes:
-            self._kept.pop(next(iter(self._kept)))
-        return rebuild(learner.network, {}, {})
+        self._held += learner.nbytes
+        while self._held > self.keep_bytes:
+            self._taken(next(iter(self._kept)))
+        return network
+
+    def _taken(self, key: Hashable) -> Learner:
+        learner = self._kept.pop(key)
+        self._held -= learner.nbytes
+        return learner
+
+
+def _trained_tensors(network: nn.Module) -> list[torch.Tensor]:
+    """Parameters and statistics of batch norms; other buffers may hold infinities, as masks of attention do."""
+    statistics = [Moments.of(norm) for norm in tracked_norms(network).values()]
+    return [*network.parameters(), *(tensor for own in statistics for tensor in (own.mean, own.variance))]
 
 
 def _diverged(expected: str, got: str, done: int, plan: FineTune) -> str:

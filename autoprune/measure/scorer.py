@@ -26,6 +26,7 @@ from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
 from autoprune.prune.modes import evaluating, seeded, torch_threads
+from autoprune.prune.surgery import rebuild
 from autoprune.prune.zeros import WeightBank, is_whole, stitched
 
 CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
@@ -44,9 +45,9 @@ class Scorer:
     value of a fitness that returns a float; `also` are further measurements by name, from the kept counts. `weights`
     puts the zeros into networks of a space with weight units.
 
-    With `finetune` every network but the dense one is built as it would be deployed and trained on the `training`
-    examples. Its fidelity is then the share of the steps, and all selection examples are measured; `reuse_bytes` limits
-    the networks that are kept for more steps.
+    With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
+    `norms` to do. Its fidelity is then the share of the steps, and all selection examples are measured; `reuse_bytes`
+    limits the networks that are kept for more steps.
     """
 
     bank: Bank
@@ -88,8 +89,6 @@ class Scorer:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
         if self.finetune is None:
             self.stage.prepare()
-        else:
-            _ = self.anchor
 
     def network(self, candidate: Candidate) -> nn.Module:
         """The small network of a candidate as it would be deployed without training: stitched, batch norms settled."""
@@ -112,18 +111,20 @@ class Scorer:
         return self.finetune.steps_at(fidelity)
 
     def trained(self, counts: Mapping[str, int], steps: int) -> nn.Module:
-        """The network for kept counts after so many steps, ready to be measured or deployed."""
+        """The network for kept counts after so many steps, as it would be deployed."""
+        key, begin = tuple(counts.items()), functools.partial(stitched, self.bank, self.weights, counts)
         with torch_threads(self.form.threads):
-            return self.trainer.trained(tuple(counts.items()), lambda: self._learner(self.build(counts), counts), steps)
+            return self.trainer.trained(key, begin, self._sparse(counts), steps)
 
     def fully_trained(self, network: nn.Module, counts: Mapping[str, int]) -> nn.Module:
-        """A network for kept counts, whatever its weights, trained in place for all steps."""
+        """A copy of a network for kept counts, whatever its weights, after all steps."""
+        learner = Learner.of(rebuild(network, {}, {}), self.trainer.plan, self._sparse(counts))
         with torch_threads(self.form.threads):
-            self._learner(network, counts).train(self.trainer.plan, self.trainer.examples, self.trainer.plan.steps)
-        return network
+            return self.trainer.train(learner, self.trainer.plan.steps)
 
-    def _learner(self, network: nn.Module, counts: Mapping[str, int]) -> Learner:
-        return Learner.of(network, self.trainer.plan, () if self.weights is None else self.weights.touched(counts))
+    def _sparse(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """The weights that have zeros for the counts."""
+        return [] if self.weights is None else self.weights.touched(counts)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, checked: finite floats by name. PluginError otherwise.

@@ -32,8 +32,8 @@ def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
         )
     if job.norms not in ("anchored", "reestimated"):
         problems.append(
-            "search.batch_norms: expected anchored or reestimated with finetune, as trained networks have statistics "
-            f"of their own, got {job.norms}. Remove one of the two."
+            "search.batch_norms: expected anchored or reestimated with finetune, as batch norms of trained networks "
+            f"are re-estimated on training examples, got {job.norms}. Remove one of the two."
         )
     if job.guide == "layer":
         problems.append(

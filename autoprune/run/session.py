@@ -290,7 +290,7 @@ class Session:
                 if network is built[-1]:  # the one that was scored
                     trained = self.scorer.trained(counts, self.scorer.steps(counts))
                 else:
-                    trained = self.scorer.fully_trained(rebuild(network, {}, {}), counts)
+                    trained = self.scorer.fully_trained(network, counts)
                 yield self._losses(trained), trained
             except (TrainingDiverged, PluginError) as error:
                 _log.warning("a network of the front is not fine-tuned: %s", error)
@@ -340,15 +340,17 @@ class Session:
             "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
             **({"masks": plugin_name(self.job.masks)} if self.weights else {}),
             **({"fidelities": list(self.fidelities)} if self.fidelities else {}),
-            **({"finetune": self._finetune} if self.job.finetune else {}),
+            **({"finetune": self.finetune_facts} if self.finetune_facts else {}),
         }
 
-    @property
-    def _finetune(self) -> dict[str, Any]:
-        """What trained networks follow from."""
-        assert self.job.finetune is not None
-        assert self.training is not None
-        return {**self.job.finetune.to_json(), "batch": self.training.size, "train": self.training.sha256}
+    @functools.cached_property
+    def finetune_facts(self) -> dict[str, Any]:
+        """What trained networks follow from; empty without fine-tuning."""
+        plan = self.job.finetune
+        if plan is None or self.training is None:
+            return {}
+        examples = {"batch": self.training.size, "train": self.training.sha256}
+        return {**asdict(plan), "loss": plugin_name(plan.loss), **examples}
 
     def environment(self) -> dict[str, Any]:
         """What a reader of the results needs to know about where they were made."""
@@ -363,7 +365,7 @@ class Session:
             "tuning": self.tuning.to_json(),
             "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
-            **({"finetune": self._finetune} if self.job.finetune else {}),
+            **({"finetune": self.finetune_facts} if self.finetune_facts else {}),
             "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
             **({"weights": self.weight_bank.remarks} if self.weight_bank else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],

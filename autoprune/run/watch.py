@@ -35,8 +35,8 @@ class Watch:
         """Before the first step of a search, with what a journal knew already."""
         for evaluation in told:
             self._learn(evaluation)
-        plan = self._session.job.finetune
-        finetune = {"finetune": plan.to_json()} if plan else {}
+        facts = self._session.finetune_facts
+        finetune = {"finetune": facts} if facts else {}
         self._events.add("search", {"done": done, "evaluations": self._session.job.evaluations, **finetune})
         self._say(done)
 
