@@ -422,7 +422,8 @@ class JobSpec(_Section):
 
     def document(self) -> dict[str, Any]:
         """The job as plain data that `load` makes the same job of again, from any folder."""
-        return {key: _plain(value) for key, value in self}
+        document: dict[str, Any] = _plain(self)
+        return document
 
     def resolve(self) -> Job:
         """The job's objects. Nothing is built or read yet; the model and data factories run when the job does."""
