@@ -107,9 +107,9 @@ class Pool:
     `attempts` limits how often a candidate is begun whose worker dies or exceeds `timeout` seconds; then it is answered
     as failed, with the causes. A timeout of None follows what was seen: `TIMES_SLOWEST` times the slowest evaluation,
     at least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. Where the site `trains` networks, only
-    trained ones count, and one that took its seconds for a share of the steps may take as much more for all. An exception that a
-    worker reports is an answer and final. At most `slots` candidates are taken, one a worker and a short queue, so that
-    nobody waits for the driver.
+    trained ones count, and one that took its seconds for a share of the steps may take as much more for all. An
+    exception that a worker reports is an answer and final. At most `slots` candidates are taken, one a worker and a
+    short queue, so that nobody waits for the driver.
     """
 
     def __init__(
