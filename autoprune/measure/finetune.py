@@ -152,26 +152,30 @@ class Learner:
         return sum(tensor.nbytes for tensor in (*held, *momentum) if isinstance(tensor, torch.Tensor))
 
     def train(self, plan: FineTune, examples: TrainingSet, steps: int) -> None:
-        """Goes on until so many steps are done in all, every module in train mode; modes come back.
+        """Goes on until so many steps are done in all.
 
         Raises TrainingDiverged for a loss that is not finite; then the network is of no use.
         """
-        with training(self.network), torch.enable_grad(), repeatable():
-            for step in range(self.done, steps):
-                with seeded(step):
-                    self._step(plan, examples.batch(step))
+        while self.done < steps:
+            loss = self.differentiate(plan, examples.batch(self.done))
+            if not math.isfinite(loss):
+                raise TrainingDiverged(_diverged("a finite loss", str(loss), self.done, plan))
+            self._step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _step(self, plan: FineTune, batch: Batch) -> None:
-        loss = plan.loss_of(self.network(*batch.inputs), batch)
-        if not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(_diverged("a finite loss", str(float(loss.detach())), self.done, plan))
+    def differentiate(self, plan: FineTune, batch: Batch) -> float:
+        """The loss of the next step, whose gradients are set; every module is in train mode meanwhile."""
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        with training(self.network), torch.enable_grad(), repeatable(), seeded(self.done):
+            loss = plan.loss_of(self.network(*batch.inputs), batch)
+            torch.autograd.backward(loss)
+        return loss.item()
+
+    @torch.no_grad()
+    def _step(self) -> None:
         self.optimizer.step()
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                self.network.get_parameter(name).mul_(mask)
+        for name, mask in self.masks.items():
+            self.network.get_parameter(name).mul_(mask)
         self.done += 1
 
 

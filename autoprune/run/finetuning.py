@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from autoprune.data import Data
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.batch import Batch
-from autoprune.measure.finetune import COMPARING, FineTune, TrainingSet
+from autoprune.measure.finetune import COMPARING, FineTune, Learner, TrainingSet
 from autoprune.measure.scorer import with_dense_outputs
 from autoprune.prune.modes import seeded
+from autoprune.prune.surgery import rebuild
 from autoprune.run.job import Job
 
 
@@ -62,11 +63,18 @@ def check_fidelities(plan: FineTune, fidelities: Sequence[float], *, in_parts: b
 def read_training(
     plan: FineTune, data: Data, model: nn.Module, placed: Callable[[Sequence[Batch]], list[Batch]]
 ) -> TrainingSet:
-    """The examples of a data set that networks are trained on, `placed` where they are trained.
+    """The examples of a data set that networks are trained on, `placed` where they are trained; tried on the dense one.
 
     What a loader draws from global random states is the same every time.
+
+    Raises RunFailed, with the cause, where the dense network has no gradient on them.
     """
     with seeded(0):
         batches, sha256 = data.training(plan.steps)
     here: Sequence[Batch] = placed(batches)
-    return TrainingSet.of(with_dense_outputs(model, here) if plan.loss in COMPARING else here, sha256)
+    examples = TrainingSet.of(with_dense_outputs(model, here) if plan.loss in COMPARING else here, sha256)
+    try:
+        Learner.of(rebuild(model, {}, {}), plan).differentiate(plan, examples.batch(0))
+    except Exception as error:  # whatever a user's network or loss raises in train mode
+        raise RunFailed(f"the dense network cannot be trained: {type(error).__name__}: {error}") from error
+    return examples

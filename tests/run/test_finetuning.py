@@ -247,6 +247,15 @@ def test_data_without_a_train_set_are_refused(job):
         search(job(finetune=PLAN), None)
 
 
+def test_a_loss_that_does_not_fit_the_network_ends_the_run_before_it_starts(tuned, tmp_path):
+    def loss(output, batch):
+        raise ValueError("no boxes in here")
+
+    with pytest.raises(RunFailed, match="the dense network cannot be trained: ValueError: no boxes in here"):
+        search(tuned(finetune=replace(PLAN, loss=loss)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_everything_that_does_not_go_with_fine_tuning_is_told_at_once(job, model):
     frozen = model.requires_grad_(False)
     with pytest.raises(ConfigError) as caught:
