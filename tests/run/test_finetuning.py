@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -66,10 +67,17 @@ def tuned(job, trainable):
     return make
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.fixture
-def finished(tuned, tmp_path):
-    search(tuned("halving", 4, options=SMALL), tmp_path / "run")
-    return tmp_path / "run"
+def finished(tuned, runs, tmp_path):
+    """A copy of a run that was made once."""
+    if not (runs / "run").exists():
+        search(tuned("halving", 4, options=SMALL), runs / "run")
+    return shutil.copytree(runs / "run", tmp_path / "run")
 
 
 def opened(job):
@@ -121,7 +129,7 @@ def test_the_budget_counts_every_step_once(tuned):
 
 def test_a_run_cut_anywhere_resumes_to_the_same_front_byte_for_byte(tuned, finished, tmp_path):
     front, whole = (finished / "front.csv").read_bytes(), (finished / "journal.jsonl").read_bytes()
-    for cut in np.random.default_rng(0).integers(len(whole) // 10, len(whole), 3):
+    for cut in np.random.default_rng(0).integers(len(whole) // 10, len(whole), 2):
         (finished / "journal.jsonl").write_bytes(whole[:cut])
         (finished / "front.csv").unlink()
         resume(tuned("halving", 4, options=SMALL), finished)
@@ -283,7 +291,7 @@ def test_too_few_steps_for_the_fidelities_are_refused(tuned):
 
 @pytest.mark.parametrize("name", ["asha", "screening", "evopress"])
 def test_other_searchers_on_parts_train_for_shares_too(tuned, name):
-    told = search(tuned(name, 3, finetune=FineTune(32)), None).evaluations
+    told = search(tuned(name, 2, finetune=FineTune(32)), None).evaluations
     assert len({e.steps for e in told if e.ok}) > 1
 
 
@@ -326,10 +334,10 @@ def test_on_the_digits_a_short_fine_tune_gives_a_better_front_on_held_out_images
         "criterion": "l2",
         "device": "cpu",
     }
-    with_it = autoprune.search(digits_resnet(), digits(), finetune=FineTune(40, lr=0.02), **given)
+    with_it = autoprune.search(digits_resnet(), digits(), finetune=FineTune(30, lr=0.02), **given)
     without = autoprune.search(digits_resnet(), digits(), **given)
     tuned, plain = (front.pick("macs<=0.3").row for front in (with_it, without))
     assert tuned["levels"] == plain["levels"]
-    assert tuned["finetune_steps"] == 40
+    assert tuned["finetune_steps"] == 30
     assert tuned["kl"] < 0.75 * plain["kl"]
     assert tuned["accuracy"] > plain["accuracy"]
