@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autoprune.data import Data as Data
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.measure.batch import Batch as Batch
+    from autoprune.measure.finetune import FineTune as FineTune
     from autoprune.measure.recalibrate import recalibrate as recalibrate
     from autoprune.prune.adapters import adapter as adapter
     from autoprune.prune.adapters import fix as fix
@@ -44,6 +45,7 @@ _HOMES = {
     "Data": "autoprune.data",
     "Evaluation": "autoprune.core.evaluation",
     "Executor": "autoprune.run.job",
+    "FineTune": "autoprune.measure.finetune",
     "Front": "autoprune.core.front",
     "LevelRule": "autoprune.core.levels",
     "Objective": "autoprune.core.objective",

@@ -10,6 +10,7 @@ AutopruneError
 ├── VerifyError          a pruned network does not compute what its masked original computes
 ├── RecipeError          an export does not fit the network it is loaded into
 ├── BankError            a bank on disk is damaged or belongs to something else
+├── TrainingDiverged     a fine-tune ended in numbers that are not finite
 ├── RunExists            a run folder that is already there is never written over
 ├── RunNotFound          no run in that folder
 ├── JournalError         a run folder's journal cannot be used as it is
@@ -69,6 +70,12 @@ class RecipeError(AutopruneError, ValueError):
 
 class BankError(AutopruneError, ValueError):
     """A bank on disk is damaged or belongs to another model, data, criterion or version."""
+
+
+class TrainingDiverged(AutopruneError, ArithmeticError):
+    """A fine-tune ended in numbers that are not finite."""
+
+    exit_code = 1
 
 
 class RunExists(AutopruneError, FileExistsError):

@@ -17,6 +17,7 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import ConfigError, PluginError, RunNotFound, SpaceError
+from autoprune.measure.finetune import FineTune
 from autoprune.plugins import load_plugin, misfits
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,9 @@ def narrow(model):
 
 def scores(weights, statistics):
     return weights
+
+def loss(output, batch):
+    return (output, batch)
 
 def cost(kept):
     return float(sum(kept.values()))
@@ -132,6 +136,35 @@ def test_a_job_of_plug_in_files_pickles(folder):
     resolved = pickle.loads(pickle.dumps(job(text).resolve()))
     assert resolved.model() == ("model", 3)
     assert resolved.searcher(1, 2).seed == 2
+
+
+def test_networks_are_trained_where_the_job_says_for_how_long(folder):
+    assert job().resolve().finetune is None
+    assert "finetune" not in job().document()
+    assert job(JOB, "finetune.steps=100").resolve().finetune == FineTune(100, 0.01, 0.9, 0.0, "kl")
+    text = JOB + 'finetune: {steps: 7, lr: 1, momentum: 0, weight_decay: 1e-4, loss: {call: "plug.py:loss"}}\n'
+    with_own = job(text).resolve().finetune
+    assert (with_own.steps, with_own.lr, with_own.momentum, with_own.weight_decay) == (7, 1.0, 0.0, 1e-4)
+    assert with_own.loss("output", "batch") == ("output", "batch")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("finetune={lr: 0.1}", "finetune.steps: expected this key (of training, for every network), it is missing"),
+        ("finetune.steps=0", "finetune.steps: expected at least 1"),
+        ("finetune={steps: 1, lr: 0}", "finetune.lr: expected more than 0"),
+        ("finetune={steps: 1, lr: -1}", "finetune.lr: expected more than 0"),
+        ("finetune={steps: 1, momentum: 1}", "finetune.momentum: expected less than 1"),
+        ("finetune={steps: 1, weight_decay: -1}", "finetune.weight_decay: expected at least 0"),
+        ("finetune={steps: 1, loss: hinge}", "finetune.loss: expected one of kl, mse, cross_entropy or {call: ...}"),
+        ("finetune={steps: 1, loss: {name: kl, scale: 2}}", "unknown argument 'scale'; the loss kl takes none"),
+        ("finetune={steps: 1, epochs: 2}", "finetune.epochs: unknown key"),
+    ],
+)
+def test_a_mistake_about_fine_tuning_is_one_sentence(folder, setting, message):
+    (found,) = problems(JOB, setting)
+    assert message in found
 
 
 def test_levels_are_equal_steps_down_to_the_smallest_share(folder):

@@ -17,6 +17,7 @@ from autoprune.config.explain import expected, shown
 from autoprune.core.contracts import Searcher
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError
+from autoprune.measure.finetune import LOSSES
 from autoprune.plugins import Plugin, absolute_name, did_you_mean, find_path, load_plugin, misfits
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.masking import MASKS
@@ -164,6 +165,14 @@ class MaskChoice(_ScoresChoice):
     builtins = MASKS
     given = ("weight", "moments")
     noun = "the mask rule"
+
+
+class LossChoice(_ScoresChoice):
+    """(output, batch) -> scalar tensor."""
+
+    builtins = LOSSES
+    given = ("output", "batch")
+    noun = "the loss"
 
 
 class SearcherChoice(_Choice):

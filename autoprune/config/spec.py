@@ -13,6 +13,7 @@ from autoprune.config.calls import (
     CostCall,
     CriterionChoice,
     FitnessCall,
+    LossChoice,
     MaskChoice,
     SearcherChoice,
     mistakes,
@@ -22,6 +23,7 @@ from autoprune.core.levels import GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.errors import ConfigError
+from autoprune.measure.finetune import FineTune
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
@@ -171,6 +173,26 @@ class SearchSpec(_Section):
     )
 
 
+class FineTuneSpec(_Section):
+    """How networks are trained before they are measured."""
+
+    steps: int = Field(ge=1, description="of training, for every network", examples=[100])
+    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="the learning rate, constant", examples=[0.01])
+    momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent", examples=[0.9])
+    weight_decay: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="pulls all parameters to zero", examples=[1e-4]
+    )
+    loss: LossChoice = Field(
+        "kl",
+        validate_default=True,
+        description="what a step lowers: kl or mse to the dense network, cross_entropy with the targets",
+        examples=["kl"],
+    )
+
+    def resolve(self) -> FineTune:
+        return FineTune(self.steps, self.lr, self.momentum, self.weight_decay, self.loss.resolve())
+
+
 class TuneSpec(_Section):
     """The form candidates are scored in: a mode, or a form, of which what is left out stays as it is."""
 
@@ -253,7 +275,8 @@ class RunSpec(_Section):
         REUSE_BYTES / (1 << 30),
         ge=0,
         allow_inf_nan=False,
-        description="memory of one machine for outputs of the dense network that candidates share, in GiB; 0 for none",
+        description="memory of one machine for outputs of the dense network that candidates share, with finetune for "
+        "networks in training, in GiB; 0 for none",
         examples=[2.0],
     )
 
@@ -355,6 +378,11 @@ class JobSpec(_Section):
         "thorough does it better at three times the cost",
         examples=["sequential"],
     )
+    finetune: FineTuneSpec | None = Field(
+        None,
+        description="trains every network on the data's train set before it is measured; null for no training",
+        examples=["{steps: 100, lr: 0.01}"],
+    )
     costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
     search: SearchSpec = Field(
         {}, validate_default=True, description="how to search, inline or as a file", examples=["{searcher: auto}"]
@@ -394,7 +422,8 @@ class JobSpec(_Section):
 
     def document(self) -> dict[str, Any]:
         """The job as plain data that `load` makes the same job of again, from any folder."""
-        return {key: _plain(value) for key, value in self}
+        document: dict[str, Any] = _plain(self)
+        return document
 
     def resolve(self) -> Job:
         """The job's objects. Nothing is built or read yet; the model and data factories run when the job does."""
@@ -417,6 +446,7 @@ class JobSpec(_Section):
             norms=self.search.batch_norms,
             norm_images=self.search.norm_images,
             compensation=self.compensation,
+            finetune=self.finetune.resolve() if self.finetune else None,
             device=self.run.device,
             threads=self.run.threads,
             tune=self.run.tune.resolve(),

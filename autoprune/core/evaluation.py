@@ -20,6 +20,7 @@ class Evaluation:
 
     Where the values are means over examples, `examples` says over how many, else it is 0. `parts` holds the means over
     equal parts of the selection set, in order, of a value by name, for searchers that compare candidates part by part.
+    `steps` says how long the network was trained before it was measured; 0 where it was not.
     """
 
     candidate: Candidate
@@ -30,6 +31,7 @@ class Evaluation:
     worker: str = ""
     examples: int = 0
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    steps: int = 0
 
     @property
     def ok(self) -> bool:
@@ -46,6 +48,7 @@ class Evaluation:
             "worker": self.worker,
             **({"examples": self.examples} if self.examples else {}),
             **({"parts": {name: list(means) for name, means in self.parts.items()}} if self.parts else {}),
+            **({"steps": self.steps} if self.steps else {}),
         }
 
     @staticmethod
@@ -59,16 +62,18 @@ class Evaluation:
             data["worker"],
             data.get("examples", 0),
             dict(data.get("parts", {})),
+            data.get("steps", 0),
         )
 
 
 def joined(before: Evaluation, after: Evaluation) -> Evaluation:
     """One evaluation of all examples, from one of the first and one of those since: means over examples both.
 
-    It took the seconds of what came after. What failed stays as it is.
+    It took the seconds of what came after. What failed stays as it is, and so does what was trained in between: it is
+    another network, measured on all examples.
     """
     candidate = replace(after.candidate, since=0.0)
-    if not after.ok:
+    if not after.ok or after.steps:
         return replace(after, candidate=candidate)
     examples = before.examples + after.examples
     share = before.examples / examples

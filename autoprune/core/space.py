@@ -19,7 +19,8 @@ class Candidate:
     """One level index per unit of a space (0 = dense), and the share of the selection set it is scored on.
 
     That share is the first of one fixed order of the examples, the same for every candidate. `since` is the part of it
-    that was scored before: what evaluates a candidate looks at the rest only. A searcher leaves it at 0.
+    that was scored before: what evaluates a candidate looks at the rest only. A searcher leaves it at 0. Where networks
+    are trained before they are scored, both are shares of the steps of that.
     """
 
     levels: tuple[int, ...]

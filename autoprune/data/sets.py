@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,17 @@ class Data:
     def example(self) -> tuple[torch.Tensor, ...]:
         """The model's inputs for one example, (1, ...) each: the first of calibrate."""
         return tuple(x[:1] for x in self.calibrate[0].inputs)
+
+    def training(self, batches: int) -> tuple[tuple[Batch, ...], str]:
+        """What there is to train on in so many steps, and its sha256: `train` as a whole where it is a tuple, else its
+        first `batches`, read now and held in memory.
+
+        Raises DataError for what would be wrong in any set, examples of select or report among them.
+        """
+        taken = self.train if isinstance(self.train, tuple) else itertools.islice(self.train or (), batches)
+        train = tuple(to_batch(item, f"train, batch {i}", labelled=True) for i, item in enumerate(taken))
+        sets = {"calibrate": self.calibrate, "select": self.select, "report": self.report, "train": train}
+        return train, describe(sets)["sets"]["train"]["sha256"]
 
     @staticmethod
     def from_arrays(

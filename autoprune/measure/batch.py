@@ -38,7 +38,7 @@ def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:
     """The same examples in the same order, `size` at once. DataError for batches that are not alike."""
     if not batches:
         return []
-    whole = _whole(batches)
+    whole = gathered(batches)
     return [whole.placed(_rows(start, start + size)) for start in range(0, whole.examples, size)]
 
 
@@ -47,7 +47,7 @@ def shuffled(batches: Sequence[Batch], seed: int = 0) -> list[Batch]:
 
     DataError for batches that are not alike.
     """
-    whole = _whole(batches)
+    whole = gathered(batches)
     order = torch.randperm(whole.examples, generator=torch.Generator().manual_seed(seed))
     mixed = whole.placed(lambda x: x[order.to(x.device)])
     ends = itertools.accumulate((batch.examples for batch in batches), initial=0)
@@ -60,7 +60,7 @@ def divided(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
 
     DataError for batches that are not alike.
     """
-    whole = _whole(batches)
+    whole = gathered(batches)
     size = max(batch.examples for batch in batches)
     parts: list[Batch] = []
     for start, end in itertools.pairwise(sorted({0, whole.examples, *ends})):
@@ -70,7 +70,7 @@ def divided(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
     return parts
 
 
-def _whole(batches: Sequence[Batch]) -> Batch:
+def gathered(batches: Sequence[Batch]) -> Batch:
     """All examples at once, without what the dense network says where it was not asked yet."""
     first = batches[0]
     shapes = {tuple(x.shape[1:] for x in batch.inputs) for batch in batches}
@@ -78,7 +78,7 @@ def _whole(batches: Sequence[Batch]) -> Batch:
         raise DataError(
             "expected batches that can be joined, with inputs of one shape and all or none of them labelled, got "
             f"inputs of {sorted(shapes)}. Give batches of one shape, or leave out what joins them: the size in "
-            "run.tune, a searcher that scores on parts of the selection set."
+            "run.tune, a searcher that scores on parts of the selection set, finetune."
         )
     inputs = tuple(torch.cat([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
     target, dense = (_joined([getattr(batch, name) for batch in batches]) for name in ("target", "dense"))

@@ -18,14 +18,16 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
+from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import Fitness, averages
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
-from autoprune.prune.modes import evaluating, seeded
-from autoprune.prune.zeros import WeightBank, stitched
+from autoprune.prune.modes import evaluating, seeded, torch_threads
+from autoprune.prune.surgery import rebuild
+from autoprune.prune.zeros import WeightBank, is_whole, stitched
 
 CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
 
@@ -42,6 +44,10 @@ class Scorer:
     have two-pass statistics, anchored unless `norms` is "reestimated", and nothing of the form. `objective` names the
     value of a fitness that returns a float; `also` are further measurements by name, from the kept counts. `weights`
     puts the zeros into networks of a space with weight units.
+
+    With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
+    `norms` to do. Its fidelity is then the share of the steps, and all selection examples are measured; `reuse_bytes`
+    limits the networks that are kept for more steps.
     """
 
     bank: Bank
@@ -58,6 +64,8 @@ class Scorer:
     weights: WeightBank | None = None
     fidelities: Sequence[float] = ()
     in_parts: bool = False
+    finetune: FineTune | None = None
+    training: TrainingSet | None = None
 
     @cached_property
     def anchor(self) -> Anchor | None:
@@ -70,8 +78,20 @@ class Scorer:
         how = self.norms, self.form, self.reuse_bytes
         return Stage(self.bank, self.calibrate, self.select, *how, self.weights, self.fidelities)
 
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Who trains networks, where they are."""
+        assert self.finetune is not None
+        assert self.training is not None
+        return Trainer(self.finetune, self.training, self.reuse_bytes)
+
+    def prepare(self) -> None:
+        """Makes now what candidates share, so that the first one takes no longer than those after it."""
+        if self.finetune is None:
+            self.stage.prepare()
+
     def network(self, candidate: Candidate) -> nn.Module:
-        """The small network of a candidate as it would be deployed: stitched, batch norms re-estimated."""
+        """The small network of a candidate as it would be deployed without training: stitched, batch norms settled."""
         self.space.check(candidate)
         return self.build(self.space.counts(candidate))
 
@@ -83,6 +103,28 @@ class Scorer:
             if self.anchor is not None:
                 self.anchor.correct(network, self.bank.indices(self.bank.positions(counts)))
         return network
+
+    def steps(self, counts: Mapping[str, int], fidelity: float = 1.0) -> int:
+        """How long the network for kept counts is trained; the dense one never is."""
+        if self.finetune is None or is_whole(self.bank, self.weights, counts):
+            return 0
+        return self.finetune.steps_at(fidelity)
+
+    def trained(self, counts: Mapping[str, int], steps: int) -> nn.Module:
+        """The network for kept counts after so many steps, as it would be deployed."""
+        key, begin = tuple(counts.items()), functools.partial(stitched, self.bank, self.weights, counts)
+        with torch_threads(self.form.threads):
+            return self.trainer.trained(key, begin, self._sparse(counts), steps)
+
+    def fully_trained(self, network: nn.Module, counts: Mapping[str, int]) -> nn.Module:
+        """A copy of a network for kept counts, whatever its weights, after all steps."""
+        learner = Learner.of(rebuild(network, {}, {}), self.trainer.plan, self._sparse(counts))
+        with torch_threads(self.form.threads):
+            return self.trainer.train(learner, self.trainer.plan.steps)
+
+    def _sparse(self, counts: Mapping[str, int]) -> Sequence[str]:
+        """The weights that have zeros for the counts."""
+        return [] if self.weights is None else self.weights.touched(counts)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, checked: finite floats by name. PluginError otherwise.
@@ -106,7 +148,8 @@ class Scorer:
     def _measured(self, candidate: Candidate) -> Evaluation:
         self.space.check(candidate)
         counts = self.space.counts(candidate)
-        with self.stage.on(counts) as network:
+        steps = self.steps(counts, candidate.fidelity)
+        with self.stage.holding(self.trained(counts, steps)) if steps else self.stage.on(counts) as network:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
         whole = functools.reduce(joined, parts)
         also = {name: measurement(counts) for name, measurement in self.also.items()}  # the same whatever the examples
@@ -117,10 +160,13 @@ class Scorer:
             values={**whole.values, **also},
             parts={**whole.parts, **by_part},
             worker=self.worker,
+            steps=steps,
         )
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
         """The shares of the selection set to be measured one by one."""
+        if self.finetune is not None:
+            return iter([(0.0, 1.0)])
         inside = [f for f in self.fidelities if self.in_parts and candidate.since < f < candidate.fidelity]
         return itertools.pairwise([candidate.since, *inside, candidate.fidelity])
 
@@ -128,7 +174,8 @@ class Scorer:
         """The fitness on a part of the selection set."""
         batches = self.stage.part(since, until)
         values = self.measure(network, batches)
-        examples = sum(batch.examples for batch in batches) if averages(self.fitness) else 0
+        extended = averages(self.fitness) and self.finetune is None  # by more examples, not by more steps
+        examples = sum(batch.examples for batch in batches) if extended else 0
         parts = {name: (value,) for name, value in values.items()} if self.in_parts else {}
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 

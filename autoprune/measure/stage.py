@@ -66,6 +66,12 @@ class Stage:
             with self._followed.following(network), self._reused(network, cut), self._settled(network, indices, cut):
                 yield network
 
+    @contextlib.contextmanager
+    def holding(self, network: nn.Module) -> Iterator[nn.Module]:
+        """Inside, a network that is ready, in this form."""
+        with self.form.running(self._device):
+            yield self.form.dress(network)
+
     def prepare(self) -> None:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
         with self.form.running(self._device):

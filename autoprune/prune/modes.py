@@ -57,6 +57,13 @@ def without_tf32() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """cuDNN takes kernels only that give the same bits every time."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        yield
+
+
+@contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """The global random states of Python, numpy and torch start from the seed inside; afterwards they are as before."""
     python, tensors = random.getstate(), torch.get_rng_state()

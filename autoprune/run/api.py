@@ -16,6 +16,7 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError
+from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.masking import Scores
@@ -87,6 +88,7 @@ def search(
     costs: Mapping[str, UserCost] | None = None,
     guide: str | None = None,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
+    finetune: FineTune | None = None,
     device: str = "auto",
     executor: Literal["serial", "processes", "ray"] | Executor = "serial",
     deterministic: bool = False,
@@ -109,6 +111,7 @@ def search(
             default "kl" with the default fitness and none with another.
         compensation: "sequential" fits the front's networks to the dense one on all calibration images; "thorough" does
             it better at three times the cost.
+        finetune: trains every network for so many steps on the train set of the data, while searching and in the front.
         executor: who scores candidates; by name with its defaults, as many workers as there is room for.
         deterministic: the same front for any number of workers, in exchange for some waiting.
         out: a new folder for journal and front; without it nothing is written.
@@ -132,6 +135,7 @@ def search(
         seed=seed,
         guide="kl" if guide is None and fitness is classification else guide,
         compensation=compensation,
+        finetune=finetune,
         device=device,
         executor=Executor(executor) if isinstance(executor, str) else executor,
         ordered=deterministic,

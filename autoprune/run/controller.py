@@ -32,7 +32,7 @@ class Controller:
     The budget counts evaluations, one on a share of the selection set as that share; proposals already answered or
     outside the bounds are answered at once and cost nothing, and a network that is being evaluated is not evaluated
     twice. One that was evaluated on fewer examples before is evaluated on the others only, where its values are means
-    over examples. `append` writes a record to the journal.
+    over examples; one that was trained for fewer steps goes on from there. `append` writes a record to the journal.
 
     Answers are told as they come. When `ordered`, they are told in the order they were asked for, and the searcher is
     asked when fewer than `WINDOW` are open: which steps it sees depends on neither the number of slots nor on time.
@@ -203,7 +203,7 @@ class Controller:
             self._repeats = 0
             self._known[key] = evaluation
             self._spent += self._share(evaluation.candidate)
-            if evaluation.ok and evaluation.examples and evaluation.candidate.fidelity < 1:
+            if evaluation.ok and (evaluation.examples or evaluation.steps) and evaluation.candidate.fidelity < 1:
                 self._partial[key[0]] = evaluation
         self._before.pop(evaluation.candidate, None)
         self._proven |= evaluation.ok

@@ -158,7 +158,7 @@ class Judge:
 
     def _scorer(self, found: Orders) -> Scorer:
         bank = self.session.bank.ordered({**self._fallback, **found})
-        return replace(self.session.scorer, bank=bank)
+        return replace(self.session.scorer, bank=bank, finetune=None)  # what training repairs says little of an order
 
     @property
     def _classifies(self) -> bool:

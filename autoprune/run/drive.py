@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,7 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     if not records:
         return []
     then, now = records[0]["identity"], session.identity()
-    changed = [name for name in now if name not in UNSEEN_BY_SCORES and now[name] != then.get(name)]
+    changed = [name for name in _changed(then, now) if name not in UNSEEN_BY_SCORES]
     if changed:
         _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
         return []
@@ -252,13 +252,18 @@ def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
 def check_identity(session: Session, header: Record) -> None:
     """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
     then, now = header.get("identity", {}), session.identity()
-    changed = [name for name in now if now[name] != then.get(name)]
+    changed = _changed(then, now)
     if changed:
-        differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now[name])}" for name in changed)
+        differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}" for name in changed)
         raise JournalMismatch(
             f"expected the job the run was started with, but {differences}. Put it back, or start a new run that keeps "
             "what still holds of this one: autoprune resume RUN --fork DIR"
         )
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of a run's identity differs; of one without fine-tuning it says nothing about that."""
+    return [name for name in dict.fromkeys((*now, "finetune")) if now.get(name) != then.get(name)]
 
 
 def _short(value: object) -> str:

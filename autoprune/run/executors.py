@@ -27,7 +27,9 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
         yield SerialEvaluator(scorer.score)
         return
     site = _site(executor, scorer)
-    with Pool(site, attempts=executor.attempts, timeout=executor.timeout, on_event=on_event) as pool:
+    trains = scorer.finetune is not None
+    attempts, timeout = executor.attempts, executor.timeout
+    with Pool(site, attempts=attempts, timeout=timeout, on_event=on_event, trains=trains) as pool:
         try:
             pool.wait_ready()
         except RunFailed as error:

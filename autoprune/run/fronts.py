@@ -50,7 +50,7 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
     Raises VerifyError when the two compute different things.
     """
     candidate = evaluation.candidate
-    network = session.deployed(candidate)
+    network, steps = session.deployed(candidate)
     counts = session.space.counts(candidate)
     positions = session.bank.positions(counts)
     report = verify_positions(
@@ -63,7 +63,8 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
         )
     measured = session.scorer.measure(network, session.reported)
     selected = {SELECT: {**evaluation.values, **session.selected(network)}, STITCHED: evaluation.values}
-    return Built(network, _row(session, candidate, measured, selected, report.worst))
+    row = _row(session, candidate, measured, selected, report.worst)
+    return Built(network, {**row, "finetune_steps": steps} if session.job.finetune else row)
 
 
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:

@@ -11,6 +11,7 @@ from autoprune.core.cost import UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
+from autoprune.measure.finetune import FineTune
 from autoprune.measure.form import Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
@@ -55,8 +56,9 @@ class Job:
     the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what is kept of the dense network's
     outputs for candidates that share them. `norm_images` of the calibration images are used for statistics and batch
     norms of candidates. Unless `compensation` is "none" the members of the front, those with zeros in weights left out,
-    are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. `front_size`
-    is how many networks are built and measured on the report set at most.
+    are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. With
+    `finetune` every network that is scored, and every member of the front, is trained on the data's train set.
+    `front_size` is how many networks are built and measured on the report set at most.
     `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
     (run.controller).
     `stop` ends a search early (run.stopping).
@@ -80,6 +82,7 @@ class Job:
     norms: Norms = "anchored"
     norm_images: int = 500
     compensation: Literal["sequential", "thorough", "none"] = "sequential"
+    finetune: FineTune | None = None
     device: str = "auto"
     threads: int | None = None
     tune: Literal["auto", "off"] | Form = "auto"

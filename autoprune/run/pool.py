@@ -106,13 +106,17 @@ class Pool:
 
     `attempts` limits how often a candidate is begun whose worker dies or exceeds `timeout` seconds; then it is answered
     as failed, with the causes. A timeout of None follows what was seen: `TIMES_SLOWEST` times the slowest evaluation,
-    at least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. An exception that a worker reports is an
-    answer and final. At most `slots` candidates are taken, one a worker and a short queue, so that nobody waits for the
-    driver.
+    at least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. Where the site `trains` networks, only
+    trained ones count, and one that took its seconds for a share of the steps may take as much more for all. An
+    exception that a worker reports is an answer and final. At most `slots` candidates are taken, one a worker and a
+    short queue, so that nobody waits for the driver.
     """
 
-    def __init__(self, site: Site, *, attempts: int, timeout: float | None, on_event: OnEvent) -> None:
+    def __init__(
+        self, site: Site, *, attempts: int, timeout: float | None, on_event: OnEvent, trains: bool = False
+    ) -> None:
         self._site = site
+        self._trains = trains
         self._attempts = attempts
         self._timeout = timeout
         self._on_event = on_event
@@ -238,8 +242,15 @@ class Pool:
             return
         seat.task = None
         self._idle.append(seat)
-        self._slowest = max(self._slowest, time.monotonic() - seat.since)
+        self._slowest = max(self._slowest, self._seconds_in_full(seat, evaluation))
         self._finished.append(evaluation)
+
+    def _seconds_in_full(self, seat: _Seat, evaluation: Evaluation) -> float:
+        """How long an evaluation like the one that just ended may take at most; 0 where it says nothing of others."""
+        seconds = time.monotonic() - seat.since
+        if not self._trains:
+            return seconds
+        return seconds / evaluation.candidate.fidelity if evaluation.steps else 0.0
 
     def _enforce_limits(self) -> None:
         now = time.monotonic()

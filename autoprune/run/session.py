@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
 from autoprune.core.unit import Unit
 from autoprune.data import Data
-from autoprune.errors import BankError, ConfigError, DataError
+from autoprune.errors import BankError, ConfigError, DataError, PluginError, TrainingDiverged
 from autoprune.measure.batch import Batch, shuffled
 from autoprune.measure.distortions import check_layers, layer_error
+from autoprune.measure.finetune import TrainingSet
 from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
@@ -46,8 +48,18 @@ from autoprune.prune.surgery import rebuild
 from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
+from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.tuning import Tuning, tune
+
+_log = logging.getLogger(__name__)
+
+
+class Deployed(NamedTuple):
+    """A network as it is exported, and for how many steps it was trained."""
+
+    network: nn.Module
+    steps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +117,7 @@ class Session:
 
     @property
     def fidelities(self) -> tuple[float, ...]:
-        """The shares of the selection set that the searcher may ask for; none where it asks for all of it only."""
+        """The shares of the selection set, or of a fine-tune, that the searcher may ask for; none where all only."""
         return tuple(getattr(self.searcher, "fidelities", ()))
 
     def keep_bank(self, path: Path) -> None:
@@ -174,7 +186,8 @@ class Session:
         if self.job.tune == "off":
             return Tuning(Form(), "tuning is off")
         self.progress(Progress("tuning", 0, 1))
-        tuning = tune(self._untuned, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
+        forward = replace(self._untuned, finetune=None)  # the form is of passes; training is always in float32
+        tuning = tune(forward, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
         self.progress(Progress("tuning", 1, 1, tuning.reason))
         return tuning
 
@@ -184,6 +197,8 @@ class Session:
         if layers:
             check_layers(self.bank, self.space.units)
         in_parts = bool(getattr(self.searcher, "in_parts", False))
+        if self.job.finetune:
+            check_fidelities(self.job.finetune, self.fidelities, in_parts=in_parts)
         if in_parts and not averages(self.job.fitness):
             raise ConfigError(
                 "expected a fitness whose values are means over examples, as the searcher compares candidates part by "
@@ -201,13 +216,29 @@ class Session:
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
             weights=self.weight_bank,
-            fidelities=self.fidelities,
+            fidelities=() if self.job.finetune else self.fidelities,
             in_parts=in_parts,
+            finetune=self.job.finetune,
+            training=self.training,
         )
+
+    @functools.cached_property
+    def training(self) -> TrainingSet | None:
+        """What networks are trained on; None without fine-tuning."""
+        plan = self.job.finetune
+        if plan is None:
+            return None
+        self.progress(Progress("train set", 0, 1))
+        training = read_training(plan, self.data, self.model, self._batches)
+        said = f"{plan.steps} steps of {training.size} out of {training.examples.examples:,} examples for a network"
+        self.progress(Progress("train set", 1, 1, said))
+        return training
 
     def _selection(self) -> Sequence[Batch]:
         """The selection batches; in a random order of the examples where searches see the first of them only."""
         batches = self._batches(self.data.select)
+        if self.job.finetune or not self.fidelities:
+            return with_dense_outputs(self.model, batches)
         examples = sum(batch.examples for batch in batches)
         ends = {math.ceil(share * examples) for share in self.fidelities}
         if len(ends) < len(self.fidelities):
@@ -215,7 +246,7 @@ class Session:
                 f"expected enough selection examples for the {len(self.fidelities)} shares of them that the searcher "
                 f"scores on, from {self.fidelities[0]:.3g} on, got {examples}. Give more, or take another searcher."
             )
-        return with_dense_outputs(self.model, shuffled(batches) if self.fidelities else batches)
+        return with_dense_outputs(self.model, shuffled(batches))
 
     @functools.cached_property
     def targets(self) -> Targets:
@@ -223,19 +254,46 @@ class Session:
         inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
         return collect_targets(self.model, self.structure, inputs, effort=effort)
 
-    def deployed(self, candidate: Candidate) -> nn.Module:
-        """The network of a candidate as it is exported: fitted to the dense network, unless what is stitched from the
-        bank does better on the selection set. One with zeros in weights is as stitched: a fit would fill them again.
+    def deployed(self, candidate: Candidate) -> Deployed:
+        """The network of a candidate as it is exported: what does best on the selection set of those there are.
+
+        These are the one that is fitted to the dense network and the one that is stitched from the bank and, with
+        fine-tuning, both after it. One with zeros in weights is not fitted: that would fill them again.
         """
+        built = self._built(candidate)
+        counts = self.space.counts(candidate)
+        steps = self.scorer.steps(counts)
+        if not steps and len(built) == 1:
+            return Deployed(built[0], 0)
+        contenders = [(losses, Deployed(one, steps)) for losses, one in self._trained(counts, built if steps else [])]
+        contenders += [(self._losses(one), Deployed(one, 0)) for one in built]
+        return min(contenders, key=lambda contender: contender[0])[1]
+
+    def _built(self, candidate: Candidate) -> list[nn.Module]:
+        """The network fitted, where it is, and stitched."""
         stitched = self.scorer.network(candidate)
         counts = self.space.counts(candidate)
         zeros = self.weight_bank is not None and self.weight_bank.touched(counts)
         if self.job.compensation == "none" or not any(candidate.levels) or zeros:
-            return stitched
+            return [stitched]
         fitted = self.bank.build(counts)
         indices = self.bank.indices(self.bank.positions(counts))
         compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
-        return min(fitted, stitched, key=self._losses)
+        return [fitted, stitched]
+
+    def _trained(
+        self, counts: Mapping[str, int], built: Sequence[nn.Module]
+    ) -> Iterator[tuple[list[float], nn.Module]]:
+        """The same after fine-tuning, losses first; those left out that did not come out of it in finite numbers."""
+        for network in built:
+            try:
+                if network is built[-1]:  # the one that was scored
+                    trained = self.scorer.trained(counts, self.scorer.steps(counts))
+                else:
+                    trained = self.scorer.fully_trained(network, counts)
+                yield self._losses(trained), trained
+            except (TrainingDiverged, PluginError) as error:
+                _log.warning("a network of the front is not fine-tuned: %s", error)
 
     def _losses(self, network: nn.Module) -> list[float]:
         """What the search minimises, of what is measured, on the selection set."""
@@ -282,7 +340,17 @@ class Session:
             "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
             **({"masks": plugin_name(self.job.masks)} if self.weights else {}),
             **({"fidelities": list(self.fidelities)} if self.fidelities else {}),
+            **({"finetune": self.finetune_facts} if self.finetune_facts else {}),
         }
+
+    @functools.cached_property
+    def finetune_facts(self) -> dict[str, Any]:
+        """What trained networks follow from; empty without fine-tuning."""
+        plan = self.job.finetune
+        if plan is None or self.training is None:
+            return {}
+        examples = {"batch": self.training.size, "train": self.training.sha256}
+        return {**asdict(plan), "loss": plugin_name(plan.loss), **examples}
 
     def environment(self) -> dict[str, Any]:
         """What a reader of the results needs to know about where they were made."""
@@ -297,6 +365,7 @@ class Session:
             "tuning": self.tuning.to_json(),
             "reuse_bytes": self.job.reuse_bytes,
             "data": self.data.description,
+            **({"finetune": self.finetune_facts} if self.finetune_facts else {}),
             "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
             **({"weights": self.weight_bank.remarks} if self.weight_bank else {}),
             "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
@@ -335,6 +404,7 @@ def open_session(
     """
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
+    check_finetune(job, data, model)
     example = tuple(placed(x, device) for x in data.example)
     model = model.to(device).eval()
     if any(x.dim() == 4 for x in example):

@@ -35,14 +35,17 @@ class Watch:
         """Before the first step of a search, with what a journal knew already."""
         for evaluation in told:
             self._learn(evaluation)
-        self._events.add("search", {"done": done, "evaluations": self._session.job.evaluations})
+        facts = self._session.finetune_facts
+        finetune = {"finetune": facts} if facts else {}
+        self._events.add("search", {"done": done, "evaluations": self._session.job.evaluations, **finetune})
         self._say(done)
 
     def step(self, done: int, evaluation: Evaluation) -> None:
         self._learn(evaluation)
         facts = {"done": done, "status": evaluation.status, "seconds": round(evaluation.seconds, 4)}
+        steps = {"steps": evaluation.steps} if evaluation.steps else {}
         cause = {"cause": evaluation.cause} if evaluation.cause else {}
-        self._events.add("evaluation", {**facts, "worker": evaluation.worker, **cause})
+        self._events.add("evaluation", {**facts, "worker": evaluation.worker, **steps, **cause})
         if isinstance(self._searcher, Remarking) and self._searcher.remark != self._remark:
             self._remark = self._searcher.remark
             self._events.add("remark", {"done": done, "remark": self._remark})

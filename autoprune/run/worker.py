@@ -48,7 +48,7 @@ def open_scorer(parcel: Path, name: str) -> Scorer:
     _keep_freed_memory()
     scorer = unpack(parcel)
     scorer.worker = name
-    scorer.stage.prepare()
+    scorer.prepare()
     return scorer
 
 

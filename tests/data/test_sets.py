@@ -253,3 +253,23 @@ def test_sets_made_by_hand_are_checked_too():
 
 def test_repr_says_sizes_and_prints_no_tensor():
     assert repr(Data.from_arrays(**sets())) == "Data(calibrate=6, select=6, report=6 examples)"
+
+
+def test_training_examples_are_all_of_a_tuple_and_the_first_batches_of_a_loader():
+    x, y = images(30), labels(30)
+    loader = [(x[start : start + 6], y[start : start + 6]) for start in range(0, 30, 6)]
+    whole, digest = Data.from_arrays(**sets(train=(x, y)), batch_size=6).training(2)
+    first, other = Data.from_arrays(**sets(train=iter(loader))).training(2)
+    assert [batch.examples for batch in whole] == [6] * 5
+    assert [batch.examples for batch in first] == [6, 6]
+    assert all(torch.equal(a.inputs[0], b.inputs[0]) for a, b in zip(whole, first, strict=False))
+    assert digest != other
+    assert digest == Data.from_arrays(**sets(train=iter(loader))).training(5)[1]
+
+
+def test_a_loader_without_targets_or_batches_is_nothing_to_train_on():
+    unlabelled = Data.from_arrays(**sets(train=iter([torch.zeros(4, 1, 2, 2)])))
+    with pytest.raises(DataError, match="train, batch 0: expected inputs and a target, got inputs alone"):
+        unlabelled.training(1)
+    with pytest.raises(DataError, match="train: expected at least one batch of examples, got none"):
+        Data.from_arrays(**sets(train=iter([]))).training(1)

@@ -375,3 +375,28 @@ def test_another_fidelity_is_a_mismatch():
     controller(Scripted([LOW]), 5, records, Images()).run()
     with pytest.raises(JournalMismatch, match=r"asked for .* at fidelities \[0.25\], now it asks for .* \[0.5\]"):
         controller(Scripted([HALF]), 5, [], Images()).replay(records)
+
+
+def test_more_steps_of_training_replace_what_was_measured_after_fewer_and_cost_the_difference():
+    asked = [Candidate((1, 1, 1, 1), 0.25), Candidate((1, 1, 1, 1), 1.0)]
+    scored = []
+
+    def trained(candidate):
+        scored.append(candidate.since)
+        values = {"accuracy": candidate.fidelity}
+        return Evaluation(candidate, values, steps=round(100 * candidate.fidelity))
+
+    records = []
+    running = controller(Scripted(asked), 1, records, SerialEvaluator(trained))
+    running.run()
+    assert scored == [0.0, 0.25]
+    assert [(e.candidate, e.values["accuracy"], e.steps) for e in running.told] == [
+        (asked[0], 0.25, 25),
+        (asked[1], 1.0, 100),
+    ]
+    assert running.done == 1
+    again = controller(Scripted(asked), 1, [], SerialEvaluator(trained))
+    again.replay(records[:2])
+    again.run()
+    assert scored == [0.0, 0.25, 0.25]
+    assert again.told == running.told

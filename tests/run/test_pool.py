@@ -50,8 +50,10 @@ class Scripted:
         self.site.working[self.name] = candidate
         self.site.begun[candidate] += 1
         what, seconds = self.site.plan(self, candidate)
-        if what == "answer":
-            self.site.later(seconds, News(self, "answer", Evaluation(candidate, {"loss": float(candidate.levels[0])})))
+        if what in ("answer", "trained"):
+            steps = 9 if what == "trained" else 0
+            answer = Evaluation(candidate, {"loss": float(candidate.levels[0])}, steps=steps)
+            self.site.later(seconds, News(self, "answer", answer))
         elif what == "spent":
             failed = Evaluation(candidate, {}, "failed", "MemoryError: ")
             self.site.later(seconds, News(self, "answer", failed, spent=True))
@@ -128,8 +130,11 @@ def events():
 
 @pytest.fixture
 def pool(events):
-    def make(site, *, attempts=3, timeout=None):
-        return Pool(site, attempts=attempts, timeout=timeout, on_event=lambda name, facts: events.append((name, facts)))
+    def make(site, *, attempts=3, timeout=None, trains=False):
+        def note(name, facts):
+            events.append((name, facts))
+
+        return Pool(site, attempts=attempts, timeout=timeout, on_event=note, trains=trains)
 
     return make
 
@@ -218,6 +223,15 @@ def test_without_a_time_limit_it_follows_the_slowest_evaluation(clock, pool, slo
     site = Site(clock, lambda worker, candidate: ("hang" if candidate == POISON else "answer", slowest))
     finished = answered(pool(site, attempts=1), CANDIDATES[:8])
     assert finished[-1].cause.endswith(f"did not answer within {limit:.0f} s")
+
+
+def test_where_networks_are_trained_the_limit_follows_those_and_what_all_steps_may_take(clock, pool):
+    dense, short, long = CANDIDATES[0], Candidate((1,), 0.25), POISON
+    site = Site(clock, lambda worker, c: ("answer", 1) if c == dense else ("trained" if c == short else "hang", 1000))
+    running = pool(site, attempts=1, trains=True)
+    assert [e.status for c in (dense, short) for e in answered(running, [c])] == ["ok", "ok"]
+    (finished,) = answered(running, [long])
+    assert finished.cause.endswith(f"did not answer within {TIMES_SLOWEST * 4 * 1000:.0f} s")
 
 
 def test_a_first_evaluation_may_take_as_long_as_nothing_is_known(clock, pool):
