@@ -175,3 +175,10 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> object:
             f"{module.__file__ or module.__name__} has no {attribute!r} (from {name!r})"
             f"{did_you_mean(attribute, public)}. It must be defined at the top level of the file."
         ) from error
+
+
+def plugin_name(plugin: str | Callable[..., Any]) -> str:
+    """What a plug-in is called: its name, or that of what a partial application calls."""
+    if isinstance(plugin, functools.partial):
+        return plugin_name(plugin.func)
+    return plugin if isinstance(plugin, str) else getattr(plugin, "__qualname__", type(plugin).__qualname__)

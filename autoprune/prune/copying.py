@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,3 +41,12 @@ def copy_with(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
             f"expected a model that can be copied (copy.deepcopy), got {type(error).__name__} from a "
             f"{type(model).__name__}: {error}"
         ) from error
+
+
+def model_digest(model: nn.Module) -> str:
+    """sha256 over names, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named_tensors(model).items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

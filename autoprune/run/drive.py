@@ -23,6 +23,7 @@ from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
+from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, Record, read_journal
 from autoprune.run.report import write_report
@@ -215,7 +216,7 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     """
     if not records:
         return []
-    then, now = records[0]["identity"], session.identity()
+    then, now = records[0]["identity"], identity_of(session)
     changed = [name for name in _changed(then, now) if name not in UNSEEN_BY_SCORES]
     if changed:
         _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
@@ -231,7 +232,7 @@ def _header(session: Session) -> Record:
     return {
         "kind": "run",
         "version": VERSION,
-        "identity": session.identity(),
+        "identity": identity_of(session),
         "followed": [[o.name, o.direction] for o in session.problem.objectives],
         "dense": session.dense_costs,
         "threads": torch.get_num_threads(),
@@ -251,7 +252,7 @@ def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
 
 def check_identity(session: Session, header: Record) -> None:
     """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
-    then, now = header.get("identity", {}), session.identity()
+    then, now = header.get("identity", {}), identity_of(session)
     changed = _changed(then, now)
     if changed:
         differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}" for name in changed)
@@ -289,8 +290,8 @@ def _explore(
         events.keep(folder.events)
         session.keep_bank(folder.bank)
         write_json(folder.space, session.space.to_json())
-        write_json(folder.structure, session.coupling())
-        write_json(folder.environment, session.environment())
+        write_json(folder.structure, coupling_of(session))
+        write_json(folder.environment, environment_of(session))
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(

@@ -23,6 +23,7 @@ from autoprune.measure.fitness import averages
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
+from autoprune.run.deployed import deployed
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_json, write_text
 from autoprune.run.job import Progress
@@ -50,7 +51,7 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
     Raises VerifyError when the two compute different things.
     """
     candidate = evaluation.candidate
-    network, steps = session.deployed(candidate)
+    network, steps = deployed(session, candidate)
     counts = session.space.counts(candidate)
     positions = session.bank.positions(counts)
     report = verify_positions(

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import logging
 import math
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from autoprune.core.contracts import Searcher
-from autoprune.core.cost import CostModel
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
-from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
-from autoprune.core.space import Candidate, SearchSpace
-from autoprune.core.sparse import SPARSE_COSTS, SparseWeight, with_sparse_costs
+from autoprune.core.space import SearchSpace
+from autoprune.core.sparse import SparseWeight, with_sparse_costs
 from autoprune.core.unit import Unit
 from autoprune.data import Data
-from autoprune.errors import BankError, ConfigError, DataError, PluginError, TrainingDiverged
+from autoprune.errors import BankError, ConfigError, DataError
 from autoprune.measure.batch import Batch, shuffled
 from autoprune.measure.distortions import check_layers, layer_error
 from autoprune.measure.finetune import TrainingSet
 from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.plugins import plugin_name
 from autoprune.prune.bank import Bank, make_bank
-from autoprune.prune.compensate import compensate
 from autoprune.prune.consumers import moments_bytes, statistics_bytes
-from autoprune.prune.copying import named_tensors
+from autoprune.prune.copying import model_digest
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
 from autoprune.prune.modes import torch_threads
@@ -48,18 +43,13 @@ from autoprune.prune.surgery import rebuild
 from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
+from autoprune.run.device import pick_device, placed
 from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
 
 _log = logging.getLogger(__name__)
-
-
-class Deployed(NamedTuple):
-    """A network as it is exported, and for how many steps it was trained."""
-
-    network: nn.Module
-    steps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +93,12 @@ class Session:
         bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
+
+    @property
+    def bank_facts(self) -> dict[str, Any]:
+        """How the bank came about, and why a file was not used."""
+        bank, note = self._opened_bank
+        return bank.remarks | ({"file": note} if note else {})
 
     @property
     def profiled(self) -> Problem:
@@ -254,52 +250,6 @@ class Session:
         inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
         return collect_targets(self.model, self.structure, inputs, effort=effort)
 
-    def deployed(self, candidate: Candidate) -> Deployed:
-        """The network of a candidate as it is exported: what does best on the selection set of those there are.
-
-        These are the one that is fitted to the dense network and the one that is stitched from the bank and, with
-        fine-tuning, both after it. One with zeros in weights is not fitted: that would fill them again.
-        """
-        built = self._built(candidate)
-        counts = self.space.counts(candidate)
-        steps = self.scorer.steps(counts)
-        if not steps and len(built) == 1:
-            return Deployed(built[0], 0)
-        contenders = [(losses, Deployed(one, steps)) for losses, one in self._trained(counts, built if steps else [])]
-        contenders += [(self._losses(one), Deployed(one, 0)) for one in built]
-        return min(contenders, key=lambda contender: contender[0])[1]
-
-    def _built(self, candidate: Candidate) -> list[nn.Module]:
-        """The network fitted, where it is, and stitched."""
-        stitched = self.scorer.network(candidate)
-        counts = self.space.counts(candidate)
-        zeros = self.weight_bank is not None and self.weight_bank.touched(counts)
-        if self.job.compensation == "none" or not any(candidate.levels) or zeros:
-            return [stitched]
-        fitted = self.bank.build(counts)
-        indices = self.bank.indices(self.bank.positions(counts))
-        compensate(fitted, self.structure, self.targets, indices, named_tensors(self.model))
-        return [fitted, stitched]
-
-    def _trained(
-        self, counts: Mapping[str, int], built: Sequence[nn.Module]
-    ) -> Iterator[tuple[list[float], nn.Module]]:
-        """The same after fine-tuning, losses first; those left out that did not come out of it in finite numbers."""
-        for network in built:
-            try:
-                if network is built[-1]:  # the one that was scored
-                    trained = self.scorer.trained(counts, self.scorer.steps(counts))
-                else:
-                    trained = self.scorer.fully_trained(network, counts)
-                yield self._losses(trained), trained
-            except (TrainingDiverged, PluginError) as error:
-                _log.warning("a network of the front is not fine-tuned: %s", error)
-
-    def _losses(self, network: nn.Module) -> list[float]:
-        """What the search minimises, of what is measured, on the selection set."""
-        values = self.selected(network)
-        return [o.loss(values[o.name]) for o in self.problem.objectives if o.name in values]
-
     def selected(self, network: nn.Module) -> dict[str, float]:
         """What the fitness says of a network on the selection set."""
         return self.scorer.measure(network, self.scorer.select)
@@ -322,27 +272,6 @@ class Session:
         limits = [o.limit.absolute(self.dense_costs) for o in self.job.objectives if o.limit]
         return all(limit.admits(evaluation.values[limit.name]) for limit in limits)
 
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to repeat the journal."""
-        return {
-            "space": self.space.to_json(),
-            "objectives": [[o.name, o.direction, o.bound] for o in self.job.objectives],
-            "guide": self.job.guide,
-            "batch_norms": self.job.norms,
-            "norm_images": self.job.norm_images,
-            "compensation": self.job.compensation,
-            "fitness": plugin_name(self.job.fitness),
-            "criterion": plugin_name(self.job.criterion),
-            "device": self.device.type,
-            "seed": self.job.seed,
-            "evaluations": self.job.evaluations,
-            "model": model_digest(self.model),
-            "data": {name: facts["sha256"] for name, facts in self.data.description["sets"].items()},
-            **({"masks": plugin_name(self.job.masks)} if self.weights else {}),
-            **({"fidelities": list(self.fidelities)} if self.fidelities else {}),
-            **({"finetune": self.finetune_facts} if self.finetune_facts else {}),
-        }
-
     @functools.cached_property
     def finetune_facts(self) -> dict[str, Any]:
         """What trained networks follow from; empty without fine-tuning."""
@@ -351,35 +280,6 @@ class Session:
             return {}
         examples = {"batch": self.training.size, "train": self.training.sha256}
         return {**asdict(plan), "loss": plugin_name(plan.loss), **examples}
-
-    def environment(self) -> dict[str, Any]:
-        """What a reader of the results needs to know about where they were made."""
-        return {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "platform": platform.platform(),
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "executor": asdict(self.job.executor),
-            "tuning": self.tuning.to_json(),
-            "reuse_bytes": self.job.reuse_bytes,
-            "data": self.data.description,
-            **({"finetune": self.finetune_facts} if self.finetune_facts else {}),
-            "bank": self._opened_bank[0].remarks | ({"file": self._opened_bank[1]} if self._opened_bank[1] else {}),
-            **({"weights": self.weight_bank.remarks} if self.weight_bank else {}),
-            "frozen": [[row.what, row.share, row.reason] for row in self.structure.frozen],
-            "uncounted_operators": list(self.structure.uncounted),
-        }
-
-    def coupling(self) -> dict[str, Any]:
-        """Every unit with what it touches, and all modules that hold tensors, in the order the model lists them."""
-        modules = [
-            name
-            for name, module in self.model.named_modules()
-            if [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        ]
-        return {"modules": modules, "units": [unit.to_json() for unit in self.units]}
 
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
@@ -427,62 +327,3 @@ def load_model(job: Job) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
     return rebuild(model, {}, {})
-
-
-def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
-    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
-    for name, cost in job.costs.items():
-        costs = costs.with_cost(name, cost)
-    dense = costs.dense()
-    limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
-    bounds = [limit.absolute(dense) for limit in limits]
-    stood_for = first_measured(job, dense)
-    guide = Objective(job.guide, KNOWN_DIRECTIONS.get(job.guide, "min")) if job.guide else None
-    objectives = tuple(
-        guide if guide and o.name == stood_for else Objective(o.name, o.direction, o.unit) for o in job.objectives
-    )
-    distortion = guide.name if guide and guide.direction == "min" else None
-    problem = Problem(space, objectives, costs, tuple(bounds), distortion)
-    problem.check_bounds()
-    return problem
-
-
-def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
-    """The first objective that is measured and no cost; "fitness" when all are costs."""
-    known = set(costs) if costs is not None else {"macs", "params", *SPARSE_COSTS, *job.costs}
-    return next((o.name for o in job.objectives if o.name not in known), "fitness")
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is cuda, mps or cpu, the first there is."""
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"run.device: expected a device torch can use here, got {name!r}: {error}") from error
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def plugin_name(plugin: str | Callable[..., Any]) -> str:
-    """What a plug-in is called: its name, or that of what a partial application calls."""
-    if isinstance(plugin, functools.partial):
-        return plugin_name(plugin.func)
-    return plugin if isinstance(plugin, str) else getattr(plugin, "__qualname__", type(plugin).__qualname__)
-
-
-def placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; images channels-last, the layout convolutions are fastest in."""
-    return x.to(device, memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
-
-
-def model_digest(model: nn.Module) -> str:
-    """sha256 over names, shapes and values of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(named_tensors(model).items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -23,11 +23,12 @@ from autoprune.errors import (
     RunNotFound,
 )
 from autoprune.measure.fitness import classification
+from autoprune.prune.copying import model_digest
 from autoprune.prune.verify import verify_positions
 from autoprune.run import export, inspect_job, read_evaluations, read_front, resume, search, solve
 from autoprune.run.fronts import rebuild_member
 from autoprune.run.journal import read_journal
-from autoprune.run.session import model_digest, open_session
+from autoprune.run.session import open_session
 from autoprune.search import SEARCHERS
 from autoprune.zoo.resnet import ResNet
 

@@ -17,8 +17,9 @@ from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.data import digits
 from autoprune.errors import JournalMismatch
+from autoprune.prune.copying import model_digest
 from autoprune.run.drive import inspect_job, resume, search
-from autoprune.run.session import model_digest, open_session
+from autoprune.run.session import open_session
 from autoprune.zoo import digits_resnet
 
 MIXED = (

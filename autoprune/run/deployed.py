@@ -1,0 +1,78 @@
+"""The network of a candidate as it is exported."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from autoprune.core.space import Candidate
+from autoprune.errors import PluginError, TrainingDiverged
+from autoprune.prune.compensate import compensate
+from autoprune.prune.copying import named_tensors
+from autoprune.run.session import Session
+
+_log = logging.getLogger(__name__)
+
+Losses = list[float]  # that the search minimises, of what is measured
+
+
+class Deployed(NamedTuple):
+    """A network as it is exported, and for how many steps it was trained."""
+
+    network: nn.Module
+    steps: int
+
+
+def deployed(session: Session, candidate: Candidate) -> Deployed:
+    """The network of a candidate as it is exported: what does best on the selection set of those there are.
+
+    These are the one that is fitted to the dense network and the one that is stitched from the bank and, with
+    fine-tuning, both after it. One with zeros in weights is not fitted: that would fill them again.
+    """
+    built = _built(session, candidate)
+    counts = session.space.counts(candidate)
+    steps = session.scorer.steps(counts)
+    if not steps and len(built) == 1:
+        return Deployed(built[0], 0)
+    contenders = [
+        *((losses, Deployed(one, steps)) for losses, one in _trained(session, counts, built if steps else [])),
+        *((_losses(session, one), Deployed(one, 0)) for one in built),
+    ]
+    return min(contenders, key=lambda contender: contender[0])[1]
+
+
+def _built(session: Session, candidate: Candidate) -> list[nn.Module]:
+    """The network fitted, where it is, and stitched."""
+    stitched = session.scorer.network(candidate)
+    counts = session.space.counts(candidate)
+    zeros = session.weight_bank is not None and session.weight_bank.touched(counts)
+    if session.job.compensation == "none" or not any(candidate.levels) or zeros:
+        return [stitched]
+    fitted = session.bank.build(counts)
+    indices = session.bank.indices(session.bank.positions(counts))
+    compensate(fitted, session.structure, session.targets, indices, named_tensors(session.model))
+    return [fitted, stitched]
+
+
+def _trained(
+    session: Session, counts: Mapping[str, int], built: Sequence[nn.Module]
+) -> Iterator[tuple[Losses, nn.Module]]:
+    """The same after fine-tuning, losses first; those left out that did not come out of it in finite numbers."""
+    scorer = session.scorer
+    for network in built:
+        try:
+            if network is built[-1]:  # the one that was scored
+                trained = scorer.trained(counts, scorer.steps(counts))
+            else:
+                trained = scorer.fully_trained(network, counts)
+            yield _losses(session, trained), trained
+        except (TrainingDiverged, PluginError) as error:
+            _log.warning("a network of the front is not fine-tuned: %s", error)
+
+
+def _losses(session: Session, network: nn.Module) -> Losses:
+    values = session.selected(network)
+    return [o.loss(values[o.name]) for o in session.problem.objectives if o.name in values]

@@ -1,0 +1,67 @@
+"""What a run folder says of its job and of where it ran."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.plugins import plugin_name
+from autoprune.prune.copying import model_digest
+from autoprune.run.session import Session
+
+
+def identity_of(session: Session) -> dict[str, Any]:
+    """What must be the same for a resumed run to repeat the journal."""
+    return {
+        "space": session.space.to_json(),
+        "objectives": [[o.name, o.direction, o.bound] for o in session.job.objectives],
+        "guide": session.job.guide,
+        "batch_norms": session.job.norms,
+        "norm_images": session.job.norm_images,
+        "compensation": session.job.compensation,
+        "fitness": plugin_name(session.job.fitness),
+        "criterion": plugin_name(session.job.criterion),
+        "device": session.device.type,
+        "seed": session.job.seed,
+        "evaluations": session.job.evaluations,
+        "model": model_digest(session.model),
+        "data": {name: facts["sha256"] for name, facts in session.data.description["sets"].items()},
+        **({"masks": plugin_name(session.job.masks)} if session.weights else {}),
+        **({"fidelities": list(session.fidelities)} if session.fidelities else {}),
+        **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
+    }
+
+
+def environment_of(session: Session) -> dict[str, Any]:
+    """What a reader of the results needs to know about where they were made."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": str(session.device),
+        "threads": torch.get_num_threads(),
+        "executor": asdict(session.job.executor),
+        "tuning": session.tuning.to_json(),
+        "reuse_bytes": session.job.reuse_bytes,
+        "data": session.data.description,
+        **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
+        "bank": session.bank_facts,
+        **({"weights": session.weight_bank.remarks} if session.weight_bank else {}),
+        "frozen": [[row.what, row.share, row.reason] for row in session.structure.frozen],
+        "uncounted_operators": list(session.structure.uncounted),
+    }
+
+
+def coupling_of(session: Session) -> dict[str, Any]:
+    """Every unit with what it touches, and all modules that hold tensors, in the order the model lists them."""
+    modules = [
+        name
+        for name, module in session.model.named_modules()
+        if [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    ]
+    return {"modules": modules, "units": [unit.to_json() for unit in session.units]}

@@ -1,0 +1,36 @@
+"""What a searcher is asked, stated from what the job asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autoprune.core.cost import CostModel
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
+from autoprune.core.problem import Problem
+from autoprune.core.space import SearchSpace
+from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.run.job import Job
+
+
+def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
+    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
+    for name, cost in job.costs.items():
+        costs = costs.with_cost(name, cost)
+    dense = costs.dense()
+    limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
+    bounds = [limit.absolute(dense) for limit in limits]
+    stood_for = first_measured(job, dense)
+    guide = Objective(job.guide, KNOWN_DIRECTIONS.get(job.guide, "min")) if job.guide else None
+    objectives = tuple(
+        guide if guide and o.name == stood_for else Objective(o.name, o.direction, o.unit) for o in job.objectives
+    )
+    distortion = guide.name if guide and guide.direction == "min" else None
+    problem = Problem(space, objectives, costs, tuple(bounds), distortion)
+    problem.check_bounds()
+    return problem
+
+
+def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
+    """The first objective that is measured and no cost; "fitness" when all are costs."""
+    known = set(costs) if costs is not None else {"macs", "params", *SPARSE_COSTS, *job.costs}
+    return next((o.name for o in job.objectives if o.name not in known), "fitness")
