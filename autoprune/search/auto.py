@@ -99,6 +99,7 @@ class AutoSearch:
         """A plan for each budget that one can be within."""
         cost, values = budgets
         allocator = Allocator(self._proposals.problem, self._model.table(), cost)
+        allocator.expect(values)
         yield from reachable(allocator.sketch, values)
 
 

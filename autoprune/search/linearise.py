@@ -10,6 +10,7 @@ cost that is nowhere above the true one and can be eliminated (search.exact.rela
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,6 +37,9 @@ class Linearised:
     def least(self) -> float:
         """The cost the descent ends at."""
         return self._descent[-1][0]
+
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Nothing: the descent is found when it is needed."""
 
     def solve(self, budget: float) -> Solution:
         """A plan and a bound for one budget; of a user's cost only that no unit has less than its least damage."""

@@ -12,7 +12,7 @@ from autoprune.errors import InfeasibleBudget
 from autoprune.search.exact import solver as solver_module
 from autoprune.search.exact.elimination import eliminate
 from autoprune.search.exact.front import rounding_for
-from autoprune.search.exact.lagrange import improved, lower_bound
+from autoprune.search.exact.lagrange import Core, Hull, improved
 from autoprune.search.exact.relaxed import relaxed
 from autoprune.search.exact.solver import Solver, relaxed_bound
 from autoprune.search.exact.terms import Terms, separable
@@ -107,7 +107,7 @@ def test_the_lagrangian_bound_is_the_convex_hull_of_all_plans(shape, seed):
         share = (budget - costs[within])[:, None] / (costs[above] - costs[within][:, None])
         lines = totals[within][:, None] + share * (totals[above] - totals[within][:, None])
         hull = min(lines.min(), totals[within].min())
-        assert lower_bound(elimination, budget).bound == pytest.approx(hull)
+        assert Hull(elimination).at(budget).least == pytest.approx(hull)
 
 
 @pytest.mark.parametrize("forest", [True, False])
@@ -140,9 +140,9 @@ def test_nothing_is_found_below_the_least_error():
     solver = Solver.of(terms, errors)
     plan = solver.frontier.within(250.0)
     assert plan.error > solver.frontier[-1].error
-    multiplier = lower_bound(solver.elimination, 250.0).multiplier
-    assert improved(solver.elimination, solver.rounding, 250.0, plan.error, multiplier) == (None, True)
-    found, proved = improved(solver.elimination, solver.rounding, 250.0, plan.error + 0.1, multiplier)
+    core = Core.of(solver.elimination, 250.0, Hull(solver.elimination).at(250.0).multiplier)
+    assert improved(solver.elimination, solver.rounding, core, plan.error) == (None, True)
+    found, proved = improved(solver.elimination, solver.rounding, core, plan.error + 0.1)
     assert (found.error, proved) == (plan.error, True)
 
 

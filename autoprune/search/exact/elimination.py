@@ -42,6 +42,16 @@ class Step:
         entries = np.arange(self.prices.size).reshape(self.prices.shape).transpose(*self.kept, *closed)
         return np.ascontiguousarray(entries.reshape(self.states, -1))
 
+    @functools.cached_property
+    def before(self) -> np.ndarray:
+        """(k, c) the state before of each pair."""
+        return self.pairs // len(self.errors)
+
+    @functools.cached_property
+    def options(self) -> np.ndarray:
+        """(k, c) the option of each pair."""
+        return self.pairs % len(self.errors)
+
     @property
     def states(self) -> int:
         """k, the joint options of the units open after the step."""
@@ -50,7 +60,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Elimination:
-    """Steps that sum up to a cost and an error for every choice of options."""
+    """Steps that sum up to a cost and an error for every choice of options.
+
+    Letter: t pairs of all steps, one step after the other, each with its (k, c) pairs row by row.
+    """
 
     steps: tuple[Step, ...]
     constant: float
@@ -64,30 +77,47 @@ class Elimination:
     def states(self) -> int:
         return sum(step.states for step in self.steps)
 
-    def completions(self, multiplier: float, errors: bool = True) -> list[np.ndarray]:
-        """For each step, (k,) the least error + multiplier * cost that the steps after it add to each state.
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """(steps + 1,) where each step's pairs begin among the t pairs, and where the last ones end."""
+        return np.cumsum([0, *(step.prices.size for step in self.steps)])
 
-        Without `errors` the least multiplier * cost alone.
-        """
-        value, found = np.zeros(1), []
-        for step in reversed(self.steps):
+    @functools.cached_property
+    def costs(self) -> np.ndarray:
+        """(t,) what each pair adds to the cost."""
+        return np.concatenate([step.prices.ravel()[step.pairs].ravel() for step in self.steps])
+
+    @functools.cached_property
+    def errors(self) -> np.ndarray:
+        """(t,) what each pair adds to the error."""
+        return np.concatenate([step.errors[step.options].ravel() for step in self.steps])
+
+    def parts(self, values: np.ndarray) -> Iterator[np.ndarray]:
+        """Of (b, t) values those of each step's pairs, (b, k, c)."""
+        for step, start, end in zip(self.steps, self.starts[:-1], self.starts[1:], strict=True):
+            yield values[:, start:end].reshape(len(values), *step.pairs.shape)
+
+    def completions(self, values: np.ndarray) -> list[np.ndarray]:
+        """For each step, (b, k) the least sum of (b, t) values that the steps after it add to each state."""
+        value, found = np.zeros((len(values), 1)), []
+        for step, own in reversed(list(zip(self.steps, self.parts(values), strict=True))):
             found.append(value)
-            own = multiplier * step.prices + (step.errors if errors else 0.0)
-            added = np.empty(step.prices.size)
-            added[step.pairs] = value[:, None]  # (k, c)
-            value = (own.ravel() + added).reshape(-1, len(step.errors)).min(axis=1)
+            sums = np.empty((len(values), step.prices.size))
+            sums[:, step.pairs] = own + value[:, :, None]
+            value = sums.reshape(len(values), -1, len(step.errors)).min(axis=2)
         return found[::-1]
 
 
 def eliminate(terms: Terms, errors: Sequence[np.ndarray], limit: int) -> Elimination | None:
     """The steps for a cost and the (l,) errors of each unit; None where they take more than `limit` transitions."""
     neighbours = _neighbours(terms)
-    orders = (_order(start, neighbours, terms.sizes, limit) for start in _starts(neighbours))
-    found = [order for order in orders if order is not None]
-    if not found:
+    best: tuple[int, list[int]] | None = None
+    for start in _starts(neighbours):
+        order = _order(start, neighbours, terms.sizes, limit if best is None else best[0])
+        best = order if best is None else min(best, order or best)
+    if best is None:
         return None
-    order = min(found)[1]
-    return Elimination(tuple(_steps(terms, errors, order, neighbours)), terms.constant)
+    return Elimination(tuple(_steps(terms, errors, best[1], neighbours)), terms.constant)
 
 
 def _neighbours(terms: Terms) -> list[set[int]]:

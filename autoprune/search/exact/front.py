@@ -11,7 +11,7 @@ Memory: for each step of each staircase that is kept, its origin, in the smalles
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,7 @@ WORK = 300_000_000  # plans looked at: some ten seconds
 LEAST_BUCKETS = 200  # whatever that takes
 
 NONE = np.zeros(0, dtype=np.intp)
+EMPTY = Staircase(np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Rounding:
 class Pruning(Protocol):
     """What a sweep may leave out; steps are given by their number."""
 
-    def pairs(self, number: int, stairs: Sequence[Staircase]) -> np.ndarray:
-        """(k, c) whether any plan of a step's pairs can be of use, given the staircases of the states before."""
+    def used(self, number: int) -> Mapping[int, np.ndarray]:
+        """The states after a step that can be of use, ascending, each with the columns of its pairs that can be."""
         ...
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
@@ -139,18 +140,15 @@ class Sweep:
 
     def __init__(self, elimination: Elimination, rounding: Rounding, pruning: Pruning | None = None) -> None:
         self._elimination, self._rounding, self._pruning = elimination, rounding, pruning
-        self._layers: list[_Layer] = []
+        self._layers: list[_Layer | _Forced] = []
         self.rounded = False
 
     def run(self) -> Staircase:
         """The staircase after the last step, without the constant; empty if the pruning left nothing."""
-        stairs = [Staircase(np.zeros(1), np.zeros(1))]
-        for number, step in enumerate(self._elimination.steps):
-            used = np.ones(step.pairs.shape, bool) if self._pruning is None else self._pruning.pairs(number, stairs)
-            sums = [self._sum(number, state, np.flatnonzero(used[state]), stairs) for state in range(step.states)]
-            stairs = [found for found, _ in sums]
-            self._layers.append(_Layer.of(step, [origins for _, origins in sums]))
-        return stairs[0]
+        stairs = {0: Staircase(np.zeros(1), np.zeros(1))}
+        for number in range(len(self._elimination.steps)):
+            stairs = self._after(number, stairs)
+        return stairs.get(0, EMPTY)
 
     def choices(self, ends: np.ndarray) -> np.ndarray:
         """(n, u) options of (n,) steps of the last staircase."""
@@ -161,13 +159,27 @@ class Sweep:
             options[:, layer.step.unit] = option
         return options
 
-    def _sum(self, number: int, state: int, used: np.ndarray, stairs: Sequence[Staircase]) -> Sum:
+    def _after(self, number: int, stairs: Mapping[int, Staircase]) -> dict[int, Staircase]:
+        """The staircases after a step, by state, from those before it."""
+        step = self._elimination.steps[number]
+        used = _everything(step) if self._pruning is None else self._pruning.used(number)
+        if sum(map(len, used.values())) == 1 and number + 1 < len(self._elimination.steps):  # most steps where little can be of use
+            [(state, [pair])] = used.items()
+            forced = _Forced(step, int(step.before[state, pair]), int(step.options[state, pair]))
+            self._layers.append(forced)
+            before = stairs.get(forced.before, EMPTY)
+            return {state: before.plus(float(step.prices.flat[step.pairs[state, pair]]), float(step.errors[forced.option]))}
+        sums = {state: self._sum(number, state, pairs, stairs) for state, pairs in used.items()}
+        self._layers.append(_Layer.of(step, {state: origins for state, (_, origins) in sums.items()}))
+        return {state: found for state, (found, _) in sums.items() if len(found)}
+
+    def _sum(self, number: int, state: int, used: np.ndarray, stairs: Mapping[int, Staircase]) -> Sum:
         """The staircase of one state after one step, over the used ones of the pairs that lead there."""
         step = self._elimination.steps[number]
-        pairs = step.pairs[state, used]
-        before, option = np.divmod(pairs, len(step.errors))
-        costs, errors = step.prices.ravel()[pairs], step.errors[option]
-        sources = [stairs[index].plus(c, e) for index, c, e in zip(before, costs, errors, strict=True)]
+        before, options = step.before[state, used].tolist(), step.options[state, used]
+        costs, errors = step.prices.ravel()[step.pairs[state, used]].tolist(), step.errors[options].tolist()
+        parts = [(stairs.get(index, EMPTY), c, e) for index, c, e in zip(before, costs, errors, strict=True)]
+        sources = [stair.plus(c, e) for stair, c, e in parts]
         if self._pruning is None:
             return self._rounded(sources)
         steps = [np.flatnonzero(self._pruning.plans(number, state, source)) for source in sources]
@@ -178,7 +190,7 @@ class Sweep:
     def _rounded(self, sources: Sequence[Staircase]) -> Sum:
         limit = self._rounding
         if not sources:
-            return Staircase(np.zeros(0), np.zeros(0)), Origins(NONE, NONE)
+            return EMPTY, Origins(NONE, NONE)
         if sum(map(len, sources)) > limit.sorted or limit.lossless:
             self.rounded |= not limit.lossless
             return bucketed(sources, limit.width)
@@ -190,6 +202,24 @@ class Sweep:
         return short
 
 
+def _everything(step: Step) -> dict[int, np.ndarray]:
+    """All pairs of a step, by the state they lead to."""
+    return dict.fromkeys(range(step.states), np.arange(step.pairs.shape[1]))
+
+
+@dataclass(frozen=True)
+class _Forced:
+    """A step of which one pair alone can be of use: staircases are what they were before."""
+
+    step: Step
+    before: int
+    option: int
+
+    def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+        """As that of a layer."""
+        return np.full_like(states, self.before), self.option, ends
+
+
 @dataclass(frozen=True)
 class _Layer:
     """The origins of all staircases after one step, one after the other; those of a state begin at its offset."""
@@ -199,9 +229,13 @@ class _Layer:
     origins: Origins
 
     @staticmethod
-    def of(step: Step, origins: Sequence[Origins]) -> _Layer:
-        lengths = np.array([len(o.source) for o in origins])
-        joint = Origins(_small([o.source for o in origins]), _small([o.step for o in origins]))
+    def of(step: Step, origins: Mapping[int, Origins]) -> _Layer:
+        """Of the states that were reached, in ascending order."""
+        lengths = np.zeros(step.states, dtype=np.intp)
+        for state, own in origins.items():
+            lengths[state] = len(own.source)
+        parts = origins.values()
+        joint = Origins(_small([o.source for o in parts]), _small([o.step for o in parts]))
         return _Layer(step, np.cumsum(lengths) - lengths, joint)
 
     def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -212,5 +246,5 @@ class _Layer:
 
 
 def _small(parts: Sequence[np.ndarray]) -> np.ndarray:
-    whole = np.concatenate(parts)
+    whole = np.concatenate([NONE, *parts])
     return whole.astype(np.min_scalar_type(int(whole.max(initial=0))))

@@ -41,6 +41,8 @@ Sum = tuple[Staircase, Origins]
 
 def joined(sources: Sequence[Staircase]) -> Sum:
     """The staircase of the plans of all sources; of equal plans the first."""
+    if len(sources) == 1:
+        return sources[0], Origins(np.zeros(len(sources[0]), np.intp), np.arange(len(sources[0])))
     origins = Origins(
         np.repeat(np.arange(len(sources)), [len(source) for source in sources]),
         np.concatenate([np.arange(len(source)) for source in sources]),
@@ -53,9 +55,10 @@ def nondominated(costs: np.ndarray, errors: np.ndarray, origins: Origins) -> Sum
     """The staircase of (n,) plans in any order; of equal plans the first."""
     order = np.argsort(costs, kind="stable")  # runs are sorted already, which a stable sort makes use of
     costs, errors = costs[order], errors[order]
-    before = np.concatenate([[np.inf], np.minimum.accumulate(errors)[:-1]])
-    steps = np.flatnonzero(errors < before)
-    steps = steps[np.diff(costs[steps], append=np.inf) > 0]  # of plans of one cost the last has the least error
+    steps = _falling(errors)
+    rising = np.ones(len(steps), dtype=bool)
+    rising[:-1] = costs[steps[1:]] > costs[steps[:-1]]  # of plans of one cost the last has the least error
+    steps = steps[rising]
     return Staircase(costs[steps], errors[steps]), origins[order[steps]]
 
 
@@ -84,6 +87,12 @@ def bucketed(sources: Sequence[Staircase], width: float) -> Sum:
         buckets = buckets[better]  # of several steps in one bucket the last assigned stays, which has the least error
         costs[buckets], errors[buckets] = source.costs[better], source.errors[better]
         origins.source[buckets], origins.step[buckets] = number, better
-    before = np.concatenate([[np.inf], np.minimum.accumulate(errors)[:-1]])
-    steps = np.flatnonzero(errors < before)
+    steps = _falling(errors)
     return Staircase(costs[steps], errors[steps]), origins[steps]
+
+
+def _falling(errors: np.ndarray) -> np.ndarray:
+    """Indices of (n,) errors that are below all before them, and below infinity."""
+    before = np.full(len(errors), np.inf)
+    np.minimum.accumulate(errors[:-1], out=before[1:])
+    return np.asarray((errors < before).nonzero()[0])
