@@ -37,19 +37,19 @@ class Step:
 
     @functools.cached_property
     def pairs(self) -> np.ndarray:
-        """(k, c) which entry of the flattened `prices` leads to each state after: state before * l + option."""
+        """(c, k) which entry of the flattened `prices` leads to each state after: state before * l + option."""
         closed = [axis for axis in range(self.prices.ndim) if axis not in self.kept]
-        entries = np.arange(self.prices.size).reshape(self.prices.shape).transpose(*self.kept, *closed)
-        return np.ascontiguousarray(entries.reshape(self.states, -1))
+        entries = np.arange(self.prices.size).reshape(self.prices.shape).transpose(*closed, *self.kept)
+        return np.ascontiguousarray(entries.reshape(-1, self.states))
 
     @functools.cached_property
     def before(self) -> np.ndarray:
-        """(k, c) the state before of each pair."""
+        """(c, k) the state before of each pair."""
         return self.pairs // len(self.errors)
 
     @functools.cached_property
     def options(self) -> np.ndarray:
-        """(k, c) the option of each pair."""
+        """(c, k) the option of each pair."""
         return self.pairs % len(self.errors)
 
     @property
@@ -62,7 +62,7 @@ class Step:
 class Elimination:
     """Steps that sum up to a cost and an error for every choice of options.
 
-    Letter: t pairs of all steps, one step after the other, each with its (k, c) pairs row by row.
+    Letter: t pairs of all steps, one step after the other, each with its (c, k) pairs row by row.
     """
 
     steps: tuple[Step, ...]
@@ -83,28 +83,25 @@ class Elimination:
         return np.cumsum([0, *(step.prices.size for step in self.steps)])
 
     @functools.cached_property
-    def costs(self) -> np.ndarray:
-        """(t,) what each pair adds to the cost."""
-        return np.concatenate([step.prices.ravel()[step.pairs].ravel() for step in self.steps])
-
-    @functools.cached_property
-    def errors(self) -> np.ndarray:
-        """(t,) what each pair adds to the error."""
-        return np.concatenate([step.errors[step.options].ravel() for step in self.steps])
+    def added(self) -> np.ndarray:
+        """(t, 2) what each pair adds to the error, and to the cost."""
+        errors = [step.errors[step.options].ravel() for step in self.steps]
+        costs = [step.prices.ravel()[step.pairs].ravel() for step in self.steps]
+        return np.stack([np.concatenate(errors), np.concatenate(costs)], axis=1)
 
     def parts(self, values: np.ndarray) -> Iterator[np.ndarray]:
-        """Of (b, t) values those of each step's pairs, (b, k, c)."""
+        """Of (t, b) values those of each step's pairs, (c, k, b)."""
         for step, start, end in zip(self.steps, self.starts[:-1], self.starts[1:], strict=True):
-            yield values[:, start:end].reshape(len(values), *step.pairs.shape)
+            yield values[start:end].reshape(*step.pairs.shape, -1)
 
     def completions(self, values: np.ndarray) -> list[np.ndarray]:
-        """For each step, (b, k) the least sum of (b, t) values that the steps after it add to each state."""
-        value, found = np.zeros((len(values), 1)), []
+        """For each step, (k, b) the least sum of (t, b) values that the steps after it add to each state."""
+        value, found = np.zeros((1, values.shape[1])), []
         for step, own in reversed(list(zip(self.steps, self.parts(values), strict=True))):
             found.append(value)
-            sums = np.empty((len(values), step.prices.size))
-            sums[:, step.pairs] = own + value[:, :, None]
-            value = sums.reshape(len(values), -1, len(step.errors)).min(axis=2)
+            sums = np.empty((step.prices.size, values.shape[1]))
+            sums[step.pairs] = own + value
+            value = sums.reshape(-1, len(step.errors), values.shape[1]).min(axis=1)
         return found[::-1]
 
 

@@ -165,10 +165,9 @@ class Sweep:
         used = _everything(step) if self._pruning is None else self._pruning.used(number)
         if sum(map(len, used.values())) == 1 and number + 1 < len(self._elimination.steps):  # most steps where little can be of use
             [(state, [pair])] = used.items()
-            forced = _Forced(step, int(step.before[state, pair]), int(step.options[state, pair]))
-            self._layers.append(forced)
-            before = stairs.get(forced.before, EMPTY)
-            return {state: before.plus(float(step.prices.flat[step.pairs[state, pair]]), float(step.errors[forced.option]))}
+            before, option = divmod(int(step.pairs[pair, state]), len(step.errors))
+            self._layers.append(_Forced(step, before, option))
+            return {state: stairs.get(before, EMPTY).plus(step.prices.item(before * len(step.errors) + option), step.errors.item(option))}
         sums = {state: self._sum(number, state, pairs, stairs) for state, pairs in used.items()}
         self._layers.append(_Layer.of(step, {state: origins for state, (_, origins) in sums.items()}))
         return {state: found for state, (found, _) in sums.items() if len(found)}
@@ -176,8 +175,8 @@ class Sweep:
     def _sum(self, number: int, state: int, used: np.ndarray, stairs: Mapping[int, Staircase]) -> Sum:
         """The staircase of one state after one step, over the used ones of the pairs that lead there."""
         step = self._elimination.steps[number]
-        before, options = step.before[state, used].tolist(), step.options[state, used]
-        costs, errors = step.prices.ravel()[step.pairs[state, used]].tolist(), step.errors[options].tolist()
+        before, options = step.before[used, state].tolist(), step.options[used, state]
+        costs, errors = step.prices.ravel()[step.pairs[used, state]].tolist(), step.errors[options].tolist()
         parts = [(stairs.get(index, EMPTY), c, e) for index, c, e in zip(before, costs, errors, strict=True)]
         sources = [stair.plus(c, e) for stair, c, e in parts]
         if self._pruning is None:
@@ -204,7 +203,7 @@ class Sweep:
 
 def _everything(step: Step) -> dict[int, np.ndarray]:
     """All pairs of a step, by the state they lead to."""
-    return dict.fromkeys(range(step.states), np.arange(step.pairs.shape[1]))
+    return dict.fromkeys(range(step.states), np.arange(len(step.pairs)))
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ class _Layer:
     def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n,) states before, options taken and steps of the staircases before, of (n,) states and steps after."""
         origins = self.origins[self.offsets[states] + ends]
-        before, options = np.divmod(self.step.pairs[states, origins.source], len(self.step.errors))
+        before, options = np.divmod(self.step.pairs[origins.source, states], len(self.step.errors))
         return before, options, origins.step
 
 

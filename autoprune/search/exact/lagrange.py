@@ -23,6 +23,7 @@ from autoprune.search.exact.elimination import Elimination
 from autoprune.search.exact.front import Plan, Rounding, Sweep
 from autoprune.search.exact.staircase import Staircase
 
+SLOPES = 2.0 ** np.arange(-8, 9)  # at which a hull is looked at first, in those of the line between its ends
 SLACK = 1e-12  # relative: what the rounding of sums may add to a bound
 
 
@@ -80,9 +81,13 @@ class Hull:
                     self._proofs[above.cost] = plan
 
     def _first(self) -> list[Plan]:
-        """The ends of the hull."""
+        """Both ends of the hull, and some plans between them."""
         widest, narrowest = cheapest(self._elimination, [0.0, math.inf])
-        return [widest, narrowest] if narrowest.cost < widest.cost else [widest]
+        if narrowest.cost >= widest.cost:
+            return [widest]
+        between = cheapest(self._elimination, (_slope(widest, narrowest) * SLOPES).tolist())
+        costs = {plan.cost: plan for plan in (*between, widest, narrowest)}
+        return sorted(costs.values(), key=lambda plan: -plan.cost)
 
     def _gap(self, budget: float) -> tuple[Plan, Plan] | None:
         """The neighbours above a budget and within it; None where the first plan is within it."""
@@ -117,32 +122,34 @@ def cheapest(elimination: Elimination, multipliers: Sequence[float]) -> list[Pla
 
     An infinite multiplier: of least cost, and of these the least error; 0: of least error, and of these the least cost.
     """
-    rows = np.arange(len(multipliers))
-    value, taken = np.zeros((len(multipliers), 1)), list[np.ndarray]()
-    for step, own in zip(elimination.steps, elimination.parts(_keys(elimination, multipliers)), strict=True):
-        sums = value[:, step.before] + own  # (b, k, c)
-        taken.append(sums.argmin(axis=2))
-        value = sums.min(axis=2)
-    entries, state = np.empty((len(rows), len(taken)), dtype=np.intp), np.zeros(len(rows), dtype=np.intp)
-    choices = np.empty_like(entries)
-    for number in range(len(taken) - 1, -1, -1):
-        step, pair = elimination.steps[number], taken[number][rows, state]
-        entries[:, number] = state * step.pairs.shape[1] + pair
-        choices[:, step.unit] = step.options[state, pair]
-        state = step.before[state, pair]
-    entries += elimination.starts[:-1]
-    costs = np.cumsum(elimination.costs[entries], axis=1)[:, -1] + elimination.constant
-    errors = np.cumsum(elimination.errors[entries], axis=1)[:, -1]
-    rows_ = zip(choices.tolist(), costs.tolist(), errors.tolist(), strict=True)
-    return [Plan(tuple(choice), cost, error) for choice, cost, error in rows_]
+    value, sums = np.zeros((1, len(multipliers))), list[np.ndarray]()
+    for step, own in zip(elimination.steps, elimination.parts(elimination.added @ _weights(multipliers)), strict=True):
+        sums.append(value[step.before] + own)  # (c, k, b)
+        value = sums[-1].min(axis=0)
+    return _plans(elimination, sums)
 
 
-def _keys(elimination: Elimination, multipliers: Sequence[float]) -> np.ndarray:
-    """(b, t) what each pair adds to what is minimised: complex, since these compare by their real parts first."""
-    m = np.array(multipliers)[:, None]
-    narrowest, widest = np.isinf(m), m == 0
-    first = ~narrowest * elimination.errors + np.where(narrowest, 1.0, m) * elimination.costs
-    return first + 1j * (narrowest * elimination.errors + widest * elimination.costs)
+def _weights(multipliers: Sequence[float]) -> np.ndarray:
+    """(2, b) what errors and costs count for; complex at both ends, since numpy compares real parts first."""
+    slopes = np.array(multipliers)
+    narrowest, widest = np.isinf(slopes), slopes == 0
+    first, second = np.stack([~narrowest, np.where(narrowest, 1.0, slopes)]), np.stack([narrowest, widest])
+    return first + 1j * second if second.any() else first
+
+
+def _plans(elimination: Elimination, sums: Sequence[np.ndarray]) -> list[Plan]:
+    """The b plans behind the least of the last step's sums, from the (c, k, b) sums of all steps."""
+    rows = np.arange(sums[-1].shape[2])
+    state, choices = np.zeros_like(rows), np.empty((len(rows), len(sums)), dtype=np.intp)
+    entries = np.empty((len(sums), len(rows)), dtype=np.intp)
+    for number in range(len(sums) - 1, -1, -1):
+        step, pair = elimination.steps[number], sums[number][:, state, rows].argmin(axis=0)
+        entries[number] = elimination.starts[number] + pair * step.states + state
+        choices[:, step.unit] = step.options[pair, state]
+        state = step.before[pair, state]
+    errors, costs = elimination.added[entries].cumsum(axis=0)[-1].T  # one by one, as staircases add them up
+    found = zip(choices.tolist(), (costs + elimination.constant).tolist(), errors.tolist(), strict=True)
+    return [Plan(tuple(choice), cost, error) for choice, cost, error in found]
 
 
 def improved(elimination: Elimination, rounding: Rounding, core: Core, error: float) -> tuple[Plan | None, bool]:
@@ -165,7 +172,7 @@ class Core:
     """What partial plans lead to at least, if they are to be within a budget.
 
     `pairs` has for each of the elimination's t pairs the least error + multiplier * (cost - budget) of all plans
-    through it, `completions` for each step the (3, k) least that the steps after it add to a state: error + multiplier *
+    through it, `completions` for each step the (k, 3) least that the steps after it add to a state: error + multiplier *
     cost, the error alone, and the cost alone. Any multiplier of 0 or more is valid; that of `Hull` leaves out most. The
     budget counts no constant.
     """
@@ -179,13 +186,13 @@ class Core:
     @staticmethod
     def of(elimination: Elimination, budget: float, multiplier: float) -> Core:
         budget = budget - elimination.constant
-        weighed = elimination.errors + multiplier * elimination.costs
-        completions = elimination.completions(np.stack([weighed, elimination.errors, elimination.costs]))
+        values = elimination.added @ np.array([[1.0, 1.0, 0.0], [multiplier, 0.0, 1.0]])
+        completions = elimination.completions(values)
         pairs, least = list[np.ndarray](), np.zeros(1)
-        for step, (own,), after in zip(elimination.steps, elimination.parts(weighed[None]), completions, strict=True):
-            reached = least[step.before] + own
-            pairs.append((reached + after[0][:, None]).ravel())
-            least = reached.min(axis=1)
+        for step, own, after in zip(elimination.steps, elimination.parts(values), completions, strict=True):
+            reached = least[step.before] + own[:, :, 0]
+            pairs.append((reached + after[:, 0]).ravel())
+            least = reached.min(axis=0)
         return Core(elimination, budget, multiplier, np.concatenate(pairs) - multiplier * budget, completions)
 
 
@@ -201,13 +208,13 @@ class _Pruning:
         """Pairs of a step that any plan can go through, by the state they lead to."""
         elimination = self._core.elimination
         pairs = self._used[self._starts[number] : self._starts[number + 1]] - elimination.starts[number]
-        states, columns = np.divmod(pairs, elimination.steps[number].pairs.shape[1])
-        return {state: columns[states == state] for state in dict.fromkeys(states.tolist())}
+        columns, states = np.divmod(pairs, elimination.steps[number].states)
+        return {state: columns[states == state] for state in sorted(set(states.tolist()))}
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
         """(n,) whether each of the plans that are in a state after a step can."""
         core = self._core
-        bound, error, cost = core.completions[number][:, state].tolist()
+        bound, error, cost = core.completions[number][state].tolist()
         within = plans.costs + cost <= core.budget + SLACK * abs(core.budget)
         better = plans.errors + core.multiplier * (plans.costs - core.budget) + bound < self._error
         return np.asarray(within & better & (plans.errors + error < self._error))
