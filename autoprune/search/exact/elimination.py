@@ -12,12 +12,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.search.exact.terms import Terms
+from autoprune.search.exact.terms import Scope, Terms
 
 STARTS = 16  # first units an order is tried from
 
@@ -52,7 +52,7 @@ class Step:
         """(c, k) the option of each pair."""
         return self.pairs % len(self.errors)
 
-    @property
+    @functools.cached_property
     def states(self) -> int:
         """k, the joint options of the units open after the step."""
         return math.prod(self.prices.shape[axis] for axis in self.kept)
@@ -83,6 +83,11 @@ class Elimination:
         return np.cumsum([0, *(step.prices.size for step in self.steps)])
 
     @functools.cached_property
+    def options(self) -> np.ndarray:
+        """(t,) the option of each pair's unit."""
+        return np.concatenate([step.options.ravel() for step in self.steps])
+
+    @functools.cached_property
     def added(self) -> np.ndarray:
         """(t, 2) what each pair adds to the error, and to the cost."""
         errors = [step.errors[step.options].ravel() for step in self.steps]
@@ -107,19 +112,27 @@ class Elimination:
 
 def eliminate(terms: Terms, errors: Sequence[np.ndarray], limit: int) -> Elimination | None:
     """The steps for a cost and the (l,) errors of each unit; None where they take more than `limit` transitions."""
-    neighbours = _neighbours(terms)
+    order = _best_order(terms.sizes, tuple(terms.tables), limit)
+    if order is None:
+        return None
+    steps = _steps(terms, errors, order, _neighbours(len(terms.sizes), terms.tables))
+    return Elimination(tuple(steps), terms.constant)
+
+
+@functools.lru_cache  # a search plans for one cost again and again
+def _best_order(sizes: tuple[int, ...], scopes: tuple[Scope, ...], limit: int) -> tuple[int, ...] | None:
+    """The order of the fewest transitions that was found; None if all take more than `limit`."""
+    neighbours = _neighbours(len(sizes), scopes)
     best: tuple[int, list[int]] | None = None
     for start in _starts(neighbours):
-        order = _order(start, neighbours, terms.sizes, limit if best is None else best[0])
-        best = order if best is None else min(best, order or best)
-    if best is None:
-        return None
-    return Elimination(tuple(_steps(terms, errors, best[1], neighbours)), terms.constant)
+        found = _order(start, neighbours, sizes, best[0] if best else limit)
+        best = min(best, found) if best and found else best or found
+    return tuple(best[1]) if best else None
 
 
-def _neighbours(terms: Terms) -> list[set[int]]:
-    neighbours: list[set[int]] = [set() for _ in terms.sizes]
-    for scope in terms.tables:
+def _neighbours(units: int, scopes: Iterable[Scope]) -> list[set[int]]:
+    neighbours: list[set[int]] = [set() for _ in range(units)]
+    for scope in scopes:
         for a, b in itertools.permutations(scope, 2):
             neighbours[a].add(b)
     return neighbours

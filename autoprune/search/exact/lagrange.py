@@ -23,7 +23,7 @@ from autoprune.search.exact.elimination import Elimination
 from autoprune.search.exact.front import Plan, Rounding, Sweep
 from autoprune.search.exact.staircase import Staircase
 
-SLOPES = 2.0 ** np.arange(-8, 9)  # at which a hull is looked at first, in those of the line between its ends
+SLOPES = 2.0 ** np.arange(-7, 8)  # at which a hull is looked at first, in those of the line between its ends
 SLACK = 1e-12  # relative: what the rounding of sums may add to a bound
 
 
@@ -124,8 +124,8 @@ def cheapest(elimination: Elimination, multipliers: Sequence[float]) -> list[Pla
     """
     value, sums = np.zeros((1, len(multipliers))), list[np.ndarray]()
     for step, own in zip(elimination.steps, elimination.parts(elimination.added @ _weights(multipliers)), strict=True):
-        sums.append(value[step.before] + own)  # (c, k, b)
-        value = sums[-1].min(axis=0)
+        sums.append(value.take(step.before, axis=0) + own)  # (c, k, b)
+        value = np.minimum.reduce(sums[-1], axis=0)
     return _plans(elimination, sums)
 
 
@@ -140,13 +140,15 @@ def _weights(multipliers: Sequence[float]) -> np.ndarray:
 def _plans(elimination: Elimination, sums: Sequence[np.ndarray]) -> list[Plan]:
     """The b plans behind the least of the last step's sums, from the (c, k, b) sums of all steps."""
     rows = np.arange(sums[-1].shape[2])
-    state, choices = np.zeros_like(rows), np.empty((len(rows), len(sums)), dtype=np.intp)
-    entries = np.empty((len(sums), len(rows)), dtype=np.intp)
+    state, entries = np.zeros_like(rows), np.empty((len(sums), len(rows)), dtype=np.intp)
     for number in range(len(sums) - 1, -1, -1):
-        step, pair = elimination.steps[number], sums[number][:, state, rows].argmin(axis=0)
-        entries[number] = elimination.starts[number] + pair * step.states + state
-        choices[:, step.unit] = step.options[pair, state]
-        state = step.before[pair, state]
+        step = elimination.steps[number]
+        pair = sums[number][:, state, rows].argmin(axis=0) * step.states + state
+        entries[number] = pair
+        state = step.before.take(pair)
+    entries += elimination.starts[:-1, None]
+    choices = np.empty((len(rows), len(sums)), dtype=np.intp)
+    choices[:, [step.unit for step in elimination.steps]] = elimination.options[entries].T
     errors, costs = elimination.added[entries].cumsum(axis=0)[-1].T  # one by one, as staircases add them up
     found = zip(choices.tolist(), (costs + elimination.constant).tolist(), errors.tolist(), strict=True)
     return [Plan(tuple(choice), cost, error) for choice, cost, error in found]
