@@ -97,8 +97,8 @@ class Rounding:
 class Pruning(Protocol):
     """What a sweep may leave out; steps are given by their number."""
 
-    def used(self, number: int) -> Mapping[int, np.ndarray]:
-        """The states after a step that can be of use, ascending, each with the columns of its pairs that can be."""
+    def used(self, number: int) -> Mapping[int, Sequence[int]]:
+        """The states after a step that can be of use, ascending, each with the rows of its pairs that can be."""
         ...
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
@@ -161,30 +161,25 @@ class Sweep:
 
     def _after(self, number: int, stairs: Mapping[int, Staircase]) -> dict[int, Staircase]:
         """The staircases after a step, by state, from those before it."""
-        step = self._elimination.steps[number]
+        step, last = self._elimination.steps[number], len(self._elimination.steps) - 1
         used = _everything(step) if self._pruning is None else self._pruning.used(number)
-        if sum(map(len, used.values())) == 1 and number + 1 < len(self._elimination.steps):  # most steps where little can be of use
-            [(state, [pair])] = used.items()
-            before, option = divmod(int(step.pairs[pair, state]), len(step.errors))
-            self._layers.append(_Forced(step, before, option))
-            return {state: stairs.get(before, EMPTY).plus(step.prices.item(before * len(step.errors) + option), step.errors.item(option))}
-        sums = {state: self._sum(number, state, pairs, stairs) for state, pairs in used.items()}
+        if sum(map(len, used.values())) == 1 and number < last:  # most steps, where little can be of use
+            [(state, [row])] = used.items()
+            self._layers.append(_Forced(step, row, state))
+            return {state: _through(step, row, state, stairs)}
+        sums = {state: self._sum(number, state, rows, stairs) for state, rows in used.items()}
         self._layers.append(_Layer.of(step, {state: origins for state, (_, origins) in sums.items()}))
         return {state: found for state, (found, _) in sums.items() if len(found)}
 
-    def _sum(self, number: int, state: int, used: np.ndarray, stairs: Mapping[int, Staircase]) -> Sum:
-        """The staircase of one state after one step, over the used ones of the pairs that lead there."""
-        step = self._elimination.steps[number]
-        before, options = step.before[used, state].tolist(), step.options[used, state]
-        costs, errors = step.prices.ravel()[step.pairs[used, state]].tolist(), step.errors[options].tolist()
-        parts = [(stairs.get(index, EMPTY), c, e) for index, c, e in zip(before, costs, errors, strict=True)]
-        sources = [stair.plus(c, e) for stair, c, e in parts]
+    def _sum(self, number: int, state: int, used: Sequence[int], stairs: Mapping[int, Staircase]) -> Sum:
+        """The staircase of one state after one step, over the used rows of the pairs that lead there."""
+        sources = [_through(self._elimination.steps[number], row, state, stairs) for row in used]
         if self._pruning is None:
             return self._rounded(sources)
-        steps = [np.flatnonzero(self._pruning.plans(number, state, source)) for source in sources]
+        steps = [self._pruning.plans(number, state, source).nonzero()[0] for source in sources]
         found, origins = self._rounded([source[kept] for source, kept in zip(sources, steps, strict=True)])
         starts = np.cumsum([0, *map(len, steps)])[origins.source]
-        return found, Origins(used[origins.source], np.concatenate([NONE, *steps])[starts + origins.step])
+        return found, Origins(np.array(used)[origins.source], np.concatenate([NONE, *steps])[starts + origins.step])
 
     def _rounded(self, sources: Sequence[Staircase]) -> Sum:
         limit = self._rounding
@@ -201,22 +196,30 @@ class Sweep:
         return short
 
 
-def _everything(step: Step) -> dict[int, np.ndarray]:
+def _everything(step: Step) -> dict[int, Sequence[int]]:
     """All pairs of a step, by the state they lead to."""
-    return dict.fromkeys(range(step.states), np.arange(len(step.pairs)))
+    return dict.fromkeys(range(step.states), range(len(step.pairs)))
+
+
+def _through(step: Step, row: int, state: int, stairs: Mapping[int, Staircase]) -> Staircase:
+    """The staircase of the state before a pair, with what the pair adds."""
+    pair = step.pairs.item(row, state)
+    before, option = divmod(pair, len(step.errors))
+    return stairs.get(before, EMPTY).plus(step.prices.item(pair), step.errors.item(option))
 
 
 @dataclass(frozen=True)
 class _Forced:
-    """A step of which one pair alone can be of use: staircases are what they were before."""
+    """A step of which one pair alone can be of use: the staircase has the steps it had before."""
 
     step: Step
-    before: int
-    option: int
+    row: int
+    state: int
 
     def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
         """As that of a layer."""
-        return np.full_like(states, self.before), self.option, ends
+        before, option = divmod(self.step.pairs.item(self.row, self.state), len(self.step.errors))
+        return np.full_like(states, before), option, ends
 
 
 @dataclass(frozen=True)

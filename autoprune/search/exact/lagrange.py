@@ -206,12 +206,14 @@ class _Pruning:
         self._used = np.flatnonzero(core.pairs < error)
         self._starts = self._used.searchsorted(core.elimination.starts).tolist()
 
-    def used(self, number: int) -> dict[int, np.ndarray]:
+    def used(self, number: int) -> dict[int, list[int]]:
         """Pairs of a step that any plan can go through, by the state they lead to."""
-        elimination = self._core.elimination
-        pairs = self._used[self._starts[number] : self._starts[number + 1]] - elimination.starts[number]
-        columns, states = np.divmod(pairs, elimination.steps[number].states)
-        return {state: columns[states == state] for state in sorted(set(states.tolist()))}
+        start, states = int(self._core.elimination.starts[number]), self._core.elimination.steps[number].states
+        found: dict[int, list[int]] = {}
+        for place in self._used[self._starts[number] : self._starts[number + 1]].tolist():
+            pair, state = divmod(place - start, states)
+            found.setdefault(state, []).append(pair)
+        return dict(sorted(found.items()))
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
         """(n,) whether each of the plans that are in a state after a step can."""
