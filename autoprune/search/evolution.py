@@ -129,15 +129,14 @@ class EvolutionSearch:
 
     def _survivors(self) -> list[Member]:
         """The best of the population and of what is fresh, ranked; networks outside the bounds do not take part."""
-        rows = [levels for levels in self._fresh if self._inside(levels)]
-        self._fresh = []
+        problem = self._proposals.problem
+        inside = problem.feasible(np.array(self._fresh, dtype=np.int64).reshape(-1, len(problem.space.units)))
+        rows = itertools.compress(self._fresh, inside)
         pool = self._population + [Member(levels, self._proposals.losses[levels]) for levels in rows]
+        self._fresh = []
         if self._selection == "nsga2":
             return select(pool, self._size)
         return select_by_references(pool, self._size, self._rng)
-
-    def _inside(self, levels: Levels) -> bool:
-        return bool(self._proposals.problem.feasible(np.array([levels]))[0])
 
     def _add_first(self) -> None:
         problem = self._proposals.problem
