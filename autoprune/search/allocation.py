@@ -107,7 +107,7 @@ class Allocator:
         """As `plan`, with what is known about the levels."""
         solution = self._planner.solve(budget)
         levels = self._within_bounds(np.array(solution.plan.choice), budget)
-        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        cost = float(self._problem.cost_values(levels[None], (self._cost,))[self._cost][0])
         error = self._error(levels)
         moved = tuple(levels.tolist()) != solution.plan.choice
         method = solution.method + (", then moved within the other bounds" if moved else "")

@@ -38,7 +38,7 @@ def erk(shapes: Sequence[Sequence[int]], share: Share) -> np.ndarray:
     while True:
         left = total - np.where(dense, sizes, 0.0).sum(axis=-1, keepdims=True)
         shared = np.where(dense, 0.0, sums).sum(axis=-1, keepdims=True)
-        over = np.where(dense, 0.0, sums * left / np.maximum(shared, 1.0) / sizes)  # nothing is shared where all are dense
+        over = np.where(dense, 0.0, sums * left / np.maximum(shared, 1.0) / sizes)  # where all are dense shared is 0
         farthest = np.arange(len(sizes)) == over.argmax(axis=-1)[..., None]
         full = farthest & (over > 1)
         if not full.any():

@@ -78,7 +78,7 @@ class Predictor:
             return np.asarray(self._space.kept(levels) / self._space.kept(self._space.dense.levels))
         choices = np.arange(self._space.sizes.max())
         one_hot = levels[:, :, None] == choices  # (n, u, l)
-        return one_hot[:, choices < self._space.sizes[:, None]].astype(float, order="C")
+        return np.asarray(one_hot[:, choices < self._space.sizes[:, None]], dtype=float, order="C")
 
 
 def _sklearn() -> Any:

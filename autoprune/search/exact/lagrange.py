@@ -174,9 +174,9 @@ class Core:
     """What partial plans lead to at least, if they are to be within a budget.
 
     `pairs` has for each of the elimination's t pairs the least error + multiplier * (cost - budget) of all plans
-    through it, `completions` for each step the (k, 3) least that the steps after it add to a state: error + multiplier *
-    cost, the error alone, and the cost alone. Any multiplier of 0 or more is valid; that of `Hull` leaves out most. The
-    budget counts no constant.
+    through it, `completions` for each step the (k, 3) least that the steps after it add to a state: error + multiplier
+    * cost, the error alone, and the cost alone. Any multiplier of 0 or more is valid; that of `Hull` leaves out most.
+    The budget counts no constant.
     """
 
     elimination: Elimination
