@@ -48,11 +48,6 @@ class Step:
         return self.pairs // len(self.errors)
 
     @functools.cached_property
-    def options(self) -> np.ndarray:
-        """(c, k) the option of each pair."""
-        return self.pairs % len(self.errors)
-
-    @functools.cached_property
     def states(self) -> int:
         """k, the joint options of the units open after the step."""
         return math.prod(self.prices.shape[axis] for axis in self.kept)
@@ -83,14 +78,9 @@ class Elimination:
         return np.cumsum([0, *(step.prices.size for step in self.steps)])
 
     @functools.cached_property
-    def options(self) -> np.ndarray:
-        """(t,) the option of each pair's unit."""
-        return np.concatenate([step.options.ravel() for step in self.steps])
-
-    @functools.cached_property
     def added(self) -> np.ndarray:
         """(t, 2) what each pair adds to the error, and to the cost."""
-        errors = [step.errors[step.options].ravel() for step in self.steps]
+        errors = [step.errors[step.pairs % len(step.errors)].ravel() for step in self.steps]
         costs = [step.prices.ravel()[step.pairs].ravel() for step in self.steps]
         return np.stack([np.concatenate(errors), np.concatenate(costs)], axis=1)
 

@@ -24,6 +24,7 @@ from autoprune.search.exact.front import Plan, Rounding, Sweep
 from autoprune.search.exact.staircase import Staircase
 
 SLOPES = 2.0 ** np.arange(-7, 8)  # at which a hull is looked at first, in those of the line between its ends
+TOGETHER = 1 << 17  # sums of a pass for several multipliers: what stays in a processor's cache
 SLACK = 1e-12  # relative: what the rounding of sums may add to a bound
 
 
@@ -85,7 +86,8 @@ class Hull:
         widest, narrowest = cheapest(self._elimination, [0.0, math.inf])
         if narrowest.cost >= widest.cost:
             return [widest]
-        between = cheapest(self._elimination, (_slope(widest, narrowest) * SLOPES).tolist())
+        few = len(self._elimination.added) * len(SLOPES) <= TOGETHER  # then many take hardly longer than one
+        between = cheapest(self._elimination, _slope(widest, narrowest) * SLOPES) if few else []
         costs = {plan.cost: plan for plan in (*between, widest, narrowest)}
         return sorted(costs.values(), key=lambda plan: -plan.cost)
 
@@ -117,40 +119,40 @@ def _safe(bound: float) -> float:
     return bound - SLACK * abs(bound)
 
 
-def cheapest(elimination: Elimination, multipliers: Sequence[float]) -> list[Plan]:
+def cheapest(elimination: Elimination, multipliers: Sequence[float] | np.ndarray) -> list[Plan]:
     """For each of (b,) multipliers the plan of least error + multiplier * cost.
 
     An infinite multiplier: of least cost, and of these the least error; 0: of least error, and of these the least cost.
     """
-    value, sums = np.zeros((1, len(multipliers))), list[np.ndarray]()
-    for step, own in zip(elimination.steps, elimination.parts(elimination.added @ _weights(multipliers)), strict=True):
-        sums.append(value.take(step.before, axis=0) + own)  # (c, k, b)
-        value = np.minimum.reduce(sums[-1], axis=0)
-    return _plans(elimination, sums)
+    weights = _weights(np.array(multipliers))
+    width = max(1, TOGETHER // len(elimination.added))
+    starts = range(0, len(multipliers), width)
+    return [plan for start in starts for plan in _plans(elimination, weights[:, start : start + width])]
 
 
-def _weights(multipliers: Sequence[float]) -> np.ndarray:
+def _weights(multipliers: np.ndarray) -> np.ndarray:
     """(2, b) what errors and costs count for; complex at both ends, since numpy compares real parts first."""
-    slopes = np.array(multipliers)
-    narrowest, widest = np.isinf(slopes), slopes == 0
-    first, second = np.stack([~narrowest, np.where(narrowest, 1.0, slopes)]), np.stack([narrowest, widest])
+    narrowest, widest = np.isinf(multipliers), multipliers == 0
+    first, second = np.stack([~narrowest, np.where(narrowest, 1.0, multipliers)]), np.stack([narrowest, widest])
     return first + 1j * second if second.any() else first
 
 
-def _plans(elimination: Elimination, sums: Sequence[np.ndarray]) -> list[Plan]:
-    """The b plans behind the least of the last step's sums, from the (c, k, b) sums of all steps."""
-    rows = np.arange(sums[-1].shape[2])
-    state, entries = np.zeros_like(rows), np.empty((len(sums), len(rows)), dtype=np.intp)
+def _plans(elimination: Elimination, weights: np.ndarray) -> list[Plan]:
+    """The b plans of the least sum of errors and costs, weighed by (2, b) weights."""
+    rows = np.arange(weights.shape[1])
+    value, sums = np.zeros((1, len(rows))), list[np.ndarray]()
+    for step, own in zip(elimination.steps, elimination.parts(elimination.added @ weights), strict=True):
+        sums.append(value.take(step.before, axis=0) + own)  # (c, k, b)
+        value = np.minimum.reduce(sums[-1], axis=0)
+    state, (entries, choices) = np.zeros_like(rows), np.empty((2, len(sums), len(rows)), dtype=np.intp)
     for number in range(len(sums) - 1, -1, -1):
         step = elimination.steps[number]
         pair = sums[number][:, state, rows].argmin(axis=0) * step.states + state
-        entries[number] = pair
+        entries[number] = elimination.starts[number] + pair
+        choices[step.unit] = step.pairs.take(pair) % len(step.errors)
         state = step.before.take(pair)
-    entries += elimination.starts[:-1, None]
-    choices = np.empty((len(rows), len(sums)), dtype=np.intp)
-    choices[:, [step.unit for step in elimination.steps]] = elimination.options[entries].T
     errors, costs = elimination.added[entries].cumsum(axis=0)[-1].T  # one by one, as staircases add them up
-    found = zip(choices.tolist(), (costs + elimination.constant).tolist(), errors.tolist(), strict=True)
+    found = zip(choices.T.tolist(), (costs + elimination.constant).tolist(), errors.tolist(), strict=True)
     return [Plan(tuple(choice), cost, error) for choice, cost, error in found]
 
 
