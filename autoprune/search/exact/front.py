@@ -173,19 +173,19 @@ class Sweep:
 
     def _sum(self, number: int, state: int, used: Sequence[int], stairs: Mapping[int, Staircase]) -> Sum:
         """The staircase of one state after one step, over the used rows of the pairs that lead there."""
-        sources = [_through(self._elimination.steps[number], row, state, stairs) for row in used]
-        if self._pruning is None:
-            return self._rounded(sources)
-        steps = [self._pruning.plans(number, state, source).nonzero()[0] for source in sources]
-        found, origins = self._rounded([source[kept] for source, kept in zip(sources, steps, strict=True)])
-        starts = np.cumsum([0, *map(len, steps)])[origins.source]
-        return found, Origins(np.array(used)[origins.source], np.concatenate([NONE, *steps])[starts + origins.step])
+        sources = []
+        for row in used:
+            source = _through(self._elimination.steps[number], row, state, stairs)
+            steps = np.arange(len(source))
+            if self._pruning is not None:
+                steps = self._pruning.plans(number, state, source).nonzero()[0]
+                source = source[steps]
+            sources.append((source, Origins(np.full(len(steps), row), steps)))
+        return self._rounded(sources)
 
-    def _rounded(self, sources: Sequence[Staircase]) -> Sum:
+    def _rounded(self, sources: Sequence[Sum]) -> Sum:
         limit = self._rounding
-        if not sources:
-            return EMPTY, Origins(NONE, NONE)
-        if sum(map(len, sources)) > limit.sorted or limit.lossless:
+        if sum(len(source) for source, _ in sources) > limit.sorted or limit.lossless:
             self.rounded |= not limit.lossless
             return bucketed(sources, limit.width)
         found = joined(sources)
