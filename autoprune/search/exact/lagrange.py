@@ -108,10 +108,10 @@ def _slope(above: Plan, within: Plan) -> float:
 
 
 def _below(plan: Plan, above: Plan, within: Plan) -> bool:
-    """Whether a plan is below the line through two others by more than the rounding of sums."""
+    """Whether a plan lies between two others and below the line through them, by more than the rounding of sums."""
     multiplier = _slope(above, within)
     value = plan.error + multiplier * (plan.cost - within.cost)
-    return value < within.error - SLACK * (abs(within.error) + multiplier * abs(within.cost))
+    return within.cost < plan.cost < above.cost and value < within.error - SLACK * (abs(within.error) + multiplier * abs(within.cost))
 
 
 def _safe(bound: float) -> float:

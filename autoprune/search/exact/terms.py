@@ -16,8 +16,6 @@ from autoprune.core.sparse import SparseCost, SparseWeight
 
 LARGEST = 1 << 20  # entries of a table
 
-NONE = np.zeros(0)
-
 Scope = tuple[int, ...]  # units of a table, ascending: one axis each
 
 
@@ -66,7 +64,7 @@ class Terms:
             units[: len(scope), number] = scope
             strides[: len(scope), number] = [math.prod(table.shape[axis + 1 :]) for axis in range(len(scope))]
         starts = np.cumsum([0, *(table.size for table in self.tables.values())])[:-1]
-        return units, strides, starts, np.concatenate([NONE, *(table.ravel() for table in self.tables.values())])
+        return units, strides, starts, np.concatenate([np.zeros(0), *map(np.ravel, self.tables.values())])
 
     def restricted(self, allowed: Sequence[np.ndarray]) -> Terms:
         """The same cost over the allowed options alone, given by their indices, (k,) for each unit."""
