@@ -111,7 +111,8 @@ def _below(plan: Plan, above: Plan, within: Plan) -> bool:
     """Whether a plan lies between two others and below the line through them, by more than the rounding of sums."""
     multiplier = _slope(above, within)
     value = plan.error + multiplier * (plan.cost - within.cost)
-    return within.cost < plan.cost < above.cost and value < within.error - SLACK * (abs(within.error) + multiplier * abs(within.cost))
+    slack = SLACK * (abs(within.error) + multiplier * abs(within.cost))
+    return within.cost < plan.cost < above.cost and value < within.error - slack
 
 
 def _safe(bound: float) -> float:
