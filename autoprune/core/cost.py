@@ -13,6 +13,8 @@ import numpy as np
 UserCost = Callable[[Mapping[str, int]], float]
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
+BLOCK = 16_384  # products of a polynomial's terms looked at together: what stays in a processor's cache
+
 
 class Formula(ABC):
     """A cost that is known exactly for any kept counts."""
@@ -72,14 +74,16 @@ class Polynomial(Formula):
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
         own, index, coefficients = self._tables
         column = {unit: position for position, unit in enumerate(units)}
-        padded = np.ones((len(kept), len(own) + 1), dtype=np.int64)  # the column of ones pads the shorter monomials
-        padded[:, :-1] = np.asarray(kept)[:, [column[unit] for unit in own]]
+        columns = np.ones((len(own) + 1, len(kept)), dtype=np.int64)  # the row of ones pads the shorter monomials
+        columns[:-1] = np.asarray(kept).T[[column[unit] for unit in own]]
         values = np.zeros(len(kept), dtype=np.int64)
-        for start in range(0, len(coefficients), 256):  # bounds the (n, t) array below
-            powers = np.ones((len(kept), 1), dtype=np.int64)
-            for factor in index[:, start : start + 256]:
-                powers = powers * padded[:, factor]  # (n, t)
-            values += (powers * coefficients[start : start + 256]).sum(axis=1)
+        block = max(1, BLOCK // max(len(kept), 1))
+        for start in range(0, len(coefficients), block):
+            own_coefficients = coefficients[start : start + block]
+            powers = np.ones((len(own_coefficients), len(kept)), dtype=np.int64)
+            for factor in index[:, start : start + block]:
+                powers *= columns[factor]  # (t, n)
+            values += own_coefficients @ powers
         return values
 
     @functools.cached_property

@@ -43,8 +43,8 @@ class Problem:
 
     def feasible(self, levels: np.ndarray) -> np.ndarray:
         """(n,) True where all bounds hold."""
-        values = self.cost_values(levels, {bound.name for bound in self.bounds})
         inside = np.ones(len(levels), dtype=bool)
+        values = self.cost_values(levels, {bound.name for bound in self.bounds}) if self.bounds else {}
         for bound in self.bounds:
             inside &= values[bound.name] <= bound.value
         return inside

@@ -75,14 +75,14 @@ class SearchSpace:
         indices = np.asarray(levels, dtype=np.int64)
         if ((indices < 0) | (indices >= self.sizes)).any():
             raise SpaceError(f"expected level indices from 0 to {(self.sizes - 1).tolist()}, got {indices.tolist()}")
-        kept: np.ndarray = self._table[np.arange(len(self.units)), indices]
-        return kept
+        counts, starts = self._counts
+        return counts.take(starts + indices)
 
     @functools.cached_property
-    def _table(self) -> np.ndarray:
-        """(u, l) kept counts, zeros behind the last level of a unit."""
-        widest = int(self.sizes.max())
-        return _read_only([counts + (0,) * (widest - len(counts)) for counts in self.levels])
+    def _counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """The kept counts of all units' levels, one unit after the other, and (u,) where each begins."""
+        ends = np.cumsum([len(counts) for counts in self.levels])
+        return _read_only(list(itertools.chain(*self.levels))), _read_only(ends - self.sizes)
 
     def key(self, candidate: Candidate) -> tuple[int, ...]:
         """The identity of a candidate's network: its kept counts."""

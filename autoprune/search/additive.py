@@ -108,4 +108,5 @@ class AdditiveSearch:
         allocator = Allocator(problem, table, cost, total=self._total)
         most = cost_range(problem, cost)[1]
         budgets = np.linspace(min(allocator.least, most), most, self._plans).tolist()
+        allocator.expect(budgets)
         return list(reachable(allocator.plan, budgets))

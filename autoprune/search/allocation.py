@@ -11,7 +11,7 @@ true cost.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -95,6 +95,10 @@ class Allocator:
         """The least cost of any plan."""
         return self._planner.least
 
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Works out at once what plans and sketches for these budgets share, so that each takes less time."""
+        self._planner.expect(budgets)
+
     def plan(self, budget: float) -> Levels:
         """Levels for one budget; InfeasibleBudget when no allowed levels are within it and all bounds."""
         return self.allocate(budget).levels
@@ -103,7 +107,7 @@ class Allocator:
         """As `plan`, with what is known about the levels."""
         solution = self._planner.solve(budget)
         levels = self._within_bounds(np.array(solution.plan.choice), budget)
-        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        cost = float(self._problem.cost_values(levels[None], (self._cost,))[self._cost][0])
         error = self._error(levels)
         moved = tuple(levels.tolist()) != solution.plan.choice
         method = solution.method + (", then moved within the other bounds" if moved else "")
@@ -114,7 +118,7 @@ class Allocator:
     def sketch(self, budget: float) -> Levels:
         """Levels for one budget in a fraction of the time of `plan`, about a per cent worse; InfeasibleBudget as there.
 
-        A plan of the front's convex hull, filled up greedily; many budgets share what it takes.
+        A plan of the front's convex hull, filled up greedily.
         """
         levels = self._within_bounds(np.array(self._planner.near(budget).choice), budget)
         return tuple(ascend(self._problem, self._errors, self._cost, budget, levels).tolist())
@@ -137,6 +141,10 @@ class Planner(Protocol):
     @property
     def least(self) -> float:
         """The least cost of any plan."""
+        ...
+
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Works out what plans for these budgets share."""
         ...
 
     def solve(self, budget: float) -> Solution:

@@ -16,7 +16,7 @@ from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.repair import cost_range, primary_cost
 from autoprune.search.uniform import coarse_to_fine, ladder
 
-SKETCHES = 4  # plans between two lots of probes
+SKETCHES = 4  # plans before the probes and after each lot of them, on average
 LOTS, LOT = 4, 8  # lots that the probes of a round come in, and how many are in one at least
 ROUND = 8  # plans, and then children, in turn once all is probed
 MANY = 10_000  # more than any rule plans
@@ -81,12 +81,13 @@ class AutoSearch:
         yield coarse_to_fine(ladder(problem, self._rungs))
         for rule in self._rules:
             yield [candidate.levels for candidate in rule.ask(MANY)]
-        yield self._planned(self._budgets.next(SKETCHES))
+        first, later = _sketches(len(problem.space.units))
+        yield self._planned(self._budgets.next(first))
         rows = probes(problem, self._probe_levels) if self._probe_levels else []
         lot = max(LOT, -(-len(problem.space.units) // LOTS))
         for start in range(0, len(rows), lot):
             yield rows[start : start + lot]
-            yield self._planned(self._budgets.next(SKETCHES))
+            yield self._planned(self._budgets.next(later))
         yield self._planned(self._budgets.next(self._plans))
 
     def _later_steps(self) -> Iterator[Iterable[Levels]]:
@@ -99,7 +100,14 @@ class AutoSearch:
         """A plan for each budget that one can be within."""
         cost, values = budgets
         allocator = Allocator(self._proposals.problem, self._model.table(), cost)
+        allocator.expect(values)
         yield from reachable(allocator.sketch, values)
+
+
+def _sketches(units: int) -> tuple[int, int]:
+    """Plans before the probes and after each lot: more at first where probes take long, as a front needs members."""
+    first = min(max(SKETCHES, units // 8), 3 * SKETCHES)
+    return first, (SKETCHES * (LOTS + 1) - first) // LOTS
 
 
 class _Budgets:

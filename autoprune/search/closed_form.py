@@ -1,7 +1,8 @@
 """Rules that give each unit its share at once, without an evaluation: baselines, and seeds for a search.
 
 Pure functions of arrays. Those that rank all positions together return (u,) counts that sum up to what was asked for;
-the others return (u,) kept shares from 0 to 1. Ranks of equals: the first unit, then the first position.
+the others return (u,) kept shares from 0 to 1. Where (d,) numbers are asked for in place of one, they return (d, u).
+Ranks of equals: the first unit, then the first position.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import numpy as np
 from autoprune.errors import ConfigError
 
 Arrays = Sequence[np.ndarray]  # one (n,) array for each unit
+Share = float | np.ndarray
+Keep = int | np.ndarray
 
 
-def uniform(units: int, share: float) -> np.ndarray:
+def uniform(units: int, share: Share) -> np.ndarray:
     """(u,) the same share everywhere."""
-    return np.full(units, _share(share))
+    return np.repeat(_share(share)[..., None], units, axis=-1)
 
 
-def erk(shapes: Sequence[Sequence[int]], share: float) -> np.ndarray:
+def erk(shapes: Sequence[Sequence[int]], share: Share) -> np.ndarray:
     """(u,) kept shares of weights of the given shapes, (out, in, ...kernel), that keep `share` of all weights.
 
     Erdos-Renyi-Kernel (Evci et al., Rigging the Lottery, ICML 2020, https://arxiv.org/abs/1911.11134, section 3): what
@@ -30,23 +33,25 @@ def erk(shapes: Sequence[Sequence[int]], share: float) -> np.ndarray:
     """
     sizes = np.array([math.prod(shape) for shape in shapes], dtype=float)
     sums = np.array([sum(shape) for shape in shapes], dtype=float)
-    total = _share(share) * sizes.sum()
-    dense = np.zeros(len(sizes), dtype=bool)
-    while not dense.all():
-        kept = np.where(dense, sizes, sums * (total - sizes[dense].sum()) / sums[~dense].sum())
-        over = np.where(dense, 0.0, kept / sizes)
-        if over.max() <= 1:
-            return np.asarray(kept / sizes)
-        dense[over.argmax()] = True
-    return np.ones(len(sizes))
+    total = _share(share)[..., None] * sizes.sum()
+    dense = np.zeros((*total.shape[:-1], len(sizes)), dtype=bool)
+    while True:
+        left = total - np.where(dense, sizes, 0.0).sum(axis=-1, keepdims=True)
+        shared = np.where(dense, 0.0, sums).sum(axis=-1, keepdims=True)
+        over = np.where(dense, 0.0, sums * left / np.maximum(shared, 1.0) / sizes)  # where all are dense shared is 0
+        farthest = np.arange(len(sizes)) == over.argmax(axis=-1)[..., None]
+        full = farthest & (over > 1)
+        if not full.any():
+            return np.where(dense, 1.0, over)
+        dense |= full
 
 
-def global_magnitude(magnitudes: Arrays, keep: int) -> np.ndarray:
+def global_magnitude(magnitudes: Arrays, keep: Keep) -> np.ndarray:
     """(u,) counts of the `keep` largest positions of all units together. May leave nothing of a unit."""
     return survivors(magnitudes, keep)
 
 
-def lamp(magnitudes: Arrays, keep: int) -> np.ndarray:
+def lamp(magnitudes: Arrays, keep: Keep) -> np.ndarray:
     """(u,) counts of the `keep` positions of the largest `lamp_scores`; at least one of each unit if keep >= u."""
     return survivors([lamp_scores(squares) for squares in magnitudes], keep)
 
@@ -68,7 +73,7 @@ def lamp_scores(squares: np.ndarray) -> np.ndarray:
     return scores
 
 
-def flap(magnitudes: Arrays, fluctuations: Arrays, keep: int) -> np.ndarray:
+def flap(magnitudes: Arrays, fluctuations: Arrays, keep: Keep) -> np.ndarray:
     """(u,) counts of the `keep` largest positions by fluctuation times squared norm, standardised within each unit.
 
     An et al., Fluctuation-based Adaptive Structured Pruning for Large Language Models, AAAI 2024,
@@ -86,34 +91,34 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return np.asarray(centred / deviation if deviation > 1e-12 * np.abs(values).max(initial=0.0) else 0.0 * values)
 
 
-def owl(outlier_shares: np.ndarray, share: float, spread: float = 0.08) -> np.ndarray:
+def owl(outlier_shares: np.ndarray, share: Share, spread: float = 0.08) -> np.ndarray:
     """(u,) kept shares with mean `share` that rise with (u,) outlier shares, over a range of twice the spread.
 
     Yin et al., Outlier Weighed Layerwise Sparsity, ICML 2024, https://arxiv.org/abs/2310.05175. Units that
     are all alike get the same share. Departure: what would leave 0 to 1 is clipped and the others moved together, so
     that the mean holds.
     """
-    _share(share)
+    wanted = _share(share)[..., None]
     outliers = np.asarray(outlier_shares, dtype=float)
     width = np.ptp(outliers)
     raised = 2 * spread * (outliers - outliers.min()) / width if width > 0 else np.zeros(len(outliers))
     ends = np.sort(np.concatenate([-raised, 1 - raised]))  # of what is added; linear between them
     means = np.clip(raised + ends[:, None], 0, 1).mean(axis=1)
-    return np.asarray(np.clip(raised + np.interp(share, means, ends), 0, 1))
+    return np.asarray(np.clip(raised + np.interp(wanted, means, ends), 0, 1))
 
 
 def sap(
-    magnitudes: Arrays, gamma: float, *, eta: float = 0.0, most: float = 0.9, p: float = 0.5, q: float = 1.0
+    magnitudes: Arrays, gamma: Share, *, eta: float = 0.0, most: float = 0.9, p: float = 0.5, q: float = 1.0
 ) -> np.ndarray:
     """(u,) kept shares: 1 - min(gamma * (1 - bound / n), most), with the bound of `retained` on each unit's norms.
 
     Diao et al., Pruning Deep Neural Networks from a Sparsity Perspective, ICLR 2023, https://arxiv.org/abs/2302.05601.
     The norms of positions stand where the paper has single weights.
     """
-    if not gamma >= 0:
+    if not np.all(np.asarray(gamma) >= 0):
         raise ConfigError(f"expected gamma of 0 or more, got {gamma}")
-    bounds = [retained(np.sqrt(squares), eta=eta, p=p, q=q) / len(squares) for squares in magnitudes]
-    return np.array([1 - min(gamma * max(1 - bound, 0.0), most) for bound in bounds])
+    bounds = np.array([retained(np.sqrt(squares), eta=eta, p=p, q=q) / len(squares) for squares in magnitudes])
+    return np.asarray(1 - np.minimum(np.multiply.outer(gamma, np.maximum(1 - bounds, 0.0)), most))
 
 
 def pq_index(weights: np.ndarray, *, p: float = 0.5, q: float = 1.0) -> float:
@@ -137,16 +142,20 @@ def retained(weights: np.ndarray, *, eta: float = 0.0, p: float = 0.5, q: float 
     return float(len(weights) * (1 + eta) ** (q / (p - q)) * (1 - index) ** (q * p / (q - p)))
 
 
-def survivors(scores: Arrays, keep: int) -> np.ndarray:
+def survivors(scores: Arrays, keep: Keep) -> np.ndarray:
     """(u,) how many of each unit are among the `keep` highest scores of all, exactly `keep` in total."""
     lengths = [len(values) for values in scores]
-    if not 0 <= keep <= sum(lengths):
+    if not np.all((np.asarray(keep) >= 0) & (np.asarray(keep) <= sum(lengths))):
         raise ConfigError(f"expected to keep from 0 to {sum(lengths)} positions, got {keep}")
-    ranked = np.argsort(-np.concatenate(scores), kind="stable")[:keep]
-    return np.bincount(np.repeat(np.arange(len(lengths)), lengths)[ranked], minlength=len(lengths))
+    ranks = np.empty(sum(lengths), dtype=np.intp)
+    ranks[np.argsort(-np.concatenate(scores), kind="stable")] = np.arange(len(ranks))
+    units = np.split(ranks, np.cumsum(lengths)[:-1])
+    return np.stack([np.searchsorted(np.sort(own), keep) for own in units], axis=-1)
 
 
-def _share(share: float) -> float:
-    if not 0 <= share <= 1:
+def _share(share: Share) -> np.ndarray:
+    """The same as an array."""
+    shares = np.asarray(share, dtype=float)
+    if not ((shares >= 0) & (shares <= 1)).all():
         raise ConfigError(f"expected a kept share from 0 to 1, got {share}")
-    return share
+    return shares

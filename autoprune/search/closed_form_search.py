@@ -18,23 +18,23 @@ from autoprune.search.repair import cost_range, primary_cost
 
 DIALS = np.linspace(1.0, 0.0, 257)  # settings of a rule, from dense down, that are priced to meet a budget
 
-Shares = Callable[[Sequence[Profile], float], np.ndarray]
+Shares = Callable[[Sequence[Profile], np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """(u,) kept shares from profiles and a dial from 1, dense, to 0; `needs` names the measurements it reads."""
+    """(d, u) kept shares from profiles and (d,) dials from 1, dense, to 0; `needs` names the measurements it reads."""
 
     shares: Shares
     needs: tuple[str, ...]
 
 
-def _counted(count: Callable[[Sequence[Profile], int], np.ndarray]) -> Shares:
+def _counted(count: Callable[[Sequence[Profile], np.ndarray], np.ndarray]) -> Shares:
     """Shares of a rule that keeps a number of all units' positions."""
 
-    def shares(profiles: Sequence[Profile], dial: float) -> np.ndarray:
+    def shares(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
         widths = np.array([len(profile.magnitudes) for profile in profiles])
-        return np.asarray(count(profiles, round(dial * int(widths.sum()))) / widths)
+        return np.asarray(count(profiles, (dials * widths.sum()).round().astype(int)) / widths)
 
     return shares
 
@@ -43,22 +43,22 @@ def _magnitudes(profiles: Sequence[Profile]) -> list[np.ndarray]:
     return [profile.magnitudes for profile in profiles]
 
 
-def _flap(profiles: Sequence[Profile], keep: int) -> np.ndarray:
+def _flap(profiles: Sequence[Profile], keep: np.ndarray) -> np.ndarray:
     fluctuations = [np.asarray(profile.fluctuation) for profile in profiles]
     return closed_form.flap(_magnitudes(profiles), fluctuations, keep)
 
 
-def _owl(profiles: Sequence[Profile], dial: float) -> np.ndarray:
-    return closed_form.owl(np.array([profile.outlier_share for profile in profiles], dtype=float), dial)
+def _owl(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
+    return closed_form.owl(np.array([profile.outlier_share for profile in profiles], dtype=float), dials)
 
 
-def _sap(profiles: Sequence[Profile], dial: float) -> np.ndarray:
-    gamma = 1 / dial - 1 if dial > 0 else np.inf
-    return closed_form.sap(_magnitudes(profiles), min(gamma, 1e9), most=1.0)
+def _sap(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
+    gamma = 1 / np.maximum(dials, 1e-9) - 1
+    return closed_form.sap(_magnitudes(profiles), gamma, most=1.0)
 
 
 RULES: Mapping[str, Rule] = {
-    "erk": Rule(lambda profiles, dial: closed_form.erk([p.shape for p in profiles], dial), ("shape",)),
+    "erk": Rule(lambda profiles, dials: closed_form.erk([p.shape for p in profiles], dials), ("shape",)),
     "global_magnitude": Rule(
         _counted(lambda profiles, keep: closed_form.global_magnitude(_magnitudes(profiles), keep)), ("magnitudes",)
     ),
@@ -130,14 +130,13 @@ def _ladder(problem: Problem, name: str, cost: str) -> tuple[np.ndarray, np.ndar
     """(n, u) levels over the dial, within the bounds and none twice, and their (n,) costs."""
     units = problem.space.units
     if name == "uniform":
-        shares = np.stack([closed_form.uniform(len(units), dial) for dial in DIALS])
+        shares = closed_form.uniform(len(units), DIALS)
     else:
-        profiles = [problem.profiles[unit] for unit in units]
-        shares = np.stack([RULES[name].shares(profiles, dial) for dial in DIALS])
+        shares = RULES[name].shares([problem.profiles[unit] for unit in units], DIALS)
     rows = nearest_levels(problem, shares)
     rows = rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
     rows = rows[problem.feasible(rows)]
-    return rows, problem.cost_values(rows)[cost]
+    return rows, problem.cost_values(rows, (cost,))[cost]
 
 
 def nearest_levels(problem: Problem, shares: np.ndarray) -> np.ndarray:

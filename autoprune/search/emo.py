@@ -132,6 +132,7 @@ class EmoSearch:
         joiner = Joiner(problem, choices, cost)
         most = cost_range(problem, cost)[1]
         budgets = np.linspace(min(joiner.least, most), most, self._plans).tolist()
+        joiner.expect(budgets)
         return list(reachable(joiner.join, budgets))
 
     def _choices(self, part: Part, cost: str) -> Choices:

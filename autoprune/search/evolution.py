@@ -37,13 +37,12 @@ from autoprune.core.random_state import numpy_seeded
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.search.proposals import Levels, Proposals, at_least
-from autoprune.search.repair import primary_cost, repair, stratified
+from autoprune.search.repair import STEPS, mutated, primary_cost, repair, stratified
 from autoprune.search.uniform import ladder
 
 ATTEMPTS = 100  # children in a row that may be known already
 Selection = Literal["nsga2", "nsga3"]
 
-STEPS = 3  # units a mutation moves at most, and levels it moves them by
 BROODS = 8  # selections while as many networks are answered as the population holds
 UNTOUCHED = 0.3  # share of the children of two parents that are not mutated too, if they are new
 
@@ -63,6 +62,7 @@ class Member:
 
     def __init__(self, levels: Levels, losses: Sequence[float]) -> None:
         self.levels = levels
+        self.row = np.array(levels)
         self.fitness = Losses(losses)
         self.rank = 0
 
@@ -129,15 +129,14 @@ class EvolutionSearch:
 
     def _survivors(self) -> list[Member]:
         """The best of the population and of what is fresh, ranked; networks outside the bounds do not take part."""
-        rows = [levels for levels in self._fresh if self._inside(levels)]
-        self._fresh = []
+        problem = self._proposals.problem
+        inside = problem.feasible(np.array(self._fresh, dtype=np.int64).reshape(-1, len(problem.space.units)))
+        rows = itertools.compress(self._fresh, inside)
         pool = self._population + [Member(levels, self._proposals.losses[levels]) for levels in rows]
+        self._fresh = []
         if self._selection == "nsga2":
             return select(pool, self._size)
         return select_by_references(pool, self._size, self._rng)
-
-    def _inside(self, levels: Levels) -> bool:
-        return bool(self._proposals.problem.feasible(np.array([levels]))[0])
 
     def _add_first(self) -> None:
         problem = self._proposals.problem
@@ -161,35 +160,24 @@ class EvolutionSearch:
         crossed = self._crossed(self._parent(), self._parent())
         if self._rng.random() < UNTOUCHED and not self._proposals.knows(tuple(crossed.tolist())):
             return crossed
-        return self._swapped(crossed) if self._rng.random() < self._swaps else self._mutated(crossed)
+        if self._rng.random() < self._swaps and len(crossed) > 1:
+            return self._swapped(crossed)
+        return mutated(self._proposals.problem, crossed, self._rng)
 
     def _parent(self) -> Member:
         """Binary tournament: the lower rank, then the larger crowding distance, then the first drawn."""
-        draws = self._rng.integers(len(self._population), size=2)
-        first, second = self._population[int(draws[0])], self._population[int(draws[1])]
+        first, second = (self._population[self._rng.integers(len(self._population))] for _ in range(2))
         return second if _standing(second) < _standing(first) else first
 
     def _crossed(self, first: Member, second: Member) -> np.ndarray:
         """(u,) levels, each from either parent; with probability 1 - crossover all from the first."""
         if self._rng.random() >= self._crossover:
-            return np.array(first.levels)
-        take = self._rng.random(len(first.levels)) < 0.5
-        return np.where(take, first.levels, second.levels)
-
-    def _mutated(self, levels: np.ndarray) -> np.ndarray:
-        """(u,) levels with one to three units moved by one to three levels up or down, kept within the unit's."""
-        sizes = self._proposals.problem.space.sizes
-        units = self._rng.permutation(len(levels))[: self._rng.integers(1, STEPS + 1)]
-        steps = self._rng.integers(1, STEPS + 1, size=len(units)) * self._rng.choice([-1, 1], size=len(units))
-        moved = levels.copy()
-        moved[units] = np.clip(levels[units] + steps, 0, sizes[units] - 1)
-        return moved
+            return first.row.copy()
+        return np.where(self._rng.random(len(first.row)) < 0.5, first.row, second.row)
 
     def _swapped(self, levels: np.ndarray) -> np.ndarray:
         """(u,) levels with one unit narrower by one to three levels, and another as wide as keeps the first cost."""
         problem = self._proposals.problem
-        if len(levels) < 2:
-            return self._mutated(levels)
         narrower, wider = self._rng.permutation(len(levels))[:2]
         moved = levels.copy()
         moved[narrower] = min(moved[narrower] + self._rng.integers(1, STEPS + 1), problem.space.sizes[narrower] - 1)

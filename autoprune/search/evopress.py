@@ -104,7 +104,7 @@ class EvoPressSearch:
     def _first(self, rng: np.random.Generator) -> Levels:
         """The widest uniform network within the budget; random ones should it fail."""
         rows = uniform_levels(self._goal.problem.space)
-        fits = self._goal.problem.cost_values(rows)[self._goal.cost] <= self._goal.budget
+        fits = self._goal.problem.cost_values(rows, (self._goal.cost,))[self._goal.cost] <= self._goal.budget
         return self._goal.fitted(rows[fits.argmax()] if fits.any() else rows[-1], rng)
 
     def _bred(self) -> list[Levels]:

@@ -15,7 +15,7 @@ def unit_costs(problem: Problem, levels: np.ndarray, cost: str) -> np.ndarray:
     rows = np.repeat(np.asarray(levels)[None], len(units), axis=0)
     rows[np.arange(len(units)), units] = choices
     table = np.zeros((len(sizes), int(sizes.max())))
-    table[units, choices] = problem.cost_values(rows)[cost]
+    table[units, choices] = problem.cost_values(rows, (cost,))[cost]
     return table
 
 
@@ -39,7 +39,7 @@ def step_down(problem: Problem, errors: np.ndarray, cost: str, levels: np.ndarra
 def descend(problem: Problem, errors: np.ndarray, cost: str, budget: float, levels: np.ndarray) -> np.ndarray:
     """(u,) levels with `cost` at most `budget`, by steps down from (u,) levels; InfeasibleBudget if they end before."""
     while True:
-        value = float(problem.cost_values(levels[None])[cost][0])
+        value = float(problem.cost_values(levels[None], (cost,))[cost][0])
         if value <= budget:
             return levels
         lower = step_down(problem, errors, cost, levels)  # the cost falls with each step, so this ends
@@ -53,24 +53,18 @@ def descend(problem: Problem, errors: np.ndarray, cost: str, budget: float, leve
 
 def ascend(problem: Problem, errors: np.ndarray, cost: str, budget: float, levels: np.ndarray) -> np.ndarray:
     """(u,) levels after the single moves that take away the most damage per cost, within the budget and all bounds."""
-    units = np.arange(len(levels))
-    while True:
-        table = unit_costs(problem, levels, cost)
-        healed = errors[units, levels][:, None] - errors
-        usable = (healed > 0) & (table <= budget)
-        usable[usable] = _feasible_moves(problem, levels, usable)
+    while True:  # damage falls each time, so this ends
+        healed = errors[np.arange(len(levels)), levels][:, None] - errors
+        units, choices = np.nonzero(healed > 0)
+        rows = np.repeat(levels[None], 1 + len(units), axis=0)  # the last one as it is
+        rows[np.arange(len(units)), units] = choices
+        costs = problem.cost_values(rows, (cost,))[cost]
+        usable = costs[:-1] <= budget
+        usable[usable] = problem.feasible(rows[:-1][usable])
         if not usable.any():
             return levels
-        spent = np.maximum(table - table[units, levels][:, None], 1e-12)
-        levels = _moved(levels, np.where(usable, -healed / spent, np.inf))  # damage falls each time, so this ends
-
-
-def _feasible_moves(problem: Problem, levels: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """(n,) whether each of the n True entries of (u, l) moves stays within all bounds."""
-    units, choices = np.nonzero(moves)
-    rows = np.repeat(levels[None], len(units), axis=0)
-    rows[np.arange(len(units)), units] = choices
-    return problem.feasible(rows)
+        spent = np.maximum(costs[:-1] - costs[-1], 1e-12)
+        levels = rows[np.where(usable, -healed[units, choices] / spent, np.inf).argmin()]
 
 
 def _moved(levels: np.ndarray, price: np.ndarray) -> np.ndarray:

@@ -58,6 +58,10 @@ class Joiner:
         """The least cost of any join."""
         return self._allocator.least
 
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Works out at once what joins within these budgets share."""
+        self._allocator.expect(budgets)
+
     def join(self, budget: float) -> Levels:
         """(u,) levels; InfeasibleBudget when no join is within the budget and all bounds."""
         return self.levels(self.allocate(budget).levels)

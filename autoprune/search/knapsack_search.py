@@ -79,8 +79,10 @@ class KnapsackSearch:
         cost = self._cost or primary_cost(problem)
         allocator = Allocator(problem, self._table, cost)
         least, most = cost_range(problem, cost)
+        budgets = np.linspace(most, least, self._plans).tolist()
+        allocator.expect(budgets)
         planned = []
-        for budget in np.linspace(most, least, self._plans).tolist():
+        for budget in budgets:
             try:
                 planned.append(allocator.plan(budget))
             except InfeasibleBudget:

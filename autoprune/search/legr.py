@@ -158,7 +158,7 @@ class LegrSearch:
     def _within(self, scores: np.ndarray, thresholds: np.ndarray, budget: float) -> np.ndarray:
         """(t,) whether what is at or above each of (t,) thresholds is within budget and bounds."""
         problem, rows = self._goal.problem, self._rows(scores, thresholds)
-        return problem.feasible(rows) & (problem.cost_values(rows)[self._goal.cost] <= budget)
+        return problem.feasible(rows) & (problem.cost_values(rows, (self._goal.cost,))[self._goal.cost] <= budget)
 
     def _rows(self, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
         """(t, u) levels that keep no more than the scores at or above each of (t,) thresholds."""

@@ -10,6 +10,7 @@ cost that is nowhere above the true one and can be eliminated (search.exact.rela
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,11 +38,14 @@ class Linearised:
         """The cost the descent ends at."""
         return self._descent[-1][0]
 
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Nothing: the descent is found when it is needed."""
+
     def solve(self, budget: float) -> Solution:
         """A plan and a bound for one budget; of a user's cost only that no unit has less than its least damage."""
         levels = self.plan(budget)
         error = total_error(self._errors, levels)
-        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        cost = float(self._problem.cost_values(levels[None], (self._cost,))[self._cost][0])
         terms = terms_of(self._problem, self._cost)
         bound = float(self._errors.min(axis=1).sum())
         if terms is not None:
@@ -73,13 +77,13 @@ class Linearised:
         allowed = [np.flatnonzero(np.isfinite(row)) for row in self._errors]
         paths = [unit[np.linspace(0, len(unit) - 1, NARROWED).round().astype(int)] for unit in allowed]
         rows = np.stack(paths, axis=1)
-        costs = self._problem.cost_values(rows)[self._cost]
+        costs = self._problem.cost_values(rows, (self._cost,))[self._cost]
         if not (costs <= budget).any():
             raise unreachable(budget, float(costs.min()))
         start = rows[int((costs <= budget).argmax())]
         knapsack = descend(self._problem, self._errors, self._cost, budget, self._knapsack(start, budget, REGION))
         levels = min(start, knapsack, key=lambda levels: total_error(self._errors, levels))
-        cost = float(self._problem.cost_values(levels[None])[self._cost][0])
+        cost = float(self._problem.cost_values(levels[None], (self._cost,))[self._cost][0])
         return Plan(tuple(levels.tolist()), cost, total_error(self._errors, levels))
 
     @functools.cached_property
@@ -88,7 +92,7 @@ class Linearised:
         levels: np.ndarray | None = np.isfinite(self._errors).argmax(axis=1)
         path = []
         while levels is not None:
-            path.append((float(self._problem.cost_values(levels[None])[self._cost][0]), levels))
+            path.append((float(self._problem.cost_values(levels[None], (self._cost,))[self._cost][0]), levels))
             levels = step_down(self._problem, self._errors, self._cost, levels)
         return path
 

@@ -9,6 +9,8 @@ does, so we price all of them at once and have every budget's least t exactly, f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from autoprune.core.problem import Problem
@@ -32,6 +34,9 @@ class MinMax:
     def least(self) -> float:
         """The cost of the narrowest levels."""
         return float(self._costs[-1])
+
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Nothing: plans take no time."""
 
     def solve(self, budget: float) -> Solution:
         """The plan of the least threshold; InfeasibleBudget, naming the least cost, when none is within the budget."""

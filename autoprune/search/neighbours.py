@@ -20,11 +20,10 @@ from autoprune.core.space import Candidate
 from autoprune.search.bandit import Arm, Rule, check_rule, ranked
 from autoprune.search.gains import Gains
 from autoprune.search.proposals import Levels, Proposals, at_least
-from autoprune.search.repair import cost_range, primary_cost, repair, stratified
+from autoprune.search.repair import cost_range, mutated, primary_cost, repair, stratified
 from autoprune.search.uniform import coarse_to_fine, ladder
 
 ATTEMPTS = 10  # samples of one gap in a row that may be known already
-STEPS = 3  # units a sample differs in from what its parents have, at most, and levels each is moved by
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class NeighboursSearch:
     def _divide(self) -> None:
         """The gaps of the front as it is now; a new one has the rewards of the one its middle was in."""
         rows = list(self._gains.front)
-        costs = self._proposals.problem.cost_values(np.array(rows))[self._cost]
+        costs = self._proposals.problem.cost_values(np.array(rows), (self._cost,))[self._cost]
         order = np.argsort(costs, kind="stable")
         rows, values = [rows[index] for index in order], costs[order].tolist()
         ends = [self._range[0], *values, self._range[1]]
@@ -128,9 +127,5 @@ class NeighboursSearch:
         neighbours good.
         """
         problem = self._proposals.problem
-        sizes = problem.space.sizes
-        levels = np.where(self._rng.random(len(sizes)) < 0.5, gap.left, gap.right)
-        units = self._rng.permutation(len(sizes))[: self._rng.integers(1, STEPS + 1)]
-        steps = self._rng.integers(1, STEPS + 1, size=len(units)) * self._rng.choice([-1, 1], size=len(units))
-        levels[units] = np.clip(levels[units] + steps, 0, sizes[units] - 1)
-        return tuple(repair(problem, levels, self._rng).tolist())
+        levels = np.where(self._rng.random(len(gap.left)) < 0.5, gap.left, gap.right)
+        return tuple(repair(problem, mutated(problem, levels, self._rng), self._rng).tolist())

@@ -75,6 +75,7 @@ class OptunaSearch:
         self._pruning = make_pruning(problem, self._goal, pruner, pruner_options or {}, least, eta)
         if self._pruning:
             self.fidelities, self.in_parts = self._pruning.fidelities, self._pruning.in_parts
+        self._distributions = self._coding.distributions()
         objectives = 1 if self._goal else len(problem.objectives)
         self._names = sampler, pruner or sampler
         self._study = _study(make_sampler(sampler, sampler_options or {}, seed, objectives), self._pruning, objectives)
@@ -150,7 +151,7 @@ class OptunaSearch:
 
     def _try(self) -> bool:
         """Asks for one trial; True if that queues a network. What is known is answered, what is outside repaired."""
-        trial = self._study.ask(self._coding.distributions())
+        trial = self._study.ask(self._distributions)
         levels = self._coding.levels(trial.params)
         if not self._constrain(trial, levels):
             self._move(trial, levels)
@@ -165,7 +166,7 @@ class OptunaSearch:
     def _constrain(self, trial: optuna.Trial, levels: Levels) -> bool:
         """Notes by how much of the dense cost each bound is exceeded, below zero within it; whether all hold."""
         problem = self._proposals.problem
-        costs, reach = problem.costs_of(Candidate(levels)), problem.reach()
+        costs, reach = problem.costs_of(Candidate(levels)) if problem.bounds else {}, problem.reach()
         for bound in problem.bounds:
             trial.set_constraint(bound.name, (costs[bound.name] - bound.value) / (reach[bound.name][1] or 1.0))
         return all(bound.admits(costs[bound.name]) for bound in problem.bounds)

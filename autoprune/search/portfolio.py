@@ -97,8 +97,9 @@ class PortfolioSearch:
             if standing is not None:
                 standing.arm.open -= 1
                 standing.arm.rewards.append(reward)
+        told = {evaluation.candidate.levels for evaluation in evaluations}
         for standing in (*self._first, *self.standings.values()):
-            standing.waits_for.difference_update(self._answers)
+            standing.waits_for -= told
             standing.searcher.tell(evaluations)
 
     def _made(self, named: Named) -> dict[str, Standing]:

@@ -43,7 +43,7 @@ class Proposals:
 
     def add(self, levels: Iterable[int]) -> bool:
         """Queues a network within the bounds; False if it is known already, or the search has ended."""
-        row = tuple(int(level) for level in levels)
+        row = tuple(map(int, levels))
         if row in self._known or self._ended:
             return False
         self._known.add(row)
@@ -74,7 +74,7 @@ class Proposals:
             self._told.add(levels)
             self._known.add(levels)
             if is_usable(self.problem, evaluation):
-                self.losses[levels] = tuple(self.problem.losses([evaluation])[0].tolist())
+                self.losses[levels] = tuple(float(o.loss(evaluation.values[o.name])) for o in self.problem.objectives)
                 usable.append(evaluation)
         return usable
 

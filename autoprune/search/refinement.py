@@ -64,7 +64,7 @@ class Refinement:
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         usable = self._proposals.record(evaluations)
         if usable:
-            costs = self._problem.cost_values(np.array([e.candidate.levels for e in usable]))[self._cost]
+            costs = self._problem.cost_values(np.array([e.candidate.levels for e in usable]), (self._cost,))[self._cost]
             self._within |= {e.candidate.levels for e, cost in zip(usable, costs, strict=True) if cost <= self._budget}
             self._damages |= damages(self._problem, usable)
 

@@ -14,6 +14,8 @@ from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError, InfeasibleBudget
 
 STRETCH = 64  # points of a path priced in one call
+STEPS = 3  # units that a mutation moves at most, and levels it moves them by
+DIRECTIONS = np.array([-1, 1])
 
 
 def primary_cost(problem: Problem) -> str:
@@ -57,6 +59,15 @@ def fit(problem: Problem, levels: np.ndarray, rng: np.random.Generator, cost: st
         if fits.any():
             return _fill(problem, path[fits.argmax()], rng, cost, target)
     raise _unreachable(problem, f"{cost} <= {target:g}")
+
+
+def mutated(problem: Problem, levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(u,) levels with one to three units moved by one to three levels up or down, kept within the unit's."""
+    units = rng.permutation(len(levels))[: rng.integers(1, STEPS + 1)]
+    steps = rng.integers(1, STEPS + 1, size=len(units)) * DIRECTIONS[rng.integers(2, size=len(units))]
+    moved = levels.copy()
+    moved[units] = np.minimum(np.maximum(levels[units] + steps, 0), problem.space.sizes[units] - 1)
+    return moved
 
 
 def stratified(problem: Problem, rng: np.random.Generator, n: int) -> list[np.ndarray]:

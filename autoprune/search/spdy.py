@@ -29,7 +29,7 @@ class SpdySearch:
     """`draws` random sensitivities, then neighbourhoods of the best: `share` of its entries, down to one.
 
     `attempts` in a row without a better network lead to the next smaller neighbourhood, and end the search in the last
-    one. `budget` is a share of the first cost. A plan takes tens of milliseconds for 50 units.
+    one. `budget` is a share of the first cost. A plan takes ten milliseconds for 50 units.
     """
 
     def __init__(

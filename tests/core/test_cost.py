@@ -78,7 +78,7 @@ def test_constants_and_nothing_evaluate_for_any_number_of_candidates():
 def test_more_terms_than_fit_one_chunk_all_count():
     names = tuple(f"u{index}" for index in range(700))
     total = Polynomial({(name,): index for index, name in enumerate(names) if index})
-    assert total.evaluate(names, np.ones((2, 700))).tolist() == [700 * 699 // 2] * 2
+    assert total.evaluate(names, np.ones((100, 700))).tolist() == [700 * 699 // 2] * 100
 
 
 @pytest.fixture

@@ -221,6 +221,19 @@ def test_sketches_of_a_users_function_and_of_the_largest_damage_are_within_the_b
         assert cost_of(opaque_chain.problem, allocator.sketch(34_600), "macs") <= 34_600
 
 
+def test_plans_and_sketches_for_expected_budgets_are_those_one_by_one():
+    problem = synthetic_problem(units=12, levels=6, seed=4, coupled=True).problem
+    errors = np.sort(np.random.default_rng(0).random((12, 6)), axis=1)
+    budgets = [0.0, *(np.linspace(0.2, 1.0, 8) * problem.costs.dense()["macs"]).tolist()]
+    shared = Allocator(problem, errors, "macs")
+    shared.expect(budgets)  # none is within the first, which only its own plan says
+    with pytest.raises(InfeasibleBudget, match="the least reachable cost is"):
+        shared.plan(budgets[0])
+    for budget in budgets[1:]:
+        alone = Allocator(problem, errors, "macs")
+        assert (shared.plan(budget), shared.sketch(budget)) == (alone.plan(budget), alone.sketch(budget))
+
+
 def test_plans_do_not_depend_on_the_budgets_planned_before():
     problem = synthetic_problem(units=12, levels=6, seed=4, coupled=True).problem
     errors = np.sort(np.random.default_rng(0).random((12, 6)), axis=1)

@@ -147,3 +147,18 @@ def test_sap_prunes_sparser_units_more_and_zeros_not_at_all():
 def test_arguments_out_of_range_are_errors(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda share: uniform(3, share),
+        lambda share: erk(SHAPES, share),
+        lambda share: owl(np.array([0.0, 0.0, 0.1, 0.9]), share, spread=0.3),
+        lambda share: sap([A, B, C], 3 * share),
+        lambda share: lamp([A, B, C], (10 * share).astype(int) if isinstance(share, np.ndarray) else int(10 * share)),
+    ],
+)
+def test_many_shares_at_once_are_those_one_by_one(rule):
+    shares = np.array([0.0, 0.125, 0.5, 0.875, 1.0])
+    assert rule(shares).tolist() == [rule(share).tolist() for share in shares.tolist()]

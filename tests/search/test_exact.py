@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from autoprune.errors import InfeasibleBudget
+from autoprune.search.exact import lagrange
 from autoprune.search.exact import solver as solver_module
 from autoprune.search.exact.elimination import eliminate
 from autoprune.search.exact.front import rounding_for
-from autoprune.search.exact.lagrange import improved, lower_bound
+from autoprune.search.exact.lagrange import Core, Hull, cheapest, improved
 from autoprune.search.exact.relaxed import relaxed
 from autoprune.search.exact.solver import Solver, relaxed_bound
 from autoprune.search.exact.terms import Terms, separable
@@ -107,7 +108,42 @@ def test_the_lagrangian_bound_is_the_convex_hull_of_all_plans(shape, seed):
         share = (budget - costs[within])[:, None] / (costs[above] - costs[within][:, None])
         lines = totals[within][:, None] + share * (totals[above] - totals[within][:, None])
         hull = min(lines.min(), totals[within].min())
-        assert lower_bound(elimination, budget).bound == pytest.approx(hull)
+        assert Hull(elimination).at(budget).least == pytest.approx(hull)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("together", [1, lagrange.TOGETHER])
+def test_plans_for_several_multipliers_are_the_best_of_all_plans(shape, together, monkeypatch):
+    monkeypatch.setattr(lagrange, "TOGETHER", together)
+    terms, errors = instance(shape, 2)
+    costs, totals = all_plans(terms, errors)
+    multipliers = [0.0, 0.01, 0.1, 1.0, np.inf]
+    widest, *between, narrowest = cheapest(eliminate(terms, errors, 10**6), multipliers)
+    assert (widest.error, widest.cost) == min(zip(totals, costs, strict=True))
+    assert (narrowest.cost, narrowest.error) == min(zip(costs, totals, strict=True))
+    for multiplier, plan in zip(multipliers[1:-1], between, strict=True):
+        assert plan.error + multiplier * plan.cost == pytest.approx((totals + multiplier * costs).min())
+        own = terms.cost(np.array([plan.choice]))[0], sum(e[k] for e, k in zip(errors, plan.choice, strict=True))
+        assert (plan.cost, plan.error) == pytest.approx(own)
+
+
+@pytest.mark.parametrize("few", [0, lagrange.TOGETHER])  # whether slopes are looked at before any budget is
+def test_the_hull_is_the_same_for_budgets_together_and_one_by_one(few, monkeypatch):
+    monkeypatch.setattr(lagrange, "TOGETHER", few)
+    terms, errors = instance("tree", 3, whole=False)
+    elimination = eliminate(terms, errors, 10**6)
+    wanted = budgets(all_plans(terms, errors)[0]).tolist()
+    shared = Hull(elimination)
+    shared.narrow(wanted)
+    for budget in wanted:
+        assert shared.at(budget).least == pytest.approx(Hull(elimination).at(budget).least)
+        assert shared.at(budget).plan.cost <= budget
+
+
+def test_a_hull_of_plans_of_one_cost_is_one_plan():
+    elimination = eliminate(separable([np.zeros(2), np.zeros(3)]), [np.array([2.0, 1.0]), np.arange(3.0)], 100)
+    assert Hull(elimination).at(0.0).plan == Hull(elimination).narrowest
+    assert Hull(elimination).at(5.0).plan.choice == (1, 0)
 
 
 @pytest.mark.parametrize("forest", [True, False])
@@ -140,9 +176,9 @@ def test_nothing_is_found_below_the_least_error():
     solver = Solver.of(terms, errors)
     plan = solver.frontier.within(250.0)
     assert plan.error > solver.frontier[-1].error
-    multiplier = lower_bound(solver.elimination, 250.0).multiplier
-    assert improved(solver.elimination, solver.rounding, 250.0, plan.error, multiplier) == (None, True)
-    found, proved = improved(solver.elimination, solver.rounding, 250.0, plan.error + 0.1, multiplier)
+    core = Core.of(solver.elimination, 250.0, Hull(solver.elimination).at(250.0).multiplier)
+    assert improved(solver.elimination, solver.rounding, core, plan.error) == (None, True)
+    found, proved = improved(solver.elimination, solver.rounding, core, plan.error + 0.1)
     assert (found.error, proved) == (plan.error, True)
 
 

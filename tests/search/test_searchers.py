@@ -116,6 +116,14 @@ def test_auto_has_plans_before_all_units_are_probed():
     assert auto > evolution
 
 
+def test_auto_plans_a_front_of_a_hundred_units_before_it_probes_them():
+    synthetic = synthetic_problem(units=100, levels=8, coupled=True)
+    found = trace(make_searcher("auto", synthetic.problem), synthetic.problem, lambda _, c: synthetic.evaluate(c), 40)
+    changed = [np.count_nonzero(candidate.levels) for candidate in found]
+    assert changed[:20].count(1) == 0  # eight uniform networks and twelve plans
+    assert changed[20:].count(1) == 20
+
+
 def test_auto_never_makes_a_worker_wait():
     """Two hundred are asked for before an answer, and after each answer one more."""
     synthetic = synthetic_problem(units=12, levels=8)

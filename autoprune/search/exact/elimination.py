@@ -12,12 +12,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.search.exact.terms import Terms
+from autoprune.search.exact.terms import Scope, Terms
 
 STARTS = 16  # first units an order is tried from
 
@@ -37,12 +37,17 @@ class Step:
 
     @functools.cached_property
     def pairs(self) -> np.ndarray:
-        """(k, c) which entry of the flattened `prices` leads to each state after: state before * l + option."""
+        """(c, k) which entry of the flattened `prices` leads to each state after: state before * l + option."""
         closed = [axis for axis in range(self.prices.ndim) if axis not in self.kept]
-        entries = np.arange(self.prices.size).reshape(self.prices.shape).transpose(*self.kept, *closed)
-        return np.ascontiguousarray(entries.reshape(self.states, -1))
+        entries = np.arange(self.prices.size).reshape(self.prices.shape).transpose(*closed, *self.kept)
+        return np.ascontiguousarray(entries.reshape(-1, self.states))
 
-    @property
+    @functools.cached_property
+    def before(self) -> np.ndarray:
+        """(c, k) the state before of each pair."""
+        return self.pairs // len(self.errors)
+
+    @functools.cached_property
     def states(self) -> int:
         """k, the joint options of the units open after the step."""
         return math.prod(self.prices.shape[axis] for axis in self.kept)
@@ -50,7 +55,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Elimination:
-    """Steps that sum up to a cost and an error for every choice of options."""
+    """Steps that sum up to a cost and an error for every choice of options.
+
+    Letter: t pairs of all steps, one step after the other, each with its (c, k) pairs row by row.
+    """
 
     steps: tuple[Step, ...]
     constant: float
@@ -64,35 +72,57 @@ class Elimination:
     def states(self) -> int:
         return sum(step.states for step in self.steps)
 
-    def completions(self, multiplier: float, errors: bool = True) -> list[np.ndarray]:
-        """For each step, (k,) the least error + multiplier * cost that the steps after it add to each state.
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """(steps + 1,) where each step's pairs begin among the t pairs, and where the last ones end."""
+        return np.cumsum([0, *(step.prices.size for step in self.steps)])
 
-        Without `errors` the least multiplier * cost alone.
-        """
-        value, found = np.zeros(1), []
-        for step in reversed(self.steps):
+    @functools.cached_property
+    def added(self) -> np.ndarray:
+        """(t, 2) what each pair adds to the error, and to the cost."""
+        errors = [step.errors[step.pairs % len(step.errors)].ravel() for step in self.steps]
+        costs = [step.prices.ravel()[step.pairs].ravel() for step in self.steps]
+        return np.stack([np.concatenate(errors), np.concatenate(costs)], axis=1)
+
+    def parts(self, values: np.ndarray) -> Iterator[np.ndarray]:
+        """Of (t, b) values those of each step's pairs, (c, k, b)."""
+        for step, start, end in zip(self.steps, self.starts[:-1], self.starts[1:], strict=True):
+            yield values[start:end].reshape(*step.pairs.shape, -1)
+
+    def completions(self, values: np.ndarray) -> list[np.ndarray]:
+        """For each step, (k, b) the least sum of (t, b) values that the steps after it add to each state."""
+        value, found = np.zeros((1, values.shape[1])), []
+        for step, own in reversed(list(zip(self.steps, self.parts(values), strict=True))):
             found.append(value)
-            own = multiplier * step.prices + (step.errors if errors else 0.0)
-            added = np.empty(step.prices.size)
-            added[step.pairs] = value[:, None]  # (k, c)
-            value = (own.ravel() + added).reshape(-1, len(step.errors)).min(axis=1)
+            sums = np.empty((step.prices.size, values.shape[1]))
+            sums[step.pairs] = own + value
+            value = sums.reshape(-1, len(step.errors), values.shape[1]).min(axis=1)
         return found[::-1]
 
 
 def eliminate(terms: Terms, errors: Sequence[np.ndarray], limit: int) -> Elimination | None:
     """The steps for a cost and the (l,) errors of each unit; None where they take more than `limit` transitions."""
-    neighbours = _neighbours(terms)
-    orders = (_order(start, neighbours, terms.sizes, limit) for start in _starts(neighbours))
-    found = [order for order in orders if order is not None]
-    if not found:
+    order = _best_order(terms.sizes, tuple(terms.tables), limit)
+    if order is None:
         return None
-    order = min(found)[1]
-    return Elimination(tuple(_steps(terms, errors, order, neighbours)), terms.constant)
+    steps = _steps(terms, errors, order, _neighbours(len(terms.sizes), terms.tables))
+    return Elimination(tuple(steps), terms.constant)
 
 
-def _neighbours(terms: Terms) -> list[set[int]]:
-    neighbours: list[set[int]] = [set() for _ in terms.sizes]
-    for scope in terms.tables:
+@functools.lru_cache  # a search plans for one cost again and again
+def _best_order(sizes: tuple[int, ...], scopes: tuple[Scope, ...], limit: int) -> tuple[int, ...] | None:
+    """The order of the fewest transitions that was found; None if all take more than `limit`."""
+    neighbours = _neighbours(len(sizes), scopes)
+    best: tuple[int, list[int]] | None = None
+    for start in _starts(neighbours):
+        found = _order(start, neighbours, sizes, best[0] if best else limit)
+        best = min(best, found) if best and found else best or found
+    return tuple(best[1]) if best else None
+
+
+def _neighbours(units: int, scopes: Iterable[Scope]) -> list[set[int]]:
+    neighbours: list[set[int]] = [set() for _ in range(units)]
+    for scope in scopes:
         for a, b in itertools.permutations(scope, 2):
             neighbours[a].add(b)
     return neighbours

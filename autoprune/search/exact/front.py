@@ -11,7 +11,7 @@ Memory: for each step of each staircase that is kept, its origin, in the smalles
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,7 @@ WORK = 300_000_000  # plans looked at: some ten seconds
 LEAST_BUCKETS = 200  # whatever that takes
 
 NONE = np.zeros(0, dtype=np.intp)
+EMPTY = Staircase(np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Rounding:
 class Pruning(Protocol):
     """What a sweep may leave out; steps are given by their number."""
 
-    def pairs(self, number: int, stairs: Sequence[Staircase]) -> np.ndarray:
-        """(k, c) whether any plan of a step's pairs can be of use, given the staircases of the states before."""
+    def used(self, number: int) -> Mapping[int, Sequence[int]]:
+        """The states after a step that can be of use, ascending, each with the rows of its pairs that can be."""
         ...
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
@@ -139,18 +140,15 @@ class Sweep:
 
     def __init__(self, elimination: Elimination, rounding: Rounding, pruning: Pruning | None = None) -> None:
         self._elimination, self._rounding, self._pruning = elimination, rounding, pruning
-        self._layers: list[_Layer] = []
+        self._layers: list[_Layer | _Forced] = []
         self.rounded = False
 
     def run(self) -> Staircase:
         """The staircase after the last step, without the constant; empty if the pruning left nothing."""
-        stairs = [Staircase(np.zeros(1), np.zeros(1))]
-        for number, step in enumerate(self._elimination.steps):
-            used = np.ones(step.pairs.shape, bool) if self._pruning is None else self._pruning.pairs(number, stairs)
-            sums = [self._sum(number, state, np.flatnonzero(used[state]), stairs) for state in range(step.states)]
-            stairs = [found for found, _ in sums]
-            self._layers.append(_Layer.of(step, [origins for _, origins in sums]))
-        return stairs[0]
+        stairs = {0: Staircase(np.zeros(1), np.zeros(1))}
+        for number in range(len(self._elimination.steps)):
+            stairs = self._after(number, stairs)
+        return stairs.get(0, EMPTY)
 
     def choices(self, ends: np.ndarray) -> np.ndarray:
         """(n, u) options of (n,) steps of the last staircase."""
@@ -161,25 +159,33 @@ class Sweep:
             options[:, layer.step.unit] = option
         return options
 
-    def _sum(self, number: int, state: int, used: np.ndarray, stairs: Sequence[Staircase]) -> Sum:
-        """The staircase of one state after one step, over the used ones of the pairs that lead there."""
-        step = self._elimination.steps[number]
-        pairs = step.pairs[state, used]
-        before, option = np.divmod(pairs, len(step.errors))
-        costs, errors = step.prices.ravel()[pairs], step.errors[option]
-        sources = [stairs[index].plus(c, e) for index, c, e in zip(before, costs, errors, strict=True)]
-        if self._pruning is None:
-            return self._rounded(sources)
-        steps = [np.flatnonzero(self._pruning.plans(number, state, source)) for source in sources]
-        found, origins = self._rounded([source[kept] for source, kept in zip(sources, steps, strict=True)])
-        starts = np.cumsum([0, *map(len, steps)])[origins.source]
-        return found, Origins(used[origins.source], np.concatenate([NONE, *steps])[starts + origins.step])
+    def _after(self, number: int, stairs: Mapping[int, Staircase]) -> dict[int, Staircase]:
+        """The staircases after a step, by state, from those before it."""
+        step, last = self._elimination.steps[number], len(self._elimination.steps) - 1
+        used = _everything(step) if self._pruning is None else self._pruning.used(number)
+        if sum(map(len, used.values())) == 1 and number < last:  # most steps, where little can be of use
+            [(state, [row])] = used.items()
+            self._layers.append(_Forced(step, row, state))
+            return {state: _through(step, row, state, stairs)}
+        sums = {state: self._sum(number, state, rows, stairs) for state, rows in used.items()}
+        self._layers.append(_Layer.of(step, {state: origins for state, (_, origins) in sums.items()}))
+        return {state: found for state, (found, _) in sums.items() if len(found)}
 
-    def _rounded(self, sources: Sequence[Staircase]) -> Sum:
+    def _sum(self, number: int, state: int, used: Sequence[int], stairs: Mapping[int, Staircase]) -> Sum:
+        """The staircase of one state after one step, over the used rows of the pairs that lead there."""
+        sources = []
+        for row in used:
+            source = _through(self._elimination.steps[number], row, state, stairs)
+            steps = np.arange(len(source))
+            if self._pruning is not None:
+                steps = self._pruning.plans(number, state, source).nonzero()[0]
+                source = source[steps]
+            sources.append((source, Origins(np.full(len(steps), row), steps)))
+        return self._rounded(sources)
+
+    def _rounded(self, sources: Sequence[Sum]) -> Sum:
         limit = self._rounding
-        if not sources:
-            return Staircase(np.zeros(0), np.zeros(0)), Origins(NONE, NONE)
-        if sum(map(len, sources)) > limit.sorted or limit.lossless:
+        if sum(len(source) for source, _ in sources) > limit.sorted or limit.lossless:
             self.rounded |= not limit.lossless
             return bucketed(sources, limit.width)
         found = joined(sources)
@@ -188,6 +194,32 @@ class Sweep:
         short = thinned(found, limit.width)
         self.rounded |= len(short[0]) < len(found[0])
         return short
+
+
+def _everything(step: Step) -> dict[int, Sequence[int]]:
+    """All pairs of a step, by the state they lead to."""
+    return dict.fromkeys(range(step.states), range(len(step.pairs)))
+
+
+def _through(step: Step, row: int, state: int, stairs: Mapping[int, Staircase]) -> Staircase:
+    """The staircase of the state before a pair, with what the pair adds."""
+    pair = step.pairs.item(row, state)
+    before, option = divmod(pair, len(step.errors))
+    return stairs.get(before, EMPTY).plus(step.prices.item(pair), step.errors.item(option))
+
+
+@dataclass(frozen=True)
+class _Forced:
+    """A step of which one pair alone can be of use: the staircase has the steps it had before."""
+
+    step: Step
+    row: int
+    state: int
+
+    def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+        """As that of a layer."""
+        before, option = divmod(self.step.pairs.item(self.row, self.state), len(self.step.errors))
+        return np.full_like(states, before), option, ends
 
 
 @dataclass(frozen=True)
@@ -199,18 +231,22 @@ class _Layer:
     origins: Origins
 
     @staticmethod
-    def of(step: Step, origins: Sequence[Origins]) -> _Layer:
-        lengths = np.array([len(o.source) for o in origins])
-        joint = Origins(_small([o.source for o in origins]), _small([o.step for o in origins]))
+    def of(step: Step, origins: Mapping[int, Origins]) -> _Layer:
+        """Of the states that were reached, in ascending order."""
+        lengths = np.zeros(step.states, dtype=np.intp)
+        for state, own in origins.items():
+            lengths[state] = len(own.source)
+        parts = origins.values()
+        joint = Origins(_small([o.source for o in parts]), _small([o.step for o in parts]))
         return _Layer(step, np.cumsum(lengths) - lengths, joint)
 
     def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n,) states before, options taken and steps of the staircases before, of (n,) states and steps after."""
         origins = self.origins[self.offsets[states] + ends]
-        before, options = np.divmod(self.step.pairs[states, origins.source], len(self.step.errors))
+        before, options = np.divmod(self.step.pairs[origins.source, states], len(self.step.errors))
         return before, options, origins.step
 
 
 def _small(parts: Sequence[np.ndarray]) -> np.ndarray:
-    whole = np.concatenate(parts)
+    whole = np.concatenate([NONE, *parts])
     return whole.astype(np.min_scalar_type(int(whole.max(initial=0))))

@@ -12,6 +12,7 @@ need no order of a core).
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,42 +23,96 @@ from autoprune.search.exact.elimination import Elimination
 from autoprune.search.exact.front import Plan, Rounding, Sweep
 from autoprune.search.exact.staircase import Staircase
 
+SLOPES = 2.0 ** np.arange(-7, 8)  # at which a hull is looked at first, in those of the line between its ends
+TOGETHER = 1 << 17  # sums of a pass for several multipliers: what stays in a processor's cache
 SLACK = 1e-12  # relative: what the rounding of sums may add to a bound
 
 
 @dataclass(frozen=True)
-class Hull:
-    """The convex hull of all plans at a budget: no plan within it has an error below `bound`.
+class Bound:
+    """What the convex hull of all plans says at a budget: no plan within it has an error below `least`.
 
     `multiplier` is the slope that proves it, `plan` the plan within the budget at the end of the hull's line there.
     """
 
-    bound: float
+    least: float
     multiplier: float
     plan: Plan
 
 
-def lower_bound(elimination: Elimination, budget: float, known: list[Plan] | None = None) -> Hull:
-    """The best Lagrangian bound for a budget that some plan is within.
+class Hull:
+    """The convex hull of all plans by cost and error, found as far as budgets need it.
 
-    Two plans on the convex hull, one above and one within the budget, close in on it; the line through the last two is
-    the hull at the budget. `known` are plans on the hull by falling cost, both ends among them or none at all: the
-    search begins between two of these, and adds those it finds.
+    Two plans on the hull, one above a budget and one within it, close in on the budget; where no plan is below the line
+    through them, that line is the hull there. Gaps around different budgets are narrowed together.
     """
-    known = [] if known is None else known
-    known += [] if known else [cheapest(elimination, 0.0), cheapest(elimination, math.inf)]
-    if known[0].cost <= budget:
-        return Hull(_safe(known[0].error), 0.0, known[0])
-    place = next(index for index, plan in enumerate(known) if plan.cost <= budget or index == len(known) - 1)
-    while True:
-        above, within = known[place - 1], known[place]
-        multiplier = (within.error - above.error) / (above.cost - within.cost)
-        plan = cheapest(elimination, multiplier)
-        value, line = (p.error + multiplier * (p.cost - budget) for p in (plan, within))
-        if not value < line - SLACK * (abs(line) + multiplier * abs(budget)) or plan in (above, within):
-            return Hull(_safe(min(value, line)), multiplier, within)
-        known.insert(place, plan)
-        place += plan.cost > budget
+
+    def __init__(self, elimination: Elimination) -> None:
+        self._elimination = elimination
+        self._plans: list[Plan] = []  # on the hull by falling cost, both ends among them
+        self._proofs: dict[float, Plan] = {}  # plans not below an edge of the hull, by the cost at its upper end
+
+    def at(self, budget: float) -> Bound:
+        """The best Lagrangian bound for a budget that some plan is within."""
+        self.narrow([budget])
+        gap = self._gap(budget)
+        if gap is None:
+            return Bound(_safe(self._plans[0].error), 0.0, self._plans[0])
+        above, within = gap
+        multiplier = _slope(above, within)
+        values = [p.error + multiplier * (p.cost - budget) for p in (self._proofs[above.cost], within)]
+        return Bound(_safe(min(values)), multiplier, within)
+
+    @property
+    def narrowest(self) -> Plan:
+        """The plan of least cost."""
+        self.narrow([])
+        return self._plans[-1]
+
+    def narrow(self, budgets: Sequence[float]) -> None:
+        """Finds the hull at all of the budgets, in fewer passes than one by one."""
+        if not self._plans:
+            self._plans = self._first()
+        while gaps := self._open(budgets):
+            found = cheapest(self._elimination, [_slope(*gap) for gap in gaps])
+            for (above, within), plan in zip(gaps, found, strict=True):
+                if _below(plan, above, within):
+                    bisect.insort(self._plans, plan, key=lambda p: -p.cost)
+                else:
+                    self._proofs[above.cost] = plan
+
+    def _first(self) -> list[Plan]:
+        """Both ends of the hull, and some plans between them."""
+        widest, narrowest = cheapest(self._elimination, [0.0, math.inf])
+        if narrowest.cost >= widest.cost:
+            return [widest]
+        few = len(self._elimination.added) * len(SLOPES) <= TOGETHER  # then many take hardly longer than one
+        between = cheapest(self._elimination, _slope(widest, narrowest) * SLOPES) if few else []
+        costs = {plan.cost: plan for plan in (*between, widest, narrowest)}
+        return sorted(costs.values(), key=lambda plan: -plan.cost)
+
+    def _gap(self, budget: float) -> tuple[Plan, Plan] | None:
+        """The neighbours above a budget and within it; None where the first plan is within it."""
+        place = bisect.bisect_left(self._plans, -budget, key=lambda p: -p.cost)
+        place = min(place, len(self._plans) - 1)  # the last is within the budget but for the rounding of its cost
+        return (self._plans[place - 1], self._plans[place]) if place else None
+
+    def _open(self, budgets: Sequence[float]) -> list[tuple[Plan, Plan]]:
+        """The gaps around budgets that are not known to be edges of the hull, none twice."""
+        gaps = {gap[0].cost: gap for gap in map(self._gap, budgets) if gap is not None}
+        return [gap for cost, gap in gaps.items() if cost not in self._proofs]
+
+
+def _slope(above: Plan, within: Plan) -> float:
+    return (within.error - above.error) / (above.cost - within.cost)
+
+
+def _below(plan: Plan, above: Plan, within: Plan) -> bool:
+    """Whether a plan lies between two others and below the line through them, by more than the rounding of sums."""
+    multiplier = _slope(above, within)
+    value = plan.error + multiplier * (plan.cost - within.cost)
+    slack = SLACK * (abs(within.error) + multiplier * abs(within.cost))
+    return within.cost < plan.cost < above.cost and value < within.error - slack
 
 
 def _safe(bound: float) -> float:
@@ -65,47 +120,50 @@ def _safe(bound: float) -> float:
     return bound - SLACK * abs(bound)
 
 
-def cheapest(elimination: Elimination, multiplier: float) -> Plan:
-    """The plan of least error + multiplier * cost.
+def cheapest(elimination: Elimination, multipliers: Sequence[float] | np.ndarray) -> list[Plan]:
+    """For each of (b,) multipliers the plan of least error + multiplier * cost.
 
     An infinite multiplier: of least cost, and of these the least error; 0: of least error, and of these the least cost.
     """
-    cost, error, taken = np.zeros(1), np.zeros(1), list[np.ndarray]()
-    for step in elimination.steps:
-        costs = (cost[:, None] + step.prices.reshape(len(cost), -1)).ravel()[step.pairs]  # (k, c)
-        errors = (error[:, None] + step.errors).ravel()[step.pairs]
-        best = np.arange(len(costs)), _least(costs, errors, multiplier)
-        cost, error = costs[best], errors[best]
-        taken.append(step.pairs[best])
-    return Plan(_choice(elimination, taken), float(cost[0] + elimination.constant), float(error[0]))
+    weights = _weights(np.array(multipliers))
+    width = max(1, TOGETHER // len(elimination.added))
+    starts = range(0, len(multipliers), width)
+    return [plan for start in starts for plan in _plans(elimination, weights[:, start : start + width])]
 
 
-def _choice(elimination: Elimination, taken: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """The options behind the last state, from the (k,) pairs taken to each state after each step."""
-    options, state = [0] * len(taken), 0
-    for step, pairs in zip(reversed(elimination.steps), reversed(taken), strict=True):
-        state, options[step.unit] = divmod(int(pairs[state]), len(step.errors))
-    return tuple(options)
+def _weights(multipliers: np.ndarray) -> np.ndarray:
+    """(2, b) what errors and costs count for; complex at both ends, since numpy compares real parts first."""
+    narrowest, widest = np.isinf(multipliers), multipliers == 0
+    first, second = np.stack([~narrowest, np.where(narrowest, 1.0, multipliers)]), np.stack([narrowest, widest])
+    return first + 1j * second if second.any() else first
 
 
-def _least(costs: np.ndarray, errors: np.ndarray, multiplier: float) -> np.ndarray:
-    """(k,) the column of each row of (k, c) that is least."""
-    if 0 < multiplier < math.inf:
-        return np.asarray((errors + multiplier * costs).argmin(axis=1))
-    first, second = (costs, errors) if multiplier else (errors, costs)
-    return np.asarray(np.where(first == first.min(axis=1, keepdims=True), second, np.inf).argmin(axis=1))
+def _plans(elimination: Elimination, weights: np.ndarray) -> list[Plan]:
+    """The b plans of the least sum of errors and costs, weighed by (2, b) weights."""
+    rows = np.arange(weights.shape[1])
+    value, sums = np.zeros((1, len(rows))), list[np.ndarray]()
+    for step, own in zip(elimination.steps, elimination.parts(elimination.added @ weights), strict=True):
+        sums.append(value.take(step.before, axis=0) + own)  # (c, k, b)
+        value = np.minimum.reduce(sums[-1], axis=0)
+    state, (entries, choices) = np.zeros_like(rows), np.empty((2, len(sums), len(rows)), dtype=np.intp)
+    for number in range(len(sums) - 1, -1, -1):
+        step = elimination.steps[number]
+        pair = sums[number][:, state, rows].argmin(axis=0) * step.states + state
+        entries[number] = elimination.starts[number] + pair
+        choices[step.unit] = step.pairs.take(pair) % len(step.errors)
+        state = step.before.take(pair)
+    errors, costs = elimination.added[entries].cumsum(axis=0)[-1].T  # one by one, as staircases add them up
+    found = zip(choices.T.tolist(), (costs + elimination.constant).tolist(), errors.tolist(), strict=True)
+    return [Plan(tuple(choice), cost, error) for choice, cost, error in found]
 
 
-def improved(
-    elimination: Elimination, rounding: Rounding, budget: float, error: float, multiplier: float
-) -> tuple[Plan | None, bool]:
-    """The best plan within the budget with an error below a given one, and whether it is proved that none is better.
+def improved(elimination: Elimination, rounding: Rounding, core: Core, error: float) -> tuple[Plan | None, bool]:
+    """The best plan within the core's budget with an error below a given one, and whether none is proved better.
 
     None if there is no such plan. Proved, unless staircases had to be thinned as the rounding says, in spite of what
-    the bound left out. Any `multiplier` of 0 or more is valid; that of `lower_bound` leaves out most.
+    the bound left out.
     """
-    pruning = _Pruning.of(elimination, budget - elimination.constant, error, multiplier)
-    sweep = Sweep(elimination, rounding, pruning)
+    sweep = Sweep(elimination, rounding, _Pruning(core, _safe(error)))
     stairs = sweep.run()
     if not len(stairs):
         return None, not sweep.rounded
@@ -115,39 +173,55 @@ def improved(
 
 
 @dataclass(frozen=True)
-class _Pruning:
-    """Which partial plans can still become one within the budget and with an error below a given one.
+class Core:
+    """What partial plans lead to at least, if they are to be within a budget.
 
-    For each step, (k,) the least that the steps after it add to a state: error + multiplier * cost, the error alone,
-    and the cost alone.
+    `pairs` has for each of the elimination's t pairs the least error + multiplier * (cost - budget) of all plans
+    through it, `completions` for each step the (k, 3) least that the steps after it add to a state: error + multiplier
+    * cost, the error alone, and the cost alone. Any multiplier of 0 or more is valid; that of `Hull` leaves out most.
+    The budget counts no constant.
     """
 
     elimination: Elimination
     budget: float
-    error: float
     multiplier: float
-    bounds: list[np.ndarray]
-    errors: list[np.ndarray]
-    costs: list[np.ndarray]
+    pairs: np.ndarray
+    completions: list[np.ndarray]
 
     @staticmethod
-    def of(elimination: Elimination, budget: float, error: float, multiplier: float) -> _Pruning:
-        bounds, errors = elimination.completions(multiplier), elimination.completions(0.0)
-        costs = elimination.completions(1.0, errors=False)
-        return _Pruning(elimination, budget, _safe(error), multiplier, bounds, errors, costs)
+    def of(elimination: Elimination, budget: float, multiplier: float) -> Core:
+        budget = budget - elimination.constant
+        values = elimination.added @ np.array([[1.0, 1.0, 0.0], [multiplier, 0.0, 1.0]])
+        completions = elimination.completions(values)
+        pairs, least = list[np.ndarray](), np.zeros(1)
+        for step, own, after in zip(elimination.steps, elimination.parts(values), completions, strict=True):
+            reached = least[step.before] + own[:, :, 0]
+            pairs.append((reached + after[:, 0]).ravel())
+            least = reached.min(axis=0)
+        return Core(elimination, budget, multiplier, np.concatenate(pairs) - multiplier * budget, completions)
 
-    def pairs(self, number: int, stairs: Sequence[Staircase]) -> np.ndarray:
-        """(k, c) whether the best plan of a state before, by its bound, can."""
-        step = self.elimination.steps[number]
-        least = np.array([np.min(s.errors + self.multiplier * s.costs, initial=np.inf) for s in stairs])
-        prices = step.errors + self.multiplier * step.prices.reshape(len(stairs), -1)
-        bound = (least[:, None] + prices).ravel()[step.pairs] + self.bounds[number][:, None]
-        return np.asarray(bound - self.multiplier * self.budget < self.error)
+
+class _Pruning:
+    """Which partial plans can still become one within the core's budget and with an error below a given one."""
+
+    def __init__(self, core: Core, error: float) -> None:
+        self._core, self._error = core, error
+        self._used = np.flatnonzero(core.pairs < error)
+        self._starts = self._used.searchsorted(core.elimination.starts).tolist()
+
+    def used(self, number: int) -> dict[int, list[int]]:
+        """Pairs of a step that any plan can go through, by the state they lead to."""
+        start, states = int(self._core.elimination.starts[number]), self._core.elimination.steps[number].states
+        found: dict[int, list[int]] = {}
+        for place in self._used[self._starts[number] : self._starts[number + 1]].tolist():
+            pair, state = divmod(place - start, states)
+            found.setdefault(state, []).append(pair)
+        return dict(sorted(found.items()))
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
         """(n,) whether each of the plans that are in a state after a step can."""
-        bound = plans.errors + self.multiplier * (plans.costs - self.budget) + self.bounds[number][state]
-        error = plans.errors + self.errors[number][state]
-        cost = plans.costs + self.costs[number][state]
-        within = cost <= self.budget + SLACK * abs(self.budget)
-        return np.asarray(within & (np.maximum(bound, error) < self.error))
+        core = self._core
+        bound, error, cost = core.completions[number][state].tolist()
+        within = plans.costs + cost <= core.budget + SLACK * abs(core.budget)
+        better = plans.errors + core.multiplier * (plans.costs - core.budget) + bound < self._error
+        return np.asarray(within & better & (plans.errors + error < self._error))

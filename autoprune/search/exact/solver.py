@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from autoprune.search.exact.elimination import Elimination, eliminate
 from autoprune.search.exact.front import Frontier, Plan, Rounding, frontier_of, rounding_for, unreachable
-from autoprune.search.exact.lagrange import SLACK, Hull, cheapest, improved, lower_bound
+from autoprune.search.exact.lagrange import SLACK, Bound, Core, Hull, improved
 from autoprune.search.exact.relaxed import relaxed
 from autoprune.search.exact.terms import Terms
 
@@ -72,7 +71,7 @@ class Solver:
     @functools.cached_property
     def least(self) -> float:
         """The least cost of any plan."""
-        return self._priced(cheapest(self.elimination, math.inf)).cost
+        return self._priced(self.hull.narrowest).cost
 
     def solve(self, budget: float) -> Solution:
         """The best plan within a budget; InfeasibleBudget, naming the least cost, when there is none.
@@ -82,11 +81,11 @@ class Solver:
         """
         if not budget >= self.least:  # also for NaN
             raise unreachable(budget, self.least)
-        hull = lower_bound(self.elimination, budget, self._hull)
-        plan = self._priced(hull.plan)
+        bound = self.hull.at(budget)
+        plan = self._priced(bound.plan)
         if plan.cost > budget:  # by the rounding of a sum
             plan = self.frontier.within(budget)
-        found = self._searched(budget, plan, hull)
+        found = self._searched(budget, plan, bound)
         if found.exact:
             return found
         plan = min(found.plan, self.frontier.within(budget), key=lambda p: p.error)
@@ -100,25 +99,29 @@ class Solver:
         """
         if not budget >= self.least:  # also for NaN
             raise unreachable(budget, self.least)
-        lower_bound(self.elimination, budget, self._hull)
-        plans = (self._priced(plan) for plan in self._hull if plan.cost <= budget)
-        return next((plan for plan in plans if plan.cost <= budget), self._priced(self._hull[-1]))
+        plan = self._priced(self.hull.at(budget).plan)
+        return plan if plan.cost <= budget else self._priced(self.hull.narrowest)  # above it by the rounding of a sum
+
+    def expect(self, budgets: Sequence[float]) -> None:
+        """Works out what plans for these budgets share."""
+        self.hull.narrow([budget for budget in budgets if budget >= self.least])
 
     @functools.cached_property
-    def _hull(self) -> list[Plan]:
-        """Plans found on the convex hull so far, by falling cost."""
-        return []
+    def hull(self) -> Hull:
+        """The convex hull of all plans."""
+        return Hull(self.elimination)
 
-    def _searched(self, budget: float, plan: Plan, hull: Hull) -> Solution:
+    def _searched(self, budget: float, plan: Plan, hull: Bound) -> Solution:
         """The best plan within the budget, looked for below limits that rise from the bound to the error of `plan`.
 
         Below a low limit there are few partial plans; where there is no plan at all, the limit is a bound itself.
         """
         rounding = Rounding(LONGEST, self.rounding.width, sorted=SORTED)
-        least, step = hull.bound, (plan.error - hull.bound) * FIRST_LIMIT
+        core = Core.of(self.elimination, budget, hull.multiplier)
+        least, step = hull.least, (plan.error - hull.least) * FIRST_LIMIT
         while plan.error - least > 4 * SLACK * abs(least):
             limit = min(least + step, plan.error)
-            found, proved = improved(self.elimination, rounding, budget, limit, hull.multiplier)
+            found, proved = improved(self.elimination, rounding, core, limit)
             better = None if found is None else self._priced(found)
             if better is not None and better.cost <= budget:
                 return Solution(better, better.error if proved else least, proved, "exact")
@@ -144,7 +147,7 @@ def relaxed_bound(terms: Terms, errors: Sequence[np.ndarray], plan: Sequence[int
     reference = [int(np.searchsorted(options, option)) for options, option in zip(allowed, plan, strict=True)]
     tree, sums = (eliminate(relaxed(terms, reference, forest=f), errors, TRANSITIONS) for f in (True, False))
     elimination = tree or sums
-    return -np.inf if elimination is None else lower_bound(elimination, budget).bound
+    return -np.inf if elimination is None else Hull(elimination).at(budget).least
 
 
 def _allowed(terms: Terms, errors: Sequence[np.ndarray]) -> tuple[tuple[np.ndarray, ...], Terms, list[np.ndarray]]:

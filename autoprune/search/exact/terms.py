@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -45,10 +46,25 @@ class Terms:
 
     def cost(self, choices: np.ndarray) -> np.ndarray:
         """(n,) costs of (n, u) options, summed scope by scope."""
-        total = np.full(len(choices), self.constant)
-        for scope, table in self.tables.items():
-            total += table[tuple(choices[:, unit] for unit in scope)]
-        return total
+        units, strides, starts, entries = self._entries
+        places = starts + (choices[:, units] * strides).sum(axis=1)  # (n, tables)
+        columns = np.concatenate([np.full((len(choices), 1), self.constant), entries[places]], axis=1)
+        return np.asarray(columns.cumsum(axis=1)[:, -1])
+
+    @functools.cached_property
+    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """All tables' entries, one table after the other, and where they are.
+
+        For each table the units of its axes and their strides, (axes, tables), and where it begins. Tables of fewer
+        axes than others have strides of 0.
+        """
+        axes = max(map(len, self.tables), default=0)
+        units, strides = np.zeros((2, axes, len(self.tables)), dtype=np.intp)
+        for number, (scope, table) in enumerate(self.tables.items()):
+            units[: len(scope), number] = scope
+            strides[: len(scope), number] = [math.prod(table.shape[axis + 1 :]) for axis in range(len(scope))]
+        starts = np.cumsum([0, *(table.size for table in self.tables.values())])[:-1]
+        return units, strides, starts, np.concatenate([np.zeros(0), *map(np.ravel, self.tables.values())])
 
     def restricted(self, allowed: Sequence[np.ndarray]) -> Terms:
         """The same cost over the allowed options alone, given by their indices, (k,) for each unit."""
