@@ -384,6 +384,7 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("search: {searcher: {name: asha, least: x}}", "search.searcher.least: expected a number, got 'x'"),
         ("search: {searcher: {name: additive, total: all}}", "searcher.total: expected 'sum' or 'max', got 'all'"),
         ("search: {searcher: {name: evolution, seeds: 3}}", "searcher.seeds: expected a list, got 3"),
+        ("search: {searcher: {name: evolution, seeds: [[0, x]]}}", "seeds.0.1: expected a whole number, got 'x'"),
         ("search: {searcher: {name: asha, source_options: 3}}", "source_options: expected a mapping, got 3"),
         ("search: {searcher: {name: evopress, shares: [1, x]}}", "searcher.shares.1: expected a number, got 'x'"),
         ("search: {searcher: {name: random, call: x}}", "search.searcher: expected either a name"),

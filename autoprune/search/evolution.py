@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import moocore
@@ -84,7 +84,7 @@ class EvolutionSearch:
         seed: int = 0,
         population: int = 40,
         rungs: int = 12,
-        seeds: Iterable[Sequence[int]] = (),
+        seeds: Sequence[Sequence[int]] = (),
         crossover: float = 0.9,
         swaps: float = 0.0,
         selection: Selection = "nsga2",
@@ -187,7 +187,7 @@ class EvolutionSearch:
         return np.asarray(rows[1 + np.abs(costs[1:] - costs[0]).argmin()])
 
 
-def _checked(problem: Problem, seeds: Iterable[Sequence[int]]) -> tuple[Levels, ...]:
+def _checked(problem: Problem, seeds: Sequence[Sequence[int]]) -> tuple[Levels, ...]:
     """The levels of seeds; SpaceError for any that are not in the space."""
     rows = tuple(tuple(levels) for levels in seeds)
     for levels in rows:
