@@ -52,6 +52,7 @@ from autoprune.search import SEARCHERS, make_searcher
 RESULTS = Path("results")
 WORK = Path("build/searchers")
 ON_PARTS = {"halving", "asha", "screening", "racing", "evopress"}  # see benchmarks/multi_fidelity.py
+ALONE = [name for name in SEARCHERS if name not in ON_PARTS]
 FRONT = 24  # networks of each front that are measured on the test images
 MEASURED = (Objective("accuracy", "max"), Objective("macs", "min"))  # the hypervolume's, whatever guides the search
 
@@ -77,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights")
     parser.add_argument("--evaluations", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--searchers", nargs="+", default=[name for name in SEARCHERS if name not in ON_PARTS])
+    parser.add_argument("--searchers", nargs="+", default=ALONE)
     parser.add_argument("--reported", type=int, nargs="*", default=[0], help="seeds whose fronts see the test images")
     parser.add_argument("--problems", nargs="+", help="names or parts of them, of the synthetic ones")
     parser.add_argument("--again", action="store_true")
@@ -153,6 +154,7 @@ def report(path: Path, options: argparse.Namespace) -> None:
     table = summary(read_lines(path))
     stem = RESULTS / ("searchers_synthetic" if options.what == "synthetic" else "searchers_resnet20_cifar10")
     given = "" if options.what == "synthetic" else " --data DIR --weights FILE"
+    given += "" if options.searchers == ALONE else f" --searchers {' '.join(options.searchers)}"
     write(stem.with_suffix(".csv"), f"python benchmarks/searchers.py {options.what}{given}", table)
     draw(stem.with_suffix(".svg"), "Hypervolume on the way, mean of all seeds", table)
     print(*verdicts(table), sep="\n")

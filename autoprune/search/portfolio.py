@@ -46,8 +46,8 @@ class Standing:
 class PortfolioSearch:
     """First one searcher after the other until it ends, then the arms, of which a bandit takes one for each network.
 
-    `first` and `arms` are names of searchers, with their options or without; None for `default_first`, which is how
-    `auto` begins, and for `default_arms`. `rule` is "ucb" or "thompson" (see search.bandit). All searchers are told
+    `first` and `arms` are names of searchers, with their options or without; None for `default_first`, a ladder and
+    plans from probes, and for `default_arms`. `rule` is "ucb" or "thompson" (see search.bandit). All searchers are told
     every answer; a network that another one proposed before is answered from memory. Ends when all arms have.
 
     Raises ConfigError for no arm, and for an unknown searcher or option.
