@@ -219,13 +219,14 @@ def test_an_actor_out_of_memory_is_replaced_and_the_candidate_tried_elsewhere(se
 def test_an_actor_that_died_idle_costs_its_next_candidate_nothing(session, farm):
     with farm(attempts=1) as (evaluator, events):
         evaluate(evaluator, some(session, 20))
-        for ready in events.of("worker_ready"):
+        killed = events.of("worker_ready")  # on a busy machine one may have done all before the other was ready
+        for ready in killed:
             os.kill(ready["pid"], signal.SIGKILL)
         time.sleep(0.5)
         found = evaluate(evaluator, some(session, 20, seed=1))
     assert all(answer.ok for answer in found.values())
     assert events.of("retry") == []
-    assert len(events.of("worker_lost")) == 2
+    assert len(events.of("worker_lost")) == len(killed) > 0
 
 
 def test_resources_that_no_node_has_are_refused_at_once_with_what_there_is(farm):
