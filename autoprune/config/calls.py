@@ -135,8 +135,8 @@ class _Choice(_Code):
             raise mistakes(((), f"expected one of {known} or {{call: ...}}, got {name!r}{hint}"))
 
 
-class _ScoresChoice(_Choice):
-    """A built-in without options by its name, or a plug-in that returns scores."""
+class _FunctionChoice(_Choice):
+    """A function: a built-in one by its name, which takes no options, or a plug-in."""
 
     noun: ClassVar[str]
 
@@ -151,7 +151,7 @@ class _ScoresChoice(_Choice):
         return _bound(self.call, self.options) if self.call else str(self.name)
 
 
-class CriterionChoice(_ScoresChoice):
+class CriterionChoice(_FunctionChoice):
     """(weights, statistics) -> scores."""
 
     builtins = CRITERIA
@@ -159,7 +159,7 @@ class CriterionChoice(_ScoresChoice):
     noun = "the criterion"
 
 
-class MaskChoice(_ScoresChoice):
+class MaskChoice(_FunctionChoice):
     """(weight, moments) -> scores."""
 
     builtins = MASKS
@@ -167,7 +167,7 @@ class MaskChoice(_ScoresChoice):
     noun = "the mask rule"
 
 
-class LossChoice(_ScoresChoice):
+class LossChoice(_FunctionChoice):
     """(output, batch) -> scalar tensor."""
 
     builtins = LOSSES

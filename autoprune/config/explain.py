@@ -24,7 +24,6 @@ _EXPECTED = {
     "tuple_type": "a list",
     "too_short": "a list with at least one entry",
     "is_instance_of": "a list",
-    "iterable_type": "a list",
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
     "model_type": "a mapping",

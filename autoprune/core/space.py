@@ -62,6 +62,11 @@ class SearchSpace:
         """How many networks the space holds."""
         return math.prod(len(counts) for counts in self.levels)
 
+    @functools.cached_property
+    def shares(self) -> tuple[np.ndarray, ...]:
+        """(l,) shares kept at the levels of each unit, from 1 down."""
+        return tuple(np.array(counts) / counts[0] for counts in self.levels)
+
     @property
     def dense(self) -> Candidate:
         return Candidate((0,) * len(self.units))

@@ -263,8 +263,8 @@ def check_identity(session: Session, header: Record) -> None:
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a run's identity differs; of one without fine-tuning it says nothing about that."""
-    return [name for name in dict.fromkeys((*now, "finetune")) if now.get(name) != then.get(name)]
+    """What of a run's identity differs; some facts are there only where a job has what they are about."""
+    return [name for name in dict.fromkeys((*now, *then)) if now.get(name) != then.get(name)]
 
 
 def _short(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -48,8 +47,6 @@ from autoprune.run.finetuning import check_fidelities, check_finetune, read_trai
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)

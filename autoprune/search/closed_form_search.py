@@ -141,8 +141,8 @@ def _ladder(problem: Problem, name: str, cost: str) -> tuple[np.ndarray, np.ndar
 
 def nearest_levels(problem: Problem, shares: np.ndarray) -> np.ndarray:
     """(n, u) levels whose kept shares are nearest to (n, u) shares; of two equally near the one that keeps more."""
-    kept = [np.array(counts) / counts[0] for counts in problem.space.levels]
-    nearest = [np.abs(shares[:, unit, None] - levels).argmin(axis=1) for unit, levels in enumerate(kept)]
+    kept = enumerate(problem.space.shares)
+    nearest = [np.abs(shares[:, unit, None] - levels).argmin(axis=1) for unit, levels in kept]
     return np.stack(nearest, axis=1)
 
 

@@ -29,7 +29,7 @@ class Correction:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        self._removed = [1 - np.array(counts) / counts[0] for counts in space.levels]
+        self._removed = [1 - shares for shares in space.shares]
         self._places = np.empty((0, len(self._removed)))
         self._pairs: list[tuple[Sequence[float], Sequence[float]]] = []
 

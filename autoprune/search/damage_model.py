@@ -45,7 +45,7 @@ class DamageModel:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._kept = [np.array(counts) for counts in problem.space.levels]
-        self._removed = [1 - counts / counts[0] for counts in self._kept]  # (l,) shares
+        self._removed = [1 - shares for shares in problem.space.shares]  # (l,)
         self._reference = reference(problem)
         self._uniform = {tuple(row): self._share(row) for row in uniform_levels(problem.space).tolist()}
         self._damages: dict[Levels, float] = {}

@@ -1,4 +1,4 @@
-"""What an answer is worth: by how much it lets the front grow, beside what others did lately."""
+"""What an answer is worth, or would be: by how much it lets a front grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from autoprune.core.front import hypervolume, nondominated
 from autoprune.search.proposals import Levels
 
 RECENT = 100  # gains that a new one is compared with
-BEYOND = 0.1  # of the front's range, that the reference point lies beyond its worst values
+BEYOND = 0.1  # of the range, that the reference point lies beyond the worst values
+
+Losses = Sequence[float]  # (m,)
 
 
 class Gains:
@@ -47,3 +49,30 @@ class Gains:
         reference = (values.max(axis=0) + BEYOND * np.ptp(values, axis=0)).tolist()
         self.front = {row: rows[row] for row, keep in zip(rows, best, strict=True) if keep}
         return hypervolume(values[best], reference) - hypervolume(values[:-1], reference)
+
+
+def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | None:
+    """Which of n losses adds the most hypervolume to the known ones; None if none adds any.
+
+    Each loss counts by its logarithm if none is below 0, and 0 as half of the least above it. The reference point lies
+    beyond the worst values of all.
+    """
+    if not losses:
+        return None
+    scaled = _scaled(np.array([*losses, *known]))
+    reference = [1 + BEYOND] * scaled.shape[1]
+    front = scaled[len(losses) :]
+    front = front[nondominated(front)]
+    covered = hypervolume(front, reference)
+    leading = np.flatnonzero(nondominated(scaled)[: len(losses)])
+    gains = [hypervolume(np.concatenate([front, scaled[[index]]]), reference) - covered for index in leading]
+    return int(leading[int(np.argmax(gains))]) if max(gains, default=0.0) > 0 else None
+
+
+def _scaled(losses: np.ndarray) -> np.ndarray:
+    """(n, m) losses from 0 to 1."""
+    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf) / 2
+    logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
+    scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)
+    span = np.ptp(scaled, axis=0)
+    return np.asarray((scaled - scaled.min(axis=0)) / np.where(span > 0, span, 1.0))

@@ -16,17 +16,13 @@ from typing import Any
 import numpy as np
 
 from autoprune.core.evaluation import Evaluation
-from autoprune.core.front import hypervolume, nondominated
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.search.correction import Correction
+from autoprune.search.gains import Losses, largest_gain
 from autoprune.search.proposals import Levels, at_least
 from autoprune.search.rungs import Rungs, Source
-
-BEYOND = 0.1  # of the range, that the reference point lies beyond the worst
-
-Losses = Sequence[float]  # (m,)
 
 
 class ScreeningSearch:
@@ -115,30 +111,3 @@ class ScreeningSearch:
 
     def _draw(self, n: int) -> bool:
         return self._rungs.add(self._source.draw(n - self._rungs.queued), 0)
-
-
-def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | None:
-    """Which of n losses adds the most hypervolume to the known ones; None if none adds any.
-
-    Each loss counts by its logarithm if none is below 0, and 0 as half of the least above it. The reference point lies
-    a tenth of the range beyond the worst.
-    """
-    if not losses:
-        return None
-    scaled = _scaled(np.array([*losses, *known]))
-    reference = [1 + BEYOND] * scaled.shape[1]
-    front = scaled[len(losses) :]
-    front = front[nondominated(front)]
-    covered = hypervolume(front, reference)
-    leading = np.flatnonzero(nondominated(scaled)[: len(losses)])
-    gains = [hypervolume(np.concatenate([front, scaled[[index]]]), reference) - covered for index in leading]
-    return int(leading[int(np.argmax(gains))]) if max(gains, default=0.0) > 0 else None
-
-
-def _scaled(losses: np.ndarray) -> np.ndarray:
-    """(n, m) losses from 0 to 1."""
-    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf) / 2
-    logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
-    scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)
-    span = np.ptp(scaled, axis=0)
-    return np.asarray((scaled - scaled.min(axis=0)) / np.where(span > 0, span, 1.0))

@@ -47,8 +47,7 @@ def uniform_levels(space: SearchSpace) -> np.ndarray:
 
     From dense to smallest. Of two levels equally near the one that keeps more is taken.
     """
-    shares = [np.array(counts) / counts[0] for counts in space.levels]
-    borders = [(share[:-1] + share[1:]) / 2 for share in shares]  # below a border the next level is nearer
+    borders = [(share[:-1] + share[1:]) / 2 for share in space.shares]  # below a border the next level is nearer
     # one level changes at each border, so a share just below each one meets every uniform network
     cuts = np.concatenate([[np.inf], np.unique(np.concatenate(borders))[::-1]])
     rows = np.stack([(cuts[:, None] <= border).sum(axis=1) for border in borders], axis=1)  # (n, u)

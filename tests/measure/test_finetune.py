@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_network import SPACE, A, B, Network
 from torch import nn
-from torch.nn import functional as F
 
 from autoprune.core.levels import LevelRule, build_space
-from autoprune.core.space import Candidate, SearchSpace
+from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, DataError, PluginError, TrainingDiverged
 from autoprune.measure.batch import Batch
 from autoprune.measure.finetune import SETTLING, FineTune, Learner, Trainer, TrainingSet
@@ -25,21 +25,6 @@ from autoprune.prune.trace import trace
 from autoprune.prune.zeros import make_weight_bank
 
 PLAN = FineTune(steps=12, lr=0.05, momentum=0.9, weight_decay=1e-3, loss="cross_entropy")
-
-
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.bn = nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.b, self.drop, self.out = nn.Conv2d(8, 6, 3, padding=1), nn.Dropout(0.5), nn.Linear(6, 3)
-
-    def forward(self, x):
-        y = F.relu(self.b(F.relu(self.bn(self.a(x)))))
-        return self.out(self.drop(y.mean((2, 3))))
-
-
-SPACE = SearchSpace(("a", "b"), ((8, 4, 2), (6, 3)))
-A, B = Candidate((1, 1)), Candidate((2, 0))
 
 
 def batches(seed):

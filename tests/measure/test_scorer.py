@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
+from small_network import SPACE, A, B, Network
 
 from autoprune.core.evaluation import joined
-from autoprune.core.space import Candidate, SearchSpace
+from autoprune.core.space import Candidate
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import averaging, classification
 from autoprune.measure.recalibrate import recalibrate
@@ -20,21 +19,6 @@ from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank import make_bank
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.trace import trace
-
-
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.bn = nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.b, self.drop, self.out = nn.Conv2d(8, 6, 3, padding=1), nn.Dropout(0.5), nn.Linear(6, 3)
-
-    def forward(self, x):
-        y = F.relu(self.b(F.relu(self.bn(self.a(x)))))
-        return self.out(self.drop(y.mean((2, 3))))
-
-
-SPACE = SearchSpace(("a", "b"), ((8, 4, 2), (6, 3)))
-A, B = Candidate((1, 1)), Candidate((2, 0))
 
 
 @pytest.fixture

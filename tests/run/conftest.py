@@ -18,9 +18,9 @@ from autoprune.zoo.resnet import ResNet
 HALVES = (0.25, 0.5, 0.75)
 
 
-@pytest.fixture(scope="session")
-def data():
-    rng = np.random.default_rng(0)
+def random_data(seed, train=0):
+    """Labelled images of four classes, of which so many are to train on."""
+    rng = np.random.default_rng(seed)
 
     def images(n):
         return rng.standard_normal((n, 3, 8, 8)).astype(np.float32)
@@ -28,7 +28,19 @@ def data():
     def labelled(n):
         return images(n), rng.integers(0, 4, n)
 
-    return Data.from_arrays((images(40),), labelled(40), labelled(60), batch_size=20)
+    sets = (images(40),), labelled(40), labelled(60)
+    return Data.from_arrays(*sets, train=labelled(train) if train else None, batch_size=20)
+
+
+@pytest.fixture(scope="session")
+def data():
+    return random_data(0)
+
+
+@pytest.fixture(scope="session")
+def trainable():
+    """Data with a train set."""
+    return random_data(1, train=70)
 
 
 @pytest.fixture

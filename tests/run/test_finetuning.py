@@ -16,7 +16,7 @@ import autoprune
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
-from autoprune.data import Data, digits
+from autoprune.data import digits
 from autoprune.errors import ConfigError, DataError, JournalMismatch, RunFailed
 from autoprune.measure.finetune import FineTune
 from autoprune.prune.verify import verify_positions
@@ -44,20 +44,6 @@ class Smallest:
 
     def tell(self, evaluations):
         pass
-
-
-@pytest.fixture(scope="session")
-def trainable():
-    """The tiny data with a train set."""
-    rng = np.random.default_rng(1)
-
-    def images(n):
-        return rng.standard_normal((n, 3, 8, 8)).astype(np.float32)
-
-    def labelled(n):
-        return images(n), rng.integers(0, 4, n)
-
-    return Data.from_arrays((images(40),), labelled(40), labelled(60), train=labelled(70), batch_size=20)
 
 
 @pytest.fixture

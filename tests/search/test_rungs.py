@@ -15,9 +15,9 @@ from autoprune.core.front import hypervolume, nondominated
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.search import make_searcher
+from autoprune.search.gains import largest_gain
 from autoprune.search.racing import looks, t_exceeded, t_quantile, t_statistic
 from autoprune.search.rungs import Rungs, best_rows, geometric
-from autoprune.search.screening import largest_gain
 from autoprune.testing import synthetic_problem, trace
 
 
