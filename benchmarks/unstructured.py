@@ -4,15 +4,15 @@
 
 DIR is CIFAR-10 in any form `autoprune.data:cifar10` reads, FILE the state dict of a ResNet-32. The job is
 configs/rd_resnet32.yaml on the grid of SPDY. Every allocation says how many weights each layer keeps; each is made into
-a network in the same two ways, with the mask and update of optimal brain surgeon and with plain magnitudes, and batch
-norms are treated alike in all. Sparsity is the share removed of the weights of convolutions and the linear layer.
+networks in the same ways, with the mask and update of optimal brain surgeon and with plain magnitudes, as stitched and
+fitted to the dense network, and batch norms are treated alike in all. Sparsity is the share removed of the weights of
+convolutions and the linear layer.
 
 `planned_mse` and `planned_kl` are the best sums of what single layers do to the logits (dynamic programming over the
-same probes, made once for each way); `seconds` of theirs hold the probes. `refined` is what search.refinement makes of
-the best of all others, by the KL on the selection images. `global` is the magnitude over all layers,
-`lamp` Lee et al. 2021 (https://arxiv.org/abs/2010.07611), `erk` Evci et al. 2020 (https://arxiv.org/abs/1911.11134),
-`uniform` the same share everywhere. `kl` is on the selection images, `accuracy` on the 10,000 test images, looked at
-when all networks are there.
+same probes, made once for each mask); `core_s` of theirs, processor seconds, hold the probes. `global` is the magnitude
+over all layers, `lamp` Lee et al. 2021 (https://arxiv.org/abs/2010.07611), `erk` Evci et al. 2020
+(https://arxiv.org/abs/1911.11134), `uniform` the same share everywhere. `kl` is on the selection images, `accuracy` on
+the 10,000 test images, looked at when all networks are there; `fitted_` are those of the fitted network.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from torch import nn
 from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
+from autoprune.run.deployed import fitted
 from autoprune.run.session import Session, open_session
 from autoprune.search import closed_form
 from autoprune.search.allocation import plan
 from autoprune.search.distortion import distortions_from, probes
-from autoprune.search.refinement import Refinement
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rd_resnet32.yaml"
 SPACE = {"version": 1, "units": [{"match": "*", "kind": "weights", "grid": "spdy"}]}
 
 PLANNED = ("planned_mse", "planned_kl")
+FITTED = "fitted_"  # prefix of what is measured of the fitted network
 
 Row = dict[str, Any]
 Counts = dict[str, int]
@@ -50,10 +51,25 @@ Allocation = Callable[[Sequence[np.ndarray], float], np.ndarray]  # (weights, sh
 
 @dataclass(frozen=True)
 class Planned:
-    """The probes of one way to make weights sparse, and the seconds they took."""
+    """The probes with one mask, and the processor seconds they took."""
 
     evaluations: tuple[Evaluation, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """The networks of one allocation, by the prefix their measurements have in the row."""
+
+    session: Session
+    networks: dict[str, nn.Module]
+    row: Row
+
+    def report(self) -> None:
+        """Looks at the test images."""
+        for prefix, network in self.networks.items():
+            measured = self.session.scorer.measure(network, self.session.reported)
+            self.row[prefix + "accuracy"] = round(measured["accuracy"], 4)
 
 
 def main() -> None:
@@ -65,24 +81,23 @@ def main() -> None:
     parser.add_argument("--probe-levels", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("results/unstructured_resnet32_cifar10.csv"))
     options = parser.parse_args()
-    networks, rows = [], []
+    made = []
     for masks in options.masks:
         session = open_run(masks, options)
         probed = probe(session, options.probe_levels)
         print(f"{masks}: {len(probed.evaluations)} probes in {probed.seconds:.0f} s", flush=True)
         for sparsity in options.sparsities:
-            for name in (*PLANNED, *ALLOCATIONS, "refined"):
-                network, row = make(session, probed, masks, name, sparsity)
-                networks.append(network)
-                rows.append(row)
-                print(row, flush=True)
-    for network, row in zip(networks, rows, strict=True):
-        row["accuracy"] = session.scorer.measure(network, session.reported)["accuracy"]
+            for name in (*PLANNED, *ALLOCATIONS):
+                made.append(make(session, probed, masks, name, sparsity))
+                print(made[-1].row, flush=True)
+    for one in made:
+        one.report()
     dense = session.scorer.measure(session.model, session.reported)["accuracy"]
-    write(options.out, rows, dense, options)
+    write(options.out, [one.row for one in made], dense, options)
 
 
 def open_run(masks: str, options: argparse.Namespace) -> Session:
+    torch.set_num_threads(1)
     overrides = {"data.root": options.data, "model.weights": options.weights, "masks": masks, "space": SPACE}
     job = load(CONFIG, [f"{key}={value}" for key, value in overrides.items()]).resolve()
     return open_session(job, lambda progress: None)
@@ -90,33 +105,40 @@ def open_run(masks: str, options: argparse.Namespace) -> Session:
 
 def probe(session: Session, per_unit: int) -> Planned:
     """Every layer alone at some levels."""
-    start = time.perf_counter()
+    start = time.process_time()
     candidates = [Candidate(levels) for levels in probes(session.problem, per_unit)]
     evaluations = tuple(scored(session, candidate) for candidate in candidates)
-    return Planned(evaluations, time.perf_counter() - start)
+    return Planned(evaluations, time.process_time() - start)
 
 
-def make(session: Session, probed: Planned, masks: str, name: str, sparsity: float) -> tuple[nn.Module, Row]:
-    """The network of one allocation, and what is known of it without the test images."""
-    start = time.perf_counter()
+def make(session: Session, probed: Planned, masks: str, name: str, sparsity: float) -> Made:
+    """The networks of one allocation, and what is known of them without the test images."""
     weights = {unit: session.model.get_parameter(unit).detach().cpu().double().numpy() for unit in session.space.units}
-    if name == "refined":
-        counts = refined(session, probed.evaluations, weights, sparsity)
-    else:
-        counts = allocated(session, probed.evaluations, weights, name, sparsity)
-    network = session.scorer.build(counts)
-    seconds = time.perf_counter() - start
+    start = time.process_time()
+    counts = allocated(session, probed.evaluations, weights, name, sparsity)
+    networks = {"": session.scorer.build(counts)}
+    stitching = time.process_time() - start
+    networks[FITTED] = fitted(session, counts)
+    fitting = time.process_time() - start - stitching
     costs = session.problem.costs.evaluate(list(counts), np.array([list(counts.values())]))
-    return network, {
-        "sparsity": sparsity,
-        "weights": masks,
-        "allocation": name,
-        "kept": sum(counts.values()),
-        "nonzeros_ratio": round(costs["nonzeros"][0].item() / session.dense_costs["nonzeros"], 4),
-        "effective_macs_ratio": round(costs["effective_macs"][0].item() / session.dense_costs["effective_macs"], 4),
-        "kl": round(session.scorer.measure(network, session.scorer.select)["kl"], 4),
-        "seconds": round(seconds + (probed.seconds if name in (*PLANNED, "refined") else 0.0), 1),
-    }
+    return Made(
+        session,
+        networks,
+        {
+            "sparsity": sparsity,
+            "weights": masks,
+            "allocation": name,
+            "kept": sum(counts.values()),
+            "nonzeros_ratio": round(costs["nonzeros"][0].item() / session.dense_costs["nonzeros"], 4),
+            "effective_macs_ratio": round(costs["effective_macs"][0].item() / session.dense_costs["effective_macs"], 4),
+            "core_s": round(stitching + (probed.seconds if name in PLANNED else 0.0), 1),
+            "fitted_core_s": round(fitting, 1),
+            **{
+                prefix + "kl": round(session.scorer.measure(network, session.scorer.select)["kl"], 4)
+                for prefix, network in networks.items()
+            },
+        },
+    )
 
 
 def allocated(
@@ -131,30 +153,6 @@ def allocated(
 
 def kept_in_all(weights: Mapping[str, np.ndarray], sparsity: float) -> int:
     return round((1 - sparsity) * sum(weight.size for weight in weights.values()))
-
-
-def refined(
-    session: Session, evaluations: Sequence[Evaluation], weights: Mapping[str, np.ndarray], sparsity: float
-) -> Counts:
-    """The best of all other allocations, moved onto the grid, after search.refinement."""
-    problem = replace(session.problem, distortion="kl")
-    budget = budget_of(session, kept_in_all(weights, sparsity))
-    refinement = Refinement(problem, distortions_from(problem, evaluations), "nonzeros", budget)
-    starts = [allocated(session, evaluations, weights, name, sparsity) for name in (*PLANNED, *ALLOCATIONS)]
-    asked = [Candidate(levels) for levels in dict.fromkeys(on_grid(session, counts) for counts in starts)]
-    while asked:
-        refinement.tell([scored(session, candidate) for candidate in asked])
-        asked = refinement.ask(len(weights))
-    assert refinement.best is not None, "the starts are within the budget"
-    return problem.space.counts(Candidate(refinement.best))
-
-
-def on_grid(session: Session, counts: Counts) -> tuple[int, ...]:
-    """The levels that keep at most these counts, or the smallest."""
-    return tuple(
-        next((level for level, kept in enumerate(levels) if kept <= counts[unit]), len(levels) - 1)
-        for unit, levels in zip(session.space.units, session.space.levels, strict=True)
-    )
 
 
 def scored(session: Session, candidate: Candidate) -> Evaluation:
@@ -212,7 +210,7 @@ def write(path: Path, rows: Sequence[Row], dense: float, options: argparse.Names
     with path.open("w", newline="") as file:
         file.write(
             "# python benchmarks/unstructured.py --data DIR --weights FILE "
-            f"--probe-levels {options.probe_levels}; {torch.get_num_threads()} thread\n"
+            f"--probe-levels {options.probe_levels}\n"
             f"# dense accuracy {dense:.4f}\n"
         )
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -12,12 +12,12 @@ Least-squares repair of layers one after the other is He, Zhang, Sun 2017 (https
 3.2) and, with the pruned network's own inputs, Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section
 3.3). Ours: the target is the residual sum, producers are refitted too and know that a ReLU follows, the prior of the
 ridge is the weight that the bank has already compensated, and two layers with nothing but a ReLU between them are
-fitted together in the end (prune.joint).
+fitted together in the end (prune.joint). In a weight with zeros each output is solved for on the columns it has left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -33,6 +33,9 @@ from autoprune.prune.modes import evaluating
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Indices
 from autoprune.prune.targets import Targets, batch_moments, linear_layers, tracked_norms
+
+# how large the sum over the outputs of a weight with zeros, of the cube of the entries left, may be: about a minute
+SPARSE_WORK = 1e12
 
 
 @dataclass
@@ -52,6 +55,7 @@ def compensate(
     indices: Indices,
     dense: Mapping[str, torch.Tensor],
     *,
+    sparse: Collection[str] = (),
     jointly: bool = True,
 ) -> Compensation:
     """Fits the layers of a pruned network, in place, in the order in which they run.
@@ -61,19 +65,31 @@ def compensate(
         targets: of the dense network it was made from.
         indices: which indices of the dense network's tensors it keeps.
         dense: the dense network's tensors, by name.
+        sparse: the network's weights whose zeros stay, by name.
         jointly: whether two layers with nothing but a ReLU between them are fitted together in the end; takes half
             of the time.
     """
     layers, untouched = linear_layers(network, structure)
-    layers = {name: layer for name, layer in layers.items() if name in targets.layers}
+    stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
+    slow = {
+        name: "least squares for each of its outputs would take too long"
+        for name, entries in stays.items()
+        if entries.sum(dim=2).double().pow(3).sum() > SPARSE_WORK
+    }
+    layers = {name: layer for name, layer in layers.items() if name in targets.layers and name not in slow}
     feeders = _feeders(layers, targets) if jointly else {}
-    pruned = _Pruned(layers, tracked_norms(network), targets, feeders, indices, dense)
-    pruned.result.untouched.update({**untouched, **targets.untouched})
+    pruned = _Pruned(layers, tracked_norms(network), targets, feeders, indices, dense, stays)
+    pruned.result.untouched.update({**untouched, **targets.untouched, **slow})
     whole = [torch.cat(parts) for parts in zip(*targets.inputs, strict=True)]
     with evaluating(network), pruned.following():
         network(*whole)
     assert not pruned.waiting, "whatever is postponed in a pass is read in it, as in the dense network's"
     return pruned.result
+
+
+def _stays(layer: Layer) -> torch.Tensor:
+    """(g, o, k) which entries of a layer's weight are not 0."""
+    return cast(Design, design_of(layer.module)).flat(cast(torch.Tensor, layer.module.weight)).detach().cpu() != 0
 
 
 def _feeders(layers: Mapping[str, Layer], targets: Targets) -> dict[str, str]:
@@ -98,10 +114,11 @@ class _Pruned(Following):
         feeders: Mapping[str, str],
         indices: Indices,
         dense: Mapping[str, torch.Tensor],
+        stays: Mapping[str, torch.Tensor],
     ) -> None:
         sums = {name for name in layers if targets.layers[name].summed and targets.layers[name].read_once}
         super().__init__(layers, norms, sums.union(feeders.values()))
-        self.targets, self.feeders, self.indices, self.dense = targets, feeders, indices, dense
+        self.targets, self.feeders, self.indices, self.dense, self.stays = targets, feeders, indices, dense, stays
         self.result = Compensation()
         self.waiting: dict[str, Fit] = {}
         self._fitted_norms: set[int] = set()
@@ -153,7 +170,8 @@ class _Pruned(Following):
         kept = self.indices.get(f"{layer.name}.weight", {}).get(1 if design.inputs_first else 0)
         index = np.arange(target.rows.shape[1]) if kept is None else kept
         feeder = self.waiting.pop(self.feeders[layer.name]) if layer.name in self.feeders else None
-        return Fit(layer, design, target, torch.from_numpy(index).to(x.device), x, feeder)
+        kept_here = torch.from_numpy(index).to(x.device)
+        return Fit(layer, design, target, kept_here, x, feeder, self.stays.get(layer.name))
 
     def _solve(self, fit: Fit) -> None:
         """Solves for a layer's weights and writes them, and its feeder's."""

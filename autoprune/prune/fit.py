@@ -22,8 +22,9 @@ class Fit:
     """A layer that is being fitted to the target's channels that stay, `kept`.
 
     `x` is what it sees of all images. With a `feeder`, the fit of the layer whose rectified output that is, it is not
-    known before `solve_with_feeder`. `shortcut` is what the output is added to. After a solution `unexplained` is the
-    share of the target's variance that is left.
+    known before `solve_with_feeder`. `shortcut` is what the output is added to. `stays` are the (g, o, k) entries that
+    are not 0 and alone may change, None for all. After a solution `unexplained` is the share of the target's variance
+    that is left.
     """
 
     layer: Layer
@@ -32,6 +33,7 @@ class Fit:
     kept: torch.Tensor
     x: torch.Tensor
     feeder: Fit | None = None
+    stays: torch.Tensor | None = None
     shortcut: torch.Tensor | None = None
     unexplained: float = 0.0
     regression: Regression | None = None  # the last one
@@ -103,17 +105,17 @@ class Fit:
     def _solve_jointly(self, feeder: Fit, images: torch.Tensor, goal: torch.Tensor, iterations: int) -> None:
         assert feeder.regression, "it was solved for alone"
         assert self.regression, "it was solved for alone"
-        moments = feeder.regression.moments, self.regression.moments
+        divide = feeder.regression.divided, self.regression.divided
         rectified = self.target.rectified
         both = fit_jointly(
-            feeder.affine(), self.affine(), moments, images, goal, iterations=iterations, rectified=rectified
+            feeder.affine(), self.affine(), divide, images, goal, iterations=iterations, rectified=rectified
         )
         for fit, solved in zip((feeder, self), both, strict=True):
             weight = fit.design.flat(solved.weight).double()
             fit.put(weight, solved.bias.double().reshape(weight.shape[:2]))
 
     def _solve(self, rows: torch.Tensor, goal: torch.Tensor) -> bool:
-        regression = Regression(rows, self._folded()[0], constant=has_constant(self.layer))
+        regression = Regression(rows, self._folded()[0], constant=has_constant(self.layer), stays=self.stays)
         self.regression = regression
         variance = float(goal.var(dim=1, correction=0).mean())
         left = self._misfit(regression, goal)

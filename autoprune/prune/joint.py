@@ -18,11 +18,12 @@ from torch import nn
 from torch.func import functional_call
 
 from autoprune.prune.design import Design
-from autoprune.prune.regression import lenient, ridge_factor
+from autoprune.prune.regression import doubled, lenient
 
 SHORTEST = 1 / 8  # of a step; if that does not help either, the fit stays as it is
 
 Tensors = Sequence[torch.Tensor]
+Divide = Callable[[torch.Tensor], torch.Tensor]  # (g, o, k) float64 over the second moments of what a layer reads
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Affine:
 def fit_jointly(
     first: Affine,
     second: Affine,
-    moments: tuple[torch.Tensor, torch.Tensor],
+    divide: tuple[Divide, Divide],
     x: torch.Tensor,
     target: torch.Tensor,
     *,
@@ -51,13 +52,13 @@ def fit_jointly(
 ) -> tuple[Affine, Affine]:
     """Both layers, changed so that second(relu(first(x))) comes closer to the target in the mean square; float32.
 
-    `moments` are the (g, k, k) second moments of each layer's rows less their mean, float64. One linearisation with
+    `divide` are the Regression.divided of both layers; what it leaves at 0 does not change. One linearisation with
     `iterations` of conjugate gradients; two with half as many each gave no more. `rectified`: a ReLU reads the output,
     so that any negative value will do where the target is negative.
     """
     output = second(first(x).relu())
     residual = (lenient(target, output) if rectified else target) - output
-    step = _gauss_newton(first, second, moments, x, residual, iterations)
+    step = _gauss_newton(first, second, divide, x, residual, iterations)
     return _shortened(first, second, x, output + residual, float(residual.square().mean()), step) or (first, second)
 
 
@@ -81,7 +82,7 @@ def _moved(layer: Affine, weight: torch.Tensor, bias: torch.Tensor, length: floa
 def _gauss_newton(
     first: Affine,
     second: Affine,
-    moments: tuple[torch.Tensor, torch.Tensor],
+    divide: tuple[Divide, Divide],
     x: torch.Tensor,
     residual: torch.Tensor,
     iterations: int,
@@ -102,7 +103,7 @@ def _gauss_newton(
     def adjoint(u: torch.Tensor) -> Tensors:
         return torch.autograd.grad(output, leaves, u, retain_graph=True)
 
-    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, moments, hidden), residual, iterations)
+    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, divide, hidden), residual, iterations)
 
 
 def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -144,12 +145,11 @@ def _dot(left: Tensors, right: Tensors) -> float:
 
 
 def _preconditioner(
-    first: Affine, second: Affine, moments: tuple[torch.Tensor, torch.Tensor], hidden: torch.Tensor
+    first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: torch.Tensor
 ) -> Callable[[Tensors], list[torch.Tensor]]:
     """Divides gradients by the second moments of each layer's rows; those of the first also by how much of each
     hidden channel gets through: how often it is active, times the energy of what reads it.
     """
-    rows_first, rows_second = (ridge_factor(of)[0] for of in moments)
     places = second.design.count(hidden)
     active = (hidden > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2).mean(dim=0)
     reads = second.design.flat(second.weight).square().sum(dim=1)  # (g, k)
@@ -161,15 +161,10 @@ def _preconditioner(
         weight_first, bias_first, weight_second, bias_second = (part / places for part in gradient)
         scaled = first.design.flat(weight_first) / passed.reshape(first.design.groups, -1, 1)
         return [
-            first.design.shaped(_divided(scaled, rows_first)),
+            first.design.shaped(divide[0](doubled(scaled)).to(scaled)),
             bias_first / passed,
-            second.design.shaped(_divided(second.design.flat(weight_second), rows_second)),
+            second.design.shaped(divide[1](doubled(second.design.flat(weight_second))).to(weight_second)),
             bias_second,
         ]
 
     return precondition
-
-
-def _divided(gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    solved = torch.cholesky_solve(gradient.cpu().double().transpose(1, 2), factor).transpose(1, 2)
-    return solved.to(gradient)

@@ -3,43 +3,84 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 
+from autoprune.prune.masking import by_row
+
 RIDGE = 1e-4  # of the mean diagonal of the second moments; between 1e-5 and 1e-3 it makes no difference
 ROUNDS = 4  # of a rectified fit; twelve gave the same
+FACTOR_BYTES = 1 << 30  # of the factors of a sparse weight's outputs; what takes more is factored again when needed
+
+Factors = tuple[int, torch.Tensor, torch.Tensor]  # an output, counted over all groups, its columns, their factor
 
 
 class Regression:
     """argmin over V, c of E|V x + c - t|^2 + r|V - V0|^2 for one set of rows x and any number of targets t.
 
     `rows` are (g, n, k) float32, `prior` the (g, o, k) weights V0 that directions without evidence keep. Without
-    `constant` c is 0. Second moments are factored once, when first needed, in float64 on the CPU; for rows that are not
-    finite that raises torch.linalg.LinAlgError.
+    `constant` c is 0. V is 0 where the (g, o, k) booleans `stays` are False. Second moments are factored once, when
+    first needed, in float64 on the CPU; for rows that are not finite that raises torch.linalg.LinAlgError.
     """
 
-    def __init__(self, rows: torch.Tensor, prior: torch.Tensor, *, constant: bool) -> None:
+    def __init__(
+        self, rows: torch.Tensor, prior: torch.Tensor, *, constant: bool, stays: torch.Tensor | None = None
+    ) -> None:
         self.mean = rows.mean(dim=1, keepdim=True) if constant else torch.zeros_like(rows[:, :1])
         self.rows = rows - self.mean
         self.prior = doubled(prior.detach())
         self.constant = constant
+        self.stays = stays
 
     @functools.cached_property
     def moments(self) -> torch.Tensor:
-        """(g, k, k) second moments of the rows less their mean."""
-        return second_moments(self.rows)
+        """(g, k, k) second moments of the rows less their mean, float64 on the CPU."""
+        return doubled(self.rows.transpose(1, 2) @ self.rows) / self.rows.shape[1]
 
     @functools.cached_property
-    def _factored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return ridge_factor(self.moments)
+    def _strength(self) -> torch.Tensor:
+        """(g, 1) what the ridge adds to the diagonal of the moments."""
+        strength = RIDGE * self.moments.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)
+        return torch.where(strength > 0, strength, 1.0)  # rows of zeros leave the prior as it is
+
+    @property
+    def _ridged(self) -> torch.Tensor:
+        return self.moments + torch.diag_embed(self._strength.expand(self.moments.shape[:2]))
+
+    @functools.cached_property
+    def _factor(self) -> torch.Tensor:
+        """(g, k, k) Cholesky factor of the moments and the ridge."""
+        return cast(torch.Tensor, torch.linalg.cholesky(self._ridged))
+
+    @functools.cached_property
+    def _kept_factors(self) -> list[Factors] | None:
+        """Those of a sparse weight's outputs, unless they are too large to be kept."""
+        assert self.stays is not None, "a dense weight has one factor for all outputs"
+        size = 8 * float(self.stays.sum(dim=2).double().square().sum())
+        return list(self._factors()) if size <= FACTOR_BYTES else None
+
+    def _factors(self) -> Iterator[Factors]:
+        assert self.stays is not None, "a dense weight has one factor for all outputs"
+        for row, columns, own in by_row(self._ridged, self.stays):
+            yield row, columns, torch.linalg.cholesky(own)
+
+    def divided(self, products: torch.Tensor) -> torch.Tensor:
+        """(g, o, k) products over the moments and the ridge, each output's over those of its columns that stay."""
+        if self.stays is None:
+            return torch.cholesky_solve(products.transpose(1, 2), self._factor).transpose(1, 2)
+        flat = products.flatten(0, 1)
+        solved = torch.zeros_like(flat)
+        for row, columns, factor in self._kept_factors or self._factors():
+            solved[row, columns] = torch.cholesky_solve(flat[row, columns, None], factor).squeeze(1)
+        return solved.view_as(products)
 
     def solve(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(g, o, k) weights and (g, o) constants for (g, n, o) targets, float64 on the CPU."""
         mean = targets.mean(dim=1, keepdim=True) if self.constant else torch.zeros_like(targets[:, :1])
-        products = doubled(self.rows.transpose(1, 2) @ (targets - mean)) / targets.shape[1]  # (g, k, o)
-        factor, strength = self._factored
-        products += strength[:, :, None] * self.prior.transpose(1, 2)
-        weight = torch.cholesky_solve(products, factor).transpose(1, 2)
+        products = doubled(self.rows.transpose(1, 2) @ (targets - mean)).transpose(1, 2) / targets.shape[1]  # (g, o, k)
+        weight = self.divided(products + self._strength[:, :, None] * self.prior)
         return weight, doubled(mean)[:, 0] - (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
 
     def solve_rectified(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,19 +113,6 @@ class Regression:
 def lenient(targets: torch.Tensor, fitted: torch.Tensor) -> torch.Tensor:
     """Targets of outputs that a ReLU reads: what is fitted will do where both are negative."""
     return torch.where(targets > 0, targets, fitted.clamp(max=0))
-
-
-def second_moments(rows: torch.Tensor) -> torch.Tensor:
-    """(g, k, k) mean of x x^T over (g, n, k) rows, float64 on the CPU."""
-    return doubled(rows.transpose(1, 2) @ rows) / rows.shape[1]
-
-
-def ridge_factor(moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cholesky factor of (g, k, k) moments with RIDGE of their mean diagonal added, and (g, 1) what was added."""
-    diagonal = moments.diagonal(dim1=1, dim2=2)
-    strength = RIDGE * diagonal.mean(dim=1, keepdim=True)
-    strength = torch.where(strength > 0, strength, 1.0)  # rows of zeros leave the prior as it is
-    return torch.linalg.cholesky(moments + torch.diag_embed(strength.expand_as(diagonal))), strength
 
 
 def doubled(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from autoprune.core.space import Candidate
 from autoprune.errors import PluginError, TrainingDiverged
 from autoprune.prune.compensate import compensate
 from autoprune.prune.copying import named_tensors
+from autoprune.prune.zeros import stitched
 from autoprune.run.session import Session
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def deployed(session: Session, candidate: Candidate) -> Deployed:
     """The network of a candidate as it is exported: what does best on the selection set of those there are.
 
     These are the one that is fitted to the dense network and the one that is stitched from the bank and, with
-    fine-tuning, both after it. One with zeros in weights is not fitted: that would fill them again.
+    fine-tuning, both after it. Zeros in weights stay zeros.
     """
     built = _built(session, candidate)
     counts = session.space.counts(candidate)
@@ -46,15 +47,19 @@ def deployed(session: Session, candidate: Candidate) -> Deployed:
 
 def _built(session: Session, candidate: Candidate) -> list[nn.Module]:
     """The network fitted, where it is, and stitched."""
-    stitched = session.scorer.network(candidate)
-    counts = session.space.counts(candidate)
-    zeros = session.weight_bank is not None and session.weight_bank.touched(counts)
-    if session.job.compensation == "none" or not any(candidate.levels) or zeros:
-        return [stitched]
-    fitted = session.bank.build(counts)
+    network = session.scorer.network(candidate)
+    if session.job.compensation == "none" or not any(candidate.levels):
+        return [network]
+    return [fitted(session, session.space.counts(candidate)), network]
+
+
+def fitted(session: Session, counts: Mapping[str, int]) -> nn.Module:
+    """The network for kept counts by unit, fitted to the dense one."""
+    network = stitched(session.bank, session.weight_bank, counts)
     indices = session.bank.indices(session.bank.positions(counts))
-    compensate(fitted, session.structure, session.targets, indices, named_tensors(session.model))
-    return [fitted, stitched]
+    sparse = [] if session.weight_bank is None else session.weight_bank.touched(counts)
+    compensate(network, session.structure, session.targets, indices, named_tensors(session.model), sparse=sparse)
+    return network
 
 
 def _trained(

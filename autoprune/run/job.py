@@ -55,9 +55,9 @@ class Job:
     batch norms have while a candidate is scored (measure.stage), `tune` the form it is scored in: "auto" times some at
     the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what is kept of the dense network's
     outputs for candidates that share them. `norm_images` of the calibration images are used for statistics and batch
-    norms of candidates. Unless `compensation` is "none" the members of the front, those with zeros in weights left out,
-    are fitted to the dense network on all of them (prune.compensate), "thorough" at three times the cost. With
-    `finetune` every network that is scored, and every member of the front, is trained on the data's train set.
+    norms of candidates. Unless `compensation` is "none" the members of the front are fitted to the dense network on all
+    of them (prune.compensate), "thorough" at three times the cost. With `finetune` every network that is scored, and
+    every member of the front, is trained on the data's train set.
     `front_size` is how many networks are built and measured on the report set at most.
     `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
     (run.controller).

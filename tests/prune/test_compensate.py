@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import autoprune
+from autoprune.prune import compensate as compensation
 from autoprune.prune.compensate import compensate
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import cut, kept_indices
@@ -326,3 +327,44 @@ def test_a_layer_that_reads_tokens_before_images_is_left_alone_and_named():
     targets = collect_targets(model, structure, [(part,) for part in images.split(4)])
     assert not targets.layers
     assert targets.untouched["down"] == "its rows do not belong to images"
+
+
+def with_zeros(model, share, seed=0):
+    """A copy with that share of every convolution's entries 0, at random, and the names of their weights."""
+    structure = autoprune.find_structure(model, photos(2))
+    copy = cut(model, structure, {})
+    names = [name for name, tensor in named_tensors(copy).items() if tensor.dim() == 4]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name in names:
+            weight = copy.get_parameter(name)
+            weight *= torch.rand(weight.shape, generator=generator) >= share
+    return structure, copy, names
+
+
+@pytest.mark.parametrize("jointly", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_zeros_stay_and_the_error_on_other_images_falls(share, jointly):
+    model = made(Block(), Block())
+    images, others = photos(256), photos(64, seed=1)
+    structure, small, names = with_zeros(model, share)
+    masks = {name: small.get_parameter(name) != 0 for name in names}
+    before = error(model, small, others)
+    targets = collect_targets(model, structure, [(images,)])
+    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=names, jointly=jointly)
+    assert {name.removesuffix(".weight") for name in names} <= result.unexplained.keys()
+    for name, mask in masks.items():
+        assert torch.equal(small.get_parameter(name) != 0, mask)
+    assert error(model, small, others) < 0.6 * before
+
+
+def test_a_layer_with_too_many_entries_left_is_named_and_keeps_its_weights(monkeypatch):
+    monkeypatch.setattr(compensation, "SPARSE_WORK", 6 * 27**3 + 1)  # enough for the stem
+    model = made(Block())
+    structure, small, names = with_zeros(model, 0.3)
+    before = small.blocks[0].conv1.weight.clone()
+    targets = collect_targets(model, structure, [(photos(128),)])
+    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=names)
+    assert set(result.unexplained) == {"stem", "head"}
+    assert "too long" in result.untouched["blocks.0.conv1"]
+    assert torch.equal(small.blocks[0].conv1.weight, before)

@@ -48,6 +48,7 @@ def front():
 def test_a_mixed_search_on_the_digits_keeps_its_accuracy_with_a_fifth_of_the_weights(front):
     picked = front.pick("nonzeros<=0.2")
     assert picked.row["accuracy"] > 0.95
+    assert picked.row["select_kl"] < 0.5 * picked.row["search_kl"]  # fitted, with its zeros
     assert picked.row["verify_error"] <= 1e-4
     assert picked.row["density"] == picked.row["nonzeros"] / picked.row["params"] < 1
 
