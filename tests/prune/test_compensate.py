@@ -358,6 +358,19 @@ def test_zeros_stay_and_the_error_on_other_images_falls(share, jointly):
     assert error(model, small, others) < 0.6 * before
 
 
+@pytest.mark.parametrize("images", [photos(1), torch.zeros(8, 3, 10, 10)], ids=["one", "constant"])
+def test_zeros_stay_and_weights_are_finite_whatever_the_images(images):
+    model = made(Block())
+    structure, small, names = with_zeros(model, 0.8)
+    with torch.no_grad():
+        small.blocks[0].conv2.weight[2] = 0.0
+    masks = {name: small.get_parameter(name) != 0 for name in names}
+    targets = collect_targets(model, structure, [(images,)])
+    compensate(small, structure, targets, {}, named_tensors(model), sparse=names)
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+    assert not any((small.get_parameter(name)[~mask] != 0).any() for name, mask in masks.items())
+
+
 def test_a_layer_with_too_many_entries_left_is_named_and_keeps_its_weights(monkeypatch):
     monkeypatch.setattr(compensation, "SPARSE_WORK", 6 * 27**3 + 1)  # enough for the stem
     model = made(Block())
