@@ -371,6 +371,25 @@ def test_zeros_stay_and_weights_are_finite_whatever_the_images(images):
     assert not any((small.get_parameter(name)[~mask] != 0).any() for name, mask in masks.items())
 
 
+@pytest.mark.parametrize("kind", [*PATTERNS, *SEQUENCES])
+def test_zeros_stay_in_every_pattern(kind):
+    model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
+    example = example_of(model)
+    structure = autoprune.find_structure(model, example)
+    targets = collect_targets(model, structure, [(example,)])
+    small = cut(model, structure, {})
+    weights = {name: named_tensors(small)[f"{name}.weight"] for name in targets.layers}
+    with torch.no_grad():
+        for weight in weights.values():
+            weight[..., ::2] = 0.0
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    sparse = [f"{name}.weight" for name in weights]
+    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=sparse)
+    assert result.unexplained.keys() == weights.keys()
+    assert not any((weights[name][~mask] != 0).any() for name, mask in masks.items())
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+
+
 def test_a_layer_with_too_many_entries_left_is_named_and_keeps_its_weights(monkeypatch):
     monkeypatch.setattr(compensation, "SPARSE_WORK", 6 * 27**3 + 1)  # enough for the stem
     model = made(Block())
