@@ -118,7 +118,7 @@ def make(session: Session, probed: Planned, masks: str, name: str, sparsity: flo
     counts = allocated(session, probed.evaluations, weights, name, sparsity)
     networks = {"": session.scorer.build(counts)}
     stitching = time.process_time() - start
-    networks[FITTED] = fitted(session, counts)
+    networks[FITTED] = fitted(session, counts).network
     fitting = time.process_time() - start - stitching
     costs = session.problem.costs.evaluate(list(counts), np.array([list(counts.values())]))
     return Made(

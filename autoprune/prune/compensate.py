@@ -30,12 +30,12 @@ from autoprune.prune.design import Design, design_of
 from autoprune.prune.fit import Fit, has_constant, write
 from autoprune.prune.flow import Following, Layer, Mark
 from autoprune.prune.modes import evaluating
+from autoprune.prune.regression import factor_bytes
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Indices
 from autoprune.prune.targets import Targets, batch_moments, linear_layers, tracked_norms
 
-# how large the sum over the outputs of a weight with zeros, of the cube of the entries left, may be: about a minute
-SPARSE_WORK = 1e12
+FACTOR_BYTES = 2 << 30  # of the factors of one weight with zeros, which has one an output
 
 
 @dataclass
@@ -71,15 +71,16 @@ def compensate(
     """
     layers, untouched = linear_layers(network, structure)
     stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
-    slow = {
-        name: "least squares for each of its outputs would take too long"
-        for name, entries in stays.items()
-        if entries.sum(dim=2).double().pow(3).sum() > SPARSE_WORK
+    sizes = {name: factor_bytes(entries) for name, entries in stays.items()}
+    large = {
+        name: f"factors for each of its outputs would take {size / 2**30:.1f} GiB, the limit is {FACTOR_BYTES >> 30}"
+        for name, size in sizes.items()
+        if size > FACTOR_BYTES
     }
-    layers = {name: layer for name, layer in layers.items() if name in targets.layers and name not in slow}
+    layers = {name: layer for name, layer in layers.items() if name in targets.layers and name not in large}
     feeders = _feeders(layers, targets) if jointly else {}
     pruned = _Pruned(layers, tracked_norms(network), targets, feeders, indices, dense, stays)
-    pruned.result.untouched.update({**untouched, **targets.untouched, **slow})
+    pruned.result.untouched.update({**untouched, **targets.untouched, **large})
     whole = [torch.cat(parts) for parts in zip(*targets.inputs, strict=True)]
     with evaluating(network), pruned.following():
         network(*whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -12,9 +11,6 @@ from autoprune.prune.masking import by_row
 
 RIDGE = 1e-4  # of the mean diagonal of the second moments; between 1e-5 and 1e-3 it makes no difference
 ROUNDS = 4  # of a rectified fit; twelve gave the same
-FACTOR_BYTES = 1 << 30  # of the factors of a sparse weight's outputs; what takes more is factored again when needed
-
-Factors = tuple[int, torch.Tensor, torch.Tensor]  # an output, counted over all groups, its columns, their factor
 
 
 class Regression:
@@ -55,16 +51,10 @@ class Regression:
         return cast(torch.Tensor, torch.linalg.cholesky(self._ridged))
 
     @functools.cached_property
-    def _kept_factors(self) -> list[Factors] | None:
-        """Those of a sparse weight's outputs, unless they are too large to be kept."""
+    def _own_factors(self) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+        """For every output, counted over all groups, that has columns left: these and their factor."""
         assert self.stays is not None, "a dense weight has one factor for all outputs"
-        size = 8 * float(self.stays.sum(dim=2).double().square().sum())
-        return list(self._factors()) if size <= FACTOR_BYTES else None
-
-    def _factors(self) -> Iterator[Factors]:
-        assert self.stays is not None, "a dense weight has one factor for all outputs"
-        for row, columns, own in by_row(self._ridged, self.stays):
-            yield row, columns, torch.linalg.cholesky(own)
+        return [(row, columns, torch.linalg.cholesky(own)) for row, columns, own in by_row(self._ridged, self.stays)]
 
     def divided(self, products: torch.Tensor) -> torch.Tensor:
         """(g, o, k) products over the moments and the ridge, each output's over those of its columns that stay."""
@@ -72,7 +62,7 @@ class Regression:
             return torch.cholesky_solve(products.transpose(1, 2), self._factor).transpose(1, 2)
         flat = products.flatten(0, 1)
         solved = torch.zeros_like(flat)
-        for row, columns, factor in self._kept_factors or self._factors():
+        for row, columns, factor in self._own_factors:
             solved[row, columns] = torch.cholesky_solve(flat[row, columns, None], factor).squeeze(1)
         return solved.view_as(products)
 
@@ -108,6 +98,11 @@ class Regression:
         """Lets go of the rows; only `spread` works afterwards."""
         _ = self.moments
         self.rows = self.rows[:, :0]
+
+
+def factor_bytes(stays: torch.Tensor) -> int:
+    """What the factors of a weight take of which the (g, o, k) booleans stay."""
+    return 8 * int(stays.sum(dim=2).square().sum())
 
 
 def lenient(targets: torch.Tensor, fitted: torch.Tensor) -> torch.Tensor:

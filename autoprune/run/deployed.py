@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.core.space import Candidate
 from autoprune.errors import PluginError, TrainingDiverged
-from autoprune.prune.compensate import compensate
+from autoprune.prune.compensate import Compensation, compensate
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.zeros import stitched
 from autoprune.run.session import Session
@@ -21,10 +21,11 @@ Losses = list[float]  # that the search minimises, of what is measured
 
 
 class Deployed(NamedTuple):
-    """A network as it is exported, and for how many steps it was trained."""
+    """A network as it is exported, for how many steps it was trained, and what fitting it did; None as stitched."""
 
     network: nn.Module
     steps: int
+    fit: Compensation | None
 
 
 def deployed(session: Session, candidate: Candidate) -> Deployed:
@@ -37,43 +38,42 @@ def deployed(session: Session, candidate: Candidate) -> Deployed:
     counts = session.space.counts(candidate)
     steps = session.scorer.steps(counts)
     if not steps and len(built) == 1:
-        return Deployed(built[0], 0)
-    contenders = [
-        *((losses, Deployed(one, steps)) for losses, one in _trained(session, counts, built if steps else [])),
-        *((_losses(session, one), Deployed(one, 0)) for one in built),
+        return built[0]
+    contenders: list[tuple[Losses, Deployed]] = [
+        *(_trained(session, counts, built) if steps else ()),
+        *((_losses(session, one.network), one) for one in built),
     ]
     return min(contenders, key=lambda contender: contender[0])[1]
 
 
-def _built(session: Session, candidate: Candidate) -> list[nn.Module]:
+def _built(session: Session, candidate: Candidate) -> list[Deployed]:
     """The network fitted, where it is, and stitched."""
-    network = session.scorer.network(candidate)
+    network = Deployed(session.scorer.network(candidate), 0, None)
     if session.job.compensation == "none" or not any(candidate.levels):
         return [network]
     return [fitted(session, session.space.counts(candidate)), network]
 
 
-def fitted(session: Session, counts: Mapping[str, int]) -> nn.Module:
+def fitted(session: Session, counts: Mapping[str, int]) -> Deployed:
     """The network for kept counts by unit, fitted to the dense one."""
     network = stitched(session.bank, session.weight_bank, counts)
     indices = session.bank.indices(session.bank.positions(counts))
+    dense = named_tensors(session.model)
     sparse = [] if session.weight_bank is None else session.weight_bank.touched(counts)
-    compensate(network, session.structure, session.targets, indices, named_tensors(session.model), sparse=sparse)
-    return network
+    return Deployed(network, 0, compensate(network, session.structure, session.targets, indices, dense, sparse=sparse))
 
 
 def _trained(
-    session: Session, counts: Mapping[str, int], built: Sequence[nn.Module]
-) -> Iterator[tuple[Losses, nn.Module]]:
+    session: Session, counts: Mapping[str, int], built: Sequence[Deployed]
+) -> Iterator[tuple[Losses, Deployed]]:
     """The same after fine-tuning, losses first; those left out that did not come out of it in finite numbers."""
     scorer = session.scorer
-    for network in built:
+    steps = scorer.steps(counts)
+    for one in built:
         try:
-            if network is built[-1]:  # the one that was scored
-                trained = scorer.trained(counts, scorer.steps(counts))
-            else:
-                trained = scorer.fully_trained(network, counts)
-            yield _losses(session, trained), trained
+            scored = one.fit is None
+            trained = scorer.trained(counts, steps) if scored else scorer.fully_trained(one.network, counts)
+            yield _losses(session, trained), Deployed(trained, steps, one.fit)
         except (TrainingDiverged, PluginError) as error:
             _log.warning("a network of the front is not fine-tuned: %s", error)
 

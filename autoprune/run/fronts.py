@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ class Built:
 def build_member(session: Session, evaluation: Evaluation) -> Built:
     """The network of an evaluation, compared with its masked original and measured on the report set.
 
+    "fit" in its row says what fitting it did (prune.compensate.Compensation); empty where it is as stitched.
     Raises VerifyError when the two compute different things.
     """
     candidate = evaluation.candidate
-    network, steps = deployed(session, candidate)
+    network, steps, fit = deployed(session, candidate)
     counts = session.space.counts(candidate)
     positions = session.bank.positions(counts)
     report = verify_positions(
@@ -64,7 +66,7 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
         )
     measured = session.scorer.measure(network, session.reported)
     selected = {SELECT: {**evaluation.values, **session.selected(network)}, STITCHED: evaluation.values}
-    row = _row(session, candidate, measured, selected, report.worst)
+    row = _row(session, candidate, measured, selected, report.worst) | {"fit": {} if fit is None else asdict(fit)}
     return Built(network, {**row, "finetune_steps": steps} if session.job.finetune else row)
 
 
@@ -78,15 +80,18 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
     members = front.thinned(session.job.front_size).members
     built: list[Row] = []
+    note = ""
     for index, evaluation in enumerate(members):
-        session.progress(Progress("front", index, len(members), _gain(built[-1], session) if built else ""))
+        session.progress(Progress("front", index, len(members), note))
+        start = time.perf_counter()
         try:
             built.append(build_member(session, evaluation).row)
+            note = f"{_gain(built[-1], session)} in {time.perf_counter() - start:.1f} s"
         except VerifyError as error:  # the others are none the worse for it
             _log.error("left out of the front: %s", error)
     if members and not built:
         raise VerifyError("no network of the front computes what its masked original computes; the log says which")
-    session.progress(Progress("front", len(members), len(members), _gain(built[-1], session) if built else ""))
+    session.progress(Progress("front", len(members), len(members), note))
     rows = _undominated(session, built)
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
@@ -111,7 +116,7 @@ def _values_as_built(session: Session, row: Row) -> dict[str, float]:
 def _gain(row: Row, session: Session) -> str:
     """What building did to the first measured objective: "kl 0.64 -> 0.21"."""
     name = next((o.name for o in session.problem.objectives if STITCHED + o.name in row), None)
-    return "" if name is None else f"{name} {row[STITCHED + name]:.4g} -> {row[SELECT + name]:.4g}"
+    return "built" if name is None else f"{name} {row[STITCHED + name]:.4g} -> {row[SELECT + name]:.4g}"
 
 
 def document_of(session: Session, rows: Sequence[Row]) -> dict[str, Any]:

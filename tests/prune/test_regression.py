@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.prune import regression
-from autoprune.prune.regression import RIDGE, Regression
+from autoprune.prune.regression import RIDGE, Regression, factor_bytes
 
 
 def drawn(*shape, seed=0):
@@ -25,9 +24,7 @@ def by_numpy(rows, targets, prior, columns):
     return np.linalg.lstsq(stacked, asked, rcond=None)[0]
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 1 << 20])
-def test_each_output_of_a_sparse_weight_is_solved_on_the_columns_it_has_left(kept_bytes, monkeypatch):
-    monkeypatch.setattr(regression, "FACTOR_BYTES", kept_bytes)
+def test_each_output_of_a_sparse_weight_is_solved_on_the_columns_it_has_left():
     rows, prior, targets = drawn(2, 300, 7), drawn(2, 4, 7, seed=1), drawn(2, 300, 4, seed=2)
     rows[:, :, 3] = rows[:, :, 2] + 0.1 * rows[:, :, 3] + 1.0
     stays = drawn(2, 4, 7, seed=3) > 0
@@ -35,6 +32,7 @@ def test_each_output_of_a_sparse_weight_is_solved_on_the_columns_it_has_left(kep
     stays[1, 2] = True
     weight, bias = Regression(rows, prior, constant=True, stays=stays).solve(targets)
     assert (weight[~stays] == 0).all()
+    assert factor_bytes(stays) == 8 * sum(int(row.sum()) ** 2 for row in stays.flatten(0, 1))
     for group, output in np.ndindex(2, 4):
         columns = stays[group, output].nonzero().squeeze(1).numpy()
         expected = by_numpy(rows[group], targets[group, :, output], prior[group, output], columns)

@@ -184,8 +184,8 @@ def test_without_compensation_the_network_that_was_scored_is_the_one_deployed(tu
 
 def test_the_dense_network_is_deployed_as_it_is(tuned, model):
     session = opened(tuned())
-    network, steps = deployed(session, session.space.dense)
-    assert steps == 0
+    network, steps, fit = deployed(session, session.space.dense)
+    assert (steps, fit) == (0, None)
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
@@ -214,7 +214,7 @@ def test_a_member_whose_training_diverges_is_deployed_without_it(tuned, caplog):
     session = opened(tuned(finetune=replace(PLAN, lr=1e30)))
     candidate = session.space.smallest
     assert session.scorer.score(candidate).status == "failed"
-    network, steps = deployed(session, candidate)
+    network, steps, _ = deployed(session, candidate)
     assert steps == 0
     assert all(math.isfinite(float(tensor.sum())) for tensor in network.state_dict().values())
     assert "a network of the front is not fine-tuned: expected a finite loss while fine-tuning" in caplog.text

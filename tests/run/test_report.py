@@ -444,6 +444,15 @@ def test_failed_evaluations_are_counted_by_cause(tmp_path: Path) -> None:
     assert "timeout: took 9 s1" in page.text
 
 
+def test_layers_that_were_not_fitted_come_with_the_reason_whoever_they_belong_to(tmp_path: Path) -> None:
+    fits: list[dict[str, Any]] = [{}, {"untouched": {"stem": "shared"}}, {"untouched": {"head": "too wide"}}]
+    rows = [{**row, "fit": fit} for row, fit in zip(ROWS, fits, strict=True)]
+    text = report_of(write_run(tmp_path / "run", rows)).text
+    assert "stemshared" in text
+    assert "headtoo wide" in text
+    assert "not fitted" not in report_of(write_run(tmp_path / "old")).text
+
+
 def test_frozen_parts_come_with_their_reason_and_uncounted_operators_by_name(tmp_path: Path) -> None:
     frozen = [["layer9.pad", 0.125, "padded in"]]
     text = report_of(write_run(tmp_path / "run", frozen=frozen, uncounted=["aten::roll"])).text

@@ -53,6 +53,16 @@ def test_every_searcher_leaves_a_front_of_smaller_networks(name, job, tmp_path):
     assert all(float(row["verify_error"]) <= 1e-4 for row in rows)
 
 
+def test_rows_say_how_well_each_layer_was_fitted(finished):
+    rows = json.loads((finished / "front.json").read_text())["rows"]
+    fits = [row["fit"] for row in rows if any(row["levels"])]
+    assert any(fit for fit in fits)
+    for fit in filter(None, fits):
+        assert 0 < max(fit["unexplained"].values()) < 1
+        assert not fit["unexplained"].keys() & fit["untouched"].keys()
+    assert all(row["fit"] == {} for row in rows if not any(row["levels"]))
+
+
 def test_a_run_folder_has_what_the_architecture_names(finished):
     names = {path.name for path in finished.iterdir()}
     expected = {"job.yaml", "space.json", "environment.json", "journal.jsonl", "front.csv", "front.json", "report.html"}

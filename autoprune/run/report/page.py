@@ -121,7 +121,17 @@ def frozen(facts: Facts) -> str:
             if uncounted
             else "Every operator's MACs are counted."
         ),
+        _unfitted(facts),
     )
+
+
+def _unfitted(facts: Facts) -> str:
+    """Layers that some member of the front could not be fitted at, and why."""
+    reasons: dict[str, str] = {}
+    for row in facts.rows:
+        reasons |= row.get("fit", {}).get("untouched", {})
+    rows: list[list[Cell]] = [[layer, reason] for layer, reason in reasons.items()]
+    return table(["layers not fitted to the dense network", "why"], rows[:PARTS]) if rows else ""
 
 
 def environment(facts: Facts) -> str:
