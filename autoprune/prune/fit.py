@@ -45,7 +45,7 @@ class Fit:
     def solve(self) -> bool:
         """Fits the layer to the sampled rows of all images; False where it was right already.
 
-        Raises torch.linalg.LinAlgError where rows are not finite; nothing is written then.
+        Raises torch.linalg.LinAlgError where rows or targets are not finite; nothing is written then.
         """
         rows, positions = self.target.rows[:, self.kept], self.target.positions
         if self.shortcut is not None:
@@ -121,7 +121,11 @@ class Fit:
         left = self._misfit(regression, goal)
         changed = not left <= UNCHANGED * variance  # also for NaN
         if changed:
-            self.put(*(regression.solve_rectified if self.target.rectified else regression.solve)(goal))
+            weight, bias = (regression.solve_rectified if self.target.rectified else regression.solve)(goal)
+            if not (weight.isfinite().all() and bias.isfinite().all()):
+                cause = "the dense network's outputs are not finite"
+                raise torch.linalg.LinAlgError(cause)  # type: ignore[attr-defined]  # torch forgets to export it
+            self.put(weight, bias)
             left = self._misfit(regression, goal)
             regression.release()
         self.unexplained = left / variance if variance > 0 else 0.0

@@ -238,6 +238,17 @@ def test_nothing_is_written_where_activations_are_not_finite():
     assert torch.isfinite(small.blocks[0].conv1.weight).all()
 
 
+def test_nothing_is_written_where_the_dense_networks_outputs_are_not_finite():
+    model = made(Block())
+    images = photos(64)
+    structure, small, indices = halved(model, images)
+    targets = collect_targets(model, structure, [(images,)])
+    targets.layers["blocks.0.conv2"].rows[5, 2] = torch.inf
+    result = compensate(small, structure, targets, indices, named_tensors(model), jointly=False)
+    assert "not finite" in result.untouched["blocks.0.conv2"]
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+
+
 def test_half_precision_networks_are_fitted_in_float32():
     model = made(Block(), Block())
     images = photos(128)
