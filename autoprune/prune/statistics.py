@@ -90,6 +90,8 @@ class _Sums:
     """Running sums of x and x x^T over the rows a weight multiplies; float64, on the CPU.
 
     Sums are of x less the mean of the first rows seen: a variance far below the squared mean would drown in float32.
+    They are there from the start, one beside the other: made between the rows of one layer and those of the next they
+    would keep malloc from using that memory again.
     """
 
     def __init__(self, consumer: Consumer) -> None:
@@ -97,8 +99,9 @@ class _Sums:
         self.count = 0
         self.refused = ""
         self.shift: torch.Tensor | None = None  # (g, k)
-        self.first: torch.Tensor = torch.zeros(())  # (g, k)
-        self.second: torch.Tensor = torch.zeros(())  # (g, d, d)
+        groups, size = consumer.design.groups, consumer.size
+        self.first = torch.zeros(groups, consumer.design.columns, dtype=torch.float64)
+        self.second = torch.zeros(groups, size, size, dtype=torch.float64)
 
     def add(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
@@ -111,9 +114,9 @@ class _Sums:
                 self.shift = rows.double().mean(dim=1).float()  # of the first piece
             rows -= self.shift[:, None]
             self.count += rows.shape[1]
-            self.first = self.first + rows.sum(dim=1).cpu().double()
+            self.first += rows.sum(dim=1).cpu().double()
             lifted = self._lifted(rows)
-            self.second = self.second + (lifted.transpose(1, 2) @ lifted).cpu().double()
+            self.second += (lifted.transpose(1, 2) @ lifted).cpu().double()
 
     def _lifted(self, rows: torch.Tensor) -> torch.Tensor:
         """(g, n * q, d) from (g, n, k) rows: kernel positions become rows where moments are those of channels."""
