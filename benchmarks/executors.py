@@ -97,7 +97,7 @@ def main() -> None:
             seconds[setting.name] = min(taken, seconds.get(setting.name, taken))
     first = SETTINGS[0].name
     with arguments.out.open("w", newline="") as file:
-        file.write("# python benchmarks/executors.py --data DIR --models DIR\n")
+        file.write(f"# python benchmarks/executors.py --data DIR --models DIR --evaluations {arguments.evaluations}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for name, taken in seconds.items():
