@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from autoprune.run.job import Progress
 
 WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
+LABEL = 12  # columns of a candidate's name, at least; what is longer goes on in the next line
+SHARES = ("verify_error", "density", "_ratio")  # ends of names of what follows from other columns, or is all but zero
 LISTED = 20  # units of a kind, and reasons for what is frozen, that are printed; JSON has all
 
 
@@ -62,7 +64,7 @@ def print_rows(rows: Sequence[Row], form: str = "table") -> None:
     else:
         screen = output()
         screen.print(f"{len(rows)} network{'' if len(rows) == 1 else 's'}")
-        screen.print(_rows_table(rows))
+        _print_table(screen, rows)
 
 
 def print_dense(rows: Sequence[Row]) -> None:
@@ -91,16 +93,45 @@ def _columns(row: Row) -> list[str]:
     return [name for name in flat_row(row) if name not in hidden and not name.startswith((SELECT, STITCHED))]
 
 
-def _rows_table(rows: Sequence[Row]) -> Table:
-    """One line a network, one column a value."""
+def _print_table(screen: Console, rows: Sequence[Row]) -> None:
+    """One line a network, one column a value. No number is cut: what all networks share stands below the table, and
+    where the rest is too wide for the screen, columns are left out.
+    """
+    columns = {name: [_cell(row, name) for row in rows] for name in (_columns(rows[0]) if rows else ["candidate"])}
+    labels = columns.pop("candidate")
+    alike = [name for name, cells in columns.items() if len(cells) > len(set(cells)) == 1]
+    same = {name: columns.pop(name)[0] for name in alike}
+    widths = _widths(columns, screen.width)
+    screen.width = max(screen.width, _needed(widths))
     table = Table()
-    names = _columns(rows[0]) if rows else ["candidate"]
-    for name in names:
-        text = name == "candidate"
-        table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row, name) for name in names))
-    return table
+    room = LABEL + screen.width - _needed(widths)
+    table.add_column("candidate", overflow="fold", width=min(room, max(map(len, ["candidate", *labels]))))
+    for name, width in widths.items():
+        table.add_column(name, justify="right", overflow="fold", width=width)
+    for row in zip(labels, *(columns[name] for name in widths), strict=True):
+        table.add_row(*row)
+    screen.print(table)
+    if same:
+        screen.print(f"in all of them: {', '.join(f'{name} {value}' for name, value in same.items())}")
+    if len(widths) < len(columns):
+        screen.print(f"no room for {', '.join(name for name in columns if name not in widths)}; --format csv has all")
+
+
+def _widths(columns: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
+    """How wide the columns are that have room, at least one; of the others SHARES go first, and then from the right."""
+    widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
+    if _needed(widths) > room:  # names go on in the next line
+        widths = {name: max(map(len, cells)) for name, cells in columns.items()}
+    last_first = list(widths)[::-1]
+    for name in sorted(last_first, key=lambda name: not name.endswith(SHARES)):
+        if _needed(widths) > room and len(widths) > 1:
+            del widths[name]
+    return widths
+
+
+def _needed(widths: Mapping[str, int]) -> int:
+    """The width of a table of candidates with values so wide."""
+    return LABEL + sum(widths.values()) + 3 * (len(widths) + 1) + 1
 
 
 def _cell(row: Row, name: str) -> str:

@@ -560,3 +560,39 @@ def test_the_plug_ins_of_this_file_are_what_the_hand_arithmetic_counts(folder):
     namespace = {}
     exec(PLUGINS, namespace)
     assert namespace["model"]()(torch.zeros(1, 1, 6, 6)).shape == (1, 2)
+
+
+WIDE_ROWS = [
+    {
+        "candidate": "-".join(["128"] * 60 + [str(index)]),
+        "macs": 68_862_592,
+        "nonzeros": 144_396 + index,
+        "accuracy": 0.9 + index / 100,
+        "accuracy_low": 0.893,
+        "accuracy_high": 0.912,
+        "a_long_name_of_a_value": 1.25 + index,
+        "levels": [index],
+    }
+    for index in range(2)
+]
+NUMBERS = ("144,396", "144,397", "0.9000 (0.893-0.912)", "0.9100 (0.893-0.912)")
+
+
+@pytest.mark.parametrize("width", [160, 80, 60, 30])
+def test_no_number_of_a_front_is_cut_on_a_narrow_screen(width, monkeypatch, capsys):
+    monkeypatch.setattr(console, "WIDE", width)
+    console.print_rows(WIDE_ROWS)
+    printed = capsys.readouterr().out
+    assert "in all of them: macs 68,862,592" in " ".join(printed.split())
+    shown = NUMBERS if width > 30 else NUMBERS[:2]
+    assert all(number in printed for number in shown)
+    assert ("2.2500" in printed) == (width >= 60)
+    assert ("no room for" in printed) == (width < 60)
+    assert max(map(len, printed.splitlines())) <= max(width, 40)
+
+
+def test_one_network_alone_has_all_its_values_in_the_table(capsys):
+    console.print_rows(WIDE_ROWS[:1])
+    printed = capsys.readouterr().out
+    assert "68,862,592" in printed
+    assert "in all of them" not in printed
