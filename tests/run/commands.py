@@ -16,7 +16,7 @@ model: {call: "autoprune.zoo:digits_resnet"}
 data: {call: "autoprune.data:digits"}
 space: {version: 1, units: [{match: "*", levels: 8}]}
 objectives: [{name: accuracy, direction: max}, {name: macs, direction: min}]
-search: {searcher: auto, evaluations: EVALUATIONS, front_size: 6, seed: 7}
+search: {searcher: auto, evaluations: EVALUATIONS, front_size: 3, seed: 7}
 run: {RUN}
 """
 STARTUP_SECONDS = 300  # on a machine with much else to do
@@ -28,7 +28,7 @@ EXECUTORS = {
 started = []
 
 
-def write_job(folder, executor="serial", evaluations=150, fitness=None):
+def write_job(folder, executor="serial", evaluations=80, fitness=None):
     """The path of a job file; `fitness` is the source of a function of (model, batches)."""
     text = JOB.replace("EVALUATIONS", str(evaluations)).replace("RUN", EXECUTORS[executor])
     if fitness is not None:

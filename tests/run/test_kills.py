@@ -40,7 +40,7 @@ def test_twenty_kills_at_random_moments_leave_the_front_of_the_uninterrupted_run
         run = tmp_path / str(number)
         again = (run / "job.yaml").exists()
         process = start("resume", run) if again else start("search", job, "--out", run)
-        if let_run(process, run, rng.integers(1, 120)):
+        if let_run(process, run, rng.integers(1, 70)):
             time.sleep(rng.uniform(0, 0.3))
             known = evaluations_in(run)
             process.kill()
