@@ -8,13 +8,14 @@ every group of columns, without for the whole weight. `stays` are booleans of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from autoprune.errors import PluginError
 from autoprune.prune.statistics import Moments
 
+Factor = tuple[int, torch.Tensor, torch.Tensor]  # an output, counted over all groups, its columns and their factor
 Scores = Callable[[torch.Tensor, Moments | None], torch.Tensor]  # (g, o, k), larger stays longer
 
 
@@ -72,12 +73,22 @@ def groups_of(inputs: int, kernel: int, group: int) -> torch.Tensor:
 
 def refit(weight: torch.Tensor, hessian: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
     """argmin over V, zero where nothing stays, of tr (W - V) H (W - V)^T: the entries left make up for the others."""
-    target = (weight @ hessian).flatten(0, -2)
-    fitted = torch.zeros_like(target)
+    return solve_rows(weight @ hessian, row_factors(hessian, stays))
+
+
+def solve_rows(products: torch.Tensor, factors: Iterable[Factor]) -> torch.Tensor:
+    """Products of the weight's shape over the Hessian, each output's over its own columns; 0 elsewhere."""
+    flat = products.flatten(0, -2)
+    solved = torch.zeros_like(flat)
+    for row, columns, factor in factors:
+        solved[row, columns] = torch.cholesky_solve(flat[row, columns, None], factor).squeeze(1)
+    return solved.view_as(products)
+
+
+def row_factors(hessian: torch.Tensor, stays: torch.Tensor) -> Iterator[Factor]:
+    """The same as `by_row`, with the Hessian's Cholesky factor in its place."""
     for row, columns, own in by_row(hessian, stays):
-        factor = torch.linalg.cholesky(own)
-        fitted[row, columns] = torch.cholesky_solve(target[row, columns, None], factor).squeeze(1)
-    return fitted.view_as(weight)
+        yield row, columns, torch.linalg.cholesky(own)
 
 
 def by_row(hessian: torch.Tensor, stays: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:

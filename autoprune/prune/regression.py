@@ -7,9 +7,9 @@ from typing import cast
 
 import torch
 
-from autoprune.prune.masking import by_row
+from autoprune.prune.masking import Factor, row_factors, solve_rows
+from autoprune.prune.ridge import ridged, strength
 
-RIDGE = 1e-4  # of the mean diagonal of the second moments; between 1e-5 and 1e-3 it makes no difference
 ROUNDS = 4  # of a rectified fit; twelve gave the same
 
 
@@ -37,34 +37,25 @@ class Regression:
 
     @functools.cached_property
     def _strength(self) -> torch.Tensor:
-        """(g, 1) what the ridge adds to the diagonal of the moments."""
-        strength = RIDGE * self.moments.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)
-        return torch.where(strength > 0, strength, 1.0)  # rows of zeros leave the prior as it is
-
-    @property
-    def _ridged(self) -> torch.Tensor:
-        return self.moments + torch.diag_embed(self._strength.expand(self.moments.shape[:2]))
+        """(g, 1) what the ridge adds to the diagonal of the moments; rows of zeros leave the prior as it is."""
+        return strength(self.moments)
 
     @functools.cached_property
     def _factor(self) -> torch.Tensor:
         """(g, k, k) Cholesky factor of the moments and the ridge."""
-        return cast(torch.Tensor, torch.linalg.cholesky(self._ridged))
+        return cast(torch.Tensor, torch.linalg.cholesky(ridged(self.moments)))
 
     @functools.cached_property
-    def _own_factors(self) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
-        """For every output, counted over all groups, that has columns left: these and their factor."""
+    def _own_factors(self) -> list[Factor]:
+        """Those of the outputs that have columns left."""
         assert self.stays is not None, "a dense weight has one factor for all outputs"
-        return [(row, columns, torch.linalg.cholesky(own)) for row, columns, own in by_row(self._ridged, self.stays)]
+        return list(row_factors(ridged(self.moments), self.stays))
 
     def divided(self, products: torch.Tensor) -> torch.Tensor:
         """(g, o, k) products over the moments and the ridge, each output's over those of its columns that stay."""
         if self.stays is None:
             return torch.cholesky_solve(products.transpose(1, 2), self._factor).transpose(1, 2)
-        flat = products.flatten(0, 1)
-        solved = torch.zeros_like(flat)
-        for row, columns, factor in self._own_factors:
-            solved[row, columns] = torch.cholesky_solve(flat[row, columns, None], factor).squeeze(1)
-        return solved.view_as(products)
+        return solve_rows(products, self._own_factors)
 
     def solve(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(g, o, k) weights and (g, o) constants for (g, n, o) targets, float64 on the CPU."""

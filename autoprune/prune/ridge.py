@@ -7,7 +7,12 @@ import torch
 RIDGE = 1e-4  # of the mean diagonal; between 1e-5 and 1e-3 it makes no difference
 
 
+def strength(gram: torch.Tensor) -> torch.Tensor:
+    """(..., 1) what the ridge adds to the diagonals of (..., k, k) second moments; 1 where these are zeros."""
+    share = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)
+    return torch.where(share > 0, share, 1.0)
+
+
 def ridged(gram: torch.Tensor) -> torch.Tensor:
-    """The second moments with RIDGE of their mean diagonal added to the diagonal; positive definite also for zeros."""
-    strength = RIDGE * float(gram.diagonal().mean())
-    return gram + (strength if strength > 0 else 1.0) * torch.eye(len(gram), dtype=gram.dtype)
+    """(..., k, k) second moments with the ridge on their diagonals; positive definite also for zeros."""
+    return gram + torch.diag_embed(strength(gram).expand(gram.shape[:-1]))

@@ -120,7 +120,7 @@ class WeightBank:
             return task.weight * task.keep(checked(self.scores(task.weight, task.moments), task.weight, name))
         if task.moments is None:
             return task.weight * task.keep(magnitude(task.weight, None))
-        hessian = torch.stack([ridged(gram) for gram in task.moments.gram])
+        hessian = ridged(task.moments.gram)
         limit = ORDER_WORK if task.dense else ONCE_WORK
         groups, outputs, columns = task.weight.shape
         if groups * outputs * float(columns) ** 3 <= limit:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.prune.regression import RIDGE, Regression, factor_bytes
+from autoprune.prune.regression import Regression, factor_bytes
+from autoprune.prune.ridge import RIDGE
 
 
 def drawn(*shape, seed=0):
