@@ -22,7 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 WHOLE = {
     "scaled_dot_product_attention": (
         *("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
-    )
+    ),
+    "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
+    "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
 }
 Execute = Callable[[Mapping[str, Any]], Any]
 _OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}", "<")  # not the model's code
