@@ -367,13 +367,14 @@ def _choosing_by_the_data() -> nn.Module:
         x = net.stem(x)
         return net.head(net.left(x) if left else net.right(x))
 
-    return Net(run, stem=conv_bn(3, 8), left=conv_bn(8, 12), right=conv_bn(8, 12), head=pooled(12)).eval()
+    left = chain(conv_bn(8, 20), conv_bn(20, 12))
+    return Net(run, stem=conv_bn(3, 8), left=left, right=conv_bn(8, 12), head=pooled(12)).eval()
 
 
 def test_branches_chosen_by_the_data_are_pruned_when_each_is_shown() -> None:
     model, both = _choosing_by_the_data(), [image().abs(), -image().abs()]
     structure = autoprune.find_structure(model, both)
-    assert {"left.0", "right.0"} <= {name for unit in structure.units for name in unit.modules}
+    assert {"left.1.0", "right.0"} <= {name for unit in structure.units for name in unit.modules}
     assert autoprune.verify(model, autoprune.shrink(model, structure, 0.5), structure, both).ok
 
 
