@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import evaluating
-from autoprune.prune.recorder import tensors_of
 from autoprune.prune.watch import Execute, Watch
 
 

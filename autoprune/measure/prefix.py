@@ -23,9 +23,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from autoprune.measure.calls import Calls, record_calls
 from autoprune.measure.following import Followed
 from autoprune.measure.recalibrate import tracked_norms
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import evaluating
-from autoprune.prune.recorder import tensors_of
 from autoprune.prune.surgery import Recipe
 
 REUSE_BYTES = 2 << 30

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.structure import Structure
-from autoprune.prune.trace import Examples, trace
-from autoprune.prune.verify import TOLERANCE, demote_wrong_units, largest_difference, outputs
+from autoprune.prune.examples import Example, Examples, as_examples
+from autoprune.prune.structure import Pass, Structure
+from autoprune.prune.trace import trace
+from autoprune.prune.verify import TOLERANCE, demote_wrong_units, largest_of, outputs
 
 
 def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     """The units, frozen parts and cost polynomials of a network.
 
     Args:
-        model: any module; it is run in eval mode without gradients and left exactly as it was. On the meta device
-            nothing is computed and nothing takes memory: units are then proved by shapes alone.
-        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments. MACs are those of one forward
-            pass of them, so pass a single example to count per example.
+        model: any module; it is run without gradients, in eval mode and then in train mode (without randomness, see
+            train_mode.py), and left exactly as it was. On the meta device nothing is computed and nothing takes memory:
+            units are then proved by shapes alone.
+        example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
+            `call` of another method. Several calls, which are related in one structure, are a list of such examples or
+            a dict of `call`s by name: give them where one call does not run the whole model. MACs are those of the
+            first call in eval mode, so pass a single example there to count per example.
+
+    Returns:
+        The structure. Its `unmet` are parameters that no call has read, its `notes` say what was not looked at.
 
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
-            on the example, or computes something else when it runs again.
+            on the first example in eval mode or on another one in any mode, returns nothing that can be compared, or
+            computes something else when it runs again.
+
+    >>> find_structure(model, torch.randn(1, 3, 224, 224))
+    >>> find_structure(model, [call(x), call(x, head="boxes")])
+    >>> find_structure(model, {"image": call(x, method="encode_image"), "text": call(ids, method="encode_text")})
     """
     _check_finite(model)
     structure = trace(model, example_inputs)
-    _check_repeatable(model, example_inputs)
+    _check_repeatable(model, example_inputs, structure.passes)
     return demote_wrong_units(model, structure, example_inputs)
 
 
@@ -40,13 +54,19 @@ def _check_finite(model: nn.Module) -> None:
         )
 
 
-def _check_repeatable(model: nn.Module, example_inputs: Examples) -> None:
-    with torch.random.fork_rng():
-        first, second = (outputs(model, example_inputs) for _ in range(2))
-    difference = max(map(largest_difference, first, second), default=0.0) if len(first) == len(second) else float("inf")
-    if difference > TOLERANCE:
-        raise UnsupportedModel(
-            f"expected {type(model).__name__} to compute the same when it runs twice on the same inputs in eval mode, "
-            f"the outputs differ by {difference:.2g} relative: its forward is random or keeps a state. Nothing can be "
-            "verified about such a network; make it repeatable, for example by a flag that turns the randomness off."
-        )
+def _check_repeatable(model: nn.Module, example_inputs: Examples, passes: Sequence[Pass]) -> None:
+    runs = {each.example for each in passes if not each.train}
+    for example in as_examples(example_inputs):
+        if example.name in runs:
+            with torch.random.fork_rng():
+                difference = largest_of(outputs(model, example), outputs(model, example))
+            if difference > TOLERANCE:
+                raise UnsupportedModel(_unrepeatable(model, example, difference))
+
+
+def _unrepeatable(model: nn.Module, example: Example, difference: float) -> str:
+    return (
+        f"expected {type(model).__name__}.{example.method} to compute the same when it runs twice on the same inputs "
+        f"in eval mode, the outputs differ by {difference:.2g} relative: it is random or keeps a state. Nothing can be "
+        "verified about such a network; make it repeatable, for example by a flag that turns the randomness off."
+    )

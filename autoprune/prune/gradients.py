@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autoprune.core.unit import Unit
 from autoprune.errors import PluginError
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.criteria.contract import UnitStatistics
-from autoprune.prune.recorder import tensors_of
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 

@@ -15,7 +15,7 @@ from autoprune.core.random_state import numpy_seeded
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode inside, each in its own mode again afterwards, also after an exception."""
-    with _modes_put_back(model):
+    with modes_put_back(model):
         model.eval()
         yield
 
@@ -23,13 +23,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def training(model: nn.Module) -> Iterator[None]:
     """Every module in train mode inside, each in its own mode again afterwards, also after an exception."""
-    with _modes_put_back(model):
+    with modes_put_back(model):
         model.train()
         yield
 
 
 @contextlib.contextmanager
-def _modes_put_back(model: nn.Module) -> Iterator[None]:
+def modes_put_back(model: nn.Module) -> Iterator[None]:
+    """Every module in its own mode again afterwards, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
