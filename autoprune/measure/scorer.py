@@ -142,7 +142,7 @@ class Scorer:
             measured = self._measured(candidate)
         except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
             seconds = time.perf_counter() - start
-            return Evaluation(candidate, {}, "failed", _cause(error), seconds, self.worker)
+            return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker)
         return replace(measured, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
@@ -153,6 +153,8 @@ class Scorer:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
         whole = functools.reduce(joined, parts)
         also = {name: measurement(counts) for name, measurement in self.also.items()}  # the same whatever the examples
+        if twice := sorted(whole.values.keys() & also.keys()):
+            raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
         by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}
         return replace(
             whole,
@@ -180,7 +182,7 @@ class Scorer:
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What was raised, in words that fit into a line of a report."""
     try:
         said = str(error)
@@ -194,6 +196,8 @@ def check_values(result: object, objective: str) -> dict[str, float]:
     values = dict(result) if isinstance(result, Mapping) else {objective: result}
     if not values:
         raise PluginError("expected the fitness to return a float or a dict of floats, got an empty dict")
+    if len({str(name) for name in values}) < len(values):
+        raise PluginError(f"expected the fitness to report each name once, got {list(values)}")
     checked = {}
     for name, value in values.items():
         try:

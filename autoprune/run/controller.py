@@ -15,6 +15,7 @@ from autoprune.core.evaluation import Evaluation, joined
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.run.columns import clashes
 
 FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
 REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
@@ -155,12 +156,21 @@ class Controller:
         return len(self.told) > before
 
     def _collect_one(self) -> None:
-        evaluation = self._complete(self._whole(self.evaluator.collect()))
+        evaluation = self._complete(self._whole(self._checked(self.evaluator.collect())))
         self._flying.remove(self._key(evaluation.candidate))
         if self.ordered and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)
         self.on_step(int(self._spent + self._arrived_new() + TINY), evaluation)
+
+    def _checked(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation, failed when it has a name that is a cost's or a column's, which would hide one of the two."""
+        costs = self.problem.costs_of(evaluation.candidate)
+        found = clashes((name for name, value in evaluation.values.items() if value != costs.get(name)), costs)
+        if not (evaluation.ok and found):
+            return evaluation
+        cause = f"expected the fitness to report names of its own, but {'; '.join(found)}"
+        return replace(evaluation, values={}, status="failed", cause=cause)
 
     def _whole(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation of all its examples, where it is one of those since an earlier one only."""
