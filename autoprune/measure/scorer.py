@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.forks import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
@@ -126,6 +127,7 @@ class Scorer:
         """The weights that have zeros for the counts."""
         return [] if self.weights is None else self.weights.touched(counts)
 
+    @ending_forks()
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, checked: finite floats by name. PluginError otherwise.
 
@@ -135,6 +137,7 @@ class Scorer:
         with evaluating(network), torch.no_grad(), seeded(0):
             return check_values(self.fitness(network, batches), self.objective)
 
+    @ending_forks()
     def score(self, candidate: Candidate) -> Evaluation:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()

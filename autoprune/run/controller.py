@@ -12,6 +12,7 @@ import numpy as np
 
 from autoprune.core.contracts import Evaluator, Searcher
 from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.forks import ending_forks
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
@@ -95,7 +96,8 @@ class Controller:
                 self._note(evaluation)
 
     def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
-        asked = self.searcher.ask(record["n"])
+        with ending_forks():
+            asked = self.searcher.ask(record["n"])
         now = _ask_record(record["n"], asked)
         if now != record:
             raise JournalMismatch(
@@ -131,7 +133,8 @@ class Controller:
             self._stopped = self.stop(self.told)
         if self._dry or room <= 0 or self._stopped:
             return False
-        candidates = self.searcher.ask(room)
+        with ending_forks():
+            candidates = self.searcher.ask(room)
         for candidate in candidates:
             self.problem.space.check(candidate)
         self.append(_ask_record(room, candidates))
@@ -218,7 +221,9 @@ class Controller:
         self._before.pop(evaluation.candidate, None)
         self._proven |= evaluation.ok
         self.told.append(evaluation)
-        self.searcher.tell([evaluation])
+        own = replace(evaluation, values=dict(evaluation.values))  # a searcher may keep and change what it is told
+        with ending_forks():
+            self.searcher.tell([own])
 
     def _key(self, candidate: Candidate) -> Key:
         return self.problem.space.key(candidate), candidate.fidelity

@@ -14,6 +14,7 @@ import torch
 
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
@@ -134,6 +135,7 @@ def _shares_json(shares: Shares) -> Shares:
     return {f"share_of_{cost}": share for cost, share in shares.items()}
 
 
+@ending_forks()
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Structure, space and reach of a job, without running it."""
     with torch_threads(job.threads):
@@ -165,6 +167,7 @@ def _shares(session: Session, units: Sequence[Unit]) -> Shares:
     return {cost: session.structure.joint_share([unit.name for unit in units], cost) for cost in COUNTED}
 
 
+@ending_forks()
 def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: Path | None = None) -> RunResult:
     """Runs a job from the start into a new folder, or in memory when there is none.
 
@@ -193,6 +196,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         return _finish(session, controller, ended, folder)
 
 
+@ending_forks()
 def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool = False) -> RunResult:
     """Continues a run from its journal; the result is that of a run that was never interrupted.
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.front import Front
 from autoprune.core.interval import wilson
 from autoprune.core.objective import Objective
@@ -66,6 +67,7 @@ class Built:
     row: Row
 
 
+@ending_forks()
 def build_member(session: Session, evaluation: Evaluation) -> Built:
     """The network of an evaluation, compared with its masked original and measured on the report set.
 
