@@ -15,6 +15,7 @@ from torch import nn
 
 from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.levels import build_space
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
@@ -87,7 +88,8 @@ class Session:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
-        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
+        with ending_forks():
+            bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
 
@@ -106,7 +108,8 @@ class Session:
     @functools.cached_property
     def searcher(self) -> Searcher:
         """Who proposes; made once, and told nothing yet."""
-        return self.job.searcher(self.profiled, self.job.seed)
+        with ending_forks():
+            return self.job.searcher(self.profiled, self.job.seed)
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -150,7 +153,8 @@ class Session:
         """Sparse weights; none where no weight unit is searched."""
         if not self.weights:
             return None
-        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
+        with ending_forks():
+            return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -292,6 +296,7 @@ class Session:
         return [batch.inputs for batch in self._batches(batches)]
 
 
+@ending_forks()
 def open_session(
     job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
 ) -> Session:
@@ -299,6 +304,7 @@ def open_session(
 
     `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
     """
+    progress = ending_forks()(progress)
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
     check_finetune(job, data, model)
