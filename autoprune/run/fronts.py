@@ -242,7 +242,7 @@ def export_member(session: Session, row: Row, directory: Path) -> Row:
 def write_member(session: Session, built: Built, directory: Path) -> Row:
     """Writes a network that was just built."""
     recipe = make_recipe(session.structure, session.bank.positions(built.row["kept"]))
-    write_export(built.network, session.model, recipe, built.row, directory)
+    write_export(built.network, session.model, recipe, built.row, directory, session.data.example)
     return built.row
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -48,6 +49,8 @@ from autoprune.run.finetuning import check_fidelities, check_finetune, read_trai
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +120,19 @@ class Session:
         return tuple(getattr(self.searcher, "fidelities", ()))
 
     def keep_bank(self, path: Path) -> None:
-        """Writes the bank, unless it lies there already."""
+        """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
         bank, note = self._opened_bank
-        if note or not path.exists():
+        if not note and path.exists():
+            return
+        try:
             save_bank(bank, path, self.bank_key)
+        except OSError as error:
+            _log.warning(
+                "%s cannot be written: %s. The run goes on without it; resume, solve and export will collect the "
+                "statistics again.",
+                path,
+                error.strerror or error,
+            )
 
     @functools.cached_property
     def bank_key(self) -> str:
