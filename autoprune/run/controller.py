@@ -50,6 +50,7 @@ class Controller:
     on_step: Callable[[int, Evaluation], None] = lambda done, evaluation: None
     ordered: bool = False
     stop: Callable[[Sequence[Evaluation]], str] = lambda told: ""
+    on_ask: Callable[[Sequence[Candidate]], None] = lambda candidates: None
     told: list[Evaluation] = field(default_factory=list)
     _line: deque[Candidate] = field(default_factory=deque)  # asked, not yet told
     _waiting: list[Candidate] = field(default_factory=list)  # of these, those without an evaluation under way
@@ -138,6 +139,7 @@ class Controller:
         for candidate in candidates:
             self.problem.space.check(candidate)
         self.append(_ask_record(room, candidates))
+        self.on_ask(candidates)
         self._queue(candidates)
         return bool(candidates)
 

@@ -21,6 +21,7 @@ from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
 from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
+from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
@@ -302,7 +303,15 @@ def _explore(
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
-        session.problem, session.searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason
+        session.problem,
+        session.searcher,
+        evaluator,
+        job.evaluations,
+        append,
+        watch.step,
+        job.ordered,
+        stopping.reason,
+        EmptiedWeights(session).look,
     )
     controller.replay(records)
     watch.begin(controller.done, controller.told)

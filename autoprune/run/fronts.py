@@ -26,6 +26,7 @@ from autoprune.measure.scorer import cause_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
+from autoprune.prune.zeros import emptied_weights
 from autoprune.run.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
 from autoprune.run.deployed import deployed
 from autoprune.run.export import write_export
@@ -71,7 +72,9 @@ class Built:
 def build_member(session: Session, evaluation: Evaluation) -> Built:
     """The network of an evaluation, compared with its masked original and measured on the report set.
 
-    "fit" in its row says what fitting it did (prune.compensate.Compensation); empty where it is as stitched.
+    "fit" in its row says what fitting it did (prune.compensate.Compensation); empty where it is as stitched. "emptied"
+    counts the weights that are left without any entry, which "emptied_weights" names; both are there where a search
+    puts zeros into weights, and where there are such weights all the same.
 
     Raises:
         VerifyError: the two compute different things.
@@ -105,6 +108,9 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
         _check_reported(session, values)
     selected = {SELECT: {**evaluation.values, **as_built}, STITCHED: evaluation.values}
     row = _row(session, candidate, measured, selected, report.worst) | {"fit": {} if fit is None else asdict(fit)}
+    emptied = emptied_weights(network, named_tensors(session.model))
+    if session.weights or emptied:
+        row |= {"emptied": len(emptied), "emptied_weights": emptied}
     return Built(network, {**row, "finetune_steps": steps} if session.job.finetune else row)
 
 
@@ -137,7 +143,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     if members and not built:
         raise RunFailed(_why_empty(left_out, folder))
     session.progress(Progress("front", len(members), len(members), note))
-    rows = _undominated(session, built)
+    rows = _with_emptied(_undominated(session, built))
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
         write_json(folder.front_json, document_of(session, rows, left_out))
@@ -165,6 +171,16 @@ def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [row for row in rows if tuple(row["levels"]) in kept]
+
+
+def _with_emptied(rows: Sequence[Row]) -> list[Row]:
+    """The same rows; where one of them counts emptied weights all do, and the log names the weights."""
+    if not any("emptied" in row for row in rows):
+        return list(rows)
+    for row in rows:
+        if row.get("emptied"):
+            _log.warning("nothing is left of %s in %s", ", ".join(row["emptied_weights"]), row["candidate"])
+    return [{**row, "emptied": row.get("emptied", 0)} for row in rows]
 
 
 def _values_as_built(session: Session, row: Row) -> dict[str, float]:
