@@ -52,7 +52,7 @@ def comparable(model: nn.Module, example: Example, output: Any) -> list[torch.Te
     raise UnsupportedModel(
         f"expected {type(model).__name__}.{example.method} to return tensors, alone or in lists, dictionaries, "
         f"dataclasses or attributes of an object, got {type(output).__name__}, in which nothing can be compared. "
-        "Return the tensors from which this is computed."
+        "Return the tensors from which this is computed"
     )
 
 
@@ -104,7 +104,7 @@ class _Planner:
 def _note(example: Example, error: UnsupportedModel, *, train: bool) -> str:
     mode, other = ("train", "eval") if train else ("eval", "train")
     return (
-        f"In {mode} mode call {example.name!r} was not looked at: {error} It was traced and compared in {other} mode "
+        f"In {mode} mode call {example.name!r} was not looked at: {error}. It was traced and compared in {other} mode "
         f"alone, and what {mode} mode alone runs stays as it is. To have both, give a call that runs in {mode} mode, "
         "for example one with targets."
     )
@@ -114,7 +114,9 @@ def _steps(model: nn.Module, example: Example, *, train: bool) -> list[Step]:
     """What a call does, operator by operator. In train mode it must compute the same twice."""
     steps, first = _watched(model, example, train=train)
     if train and not _equal(first, _watched(model, example, train=train)[1]):
-        raise UnsupportedModel("its forward computes something else when it runs twice on the same inputs.")
+        raise UnsupportedModel(
+            "its forward computes something else when it runs twice on the same inputs: it is random or keeps a state"
+        )
     return steps
 
 

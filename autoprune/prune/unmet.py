@@ -7,7 +7,7 @@ that runs it later finds tensors of the sizes it was trained with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -59,7 +59,7 @@ def freeze_for(model: nn.Module, recorder: Recorder, unmet: Sequence[Unmet]) -> 
             )
 
 
-def _axes(recorder: Recorder, modules: Iterator[str] | Sequence[str], length: int) -> list[Axis]:
+def _axes(recorder: Recorder, modules: Iterable[str], length: int) -> list[Axis]:
     return [axis for name in modules for axis in recorder.seen.get(name, {}).values() if size(axis) == length]
 
 
