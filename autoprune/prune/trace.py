@@ -55,7 +55,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     unmet = find_unmet(model, recorder)
     freeze_for(model, recorder, unmet)
     structure = assemble(model, recorder, adapted, find_branches(probe, flows))
-    return replace(structure, passes=passes, unmet=unmet, notes=notes)
+    return replace(structure, passes=passes, unmet=unmet, notes=(*structure.notes, *notes))
 
 
 def _trace_passes(
@@ -117,12 +117,21 @@ class _Trace(Watch):
         self.flow = Flow(recorder)
 
     def entered(self, name: str, inputs: Any) -> None:
+        given = tensors_of(inputs)
+        self._see_from(self.modules[-1], name, given)
         super().entered(name, inputs)
-        self.flow.enter(name, tensors_of(inputs))
+        self.flow.enter(name, given)
 
     def left(self, output: Any) -> None:
+        name = self.modules[-1]
         super().left(output)
+        self._see_from(self.modules[-1], name, tensors_of(output))
         self.flow.leave(output)
+
+    def _see_from(self, outer: str, inner: str, tensors: Sequence[torch.Tensor]) -> None:
+        """What goes into a module, or comes out of it, is in the hands of both."""
+        self.recorder.see(outer, tensors)
+        self.recorder.see(inner, tensors)
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         output = execute(arguments)
@@ -132,6 +141,7 @@ class _Trace(Watch):
         before = len(self.recorder.contractions)
         self._record(call, self._related(call, overload))
         self.recorder.note_places(call)
+        self.recorder.see(call.module, [*call.tensors, *call.outputs])
         self.flow.operator(call, contracts=len(self.recorder.contractions) > before)
         return output
 
