@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.adapters import adapt
+from autoprune.prune.adapted import check_adapters
+from autoprune.prune.adapting import adapt
 from autoprune.prune.assemble import assemble
 from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
@@ -42,6 +43,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
             f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module."
         )
     examples = as_examples(example_inputs)
+    check_adapters(model, examples)
     passes, notes = plan_passes(model, examples)
     own = [run for run, each in enumerate(passes) if each.traced == run]
     # a forward in train mode may write to what it keeps: then not even the parameters are the model's
