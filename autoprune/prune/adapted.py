@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from autoprune.prune.examples import Example
 from autoprune.prune.modes import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.train_mode import deterministic_training
 from autoprune.prune.verify import TOLERANCE, largest_of
+from autoprune.prune.wrappers import uncompiled
 
 
 def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
@@ -31,11 +32,17 @@ def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
         _compare_when_called(name, original.get_submodule(name), other.get_submodule(name), problems)
     for mode in (evaluating, deterministic_training) if names else ():
         for example in examples:
-            precise = (torch.no_grad(), without_tf32(), without_attention_fast_path())
-            with mode(original), mode(other), precise[0], precise[1], precise[2], contextlib.suppress(UnsupportedModel):
+            with _as_proved(), mode(original), mode(other), contextlib.suppress(UnsupportedModel):
                 example.run(original)
     if problems:
         raise PluginError(problems[0])
+
+
+@contextlib.contextmanager
+def _as_proved() -> Iterator[None]:
+    """Numbers inside are those that the proof compares."""
+    with torch.no_grad(), without_tf32(), without_attention_fast_path(), uncompiled():
+        yield
 
 
 def _compare_when_called(name: str, module: nn.Module, adapted: nn.Module, problems: list[str]) -> None:

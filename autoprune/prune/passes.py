@@ -24,6 +24,7 @@ from autoprune.prune.recorder import ByTensor, by_tensor
 from autoprune.prune.structure import Pass
 from autoprune.prune.train_mode import copy_in_train_mode
 from autoprune.prune.watch import Execute, Watch
+from autoprune.prune.wrappers import uncompiled
 
 Step = tuple[object, ...]
 
@@ -36,6 +37,7 @@ def running(model: nn.Module, *, train: bool) -> Iterator[nn.Module]:
         torch.no_grad(),
         without_tf32(),
         without_attention_fast_path(),
+        uncompiled(),
     ):
         yield network
 
