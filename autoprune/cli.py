@@ -162,6 +162,8 @@ def front(
 
         if to_optuna is None:
             console.print_rows(run.read_front(folder, pick), form)
+            if form is Format.table:
+                console.print_left_out(run.read_left_out(folder))
         else:
             study = run.export_study(folder, to_optuna)
             state = "written" if study.written else "there already"
@@ -249,6 +251,7 @@ def _print_result(result: RunResult, folder: Path) -> None:
 
     console.print_rows(result.rows)
     console.print_dense(result.rows)
+    console.print_left_out(result.left_out)
     typer.echo(f"sums:   {result.additivity}")
     typer.echo(f"ended:  {result.ended}\nrun:    {folder}\nreport: {folder / 'report.html'}")
     if result.rows:

@@ -25,12 +25,14 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.run.fronts import HIGH, LOW, SELECT, STITCHED, Row, flat_row, to_csv
+from autoprune.run.columns import HIGH, LOW, SELECT, STITCHED
+from autoprune.run.fronts import Row, flat_row, to_csv
 
 if TYPE_CHECKING:
     from autoprune.core.unit import Unit
     from autoprune.run import Inspection
     from autoprune.run.drive import FrozenGroup
+    from autoprune.run.fronts import LeftOut
     from autoprune.run.job import Progress
 
 WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
@@ -77,6 +79,12 @@ def print_dense(rows: Sequence[Row]) -> None:
         print(f"dense:  {', '.join(texts)}")
 
 
+def print_left_out(left_out: Sequence[LeftOut]) -> None:
+    """The networks that the front lacks, with their causes, a line each."""
+    for member in left_out:
+        print(f"left out of the front: {member.candidate}: {member.cause}")
+
+
 def _measured(row: Row, name: str) -> str:
     """A measured value of the dense network: accuracy in per cent, with its interval where it has one."""
     if name != "accuracy":
@@ -97,7 +105,8 @@ def _print_table(screen: Console, rows: Sequence[Row]) -> None:
     """One line a network, one column a value. No number is cut: what all networks share stands below the table, and
     where the rest is too wide for the screen, columns are left out.
     """
-    columns = {name: [_cell(row, name) for row in rows] for name in (_columns(rows[0]) if rows else ["candidate"])}
+    names = dict.fromkeys(name for row in rows for name in _columns(row)) or ["candidate"]
+    columns = {name: [_cell(row, name) for row in rows] for name in names}
     labels = columns.pop("candidate")
     alike = [name for name, cells in columns.items() if len(cells) > len(set(cells)) == 1]
     same = {name: columns.pop(name)[0] for name in alike}
@@ -135,7 +144,9 @@ def _needed(widths: Mapping[str, int]) -> int:
 
 
 def _cell(row: Row, name: str) -> str:
-    """A value, with its interval in three decimals where it has one."""
+    """A value, with its interval in three decimals where it has one; a dash where it was not measured."""
+    if name not in row:
+        return "-"
     if name + LOW not in row:
         return shown(row[name])
     return f"{shown(row[name])} ({row[name + LOW]:.3f}-{row[name + HIGH]:.3f})"

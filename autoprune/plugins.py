@@ -182,3 +182,17 @@ def plugin_name(plugin: str | Callable[..., Any]) -> str:
     if isinstance(plugin, functools.partial):
         return plugin_name(plugin.func)
     return plugin if isinstance(plugin, str) else getattr(plugin, "__qualname__", type(plugin).__qualname__)
+
+
+def home_of(kind: Any) -> str:
+    """`module:name` of a class or function: the same whether its file is imported, named by path or run as a script."""
+    return f"{_module_name(kind.__module__)}:{kind.__qualname__}"
+
+
+def _module_name(name: str) -> str:
+    """A module's name; that of a file for one which was named by its path or run as the main program."""
+    module = sys.modules.get(name)
+    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    if name == "__main__" and spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return Path(file).stem if file and (name == "__main__" or name.startswith(FILE_MODULES)) else name

@@ -19,7 +19,7 @@ from autoprune.config.calls import (
     mistakes,
 )
 from autoprune.config.document import KeyPath
-from autoprune.core.levels import GRIDS, LevelRule
+from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.errors import ConfigError
@@ -56,7 +56,16 @@ class RuleSpec(_Section):
     group: int | None = Field(None, ge=2, description="a pattern's M: of how many inputs in a row", examples=[4])
     min_share: float | None = Field(None, gt=0, lt=1, description="the share the last level keeps", examples=[0.125])
     round_to: int = Field(1, ge=1, description="kept counts are multiples of this", examples=[8])
-    min_keep: int = Field(1, ge=1, description="no level keeps fewer positions", examples=[4])
+    min_keep: float | None = Field(
+        None, gt=0, description="no level keeps fewer positions; below 1 a share of them", examples=[4]
+    )
+    floor: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of its entries that every weight keeps, and one an output; 0 lets weights be emptied",
+        examples=[0.0005],
+    )
     skip: bool = Field(False, description="leave these units dense", examples=["true"])
 
     @model_validator(mode="after")
@@ -73,6 +82,14 @@ class RuleSpec(_Section):
             raise mistakes(
                 (("group",), f"expected it beside `kind: pattern` only, the kind is {self.kind}. Remove it.")
             )
+        if self.floor is not None and self.kind != "weights":
+            raise mistakes(
+                (("floor",), f"expected it beside `kind: weights` only, the kind is {self.kind}. Remove it.")
+            )
+        if self.min_keep is not None and self.min_keep > 1 and not self.min_keep.is_integer():
+            raise mistakes(
+                (("min_keep",), f"expected a whole number of positions or a share below 1, got {self.min_keep:g}.")
+            )
         return self
 
     def shares(self) -> tuple[float, ...]:
@@ -85,7 +102,8 @@ class RuleSpec(_Section):
     def resolve(self, source: str) -> LevelRule:
         """The rule; `source` says where it is written."""
         group = 4 if self.group is None else self.group
-        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source, group)
+        floor = FLOOR if self.floor is None else self.floor
+        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source, group, floor)
 
 
 class SpaceSpec(_Section):

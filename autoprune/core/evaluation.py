@@ -75,6 +75,9 @@ def joined(before: Evaluation, after: Evaluation) -> Evaluation:
     candidate = replace(after.candidate, since=0.0)
     if not after.ok or after.steps:
         return replace(after, candidate=candidate)
+    if not after.values.keys() <= before.values.keys() or before.parts.keys() != after.parts.keys():
+        cause = f"expected the same values of all examples, got {sorted(after.values)} after {sorted(before.values)}"
+        return replace(after, candidate=candidate, values={}, status="failed", cause=cause)
     examples = before.examples + after.examples
     share = before.examples / examples
     values = {name: share * before.values[name] + (1 - share) * value for name, value in after.values.items()}

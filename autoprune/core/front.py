@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,9 +91,9 @@ class Front:
         """
         bounds = [Bound.parse(part).absolute(self.dense) for part in text.split(",")]
         for bound in bounds:
-            if self.members and bound.name not in self.members[0].values:
+            if self.members and not any(bound.name in member.values for member in self.members):
                 raise ConfigError(f"expected a bound on one of {sorted(self.members[0].values)}, got {text!r}")
-        inside = [e for e in self.members if all(bound.admits(e.values[bound.name]) for bound in bounds)]
+        inside = [e for e in self.members if all(bound.admits(e.values.get(bound.name, math.nan)) for bound in bounds)]
         if not inside:
             raise InfeasibleBudget(self._why_empty(text, bounds))
         named = {bound.name for bound in bounds}
@@ -122,7 +123,7 @@ class Front:
             return f"no member of the front satisfies {text!r}: the front is empty, no evaluation succeeded"
         ranges = []
         for bound in bounds:
-            values = [e.values[bound.name] for e in self.members]
+            values = [e.values[bound.name] for e in self.members if bound.name in e.values]
             share = f" ({min(values) / self.dense[bound.name]:.4f} of dense)" if bound.name in self.dense else ""
             ranges.append(f"{bound.name} from {min(values):g}{share} to {max(values):g}")
         return f"no member of the front satisfies {text!r}; the front has {len(self)} members with " + ", ".join(ranges)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.forks import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
@@ -126,6 +127,7 @@ class Scorer:
         """The weights that have zeros for the counts."""
         return [] if self.weights is None else self.weights.touched(counts)
 
+    @ending_forks()
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, checked: finite floats by name. PluginError otherwise.
 
@@ -135,6 +137,7 @@ class Scorer:
         with evaluating(network), torch.no_grad(), seeded(0):
             return check_values(self.fitness(network, batches), self.objective)
 
+    @ending_forks()
     def score(self, candidate: Candidate) -> Evaluation:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
@@ -142,7 +145,7 @@ class Scorer:
             measured = self._measured(candidate)
         except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
             seconds = time.perf_counter() - start
-            return Evaluation(candidate, {}, "failed", _cause(error), seconds, self.worker)
+            return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker)
         return replace(measured, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
@@ -153,6 +156,8 @@ class Scorer:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
         whole = functools.reduce(joined, parts)
         also = {name: measurement(counts) for name, measurement in self.also.items()}  # the same whatever the examples
+        if twice := sorted(whole.values.keys() & also.keys()):
+            raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
         by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}
         return replace(
             whole,
@@ -180,7 +185,7 @@ class Scorer:
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What was raised, in words that fit into a line of a report."""
     try:
         said = str(error)
@@ -194,6 +199,8 @@ def check_values(result: object, objective: str) -> dict[str, float]:
     values = dict(result) if isinstance(result, Mapping) else {objective: result}
     if not values:
         raise PluginError("expected the fitness to return a float or a dict of floats, got an empty dict")
+    if len({str(name) for name in values}) < len(values):
+        raise PluginError(f"expected the fitness to report each name once, got {list(values)}")
     checked = {}
     for name, value in values.items():
         try:

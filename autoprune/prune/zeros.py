@@ -176,6 +176,15 @@ def is_whole(bank: Bank, weights: WeightBank | None, counts: Mapping[str, int]) 
     return intact and not (weights is not None and weights.touched(counts))
 
 
+def emptied_weights(network: nn.Module, dense: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the network's weights, of two dimensions or more, that have no entry but zeros and have some in `dense`.
+
+    A weight that is gone with its branch is not among them.
+    """
+    weights = [(name, p) for name, p in network.named_parameters() if p.dim() > 1 and name in dense]
+    return [name for name, p in weights if not p.any() and dense[name].any()]
+
+
 def _taken(moments: Moments, dims: Mapping[int, np.ndarray], outputs: int) -> Moments:
     """The moments of the inputs and groups that a weight with some indices of its dimensions has left.
 

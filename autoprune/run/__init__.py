@@ -3,7 +3,7 @@
 The only room that writes run folders and that may import ray. Imports every room but config and cli.
 """
 
-from autoprune.run.after import export, read_evaluations, read_front, solve
+from autoprune.run.after import export, read_evaluations, read_front, read_left_out, solve
 from autoprune.run.criterion_file import table_of
 from autoprune.run.criterion_search import find_criterion
 from autoprune.run.drive import Inspection, RunResult, inspect_job, resume, search
@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "read_evaluations",
     "read_front",
+    "read_left_out",
     "report",
     "resume",
     "search",

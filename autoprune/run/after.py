@@ -14,7 +14,16 @@ from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
 from autoprune.run.drive import check_identity, recorded_threads, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document, write_member
+from autoprune.run.fronts import (
+    LeftOut,
+    Row,
+    build_member,
+    export_member,
+    left_out_of,
+    pick_row,
+    read_document,
+    write_member,
+)
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_journal, told
 from autoprune.run.session import Session, open_session
@@ -27,6 +36,11 @@ def read_front(path: Path, pick: str | None = None) -> list[Row]:
     document = read_document(RunFolder.open(path))
     rows: list[Row] = document["rows"]
     return rows if pick is None else [pick_row(document, pick)]
+
+
+def read_left_out(path: Path) -> tuple[LeftOut, ...]:
+    """The networks that a run's front lacks because they could not be built or measured, with their causes."""
+    return left_out_of(read_document(RunFolder.open(path)))
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:

@@ -23,7 +23,7 @@ from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
 from autoprune.run.folder import write_text
-from autoprune.run.fronts import Row, document_of, export_member, pick_row, rebuild_member, to_csv
+from autoprune.run.fronts import LeftOut, Row, document_of, export_member, pick_row, rebuild_member, to_csv
 from autoprune.run.job import Executor, Job, OnProgress
 from autoprune.search import make_searcher
 
@@ -60,6 +60,11 @@ class Networks:
 
     def __getitem__(self, index: int) -> Network:
         return Network(self._result.rows[index], self._result)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The networks that the front lacks because they could not be built or measured, with their causes."""
+        return self._result.left_out
 
     def pick(self, bounds: str) -> Network:
         """The best network within bounds such as "macs<=0.5" or "macs<=0.5,params<=100000".

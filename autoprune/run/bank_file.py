@@ -11,7 +11,6 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.errors import BankError
@@ -27,13 +25,14 @@ from autoprune.prune.bank import Bank
 from autoprune.prune.consumers import find_consumers
 from autoprune.prune.statistics import Moments
 from autoprune.prune.structure import Structure
+from autoprune.run.tensor_file import write_tensors
 
 FORMAT = 1  # one more whenever a bank of the same inputs would be another one
 HEADER = "autoprune"
 
 
 def save_bank(bank: Bank, path: Path, key: str) -> None:
-    """Writes a bank whole or not at all."""
+    """Writes a bank whole or not at all. OSError, with the file's name, where it cannot be written."""
     tensors = {f"order/{unit}": torch.from_numpy(order.astype(np.int64)) for unit, order in bank.orders.items()}
     facts = {}
     for name, moments in bank.moments.items():
@@ -49,9 +48,7 @@ def save_bank(bank: Bank, path: Path, key: str) -> None:
         "notes": dict(bank.notes),
     }
     text = json.dumps(header)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, scratch, {HEADER: f"{_digest(text, tensors)} {text}"})  # of two entries the order would vary
-    scratch.replace(path)
+    write_tensors(path, tensors, {HEADER: f"{_digest(text, tensors)} {text}"})  # of two entries the order would vary
 
 
 def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> Bank:
@@ -64,7 +61,9 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise BankError(f"{path}: the bank cannot be read: {error.strerror or error}. It is made again.") from error
+    except (SafetensorError, ValueError) as error:
         raise BankError(f"{path}: the bank is damaged: {error}. It is made again.") from error
     checksum, _, text = metadata.get(HEADER, "").partition(" ")
     if checksum != _digest(text, tensors):

@@ -14,15 +14,18 @@ import torch
 
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
+from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
+from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
-from autoprune.run.fronts import Row, finish
+from autoprune.run.fronts import LeftOut, Row, finish
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, Record, read_journal
@@ -49,7 +52,8 @@ def silent(progress: Progress) -> None:
 class RunResult:
     """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
 
-    `additivity` says in a line how far the damages of single units added up.
+    `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
+    because they could not be built or measured.
     """
 
     folder: Path | None
@@ -58,6 +62,7 @@ class RunResult:
     evaluations: tuple[Evaluation, ...]
     session: Session
     additivity: str
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ def _shares_json(shares: Shares) -> Shares:
     return {f"share_of_{cost}": share for cost, share in shares.items()}
 
 
+@ending_forks()
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Structure, space and reach of a job, without running it."""
     with torch_threads(job.threads):
@@ -162,6 +168,7 @@ def _shares(session: Session, units: Sequence[Unit]) -> Shares:
     return {cost: session.structure.joint_share([unit.name for unit in units], cost) for cost in COUNTED}
 
 
+@ending_forks()
 def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: Path | None = None) -> RunResult:
     """Runs a job from the start into a new folder, or in memory when there is none.
 
@@ -190,6 +197,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         return _finish(session, controller, ended, folder)
 
 
+@ending_forks()
 def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool = False) -> RunResult:
     """Continues a run from its journal; the result is that of a run that was never interrupted.
 
@@ -295,7 +303,15 @@ def _explore(
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
-        session.problem, session.searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason
+        session.problem,
+        session.searcher,
+        evaluator,
+        job.evaluations,
+        append,
+        watch.step,
+        job.ordered,
+        stopping.reason,
+        EmptiedWeights(session).look,
     )
     controller.replay(records)
     watch.begin(controller.done, controller.told)
@@ -310,14 +326,13 @@ def _explore(
 
 def _finish(session: Session, controller: Controller, ended: str, folder: RunFolder | None) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
-    rows = finish(session, controller.told, folder)
+    rows, left_out = finish(session, controller.told, folder)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
-    return RunResult(
-        folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums)
-    )
+    told, path = tuple(controller.told), folder.path if folder else None
+    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out)
 
 
 def _report(folder: RunFolder) -> None:
@@ -348,3 +363,4 @@ def preflight(session: Session, evaluator: Evaluator) -> None:
             f"expected the fitness to report {missing}, it reports {sorted(dense.values)}. Name the objectives and the "
             "guide after what it reports."
         )
+    check_measured(dense.values, session.dense_costs)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from autoprune.core.forks import end_unless
 
 BEFORE = 1000  # of a run without a folder no more are remembered
 
@@ -26,6 +29,7 @@ class Events:
     """
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._file: IO[str] | None = None
         self._early: deque[str] | None = deque(maxlen=BEFORE)  # None from `keep` on
 
@@ -36,6 +40,7 @@ class Events:
         self._close()
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
+        end_unless(self._process)
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
         if self._early is not None:
             self._early.append(line)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from autoprune.errors import RunExists, RunNotFound
 
@@ -102,21 +106,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, also when the machine loses its power."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name is in the folder
-    finally:
-        os.close(folder)
+    """Writes a file whole or not at all, also when the machine loses its power. OSError with the file's name."""
+    with replacing(path) as scratch, scratch.open("wb") as file:
+        file.write(content)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -125,3 +117,45 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_yaml(path: Path, data: Any) -> None:
     write_text(path, yaml.safe_dump(data, sort_keys=False))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside the target, which it replaces when all of it is on the disk. It is gone when that fails.
+
+    Raises OSError with the target's name, which the errors of a full disk and of safetensors lack.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with naming(path):
+        try:
+            yield scratch
+            _sync(scratch)
+            scratch.replace(path)
+            _sync(path.parent)  # the new name is in the folder
+        finally:
+            with contextlib.suppress(OSError):  # what went wrong before is what the user has to know
+                scratch.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives every error of reading or writing the name of the file that is meant."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -26,6 +26,7 @@ from typing import Any
 import filelock
 
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import end_unless
 from autoprune.errors import JournalError, JournalLocked
 from autoprune.run.folder import write_bytes
 
@@ -71,6 +72,7 @@ class Journal:
         self.path = path
         self.records: list[dict[str, Any]] = []
         self._repair = repair
+        self._process = os.getpid()
         self._lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0)
         self._owner = path.with_suffix(".owner")
 
@@ -119,6 +121,7 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Writes one record. JournalError when it cannot be written; those before it are whole."""
+        end_unless(self._process)
         with self._told():
             self._file.write(encode(record))
             self._file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from torch import nn
 
 from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.levels import build_space
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
@@ -47,6 +49,8 @@ from autoprune.run.finetuning import check_fidelities, check_finetune, read_trai
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,8 @@ class Session:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
-        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
+        with ending_forks():
+            bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
 
@@ -106,7 +111,8 @@ class Session:
     @functools.cached_property
     def searcher(self) -> Searcher:
         """Who proposes; made once, and told nothing yet."""
-        return self.job.searcher(self.profiled, self.job.seed)
+        with ending_forks():
+            return self.job.searcher(self.profiled, self.job.seed)
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -114,10 +120,19 @@ class Session:
         return tuple(getattr(self.searcher, "fidelities", ()))
 
     def keep_bank(self, path: Path) -> None:
-        """Writes the bank, unless it lies there already."""
+        """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
         bank, note = self._opened_bank
-        if note or not path.exists():
+        if not note and path.exists():
+            return
+        try:
             save_bank(bank, path, self.bank_key)
+        except OSError as error:
+            _log.warning(
+                "%s cannot be written: %s. The run goes on without it; resume, solve and export will collect the "
+                "statistics again.",
+                path,
+                error.strerror or error,
+            )
 
     @functools.cached_property
     def bank_key(self) -> str:
@@ -150,7 +165,8 @@ class Session:
         """Sparse weights; none where no weight unit is searched."""
         if not self.weights:
             return None
-        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
+        with ending_forks():
+            return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -292,6 +308,7 @@ class Session:
         return [batch.inputs for batch in self._batches(batches)]
 
 
+@ending_forks()
 def open_session(
     job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
 ) -> Session:
@@ -299,6 +316,7 @@ def open_session(
 
     `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
     """
+    progress = ending_forks()(progress)
     device = pick_device(job.device)
     data, model = job.data(), load_model(job)
     check_finetune(job, data, model)

@@ -41,13 +41,19 @@ class Proposals:
         self._ended = False  # nothing was there to hand out while nothing was pending
         self._cursor = 0  # how far the systematic enumeration has come
 
-    def add(self, levels: Iterable[int]) -> bool:
-        """Queues a network within the bounds; False if it is known already, or the search has ended."""
+    def add(self, levels: Iterable[int], *, first: bool = False) -> bool:
+        """Queues a network within the bounds; False if it is known already, or the search has ended.
+
+        With `first` it is the next to be handed out.
+        """
         row = tuple(map(int, levels))
         if row in self._known or self._ended:
             return False
         self._known.add(row)
-        self._queue.append(row)
+        if first:
+            self._queue.appendleft(row)
+        else:
+            self._queue.append(row)
         return True
 
     def take(self, n: int) -> list[Candidate]:

@@ -21,8 +21,9 @@ from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunNotFound
+from autoprune.run.columns import SELECT
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import SELECT, Row, pick_row, read_document
+from autoprune.run.fronts import LeftOut, Row, left_out_of, pick_row, read_document
 from autoprune.run.journal import read_journal, told
 
 Pairs = Sequence[tuple[float, float]]
@@ -57,6 +58,11 @@ class Facts:
         return rows
 
     @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """The networks that the front lacks because they could not be built or measured."""
+        return left_out_of(self.document)
+
+    @property
     def dense(self) -> Mapping[str, float]:
         """The costs of the dense network."""
         dense: Mapping[str, float] = self.document["dense"]
@@ -85,7 +91,7 @@ class Facts:
     def measured(self) -> tuple[str, ...]:
         """Names of what the fitness measures, objectives of the job first."""
         if self.rows:
-            names = [name for name in self.rows[0] if SELECT + name in self.rows[0]]
+            names = [name for name in self.rows[0] if all({name, SELECT + name} <= row.keys() for row in self.rows)]
         else:
             names = [name for name in (self.scored[0].values if self.scored else ()) if name not in self.dense]
         wanted = [name for name, *_ in self.identity.get("objectives", ())]

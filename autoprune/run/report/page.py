@@ -59,6 +59,7 @@ def summary(facts: Facts) -> str:
         f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
         note(f"{_counted(facts)}. {plural(len(facts.rows), 'network')} on the front.", _origin(facts)),
         terms(_figures(facts), "figures"),
+        _left_out(facts),
         _failures(facts),
     ]
     return "\n".join(filter(None, lines)) + "\n</header>"
@@ -97,6 +98,12 @@ def _figures(facts: Facts) -> dict[str, Cell]:
             continue
         shown[f"{name} at half the {facts.cost}"] = half[name]
     return shown
+
+
+def _left_out(facts: Facts) -> str:
+    """The networks that the front lacks because they could not be built or measured."""
+    rows: list[list[Cell]] = [[member.candidate, member.cause] for member in facts.left_out]
+    return table(["left out of the front", "why"], rows) if rows else ""
 
 
 def _failures(facts: Facts) -> str:
