@@ -41,8 +41,8 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     """The structure of a network as its calls show it; nothing is proved yet. Arguments and errors: find_structure."""
     if not any(parameter.numel() for parameter in model.parameters()):
         raise UnsupportedModel(
-            f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module; one "
-            "that was quantised has buffers instead, so prune the float network first and quantise the small one."
+            f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module; "
+            "one that was quantised has buffers instead, so prune the float network first and quantise the small one."
         )
     examples = as_examples(example_inputs)
     check_adapters(model, examples)

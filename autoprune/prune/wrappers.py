@@ -38,8 +38,8 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         attribute = _WRAPPERS[kind]
         model = getattr(model, attribute)
         notes.append(
-            f"{_SPOKEN.get(kind, kind)} was taken off: names of units and tensors have no {attribute!r} in front, and small networks are "
-            "not wrapped. Wrap or compile them again where that is needed."
+            f"{_SPOKEN.get(kind, kind)} was taken off: names of units and tensors have no {attribute!r} in front, and "
+            "small networks are not wrapped. Wrap or compile them again where that is needed."
         )
     _check_kind(model)
     for name, module in model.named_modules():
@@ -72,8 +72,8 @@ def _check_kind(model: object) -> None:
         )
     elif type(model).__name__ == "FullyShardedDataParallel":
         what = (
-            "a FullyShardedDataParallel, which keeps its parameters in shards. Gather its full state dict, load it into "
-            "the network without the wrapper, and prune that one."
+            "a FullyShardedDataParallel, which keeps its parameters in shards. Gather its full state dict, load it "
+            "into the network without the wrapper, and prune that one."
         )
     else:
         return
