@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.structure import Pass, Structure
 from autoprune.prune.trace import trace
 from autoprune.prune.verify import TOLERANCE, demote_wrong_units, largest_of, outputs
+from autoprune.prune.wrappers import unwrapped
 
 
 def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
@@ -19,7 +21,8 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
 
     Args:
         model: any module; it is run without gradients, in eval mode and then in train mode (without randomness, see
-            train_mode.py), and left exactly as it was. On the meta device nothing is computed and nothing takes memory:
+            train_mode.py), and left exactly as it was. DataParallel, DistributedDataParallel and torch.compile are
+            taken off, which a note says. On the meta device nothing is computed and nothing takes memory:
             units are then proved by shapes alone.
         example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
             `call` of another method. Several calls, which are related in one structure, are a list of such examples or
@@ -38,8 +41,10 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     >>> find_structure(model, [call(x), call(x, head="boxes")])
     >>> find_structure(model, {"image": call(x, method="encode_image"), "text": call(ids, method="encode_text")})
     """
+    model, notes = unwrapped(model)
     _check_finite(model)
     structure = trace(model, example_inputs)
+    structure = replace(structure, notes=(*notes, *structure.notes))
     _check_repeatable(model, example_inputs, structure.passes)
     return demote_wrong_units(model, structure, example_inputs)
 

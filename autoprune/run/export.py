@@ -24,6 +24,7 @@ from autoprune.plugins import home_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.skip import within
 from autoprune.prune.surgery import Recipe, rebuild
+from autoprune.prune.wrappers import unwrapped
 from autoprune.run.folder import naming, write_json
 from autoprune.run.probe import UNCHECKED, make_probe, probe_difference
 from autoprune.run.recipe_file import FORMAT, RecipeDocument, check_fits, read_recipe, sealed
@@ -132,6 +133,7 @@ def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, an
 
     >>> small = autoprune.load(resnet20(), "export")
     """
+    model, _ = unwrapped(model)
     directory = Path(directory)
     return _assembled(model, *_read(directory), directory, any_class=any_class, any_output=any_output)
 

@@ -42,6 +42,7 @@ from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.targets import EFFORTS, Targets, collect_targets
+from autoprune.prune.wrappers import unwrapped
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.device import pick_device, placed
@@ -318,7 +319,7 @@ def open_session(
     """
     progress = ending_forks()(progress)
     device = pick_device(job.device)
-    data, model = job.data(), load_model(job)
+    data, (model, notes) = job.data(), load_model(job)
     check_finetune(job, data, model)
     example = tuple(placed(x, device) for x in data.example)
     model = model.to(device).eval()
@@ -326,6 +327,7 @@ def open_session(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
+    structure = replace(structure, notes=(*notes, *structure.notes))
     progress(Progress("trace", 1, 1))
     weights = sparse_weights(model, structure, job.rules)
     if not weights:
@@ -336,9 +338,10 @@ def open_session(
     return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
 
 
-def load_model(job: Job) -> nn.Module:
-    """A copy of the user's model."""
+def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:
+    """A copy of the user's model without what it is wrapped into, and a note about each wrapper."""
     model = job.model()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
-    return rebuild(model, {}, {})
+    model, notes = unwrapped(model)
+    return rebuild(model, {}, {}), notes
