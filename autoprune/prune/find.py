@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.alone import check_alone
 from autoprune.prune.structure import Structure
 from autoprune.prune.trace import Examples, trace
-from autoprune.prune.verify import TOLERANCE, demote_wrong_units, largest_difference, outputs
+from autoprune.prune.verify import demote_wrong_units
 
 
 def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
@@ -22,12 +25,12 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
 
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
-            on the example, or computes something else when it runs again.
+            on the example, depends on state outside the module tree, or computes something else when it runs again.
     """
     _check_finite(model)
-    structure = trace(model, example_inputs)
-    _check_repeatable(model, example_inputs)
-    return demote_wrong_units(model, structure, example_inputs)
+    notes = check_alone(model, example_inputs)
+    structure = demote_wrong_units(model, trace(model, example_inputs), example_inputs)
+    return replace(structure, notes=(*structure.notes, *notes))
 
 
 def _check_finite(model: nn.Module) -> None:
@@ -37,16 +40,4 @@ def _check_finite(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"expected finite weights, got NaN or infinity in {int((~torch.isfinite(parameter)).sum())} of the "
             f"{parameter.numel()} of {name}. Load a checkpoint that was trained without them."
-        )
-
-
-def _check_repeatable(model: nn.Module, example_inputs: Examples) -> None:
-    with torch.random.fork_rng():
-        first, second = (outputs(model, example_inputs) for _ in range(2))
-    difference = max(map(largest_difference, first, second), default=0.0) if len(first) == len(second) else float("inf")
-    if difference > TOLERANCE:
-        raise UnsupportedModel(
-            f"expected {type(model).__name__} to compute the same when it runs twice on the same inputs in eval mode, "
-            f"the outputs differ by {difference:.2g} relative: its forward is random or keeps a state. Nothing can be "
-            "verified about such a network; make it repeatable, for example by a flag that turns the randomness off."
         )

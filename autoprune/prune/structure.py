@@ -72,7 +72,7 @@ class Structure:
     `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output. `adapted`
     lists modules that get a forward which does not insist on their sizes (adapters.py). `uncounted` lists operators
     whose MACs no rule counts. `branches` has what every unit of kind "branches" stands for, by its name. `shapes` are
-    those of the parameters.
+    those of the parameters. `notes` are sentences about what was not checked, or stays as it is, and why.
     """
 
     units: tuple[Unit, ...]
@@ -86,6 +86,7 @@ class Structure:
     uncounted: tuple[str, ...]
     branches: Mapping[str, Branch]
     shapes: Mapping[str, tuple[Polynomial, ...]]
+    notes: tuple[str, ...] = ()
 
     def unit(self, name: str) -> Unit:
         for unit in self.units:

@@ -1,6 +1,6 @@
 """Finds the structure of a network by running it once and relating the axes of every operator's tensors.
 
-A copy that shares its parameters runs as it is, on the example inputs: control flow, hooks and custom modules need no
+A copy runs as it is, on the example inputs: control flow, hooks and custom modules need no
 capture. The integers its modules keep, and those it reads from shapes, are `Size`s meanwhile (sizes.py). An operator
 without a rule freezes every axis it touches, with operator and module as the reason.
 """
@@ -19,7 +19,7 @@ from autoprune.prune.assemble import assemble
 from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
 from autoprune.prune.branches import Flow, find_branches
-from autoprune.prune.copying import shared_copy
+from autoprune.prune.copying import copy_with
 from autoprune.prune.modes import without_tf32
 from autoprune.prune.recorder import Axes, Call, Recorder, tensors_of
 from autoprune.prune.rules import find_rule, find_sized
@@ -35,7 +35,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
         raise UnsupportedModel(
             f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module."
         )
-    probe = shared_copy(model).eval()
+    probe = copy_with(model, {}).eval()
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)

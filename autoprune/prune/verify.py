@@ -21,7 +21,7 @@ from autoprune.prune.skip import within
 from autoprune.prune.structure import Branch, Structure
 from autoprune.prune.surgery import Positions, cut, kept_indices, rebuild
 from autoprune.prune.trace import Examples, run
-from autoprune.prune.watch import line_of_error
+from autoprune.prune.watch import Watch, line_of_error
 
 TOLERANCE = 1e-4
 # how many of n positions stay: any number, another one for each unit; all but one; one. What a forward relies on may
@@ -63,13 +63,16 @@ def verify_positions(
     positions: Positions,
     example_inputs: Examples,
     weights: Mapping[str, torch.Tensor] | None = None,
+    *,
+    share: bool = False,
 ) -> VerifyReport:
     """Compares a small network with the original in which nothing sees what was removed (see masks.py).
 
     `weights` are small tensors that differ from slices of the model's own, as compensation and batch norms make them:
-    in the reference they take the places their indices came from. Both networks compute in float32 at least.
+    in the reference they take the places their indices came from. Both networks compute in float32 at least. With
+    `share` the reference has the model's own parameters, to which some forward passes write.
     """
-    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=True)
+    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
     left = outputs(_precise(small), _precise_inputs(example_inputs))
     shapes_only = any(parameter.is_meta for parameter in model.parameters())
     watch = None if shapes_only else Masked(structure, positions)
@@ -187,21 +190,22 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
     """Why the network without the other positions is wrong; empty when it is right."""
     try:
         small = cut(model, structure, positions, share=True)
-        report = verify_positions(model, small, structure, positions, example_inputs)
+        report = verify_positions(model, small, structure, positions, example_inputs, share=True)
     except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
         cause = error.__cause__ or error
         return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
     return "" if report.ok else f"pruned and masked outputs differ by {report.worst:.2g} relative"
 
 
-def outputs(model: nn.Module, example_inputs: Examples, watch: Masked | None = None) -> list[torch.Tensor]:
+def outputs(model: nn.Module, example_inputs: Examples, watch: Watch | None = None) -> list[torch.Tensor]:
     """The tensors a model returns in eval mode, without gradients and in full float32."""
     with evaluating(model), torch.no_grad(), without_tf32():
         if watch is None:
             return tensors_of(run(model, example_inputs))
         with watch.watching(model):
             found = tensors_of(run(model, example_inputs))
-        watch.check_complete()
+        if isinstance(watch, Masked):
+            watch.check_complete()
         return found
 
 

@@ -1,0 +1,34 @@
+"""A second input that a model can run on, made from its example."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from autoprune.prune.recorder import tensors_of
+from autoprune.prune.trace import Examples
+
+
+def varied(example_inputs: Examples, *, integers: bool = True) -> Examples:
+    """The example with its values in another order: numbers, and tokens unless they are left out, back to front.
+
+    So they stay in their range. Numbers that read the same in both directions are scaled, zeros raised; flags, and
+    integers that are all the same, stay as they are.
+    """
+
+    def vary(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.bool or not (integers or tensor.is_floating_point() or tensor.is_complex()):
+            return tensor
+        if tensor.is_floating_point() or tensor.is_complex():
+            turned = tensor.flip(tuple(range(tensor.dim())))
+            scaled = tensor * 0.75 if tensor.any() else tensor + 0.5
+            return turned if not torch.equal(turned, tensor) else scaled
+        return tensor.flip(-1) if tensor.dim() else tensor
+
+    changed: Examples = tree_map_only(torch.Tensor, vary, example_inputs)
+    return changed
+
+
+def differs(first: Examples, second: Examples) -> bool:
+    """Whether any tensor of two examples of one form differs."""
+    return any(not torch.equal(a, b) for a, b in zip(tensors_of(first), tensors_of(second), strict=True))
