@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from autoprune.prune.adapters import adapter as adapter
     from autoprune.prune.adapters import fix as fix
     from autoprune.prune.criteria.contract import needs as needs
+    from autoprune.prune.examples import call as call
     from autoprune.prune.find import find_structure as find_structure
     from autoprune.prune.rules import rule as rule
     from autoprune.prune.shrink import shrink as shrink
@@ -53,6 +54,7 @@ _HOMES = {
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure",
     "Unit": "autoprune.core.unit",
+    "call": "autoprune.prune.examples",
     "find_structure": "autoprune.prune.find",
     "adapter": "autoprune.prune.adapters",
     "fix": "autoprune.prune.adapters",

@@ -25,7 +25,8 @@ from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
-from autoprune.prune.modes import evaluating, seeded, torch_threads
+from autoprune.prune.containers import copied
+from autoprune.prune.modes import evaluating, on_copies, seeded, torch_threads
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.zeros import WeightBank, is_whole, stitched
 
@@ -132,7 +133,7 @@ class Scorer:
         Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
         whenever it is measured, and what it draws elsewhere is left as it is.
         """
-        with evaluating(network), torch.no_grad(), seeded(0):
+        with evaluating(network), on_copies(network), torch.no_grad(), seeded(0):
             return check_values(self.fitness(network, batches), self.objective)
 
     def score(self, candidate: Candidate) -> Evaluation:
@@ -212,4 +213,4 @@ def check_values(result: object, objective: str) -> dict[str, float]:
 def with_dense_outputs(model: nn.Module, batches: Sequence[Batch]) -> tuple[Batch, ...]:
     """The batches with the dense network's outputs filled in."""
     with evaluating(model), torch.no_grad():
-        return tuple(batch._replace(dense=model(*batch.inputs)) for batch in batches)
+        return tuple(batch._replace(dense=model(*copied(batch.inputs))) for batch in batches)

@@ -6,6 +6,7 @@ tree would be analysed with features of another network or another image, and no
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import copy_with, named_tensors
+from autoprune.prune.examples import Example
 from autoprune.prune.outside import Outside, Place
 from autoprune.prune.reach import reached
-from autoprune.prune.recorder import tensors_of
 from autoprune.prune.snapshots import preserved, same_values
-from autoprune.prune.trace import Examples
 from autoprune.prune.variation import differs, varied
-from autoprune.prune.verify import TOLERANCE, largest_difference, outputs
+from autoprune.prune.verify import TOLERANCE, largest_of, outputs
 from autoprune.prune.watch import Execute, Watch, line_of_model
 
 _ADVICE = (
@@ -29,7 +30,7 @@ _ADVICE = (
 )
 
 
-def check_alone(model: nn.Module, example_inputs: Examples) -> tuple[str, ...]:
+def check_alone(model: nn.Module, example: Example) -> tuple[str, ...]:
     """Compares a copy with the model on the example and on a variation of it; returns what could not be checked.
 
     Afterwards the model and what lies outside of it are as they were.
@@ -43,7 +44,7 @@ def check_alone(model: nn.Module, example_inputs: Examples) -> tuple[str, ...]:
     outside.look()
     try:
         with torch.random.fork_rng():
-            return _Comparison(model, outside).run(example_inputs)
+            return _Comparison(model, outside).run(example)
     finally:
         outside.restore()
 
@@ -55,54 +56,65 @@ class _Comparison:
         self.model, self.outside = model, outside
         self.copied = copy_with(model, {})
 
-    def run(self, example_inputs: Examples) -> tuple[str, ...]:
+    def run(self, example: Example) -> tuple[str, ...]:
         strangers = _Strangers(self.model)
-        first = self._outputs(self.copied, example_inputs, strangers)
+        first = self._outputs(self.copied, example, strangers)
+        if first is None:
+            return ()
         strangers.check(self.outside)
-        self._check_places(example_inputs)
-        self._check_equal(first, outputs(self.copied, example_inputs), again=True)
+        self._check_places(example)
+        self._check_equal(first, outputs(self.copied, example), again=True)
         with preserved(self.model, parameters=self._writes_parameters()):
-            return self._run_both(example_inputs, first)
+            return self._run_both(example, first)
 
     def _writes_parameters(self) -> bool:
         """Whether the runs of the copy have changed its parameters."""
         pairs = zip(self.copied.parameters(), self.model.parameters(), strict=True)
         return not all(same_values(a, b) for a, b in pairs)
 
-    def _run_both(self, example_inputs: Examples, first: Sequence[torch.Tensor]) -> tuple[str, ...]:
-        self._check_equal(first, outputs(self.model, example_inputs))
-        other, fresh, note = self._variation(example_inputs)
+    def _run_both(self, example: Example, first: Sequence[torch.Tensor]) -> tuple[str, ...]:
+        self._check_equal(first, outputs(self.model, example))
+        other, fresh, note = self._variation(example)
         if other is not None:
-            seasoned = self._outputs(self.copied, other)
+            seasoned = self._outputs(self.copied, other) or []
             self._check_equal(seasoned, outputs(self.model, other))
             self._check_equal(seasoned, fresh, again=True)
         return note
 
-    def _outputs(self, network: nn.Module, example: Examples, watch: Watch | None = None) -> list[torch.Tensor]:
-        """The outputs of the copy; the model's own error where it fails, too."""
+    def _outputs(self, network: nn.Module, example: Example, watch: Watch | None = None) -> list[torch.Tensor] | None:
+        """The outputs of the copy; None where the model itself does not run in eval mode, which trace.py deals with."""
         try:
             return outputs(network, example, watch)
         except UnsupportedModel as error:
-            with preserved(self.model, parameters=True):
-                outputs(self.model, example)
+            if not self._model_runs(example):
+                return None
             cause = error.__cause__ or error
             raise self._error(f"the copy fails with {type(cause).__name__}: {cause}") from cause
 
-    def _check_places(self, example_inputs: Examples) -> None:
+    def _model_runs(self, example: Example) -> bool:
+        with preserved(self.model, parameters=True):
+            try:
+                outputs(self.model, example)
+            except UnsupportedModel:
+                return False
+        return True
+
+    def _check_places(self, example: Example) -> None:
         """What a run writes to outside must not depend on inputs or weights, as a table of constants does not."""
         written = {place.name: place for place in self.outside.changed() if place.tensors}
-        written |= self._written_when_empty(example_inputs)
+        written |= self._written_when_empty(example)
+        contents = {name: place.tensors for name, place in written.items()}
+        self.outside.restore()
         if not written:
             return
-        contents = {name: place.tensors for name, place in written.items()}
-        changed = self._variation(example_inputs)[0]
+        changed = self._variation(example)[0]
         self.outside.restore()
         self.outside.empty()
         other = copy_with(self.model, {})
         for parameter in other.parameters():
             parameter.data.copy_(parameter.flip(tuple(range(parameter.dim()))) * 0.75)
         try:
-            outputs(other, example_inputs if changed is None else changed)
+            outputs(other, example if changed is None else changed)
         finally:
             again = {name: place.tensors for name, place in written.items()}
             self.outside.restore()
@@ -110,33 +122,33 @@ class _Comparison:
         if found:
             raise self._error("a run writes to it", found)
 
-    def _written_when_empty(self, example_inputs: Examples) -> dict[str, Place]:
+    def _written_when_empty(self, example: Example) -> dict[str, Place]:
         """What is filled again when it is emptied: a cache that an earlier run has filled already."""
         if not self.outside.empty():
             return {}
         empty = [(place, place.tensors) for place in self.outside.places]
-        try:
-            outputs(copy_with(self.model, {}), example_inputs)
-        except UnsupportedModel:  # it needs what is there
-            return {}
-        return {place.name: place for place, before in empty if place.tensors.keys() - before.keys()}
+        with contextlib.suppress(UnsupportedModel):  # where it needs what was there
+            outputs(copy_with(self.model, {}), example)
+            return {place.name: place for place, before in empty if place.tensors.keys() - before.keys()}
+        return {}
 
-    def _variation(self, example_inputs: Examples) -> tuple[Examples | None, list[torch.Tensor], tuple[str, ...]]:
+    def _variation(self, example: Example) -> tuple[Example | None, list[torch.Tensor], tuple[str, ...]]:
         """Another input that the model runs on, with the outputs of a fresh copy; None, and a note, where none is."""
         why = "they hold nothing but flags and integers that are all the same"
         for integers in (True, False):
-            other = varied(example_inputs, integers=integers)
-            if not differs(other, example_inputs):
+            other = varied(example, integers=integers)
+            if not differs(other, example):
                 continue
             try:
                 return other, outputs(copy_with(self.model, {}), other), ()
             except UnsupportedModel as error:
                 why = f"on other values {error.__cause__ or error}"
-        return None, [], (f"the model was compared with its copy on the example inputs alone: {why}",)
+        note = f"The model was compared with its copy on the example inputs of call {example.name!r} alone: {why}."
+        return None, [], (note,)
 
     def _check_equal(self, left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], *, again: bool = False) -> None:
-        same = len(left) == len(right)
-        difference = max(map(largest_difference, left, right), default=0.0) if same else float("inf")
+        """Raises UnsupportedModel unless the outputs are equal, of the copy run `again` or of copy and model."""
+        difference = largest_of(left, right)
         if difference <= TOLERANCE:
             return
         if not again:

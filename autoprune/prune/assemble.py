@@ -58,7 +58,7 @@ def assemble(
         sizes=_module_sizes(model, recorder, sizer),
         terms=terms,
         reads=_reads(recorder.readings, names),
-        batch_norms={m: norm for m, norm in recorder.batch_norms.items() if recorder.uses[m] == 1},
+        batch_norms=recorder.sole_norms(),
         adapted=adapted,
         uncounted=tuple(recorder.uncounted),
         branches=branches,
@@ -217,7 +217,7 @@ def _reads(readings: Sequence[Reading], names: Mapping[Atom, str]) -> tuple[Read
     for reading in readings:
         units = tuple((names[atom], span) for atom, span in spans(reading.axis) if atom in names)
         if units:
-            found.append(Read(reading.call, reading.operator, reading.argument, reading.dim, units))
+            found.append(Read(reading.call, reading.operator, reading.argument, reading.dim, units, reading.run))
     return tuple(found)
 
 

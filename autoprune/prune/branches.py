@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from autoprune.prune.axes import leaves, symbolic_size
-from autoprune.prune.recorder import Axes, Call, Recorder, tensors_of
+from autoprune.prune.containers import tensors_of
+from autoprune.prune.recorder import Axes, Call, Recorder
 from autoprune.prune.skip import within
-from autoprune.prune.structure import Branch
+from autoprune.prune.structure import Addition, Branch
 
 ADDITIONS = ("add", "add_")
 SHAPING = frozenset(
@@ -88,7 +89,7 @@ class Flow:
     """Follows a forward pass frame by frame and collects the operands of its additions."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+        self.recorder, self.run = recorder, recorder.run
         self.operands: list[Operand] = []
         self.calls: Counter[str] = Counter()  # of modules
         self._frames = [Frame(Node([]))]
@@ -179,22 +180,41 @@ def _operand(
     return Operand(call, argument, inside, recorder.axes(tensor), axes, shaped)
 
 
-def find_branches(model: nn.Module, flow: Flow) -> dict[str, Branch]:
+def find_branches(model: nn.Module, flows: Sequence[Flow]) -> dict[str, Branch]:
     """The operands that can go with their modules, by the name of their unit.
 
-    Of those that come to the same, as a sum of two branches and both of them, the smaller ones.
+    In every pass that runs any of these modules they must make up such an operand. Of those that come to the same, as
+    a sum of two branches and both of them, the smaller ones.
     """
+    candidates = [_candidates(model, flow) for flow in flows]
+    found: list[tuple[Branch, frozenset[str]]] = []
+    for key in dict.fromkeys(key for own in candidates for key in own):
+        operands = [own[key] for own in candidates if key in own]
+        lengths = dict(key[0])
+        if all(
+            key in own or not any(flow.calls[m] for m in lengths) for own, flow in zip(candidates, flows, strict=True)
+        ):
+            found.append((Branch(lengths, tuple(addition for addition, _ in operands)), operands[0][1]))
+    kept = [branch for branch, core in found if core != frozenset().union(*(c for _, c in found if c < core))]
+    return dict(zip(numbered([f"{[*branch.modules][-1]}/branch" for branch in kept]), kept, strict=True))
+
+
+Key = tuple[tuple[tuple[str, int], ...], int]  # modules with the length of what they return; which operand of them
+
+
+def _candidates(model: nn.Module, flow: Flow) -> dict[Key, tuple[Addition, frozenset[str]]]:
+    """The removable operands of one pass, each with those of its modules that contract."""
     tensors = _names_by_tensor(model)
     owned = {name for names in tensors for name in names}
-    found: list[tuple[Branch, frozenset[str]]] = []
+    found: dict[Key, tuple[Addition, frozenset[str]]] = {}
     for operand in flow.operands:
         modules = [n for n in operand.nodes if any(within(name, [n.module]) for name in owned if n.module)]
         if _removable(operand, modules, flow.calls) and _closed([n.module for n in modules], tensors):
-            lengths = {node.module: node.length or 0 for node in modules}
-            branch = Branch(lengths, operand.call.operator, operand.call.number, operand.argument)
-            found.append((branch, frozenset(node.module for node in modules if node.contracts)))
-    kept = [branch for branch, core in found if core != frozenset().union(*(c for _, c in found if c < core))]
-    return dict(zip(numbered([f"{[*branch.modules][-1]}/branch" for branch in kept]), kept, strict=True))
+            lengths = tuple((node.module, node.length or 0) for node in modules)
+            addition = Addition(operand.call.operator, operand.call.number, operand.argument, flow.run)
+            core = frozenset(node.module for node in modules if node.contracts)
+            found[lengths, sum(known == lengths for known, _ in found)] = addition, core
+    return found
 
 
 def _removable(operand: Operand, modules: Sequence[Node], calls: Mapping[str, int]) -> bool:

@@ -9,8 +9,9 @@ from torch import nn
 
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.alone import check_alone
+from autoprune.prune.examples import Examples, as_examples
 from autoprune.prune.structure import Structure
-from autoprune.prune.trace import Examples, trace
+from autoprune.prune.trace import trace
 from autoprune.prune.verify import demote_wrong_units
 
 
@@ -18,17 +19,29 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     """The units, frozen parts and cost polynomials of a network.
 
     Args:
-        model: any module; it is run in eval mode without gradients and left exactly as it was. On the meta device
-            nothing is computed and nothing takes memory: units are then proved by shapes alone.
-        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments. MACs are those of one forward
-            pass of them, so pass a single example to count per example.
+        model: any module; it is run without gradients, in eval mode and then in train mode (without randomness, see
+            train_mode.py), and left exactly as it was. On the meta device nothing is computed and nothing takes memory:
+            units are then proved by shapes alone.
+        example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
+            `call` of another method. Several calls, which are related in one structure, are a list of such examples or
+            a dict of `call`s by name: give them where one call does not run the whole model. MACs are those of the
+            first call in eval mode, so pass a single example there to count per example.
+
+    Returns:
+        The structure. Its `unmet` are parameters that no call has read, its `notes` say what was not looked at.
 
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
-            on the example, depends on state outside the module tree, or computes something else when it runs again.
+            on the first example in eval mode or on another one in any mode, returns nothing that can be compared,
+            depends on state outside the module tree, or
+            computes something else when it runs again.
+
+    >>> find_structure(model, torch.randn(1, 3, 224, 224))
+    >>> find_structure(model, [call(x), call(x, head="boxes")])
+    >>> find_structure(model, {"image": call(x, method="encode_image"), "text": call(ids, method="encode_text")})
     """
     _check_finite(model)
-    notes = check_alone(model, example_inputs)
+    notes = [note for example in as_examples(example_inputs) for note in check_alone(model, example)]
     structure = demote_wrong_units(model, trace(model, example_inputs), example_inputs)
     return replace(structure, notes=(*structure.notes, *notes))
 

@@ -23,17 +23,18 @@ Stays = dict[tuple[str, int], torch.Tensor]  # argument and dimension -> (n,) wh
 
 
 class Masked(Watch):
-    """Runs the dense network as if some positions were not there."""
+    """Runs the dense network as if some positions were not there, in one of the passes that were traced."""
 
-    def __init__(self, structure: Structure, positions: Positions) -> None:
+    def __init__(self, structure: Structure, positions: Positions, run: int = 0) -> None:
         super().__init__()
         self.reads: dict[tuple[str, int], list[Read]] = {}
         for read in structure.reads:
-            self.reads.setdefault((read.operator, read.call), []).append(read)
+            if read.run == run:
+                self.reads.setdefault((read.operator, read.call), []).append(read)
         self.gone: dict[tuple[str, int], list[str]] = {}  # arguments of additions
-        for name, branch in structure.branches.items():
-            if name in positions and not len(positions[name]):
-                self.gone.setdefault((branch.operator, branch.call), []).append(branch.argument)
+        removed = [b for name, b in structure.branches.items() if name in positions and not len(positions[name])]
+        for addition in (addition for branch in removed for addition in branch.additions if addition.run == run):
+            self.gone.setdefault((addition.operator, addition.call), []).append(addition.argument)
         self.removed = {
             unit.name: np.setdiff1d(np.arange(unit.width), positions[unit.name])
             for unit in structure.units

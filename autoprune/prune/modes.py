@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from autoprune.core.random_state import numpy_seeded
+from autoprune.prune.containers import copied
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode inside, each in its own mode again afterwards, also after an exception."""
-    with _modes_put_back(model):
+    with modes_put_back(model):
         model.eval()
         yield
 
@@ -23,19 +24,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def training(model: nn.Module) -> Iterator[None]:
     """Every module in train mode inside, each in its own mode again afterwards, also after an exception."""
-    with _modes_put_back(model):
+    with modes_put_back(model):
         model.train()
         yield
 
 
 @contextlib.contextmanager
-def _modes_put_back(model: nn.Module) -> Iterator[None]:
+def modes_put_back(model: nn.Module) -> Iterator[None]:
+    """Every module in its own mode again afterwards, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def on_copies(model: nn.Module) -> Iterator[None]:
+    """The model runs on copies of what it is given inside: its forward may change its inputs."""
+    handle = model.register_forward_pre_hook(lambda module, args, kwargs: copied((args, kwargs)), with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

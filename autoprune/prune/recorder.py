@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from autoprune.core.unit import Role
-from autoprune.prune.axes import Atom, Axis, freeze, fresh, one
+from autoprune.prune.axes import Atom, Axis, freeze, fresh, one, size
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.sizes import Sizes
 
 Axes = tuple[Axis, ...]
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 ByTensor = MutableMapping[torch.Tensor, Value]
 
 
-def _by_tensor() -> ByTensor[Any]:
+def by_tensor() -> ByTensor[Any]:
     """A mapping that does not keep its tensors alive."""
     return cast(ByTensor[Any], WeakIdKeyDictionary())
 
@@ -69,11 +69,6 @@ class Call:
         return tensors_of(self.output)
 
 
-def tensors_of(tree: object) -> list[torch.Tensor]:
-    """The tensors in nested lists, tuples and mappings, in order."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
 @dataclass(frozen=True)
 class Contraction:
     """Multiply-accumulates of one operator: a constant times the sizes of the axes."""
@@ -92,6 +87,7 @@ class Reading:
     argument: str
     dim: int
     axis: Axis
+    run: int = 0  # of the forward passes, counted from 0
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,9 @@ class Mark:
 
 @dataclass
 class Recorder:
-    """The axes of every tensor seen so far, and what the rules noted on the way."""
+    """The axes of every tensor seen so far, in all passes, and what the rules noted on the way."""
 
+    run: int = 0  # the forward pass that is watched
     contractions: list[Contraction] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
@@ -121,13 +118,16 @@ class Recorder:
     module_sizes: list[tuple[str, str, Axis]] = field(default_factory=list)  # (module, attribute, axis)
     batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
     uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
+    readers: list[tuple[dict[str, str], Counter[str]]] = field(default_factory=list)  # the two above, of each pass
+    met: set[str] = field(default_factory=set)  # parameters and buffers that an operator has read
+    seen: dict[str, dict[int, Axis]] = field(default_factory=dict)  # what the code of each module saw, by id
     uncounted: dict[str, None] = field(default_factory=dict)
     roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
-    _axes: ByTensor[Axes] = field(default_factory=_by_tensor)
-    _names: ByTensor[list[str]] = field(default_factory=_by_tensor)  # of parameters, also transposed
-    _sources: ByTensor[tuple[str, ...]] = field(default_factory=_by_tensor)  # of what is made of parameters
-    _places: ByTensor[Axis] = field(default_factory=_by_tensor)  # of integers: the axis whose positions they name
-    _producers: ByTensor[str] = field(default_factory=_by_tensor)  # module whose weight made it
+    _axes: ByTensor[Axes] = field(default_factory=by_tensor)
+    _names: ByTensor[list[str]] = field(default_factory=by_tensor)  # of parameters, also transposed
+    _sources: ByTensor[tuple[str, ...]] = field(default_factory=by_tensor)  # of what is made of parameters
+    _places: ByTensor[Axis] = field(default_factory=by_tensor)  # of integers: the axis whose positions they name
+    _producers: ByTensor[str] = field(default_factory=by_tensor)  # module whose weight made it
 
     def register(self, model: nn.Module) -> None:
         """Gives every parameter and buffer new axes that nothing is known about yet."""
@@ -138,6 +138,20 @@ class Recorder:
             self._sources[tensor] = (name,)
             self.roots[name] = tuple(Atom(n) if n > 1 else one() for n in tensor.shape)
             self.record(tensor, self.roots[name])
+
+    def begin(self, run: int) -> None:
+        """Another forward pass follows: who reads what weights made is counted anew."""
+        self.run, self.batch_norms, self.uses = run, {}, Counter()
+        self.readers.append((self.batch_norms, self.uses))
+
+    def sole_norms(self) -> dict[str, str]:
+        """Of each module whose output goes into one batch norm and nowhere else, in all passes: that batch norm."""
+        found: dict[str, set[str | None]] = {}
+        for norms, uses in self.readers:
+            for module, count in uses.items():
+                found.setdefault(module, set()).add(norms.get(module) if count == 1 else None)
+        sole = {module: next(iter(norms)) for module, norms in found.items() if len(norms) == 1}
+        return {module: norm for module, norm in sole.items() if norm is not None}
 
     def knows(self, tensor: torch.Tensor) -> bool:
         return tensor in self._axes
@@ -152,6 +166,13 @@ class Recorder:
     def record(self, tensor: torch.Tensor, axes: Axes) -> None:
         self._axes[tensor] = axes
 
+    def see(self, module: str, tensors: Iterable[torch.Tensor]) -> None:
+        """Notes that the code of a module had these tensors in its hands."""
+        known = self.seen.setdefault(module, {})
+        for tensor in tensors:
+            if self.knows(tensor):
+                known.update((id(axis), axis) for axis in self.axes(tensor) if size(axis) > 1)
+
     def freeze(self, tree: object, reason: str) -> None:
         """Freezes every axis of every tensor in a tree of arguments or outputs."""
         for tensor in tensors_of(tree):
@@ -160,7 +181,7 @@ class Recorder:
 
     def read(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
         """Notes that the operator contracts an argument along a dimension: what is removed there must not count."""
-        self.readings.append(Reading(call.number, call.operator, argument, dim, axis))
+        self.readings.append(Reading(call.number, call.operator, argument, dim, axis, self.run))
 
     def reduce(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
         """Notes that the operator reduces or normalises an argument along a dimension, over the positions that stay."""
@@ -210,6 +231,7 @@ class Recorder:
     def note_sources(self, call: Call) -> None:
         """What is computed from parameters and constants alone is made of these parameters."""
         inputs = call.tensors
+        self.met.update(name for tensor in inputs if tensor in self._names for name in self._names[tensor])
         if all(tensor in self._sources or not self.knows(tensor) for tensor in inputs):
             names = dict.fromkeys(name for tensor in inputs for name in self._sources.get(tensor, ()))
             for output in call.outputs:

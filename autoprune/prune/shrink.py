@@ -14,10 +14,10 @@ from autoprune.errors import SpaceError, VerifyError
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import UnitStatistics
 from autoprune.prune.criteria.magnitudes import l2
+from autoprune.prune.examples import Examples
 from autoprune.prune.ordering import order_unit
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Positions, check_positions, cut, rebuild
-from autoprune.prune.trace import Examples
 from autoprune.prune.verify import VerifyReport, verify_positions
 
 Amount = float | int | Sequence[int]
@@ -54,7 +54,10 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
 def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inputs: Examples) -> VerifyReport:
     """How far a network made by `shrink` is from the original with everything removed set to zero; see VerifyReport.
 
-    Raises VerifyError for a network that `shrink` did not make.
+    They are compared in every call that is given and that the structure was found with, in eval mode and, on copies
+    without randomness, in train mode where the original runs in it.
+
+    Raises VerifyError for a network that `shrink` did not make, or for a call that the structure does not know.
     """
     recorded = getattr(small, _POSITIONS, None)
     if recorded is None:

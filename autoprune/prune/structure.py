@@ -40,7 +40,7 @@ class Term:
 class Read:
     """An operator that contracts, reduces or normalises one of its arguments over positions of units.
 
-    `call` counts the calls of this operator in a forward pass; `units` say where along
+    `call` counts the calls of this operator in a forward pass, `run` the passes (see Pass); `units` say where along
     `dim` the positions of which unit lie.
     """
 
@@ -49,20 +49,55 @@ class Read:
     argument: str
     dim: int
     units: tuple[tuple[str, Span], ...]
+    run: int = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass the structure holds for: the name of an example call, and the mode it runs in.
+
+    `traced` is the index of the pass that was watched: this one's own, or that of an earlier one which runs the same
+    operators on the same shapes in the same order, so that all that was found there holds here.
+    """
+
+    example: str = "forward"
+    train: bool = False
+    traced: int = 0
+
+    @property
+    def where(self) -> str:
+        return f"call {self.example!r}" + (" in train mode" if self.train else "")
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """A parameter that no pass has read: nothing is known of what it is used with."""
+
+    name: str
+    shape: tuple[int, ...]
+    share: float  # of all parameters
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Call number `call` of `operator` in a pass, and the argument that is meant."""
+
+    operator: str
+    call: int
+    argument: str
+    run: int = 0
 
 
 @dataclass(frozen=True)
 class Branch:
     """An operand of an addition that can go as a whole, and what goes with it.
 
-    `modules`, in the order they run, map to the length of the tuple each returns, 0 for a bare tensor. The branch is
-    the `argument` of call number `call` of `operator`.
+    `modules`, in the order they run, map to the length of the tuple each returns, 0 for a bare tensor. In each pass
+    that runs them the branch is one operand of an addition.
     """
 
     modules: Mapping[str, int]
-    operator: str
-    call: int
-    argument: str
+    additions: tuple[Addition, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +107,9 @@ class Structure:
     `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output. `adapted`
     lists modules that get a forward which does not insist on their sizes (adapters.py). `uncounted` lists operators
     whose MACs no rule counts. `branches` has what every unit of kind "branches" stands for, by its name. `shapes` are
-    those of the parameters. `notes` are sentences about what was not checked, or stays as it is, and why.
+    those of the parameters. `passes` are the forward passes it holds for, the first one in eval mode: `terms` and costs
+    are those of that one. `unmet` are parameters that none of them has read; what has the size of one of their
+    dimensions is frozen. `notes` are sentences about what was not looked at or was taken off, for the user to read.
     """
 
     units: tuple[Unit, ...]
@@ -86,6 +123,8 @@ class Structure:
     uncounted: tuple[str, ...]
     branches: Mapping[str, Branch]
     shapes: Mapping[str, tuple[Polynomial, ...]]
+    passes: tuple[Pass, ...] = (Pass(),)
+    unmet: tuple[Unmet, ...] = ()
     notes: tuple[str, ...] = ()
 
     def unit(self, name: str) -> Unit:

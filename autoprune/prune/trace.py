@@ -1,13 +1,15 @@
-"""Finds the structure of a network by running it once and relating the axes of every operator's tensors.
+"""Finds the structure of a network by running it and relating the axes of every operator's tensors.
 
-A copy runs as it is, on the example inputs: control flow, hooks and custom modules need no
-capture. The integers its modules keep, and those it reads from shapes, are `Size`s meanwhile (sizes.py). An operator
-without a rule freezes every axis it touches, with operator and module as the reason.
+A copy runs as it is, on the example inputs, once for each call in each mode: control flow, hooks and custom modules
+need no capture. All passes are related in one structure. The integers its modules keep, and those it reads from shapes,
+are `Size`s meanwhile (sizes.py). An operator without a rule freezes every axis it touches, with operator and module as
+the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,58 +21,66 @@ from autoprune.prune.assemble import assemble
 from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
 from autoprune.prune.branches import Flow, find_branches
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import copy_with
-from autoprune.prune.modes import without_tf32
-from autoprune.prune.recorder import Axes, Call, Recorder, tensors_of
+from autoprune.prune.examples import Example, Examples, as_examples
+from autoprune.prune.modes import evaluating, without_tf32
+from autoprune.prune.passes import plan_passes
+from autoprune.prune.recorder import Axes, Call, Recorder
 from autoprune.prune.rules import find_rule, find_sized
-from autoprune.prune.structure import Structure
+from autoprune.prune.structure import Pass, Structure
+from autoprune.prune.train_mode import deterministic_training
+from autoprune.prune.unmet import find_unmet, freeze_for
 from autoprune.prune.watch import Execute, Watch, line_of_model
-
-Examples = torch.Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 def trace(model: nn.Module, example_inputs: Examples) -> Structure:
-    """The structure of a network as one run shows it; nothing is proved yet. Arguments and errors: find_structure."""
+    """The structure of a network as its calls show it; nothing is proved yet. Arguments and errors: find_structure."""
     if not any(parameter.numel() for parameter in model.parameters()):
         raise UnsupportedModel(
             f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module."
         )
-    probe = copy_with(model, {}).eval()
+    examples = as_examples(example_inputs)
+    passes, notes = plan_passes(model, examples)
+    own = [run for run, each in enumerate(passes) if each.traced == run]
+    probe = copy_with(model, {})  # not even the parameters are the model's: some forward passes write to them
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)
-    for tensor in tensors_of(call_arguments(example_inputs)):
-        recorder.record(tensor, fresh(tensor.shape, "model input"))
     _freeze_fixed(recorder, probe)
     _mark_numbers(recorder, probe)
-    tracing = _Trace(recorder)
-    with torch.no_grad(), without_tf32(), tracing.watching(probe):
-        output = run(probe, example_inputs)
+    flows = _trace_passes(recorder, probe, examples, {run: passes[run] for run in own})
+    unmet = find_unmet(model, recorder)
+    freeze_for(model, recorder, unmet)
+    structure = assemble(model, recorder, adapted, find_branches(probe, flows))
+    return replace(structure, passes=passes, unmet=unmet, notes=(*structure.notes, *notes))
+
+
+def _trace_passes(
+    recorder: Recorder, probe: nn.Module, examples: Sequence[Example], passes: Mapping[int, Pass]
+) -> list[Flow]:
+    """Runs the passes, by their numbers, and returns how tensors flowed in each. Costs are those of the first one."""
+    by_name = {example.name: example for example in examples}
+    flows, counted = [], 0
+    for run, each in passes.items():
+        recorder.begin(run)
+        flows.append(_trace_pass(recorder, probe, by_name[each.example], train=each.train))
+        counted = counted or len(recorder.contractions)
+    del recorder.contractions[counted:]
     recorder.sizes.settle()
+    return flows
+
+
+def _trace_pass(recorder: Recorder, probe: nn.Module, example: Example, *, train: bool) -> Flow:
+    tracing = _Trace(recorder)
+    inputs = example.inputs()
+    for tensor in tensors_of(inputs):
+        recorder.record(tensor, fresh(tensor.shape, "model input"))
+    mode = deterministic_training(probe) if train else evaluating(probe)
+    with mode, torch.no_grad(), without_tf32(), tracing.watching(probe):
+        output = example.run(probe, inputs, tracing)
     recorder.note_outputs(output)
-    return assemble(model, recorder, adapted, find_branches(probe, tracing.flow))
-
-
-def call_arguments(example_inputs: Examples) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as positional and keyword arguments."""
-    if isinstance(example_inputs, torch.Tensor):
-        return (example_inputs,), {}
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    return tuple(example_inputs), {}
-
-
-def run(model: nn.Module, example_inputs: Examples) -> Any:
-    """The model's output. UnsupportedModel when it does not run."""
-    args, kwargs = call_arguments(example_inputs)
-    try:
-        return model(*args, **kwargs)
-    except Exception as error:
-        shapes = [tuple(tensor.shape) for tensor in tensors_of((args, kwargs))]
-        raise UnsupportedModel(
-            f"expected {type(model).__name__} to run on the example inputs of shapes {shapes}, "
-            f"got {type(error).__name__}: {error}"
-        ) from error
+    return tracing.flow
 
 
 def _freeze_fixed(recorder: Recorder, model: nn.Module) -> None:
@@ -105,12 +115,21 @@ class _Trace(Watch):
         self.flow = Flow(recorder)
 
     def entered(self, name: str, inputs: Any) -> None:
+        given = tensors_of(inputs)
+        self._see_from(self.modules[-1], name, given)
         super().entered(name, inputs)
-        self.flow.enter(name, tensors_of(inputs))
+        self.flow.enter(name, given)
 
     def left(self, output: Any) -> None:
+        name = self.modules[-1]
         super().left(output)
+        self._see_from(self.modules[-1], name, tensors_of(output))
         self.flow.leave(output)
+
+    def _see_from(self, outer: str, inner: str, tensors: Sequence[torch.Tensor]) -> None:
+        """What goes into a module, or comes out of it, is in the hands of both."""
+        self.recorder.see(outer, tensors)
+        self.recorder.see(inner, tensors)
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         output = execute(arguments)
@@ -120,6 +139,7 @@ class _Trace(Watch):
         before = len(self.recorder.contractions)
         self._record(call, self._related(call, overload))
         self.recorder.note_places(call)
+        self.recorder.see(call.module, [*call.tensors, *call.outputs])
         self.flow.operator(call, contracts=len(self.recorder.contractions) > before)
         return output
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from torch.utils._pytree import tree_map_only
 
-from autoprune.prune.recorder import tensors_of
-from autoprune.prune.trace import Examples
+from autoprune.prune.containers import tensors_of
+from autoprune.prune.examples import Example
 
 
-def varied(example_inputs: Examples, *, integers: bool = True) -> Examples:
-    """The example with its values in another order: numbers, and tokens unless they are left out, back to front.
+def varied(example: Example, *, integers: bool = True) -> Example:
+    """The call with its values in another order: numbers, and tokens unless they are left out, back to front.
 
     So they stay in their range. Numbers that read the same in both directions are scaled, zeros raised; flags, and
     integers that are all the same, stay as they are.
@@ -25,10 +26,13 @@ def varied(example_inputs: Examples, *, integers: bool = True) -> Examples:
             return turned if not torch.equal(turned, tensor) else scaled
         return tensor.flip(-1) if tensor.dim() else tensor
 
-    changed: Examples = tree_map_only(torch.Tensor, vary, example_inputs)
-    return changed
+    args, kwargs = example.inputs()
+    for tensor in tensors_of((args, kwargs)):  # of the copy
+        tensor.data = vary(tensor)
+    return replace(example, args=args, kwargs=kwargs)
 
 
-def differs(first: Examples, second: Examples) -> bool:
-    """Whether any tensor of two examples of one form differs."""
-    return any(not torch.equal(a, b) for a, b in zip(tensors_of(first), tensors_of(second), strict=True))
+def differs(first: Example, second: Example) -> bool:
+    """Whether any tensor of two calls of one form differs."""
+    pairs = zip(*(tensors_of((example.args, dict(example.kwargs))) for example in (first, second)), strict=True)
+    return any(not torch.equal(a, b) for a, b in pairs)

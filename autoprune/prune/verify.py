@@ -5,22 +5,22 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from autoprune.core.unit import Unit
+from autoprune.errors import VerifyError
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import named_tensors
+from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.masks import Masked
-from autoprune.prune.modes import evaluating, without_tf32
-from autoprune.prune.recorder import tensors_of
+from autoprune.prune.passes import comparable, running
 from autoprune.prune.skip import within
-from autoprune.prune.structure import Branch, Structure
+from autoprune.prune.structure import Branch, Pass, Structure
 from autoprune.prune.surgery import Positions, cut, kept_indices, rebuild
-from autoprune.prune.trace import Examples, run
 from autoprune.prune.watch import Watch, line_of_error
 
 TOLERANCE = 1e-4
@@ -37,8 +37,9 @@ TRIALS: tuple[Callable[[int, np.random.Generator], int], ...] = (
 class VerifyReport:
     """How far the small network's outputs are from the masked original's.
 
-    `errors` has, for each output tensor in order, the largest absolute difference over the largest absolute value of
-    the reference; inf where shapes differ or a value is not finite. `compared` says what was compared with what.
+    `errors` has, for each output tensor of each call in order, the largest absolute difference over the largest
+    absolute value of the reference, in eval or train mode, whichever is larger; inf where shapes differ or a value is
+    not finite. `compared` says what was compared with what.
     `normalised` names the units with a normalisation or another reduction over their positions: the reference takes
     it over the positions that stay.
     """
@@ -64,27 +65,48 @@ def verify_positions(
     example_inputs: Examples,
     weights: Mapping[str, torch.Tensor] | None = None,
     *,
+    passes: Sequence[Pass] | None = None,
     share: bool = False,
 ) -> VerifyReport:
     """Compares a small network with the original in which nothing sees what was removed (see masks.py).
 
+    They are compared in all passes of the structure, or in those given, in train mode on copies.
+
     `weights` are small tensors that differ from slices of the model's own, as compensation and batch norms make them:
-    in the reference they take the places their indices came from. Both networks compute in float32 at least. With
-    `share` the reference has the model's own parameters, to which some forward passes write.
+    in the reference they take the places their indices came from. Both networks compute in float32 at least.
+    With `share` the reference has the model's own parameters, to which some forward passes write.
+
+    Raises VerifyError for example inputs that are not those of calls the structure was found with.
     """
     dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
-    left = outputs(_precise(small), _precise_inputs(example_inputs))
-    shapes_only = any(parameter.is_meta for parameter in model.parameters())
-    watch = None if shapes_only else Masked(structure, positions)
-    right = outputs(_precise(dense), _precise_inputs(example_inputs), watch)
+    pair = _precise(small), _precise(dense)
+    examples = _precise_examples(example_inputs, structure)
+    errors: dict[tuple[str, int], float] = {}  # by call and output; of both modes the larger one
+    for each in structure.passes if passes is None else passes:
+        if each.example in examples:
+            for place, error in enumerate(_errors(*pair, structure, positions, each, examples[each.example])):
+                errors[each.example, place] = max(error, errors.get((each.example, place), 0.0))
     removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]
     across = tuple(unit.name for unit in removed if unit.normalised)
     return VerifyReport(
-        tuple(largest_difference(a, b) for a, b in zip(left, right, strict=True)),
+        tuple(errors.values()),
         f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
         + (" and normalisations run over the positions that stay" if across else ""),
         across,
     )
+
+
+def _errors(
+    small: nn.Module, dense: nn.Module, structure: Structure, positions: Positions, each: Pass, example: Example
+) -> list[float]:
+    """How far the outputs of one pass are apart, output by output."""
+    shapes_only = any(parameter.is_meta for parameter in dense.parameters())
+    watch = None if shapes_only else Masked(structure, positions, each.traced)
+    left = outputs(small, example, train=each.train)
+    right = outputs(dense, example, watch, train=each.train)
+    if len(left) != len(right):
+        return [float("inf")]
+    return [largest_difference(a, b) for a, b in zip(left, right, strict=True)]
 
 
 def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
@@ -190,20 +212,23 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
     """Why the network without the other positions is wrong; empty when it is right."""
     try:
         small = cut(model, structure, positions, share=True)
-        report = verify_positions(model, small, structure, positions, example_inputs, share=True)
+        passes = [each for run, each in enumerate(structure.passes) if each.traced == run]
+        report = verify_positions(model, small, structure, positions, example_inputs, passes=passes, share=True)
     except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
         cause = error.__cause__ or error
         return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
     return "" if report.ok else f"pruned and masked outputs differ by {report.worst:.2g} relative"
 
 
-def outputs(model: nn.Module, example_inputs: Examples, watch: Watch | None = None) -> list[torch.Tensor]:
-    """The tensors a model returns in eval mode, without gradients and in full float32."""
-    with evaluating(model), torch.no_grad(), without_tf32():
+def outputs(
+    model: nn.Module, example: Example, watch: Watch | None = None, *, train: bool = False
+) -> list[torch.Tensor]:
+    """The tensors a call of a model returns, without gradients and in full float32."""
+    with running(model, train=train) as network:
         if watch is None:
-            return tensors_of(run(model, example_inputs))
-        with watch.watching(model):
-            found = tensors_of(run(model, example_inputs))
+            return comparable(model, example, example.run(network))
+        with watch.watching(network):
+            found = comparable(model, example, example.run(network, watch=watch))
         if isinstance(watch, Masked):
             watch.check_complete()
         return found
@@ -233,12 +258,31 @@ def _precise(model: nn.Module) -> nn.Module:
     return rebuild(model, {}, {}).float() if low else model
 
 
-def _precise_inputs(example_inputs: Examples) -> Examples:
-    def precise(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+def _precise_examples(example_inputs: Examples, structure: Structure) -> dict[str, Example]:
+    """The calls by name, in float32 where they have less precision. VerifyError for one the structure does not know."""
+    known = dict.fromkeys(each.example for each in structure.passes)
+    examples = {example.name: _precise_example(example) for example in as_examples(example_inputs)}
+    if unknown := [name for name in examples if name not in known]:
+        raise VerifyError(
+            f"expected the calls that the structure was found with, {', '.join(map(repr, known))}, got "
+            f"{', '.join(map(repr, unknown))}. Pass the same example inputs to find_structure and verify."
+        )
+    return examples
 
-    converted: Examples = tree_map_only(torch.Tensor, precise, example_inputs)
-    return converted
+
+def _precise_example(example: Example) -> Example:
+    args, kwargs = example.inputs()
+    low = [x for x in tensors_of((args, kwargs), caches=True) if x.dtype in (torch.float16, torch.bfloat16)]
+    for tensor in low:  # of the copy
+        tensor.data = tensor.data.float()
+    return replace(example, args=args, kwargs=kwargs)
+
+
+def largest_of(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:
+    """The largest difference of two lists of outputs; inf where they are not of one length."""
+    if len(first) != len(second):
+        return float("inf")
+    return max(map(largest_difference, first, second), default=0.0)
 
 
 def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:

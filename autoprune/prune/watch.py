@@ -61,10 +61,8 @@ class Watch(ABC):
     def dispatched(self, overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.inside:
             return overload(*args, **kwargs)
-        schema = overload._schema
-        arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-        arguments |= dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
-        name = schema.name.removeprefix("aten::")
+        arguments = named_arguments(overload, args, kwargs)
+        name = overload._schema.name.removeprefix("aten::")
         self.calls[name] += 1
         return self.operator(name, overload, arguments, lambda given: overload(**given))
 
@@ -79,6 +77,13 @@ class Watch(ABC):
             return self.operator(name, None, arguments, lambda given: function(**given))
         finally:
             self.inside = False
+
+
+def named_arguments(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operator call by the names of its schema, defaults among them."""
+    schema = overload._schema
+    defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    return defaults | dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
 
 
 def line_of_model() -> str:

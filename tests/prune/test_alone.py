@@ -20,6 +20,7 @@ import autoprune
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.alone import check_alone
 from autoprune.prune.copying import copy_with
+from autoprune.prune.examples import as_examples
 
 FEATURES: dict[str, torch.Tensor] = {}
 TABLES: dict[int, torch.Tensor] = {}
@@ -468,12 +469,13 @@ def test_a_users_list_that_a_hook_fills_is_filled_by_the_small_network_and_by_no
 
 def test_inputs_that_cannot_be_varied_are_said() -> None:
     model = nn.Sequential(nn.Embedding(5, 6), nn.Linear(6, 3)).eval()
-    notes = check_alone(model, torch.zeros(1, 4, dtype=torch.long))
+    (example,) = as_examples(torch.zeros(1, 4, dtype=torch.long))
+    notes = check_alone(model, example)
     assert notes == (
-        "the model was compared with its copy on the example inputs alone: they hold nothing but flags and integers "
-        "that are all the same",
+        "The model was compared with its copy on the example inputs of call 'forward' alone: they hold nothing but "
+        "flags and integers that are all the same.",
     )
-    assert check_alone(model, torch.arange(4)[None]) == ()
+    assert check_alone(model, as_examples(torch.arange(4)[None])[0]) == ()
 
 
 def locked() -> nn.Module:

@@ -361,15 +361,26 @@ def test_a_forward_that_differs_from_run_to_run_is_told(make: Callable[[], Made]
         autoprune.find_structure(model, example)
 
 
-def test_a_branch_chosen_by_the_data_is_followed() -> None:
-    """Control flow that the example decides the same way each time is no obstacle: its own branch is pruned."""
-
+def _choosing_by_the_data() -> nn.Module:
     def run(net: Net, x: torch.Tensor) -> torch.Tensor:
+        left = x.sum() > 0
         x = net.stem(x)
-        return net.head(net.left(x) if x.sum() > 0 else net.right(x))
+        return net.head(net.left(x) if left else net.right(x))
 
-    model = Net(run, stem=conv_bn(3, 8), left=conv_bn(8, 12), right=conv_bn(8, 12), head=pooled(12)).eval()
-    structure = autoprune.find_structure(model, image())
-    assert any("left.0" in unit.modules for unit in structure.units)
-    small = autoprune.shrink(model, structure, {u.name: 0.5 for u in structure.units if "left.0" in u.modules})
-    assert autoprune.verify(model, small, structure, image()).ok
+    left = chain(conv_bn(8, 20), conv_bn(20, 12))
+    return Net(run, stem=conv_bn(3, 8), left=left, right=conv_bn(8, 12), head=pooled(12)).eval()
+
+
+def test_branches_chosen_by_the_data_are_pruned_when_each_is_shown() -> None:
+    model, both = _choosing_by_the_data(), [image().abs(), -image().abs()]
+    structure = autoprune.find_structure(model, both)
+    assert {"left.1.0", "right.0"} <= {name for unit in structure.units for name in unit.modules}
+    assert autoprune.verify(model, autoprune.shrink(model, structure, 0.5), structure, both).ok
+
+
+def test_a_branch_that_was_not_shown_still_runs_in_the_small_network() -> None:
+    model = _choosing_by_the_data()
+    structure = autoprune.find_structure(model, image().abs())
+    assert any("'right.0.weight'" in row.reason for row in structure.frozen)
+    small = autoprune.shrink(model, structure, 0.5)
+    assert small(-image().abs()).shape == model(-image().abs()).shape

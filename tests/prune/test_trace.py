@@ -217,7 +217,7 @@ def test_a_bias_that_is_an_activation_ties_every_dimension_it_is_added_to():
     class Columns(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b, self.c = (nn.Parameter(torch.randn(6, 3)) for _ in range(3))
+            self.a, self.b = (nn.Parameter(torch.randn(6, 3)) for _ in range(2))
             self.out = nn.Parameter(torch.randn(2, 6))
 
         def forward(self, x):
