@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.adapting import adapt
 from autoprune.prune.containers import tensors_of
-from autoprune.prune.copying import named_tensors, shared_copy
+from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.examples import Example
 from autoprune.prune.modes import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.recorder import ByTensor, by_tensor
@@ -64,7 +64,7 @@ def plan_passes(model: nn.Module, examples: Sequence[Example]) -> tuple[tuple[Pa
 
     Raises UnsupportedModel when the first call does not run in eval mode, or another one in no mode.
     """
-    probe = shared_copy(model)
+    probe = copy_with(model, {})
     adapt(probe)
     planner = _Planner(probe)
     for train in (False, True):

@@ -23,14 +23,13 @@ from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
 from autoprune.prune.branches import Flow, find_branches
 from autoprune.prune.containers import tensors_of
-from autoprune.prune.copying import shared_copy
+from autoprune.prune.copying import copy_with
 from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.modes import evaluating, without_tf32
 from autoprune.prune.passes import plan_passes
 from autoprune.prune.recorder import Axes, Call, Recorder
 from autoprune.prune.rules import find_rule, find_sized
 from autoprune.prune.structure import Pass, Structure
-from autoprune.prune.surgery import rebuild
 from autoprune.prune.train_mode import deterministic_training
 from autoprune.prune.unmet import find_unmet, freeze_for
 from autoprune.prune.watch import Execute, Watch, line_of_model
@@ -48,8 +47,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     check_adapters(model, examples)
     passes, notes = plan_passes(model, examples)
     own = [run for run, each in enumerate(passes) if each.traced == run]
-    # a forward in train mode may write to what it keeps: then not even the parameters are the model's
-    probe = rebuild(model, {}, {}) if any(passes[run].train for run in own) else shared_copy(model)
+    probe = copy_with(model, {})  # not even the parameters are the model's: some forward passes write to them
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)
