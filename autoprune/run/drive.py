@@ -21,13 +21,15 @@ from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
 from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
+from autoprune.run.documents import write_checked
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
-from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
+from autoprune.run.folder import RunFolder, write_text, write_yaml
 from autoprune.run.fronts import LeftOut, Row, finish
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
-from autoprune.run.journal import VERSION, Journal, Record, read_journal
+from autoprune.run.journal import VERSION, Journal, check_records, read_run
+from autoprune.run.records import Record
 from autoprune.run.report import write_report
 from autoprune.run.session import Session, open_session
 from autoprune.run.stopping import Stopping
@@ -177,7 +179,9 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
     with contextlib.ExitStack() as stack:
         if path is not None:
             RunFolder.check_free(path)
-        earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
+        earlier = [] if answers is None else read_run(RunFolder.open(answers).journal)
+        if answers is not None and not earlier:
+            _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
         events = stack.enter_context(Events())
@@ -205,6 +209,9 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
     folder = RunFolder.open(path)
     with Journal(folder.journal, repair=repair) as journal, Events() as events:
         records = journal.records
+        check_records(folder.journal, records)
+        if not records:
+            _log.warning("%s has no record of what was measured: the run begins anew", folder.journal)
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
@@ -296,9 +303,9 @@ def _explore(
     if folder is not None:  # on resume again: the run may have been killed before they were written
         events.keep(folder.events)
         session.keep_bank(folder.bank)
-        write_json(folder.space, session.space.to_json())
-        write_json(folder.structure, coupling_of(session))
-        write_json(folder.environment, environment_of(session))
+        write_checked(folder.space, session.space.to_json())
+        write_checked(folder.structure, coupling_of(session))
+        write_checked(folder.environment, environment_of(session))
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
