@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.modes import evaluating
+from autoprune.prune.modes import evaluating, own_inputs
 from autoprune.prune.recorder import tensors_of
 from autoprune.prune.watch import Execute, Watch
 
@@ -57,7 +57,7 @@ class Calls:
 def record_calls(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Calls:
     """The calls of a network in eval mode on these inputs."""
     clock = _Clock({t.untyped_storage().data_ptr(): name for name, t in named_tensors(network).items() if t.numel()})
-    with evaluating(network), torch.no_grad(), clock.watching(network):
+    with evaluating(network), own_inputs(network), torch.no_grad(), clock.watching(network):
         network(*inputs)
     return Calls(clock.started, clock.ended, clock.read)
 

@@ -24,7 +24,7 @@ from autoprune.measure.calls import Calls, record_calls
 from autoprune.measure.following import Followed
 from autoprune.measure.recalibrate import tracked_norms
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.modes import evaluating
+from autoprune.prune.modes import evaluating, own_inputs
 from autoprune.prune.recorder import tensors_of
 from autoprune.prune.surgery import Recipe
 
@@ -134,7 +134,7 @@ class Prefixes:
 
     def _prove(self, moment: int) -> Cut:
         """The cut with the fewest outputs kept that the dense network's own output does not suffer from."""
-        with evaluating(self.dense), torch.no_grad():
+        with evaluating(self.dense), own_inputs(self.dense), torch.no_grad():
             modules = self.calls.complete(moment)
             outputs, expected = self._recorded(modules)
             usable = [name for name in modules if name in outputs]

@@ -28,7 +28,7 @@ from autoprune.errors import PluginError
 from autoprune.measure.anchor import Moments, kept_channels, own_moments
 from autoprune.measure.following import Followed
 from autoprune.measure.recalibrate import tracked_norms
-from autoprune.prune.modes import evaluating
+from autoprune.prune.modes import evaluating, own_inputs
 from autoprune.prune.surgery import Indices
 
 # positions a channel's statistics are taken from; twice as many ranked ResNet-20s on CIFAR-10 alike
@@ -53,7 +53,7 @@ class BatchAnchor:
         for name, norm in tracked_norms(dense).items():
             hooks.append(norm.register_forward_pre_hook(_recorder(seen, name)))
         try:
-            with evaluating(dense), torch.no_grad():
+            with evaluating(dense), own_inputs(dense), torch.no_grad():
                 for key, inputs in batches.items():
                     seen[key] = {}
                     dense(*inputs)

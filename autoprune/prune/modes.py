@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from autoprune.core.random_state import numpy_seeded
 
@@ -26,6 +28,24 @@ def training(model: nn.Module) -> Iterator[None]:
     with _modes_put_back(model):
         model.train()
         yield
+
+
+@contextlib.contextmanager
+def own_inputs(model: nn.Module) -> Iterator[None]:
+    """Inside, every pass runs on copies of its tensors: a model may change its inputs in place, the caller keeps them.
+
+    Hooks that were registered before see the caller's own tensors.
+    """
+    hook = model.register_forward_pre_hook(_copied, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _copied(model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    copies: tuple[Any, Any] = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
+    return copies
 
 
 @contextlib.contextmanager

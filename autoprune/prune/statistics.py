@@ -13,6 +13,7 @@ from autoprune.errors import DataError
 from autoprune.prune.consumers import MAX_COLUMNS, Consumer, Form, find_consumers
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.design import Design
+from autoprune.prune.modes import own_inputs
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 
@@ -66,7 +67,7 @@ def collect_moments(
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     sums = {name: _watch(watched, consumer) for name, consumer in consumers.items()}
     images = 0
-    with torch.no_grad():
+    with own_inputs(watched), torch.no_grad():
         for inputs in batches:
             images += len(inputs[0])
             watched(*inputs)

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.errors import DataError
 from autoprune.prune.design import Design, design_of
 from autoprune.prune.flow import RECTIFIERS, Following, Layer, Mark, Stage
+from autoprune.prune.modes import own_inputs
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 
@@ -98,7 +99,7 @@ def collect_targets(
     inputs = _first(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
     images = sum(len(batch[0]) for batch in inputs)
     dense = _Dense(layers, tracked_norms(watched), images, effort, seed)
-    with dense.following():
+    with own_inputs(watched), dense.following():
         for batch in inputs:
             dense.starts(len(batch[0]))
             watched(*batch)
@@ -112,7 +113,7 @@ def collect_targets(
 def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torch.Tensor, ...]) -> int:
     """The largest input or output of a layer, for one image."""
     dense = _Dense(layers, {}, 1, EFFORTS["sequential"], 0)
-    with dense.following():
+    with own_inputs(model), dense.following():
         dense.starts(1)
         model(*(x[:1] for x in batch))
     return dense.peak

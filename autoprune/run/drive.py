@@ -186,7 +186,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         session = open_session(job, progress, recorded_tuning(earlier))
         events = stack.enter_context(Events())
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
-            preflight(session, evaluator)
+            preflight(session, evaluator, events)
             folder: RunFolder | None = None
             append: Append = _forget
             records = _still_valid(session, earlier)
@@ -197,7 +197,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
-        return _finish(session, controller, ended, folder)
+        return _finish(session, controller, ended, folder, events)
 
 
 @ending_forks()
@@ -217,11 +217,11 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
             if records:
                 check_identity(session, records[0])
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
-                preflight(session, evaluator)
+                preflight(session, evaluator, events)
                 if not records:
                     journal.append(_header(session))
                 controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
-            return _finish(session, controller, ended, folder)
+            return _finish(session, controller, ended, folder, events)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
@@ -322,9 +322,12 @@ def _explore(
     return controller, ended
 
 
-def _finish(session: Session, controller: Controller, ended: str, folder: RunFolder | None) -> RunResult:
+def _finish(
+    session: Session, controller: Controller, ended: str, folder: RunFolder | None, events: Events
+) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
     rows, left_out = finish(session, controller.told, folder)
+    events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
@@ -348,10 +351,11 @@ def additivity_csv(rows: Sequence[Additivity]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def preflight(session: Session, evaluator: Evaluator) -> None:
+def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
     """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
     evaluator.submit(session.space.dense)
     dense = evaluator.collect()
+    events.warn(dense.remark)
     needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
     missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:
