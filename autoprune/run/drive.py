@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
-from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.errors import RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
+from autoprune.run.changes import changes, check_identity
 from autoprune.run.controller import Append, Controller
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
@@ -36,7 +37,6 @@ from autoprune.search.additivity import Additivity, additivity, summary
 Shares = dict[str, float]
 
 COUNTED = ("macs", "params")
-UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation")  # of a run's identity
 
 _log = logging.getLogger(__name__)
 
@@ -216,15 +216,23 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     """
     if not records:
         return []
-    then, now = records[0]["identity"], identity_of(session)
-    changed = [name for name in _changed(then, now) if name not in UNSEEN_BY_SCORES]
-    if changed:
-        _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
+    changed = changes(session, records[0])
+    if any(change.seen_by_scores for change in changed):
+        names = dict.fromkeys(change.name for change in changed if change.seen_by_scores)
+        why = "; ".join(change.sentence for change in changed if change.seen_by_scores)
+        _log.warning("no evaluation of the earlier run is used: %s changed since (%s)", ", ".join(names), why)
         return []
-    known = [record["evaluation"] for record in records if "evaluation" in record]
+    costs = {*records[0].get("dense", {}), *session.dense_costs}
+    known = [without_costs(record["evaluation"], costs) for record in records if "evaluation" in record]
     needed = {o.name for o in session.problem.objectives} - {*session.dense_costs}
     valid = [e for e in known if e["status"] == "ok" and needed <= {*e["values"]}]
     return [{"kind": "answer", "evaluation": evaluation} for evaluation in valid]
+
+
+def without_costs(evaluation: Mapping[str, Any], costs: Collection[str]) -> dict[str, Any]:
+    """An evaluation of a journal without its costs, which the controller computes."""
+    measured = {name: value for name, value in evaluation["values"].items() if name not in costs}
+    return {**evaluation, "values": measured}
 
 
 def _header(session: Session) -> Record:
@@ -248,28 +256,6 @@ def recorded_tuning(records: Sequence[Record]) -> Tuning | None:
 def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
     """How many threads a journal says its run had: a sum's last bits depend on how many it was split over."""
     return records[0].get("threads") if records else job.threads
-
-
-def check_identity(session: Session, header: Record) -> None:
-    """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
-    then, now = header.get("identity", {}), identity_of(session)
-    changed = _changed(then, now)
-    if changed:
-        differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}" for name in changed)
-        raise JournalMismatch(
-            f"expected the job the run was started with, but {differences}. Put it back, or start a new run that keeps "
-            "what still holds of this one: autoprune resume RUN --fork DIR"
-        )
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a run's identity differs; some facts are there only where a job has what they are about."""
-    return [name for name in dict.fromkeys((*now, *then)) if now.get(name) != then.get(name)]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _forget(record: object) -> None:
