@@ -24,10 +24,12 @@ from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
+from autoprune.run.hiding import check_given, hiding, secrets_of
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, Record, read_journal
 from autoprune.run.report import write_report
+from autoprune.run.secrets import redacted, withheld, without
 from autoprune.run.session import Session, open_session
 from autoprune.run.stopping import Stopping
 from autoprune.run.tuning import Tuning
@@ -168,13 +170,15 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
     `answers` is a run whose evaluations are used where this search asks for the same networks, as far as they would
     come out the same here.
     """
+    check_given(job)
+    clean = without(secrets_of(job))
     with contextlib.ExitStack() as stack:
         if path is not None:
             RunFolder.check_free(path)
         earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
-        events = stack.enter_context(Events())
+        events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator)
             folder: RunFolder | None = None
@@ -182,8 +186,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             records = _still_valid(session, earlier)
             if path is not None:
                 folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
-                write_yaml(folder.job, dict(job.document))
-                append = stack.enter_context(Journal(folder.journal)).append
+                write_yaml(folder.job, withheld(job.document))
+                append = hiding(stack.enter_context(Journal(folder.journal)).append, clean)
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
@@ -195,8 +199,10 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
 
     With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
     """
+    check_given(job)
     folder = RunFolder.open(path)
-    with Journal(folder.journal, repair=repair) as journal, Events() as events:
+    clean = without(secrets_of(job))
+    with Journal(folder.journal, repair=repair) as journal, Events(clean) as events:
         records = journal.records
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
@@ -206,7 +212,8 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
                 preflight(session, evaluator)
                 if not records:
                     journal.append(_header(session))
-                controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
+                append = hiding(journal.append, clean)
+                controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
             return _finish(session, controller, ended, folder)
 
 
@@ -277,7 +284,7 @@ def _explore(
         session.keep_bank(folder.bank)
         write_json(folder.space, session.space.to_json())
         write_json(folder.structure, coupling_of(session))
-        write_json(folder.environment, environment_of(session))
+        write_json(folder.environment, redacted(environment_of(session)))
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,10 +22,11 @@ _log = logging.getLogger(__name__)
 class Events:
     """From `keep` on events are written to a file, those before it included. Use as a context manager.
 
-    Each line has "time" (seconds since 1970), "event" and what belongs to it.
+    Each line has "time" (seconds since 1970), "event" and what belongs to it, without what `clean` takes out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Callable[[Any], Any] = lambda facts: facts) -> None:
+        self._clean = clean
         self._file: IO[str] | None = None
         self._early: deque[str] | None = deque(maxlen=BEFORE)  # None from `keep` on
 
@@ -36,7 +37,7 @@ class Events:
         self._close()
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **self._clean(facts)}) + "\n"
         if self._early is not None:
             self._early.append(line)
         else:

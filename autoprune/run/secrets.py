@@ -20,7 +20,7 @@ ENVIRONMENT = "env_vars"  # the key below which all values are taken for secrets
 _NOTE = re.compile(r"^\*\*\* \(environment: (\w+)\)$")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET = re.compile(
-    "tokens?|secrets?|pass(word|wd|phrase)s?|pwd|credentials?|auth(orization)?|apikey|bearer|jwt|cookie"
+    "tokens?|secrets?|pass|pass(word|wd|phrase)s?|pwd|credentials?|auth(orization)?|apikey|bearer|jwt|cookie"
 )
 _KEYS = re.compile("api|access|private|secret|account|encryption|signing|ssh|service|auth|client")  # key
 _HARMLESS = re.compile("pad|[ebs]os|cls|sep|mask|unk|class|special|start|end|stop|dist|image|next|max|num")  # token
@@ -85,6 +85,11 @@ def restored(data: Any, missing: Callable[[Path, str], None]) -> Any:
         return os.environ.get(noted, value)
 
     return _mapped(data, (), restore)
+
+
+def missing_in(data: Any) -> list[str]:
+    """The environment variables that withheld values in plain data are still to be taken from."""
+    return list(dict.fromkeys(filter(None, (_noted(value) for _, value in _leaves(data, ())))))
 
 
 def secrets_in(data: Any) -> set[str]:
