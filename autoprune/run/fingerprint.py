@@ -256,7 +256,7 @@ def _shown(value: Any, called: frozenset[str]) -> str:
     return text if len(text) <= _SHORT else f"{type(value).__name__} {_digest(text)}"
 
 
-def _digest(text: str | bytes) -> str:
+def _digest(text: str | memoryview) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
 
 
@@ -326,9 +326,10 @@ def _array(value: torch.Tensor | np.ndarray | np.generic) -> str:
     if isinstance(value, np.ndarray) and value.dtype == object:
         return _canonical(value.tolist(), ())
     if isinstance(value, np.ndarray):
-        content = np.ascontiguousarray(value).tobytes()
+        content = np.ascontiguousarray(value)
     elif value.is_meta or value.layout != torch.strided:
         return f"tensor {tuple(value.shape)} {value.dtype} {value.layout}"
     else:
-        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    return f"{type(value).__name__} {tuple(value.shape)} {value.dtype} {_digest(content)}"
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    digest = _digest(content.reshape(-1).view(np.uint8).data)
+    return f"{type(value).__name__} {tuple(value.shape)} {value.dtype} {digest}"

@@ -27,15 +27,19 @@ _HARMLESS = re.compile("pad|[ebs]os|cls|sep|mask|unk|class|special|start|end|sto
 _PLAIN = re.compile(r"[-+.\d]*|[~./][\w./~-]*|true|false|yes|no|on|off", re.IGNORECASE)
 
 # user:password@host, with a scheme or without; a bare user only where a scheme shows that it is one
-_LOGIN = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?!git@)[^/\s@'\"]+@|(?<![\w/])[\w.+-]+:[^\s@/:'\"]+@(?=[\w.-]+)")
+_LOGIN = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?!git@)(?:[^/\s@:'\"]*:(?!\d+/)[^\s'\"]*@|[^/\s@'\"]+@)"
+    r"|(?<![\w/])[\w.+-]+:[^\s@/:'\"]+@(?=[\w.-]+)"
+)
 _NAMED = re.compile(
-    r"(?P<name>\b[\w-]*(?:token|secret|password|passwd|api[_-]?key|access[_-]?key|signature|sig)[\w-]*=)[^&\s'\"]+"
-    r"|(?P<bearer>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}",
+    r"(?P<name>\b[\w-]*(?:token|secret|password|passwd|api[_-]?key|access[_-]?key|signature|(?<![a-z])sig)=)"
+    r"(?!\d+\b)[^&\s'\"]+"
+    r"|(?P<bearer>\b(?:authorization:\s*(?:\w+\s+)?|bearer\s+(?=\S*\d)))[\w.~+/=-]{8,}",
     re.IGNORECASE,
 )
 _SHAPED = re.compile(
-    r"\b(?:hf_\w{10,}|gh[pousr]_\w{10,}|github_pat_\w{10,}|glpat-[\w-]{10,}|sk-[\w-]{16,}|xox[abprs]-[\w-]{10,}"
-    r"|AKIA[0-9A-Z]{12,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|sk-(?=[\w-]*\d)[\w-]{16,}"
+    r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{12,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
 
 

@@ -38,7 +38,9 @@ SECRETS = [
     ("header", "Authorization: Bearer hunter2hunter2"),
     ("anything", TOKEN),
     ("anything", "ghp_abcdefghijklmnop"),
-    ("anything", "sk-abcdefghijklmnopqrst"),
+    ("anything", "sk-abcdefghijklmnop1234"),
+    ("storage", "postgresql://me:hunter2/with@signs@db/x"),
+    ("redis", "redis://:hunter2@db:6379"),
     ("anything", "eyJhbGciOiJIUzI1.eyJzdWIiOiIx.c2ln"),
 ]
 PLAIN = [
@@ -57,6 +59,10 @@ PLAIN = [
     ("call", "/home/me/plug.py:net"),
     ("mail", "me@example.org"),
     ("path", "/data/a@b/c:d"),
+    ("requirement", "git+https://github.com/me/mine@main"),
+    ("url", "https://host:8080/path@v1"),
+    ("words", "a basic convolutional network, sk-learn-something-long, hf_classification_model"),
+    ("query", "https://host/?design=blue&max_tokens=100"),
     ("password", None),
     ("password", ""),
 ]
