@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from autoprune.core.random_state import numpy_seeded
 from autoprune.prune.containers import copied

@@ -12,7 +12,8 @@ from autoprune.core.objective import Bound
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
-from autoprune.run.drive import check_identity, recorded_threads, recorded_tuning, silent
+from autoprune.run.changes import check_identity
+from autoprune.run.drive import recorded_threads, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import (
     LeftOut,
@@ -91,7 +92,7 @@ def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
     with torch_threads(recorded_threads(records, job)):
         session = open_session(job, progress, recorded_tuning(records), folder.bank)
-        check_identity(session, records[0])
+        check_identity(session, records[0], unless=("searcher",))  # it has proposed what it did
         yield session
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,7 @@ def search(
     deterministic: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
+    fork: str | Path | None = None,
     progress: OnProgress = silent,
 ) -> Networks:
     """Searches how much of each unit of a trained network to keep.
@@ -120,7 +122,9 @@ def search(
         executor: who scores candidates; by name with its defaults, as many workers as there is room for.
         deterministic: the same front for any number of workers, in exchange for some waiting.
         out: a new folder for journal and front; without it nothing is written.
-        resume: continue the run in `out`, if it is there already, with the arguments it was started with.
+        resume: continue the run in `out`, if it is there already, with the arguments it was started with. Arguments
+            whose options, source or content changed are refused with JournalMismatch, which says what changed.
+        fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
 
     >>> front = autoprune.search(model, data, evaluations=300)
     >>> small = front.pick("macs<=0.5").build()
@@ -149,7 +153,7 @@ def search(
     path = None if out is None else Path(out)
     if resume and path is not None and path.exists():
         return Networks(drive.resume(job, path, progress))
-    return Networks(drive.search(job, path, progress))
+    return Networks(drive.search(job, path, progress, None if fork is None else Path(fork)))
 
 
 def _objective(given: str | Objective) -> Objective:
@@ -168,4 +172,8 @@ def _factory(
 ) -> Callable[[Problem, int], Searcher]:
     if callable(searcher):
         return searcher
-    return lambda problem, seed: make_searcher(searcher, problem, seed=seed, **options)
+    return functools.partial(_made, name=searcher, options=dict(options))
+
+
+def _made(problem: Problem, seed: int, name: str, options: Mapping[str, Any]) -> Searcher:
+    return make_searcher(name, problem, seed=seed, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.forks import ending_forks
 from autoprune.core.unit import Unit
-from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.errors import RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
+from autoprune.run.changes import changes, check_identity
 from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
 from autoprune.run.documents import write_checked
@@ -27,11 +28,13 @@ from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_text, write_yaml
 from autoprune.run.fronts import LeftOut, Row, finish
+from autoprune.run.hiding import check_given, hiding, secrets_of
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, check_records, read_run
 from autoprune.run.records import Record
 from autoprune.run.report import write_report
+from autoprune.run.secrets import redacted, withheld, without
 from autoprune.run.session import Session, open_session
 from autoprune.run.stopping import Stopping
 from autoprune.run.tuning import Tuning
@@ -41,7 +44,6 @@ from autoprune.search.additivity import Additivity, additivity, summary
 Shares = dict[str, float]
 
 COUNTED = ("macs", "params")
-UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation")  # of a run's identity
 
 _log = logging.getLogger(__name__)
 
@@ -177,6 +179,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
     `answers` is a run whose evaluations are used where this search asks for the same networks, as far as they would
     come out the same here.
     """
+    check_given(job)
+    clean = without(secrets_of(job))
     with contextlib.ExitStack() as stack:
         if path is not None:
             RunFolder.check_free(path)
@@ -185,7 +189,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
-        events = stack.enter_context(Events())
+        events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator, events)
             folder: RunFolder | None = None
@@ -193,8 +197,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             records = _still_valid(session, earlier)
             if path is not None:
                 folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
-                write_yaml(folder.job, dict(job.document))
-                append = stack.enter_context(Journal(folder.journal)).append
+                write_yaml(folder.job, withheld(job.document))
+                append = hiding(stack.enter_context(Journal(folder.journal)).append, clean)
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
@@ -207,8 +211,10 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
 
     With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
     """
+    check_given(job)
     folder = RunFolder.open(path)
-    with Journal(folder.journal, repair=repair) as journal, Events() as events:
+    clean = without(secrets_of(job))
+    with Journal(folder.journal, repair=repair) as journal, Events(clean) as events:
         records = journal.records
         check_records(folder.journal, records)
         if not records:
@@ -221,7 +227,8 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
                 preflight(session, evaluator, events)
                 if not records:
                     journal.append(_header(session))
-                controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
+                append = hiding(journal.append, clean)
+                controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
             return _finish(session, controller, ended, folder, events)
 
 
@@ -231,15 +238,23 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     """
     if not records:
         return []
-    then, now = records[0]["identity"], identity_of(session)
-    changed = [name for name in _changed(then, now) if name not in UNSEEN_BY_SCORES]
-    if changed:
-        _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
+    changed = changes(session, records[0])
+    if any(change.seen_by_scores for change in changed):
+        names = dict.fromkeys(change.name for change in changed if change.seen_by_scores)
+        why = "; ".join(change.sentence for change in changed if change.seen_by_scores)
+        _log.warning("no evaluation of the earlier run is used: %s changed since (%s)", ", ".join(names), why)
         return []
-    known = [record["evaluation"] for record in records if "evaluation" in record]
+    costs = {*records[0].get("dense", {}), *session.dense_costs}
+    known = [without_costs(record["evaluation"], costs) for record in records if "evaluation" in record]
     needed = {o.name for o in session.problem.objectives} - {*session.dense_costs}
     valid = [e for e in known if e["status"] == "ok" and needed <= {*e["values"]}]
     return [{"kind": "answer", "evaluation": evaluation} for evaluation in valid]
+
+
+def without_costs(evaluation: Mapping[str, Any], costs: Collection[str]) -> dict[str, Any]:
+    """An evaluation of a journal without its costs, which the controller computes."""
+    measured = {name: value for name, value in evaluation["values"].items() if name not in costs}
+    return {**evaluation, "values": measured}
 
 
 def _header(session: Session) -> Record:
@@ -265,28 +280,6 @@ def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
     return records[0].get("threads") if records else job.threads
 
 
-def check_identity(session: Session, header: Record) -> None:
-    """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
-    then, now = header.get("identity", {}), identity_of(session)
-    changed = _changed(then, now)
-    if changed:
-        differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}" for name in changed)
-        raise JournalMismatch(
-            f"expected the job the run was started with, but {differences}. Put it back, or start a new run that keeps "
-            "what still holds of this one: autoprune resume RUN --fork DIR"
-        )
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a run's identity differs; some facts are there only where a job has what they are about."""
-    return [name for name in dict.fromkeys((*now, *then)) if now.get(name) != then.get(name)]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _forget(record: object) -> None:
     """The journal of a run without a folder."""
 
@@ -306,7 +299,7 @@ def _explore(
         session.keep_bank(folder.bank)
         write_checked(folder.space, session.space.to_json())
         write_checked(folder.structure, coupling_of(session))
-        write_checked(folder.environment, environment_of(session))
+        write_checked(folder.environment, redacted(environment_of(session)))
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(

@@ -11,6 +11,7 @@ import torch
 
 from autoprune.plugins import plugin_name
 from autoprune.prune.copying import model_digest
+from autoprune.run.secrets import redacted
 from autoprune.run.session import Session
 
 
@@ -33,6 +34,7 @@ def identity_of(session: Session) -> dict[str, Any]:
         **({"masks": plugin_name(session.job.masks)} if session.weights else {}),
         **({"fidelities": list(session.fidelities)} if session.fidelities else {}),
         **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
+        "code": {name: facts for name, facts in session.code.items() if name != "masks" or session.weights},
     }
 
 
@@ -45,7 +47,7 @@ def environment_of(session: Session) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(session.device),
         "threads": torch.get_num_threads(),
-        "executor": asdict(session.job.executor),
+        "executor": redacted(asdict(session.job.executor)),
         "tuning": session.tuning.to_json(),
         "reuse_bytes": session.job.reuse_bytes,
         "data": session.data.description,

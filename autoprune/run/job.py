@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from autoprune.measure.finetune import FineTune
 from autoprune.measure.form import Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
+from autoprune.plugins import load_plugin
 from autoprune.run.stopping import Stop
 
 if TYPE_CHECKING:
@@ -43,6 +45,23 @@ class Executor:
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 3
     timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class NamedSearcher:
+    """Makes a searcher from (problem, seed): that of a plug-in's name, with its options. Picklable."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, problem: Problem, seed: int) -> Searcher:
+        searcher: Searcher = self.plugin(problem, seed=seed)
+        return searcher
+
+    @property
+    def plugin(self) -> Callable[..., Any]:
+        """The plug-in with its options filled in."""
+        return functools.partial(load_plugin(self.name), **self.options)
 
 
 @dataclass(frozen=True)

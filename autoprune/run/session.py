@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.prune.wrappers import unwrapped
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
+from autoprune.run.code import code_of
 from autoprune.run.device import pick_device, placed
 from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
+from autoprune.run.fingerprint import Facts, architecture
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
@@ -59,7 +61,8 @@ class Session:
     """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
 
     `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
-    continued, whose scores must come out the same; None tunes anew.
+    continued, whose scores must come out the same; None tunes anew. `code` has the facts of what the job calls
+    (run.code) and of the model (run.fingerprint).
     """
 
     job: Job
@@ -73,6 +76,7 @@ class Session:
     progress: OnProgress
     recorded: Tuning | None = None
     bank_file: Path | None = None
+    code: Mapping[str, Facts] = field(default_factory=dict)
 
     @property
     def bank(self) -> Bank:
@@ -319,7 +323,9 @@ def open_session(
     """
     progress = ending_forks()(progress)
     device = pick_device(job.device)
+    code = code_of(job)
     data, (model, notes) = job.data(), load_model(job)
+    code["model"] = architecture(model)
     check_finetune(job, data, model)
     example = tuple(placed(x, device) for x in data.example)
     model = model.to(device).eval()
@@ -335,7 +341,7 @@ def open_session(
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
     problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
-    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
+    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file, code)
 
 
 def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
+from autoprune.run.secrets import redacted
 
 STYLE = Path(__file__).with_name("style.css")
 CAUSES = 10  # different causes of failure that are listed
@@ -143,12 +144,12 @@ def _unfitted(facts: Facts) -> str:
 
 def environment(facts: Facts) -> str:
     """Where the numbers were made, on which data, and by which job."""
-    found = facts.environment
+    found: Mapping[str, Any] = redacted(facts.environment)
     data: Mapping[str, Any] = found["data"]
     rows: list[list[Cell]] = [[name, entry["examples"], entry["sha256"][:16]] for name, entry in data["sets"].items()]
     shared = [f"{pair} {count}" for pair, count in data["shared"].items()]
     plain = {name: value for name, value in {**found, **data}.items() if isinstance(value, str | int | float)}
-    document = yaml.safe_dump(dict(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
+    document = yaml.safe_dump(redacted(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
     return section(
         "Environment and data",
         terms(plain, "facts"),
