@@ -26,6 +26,7 @@ from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
 from autoprune.prune.zeros import emptied_weights
 from autoprune.run.deployed import deployed
+from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_json, write_text
 from autoprune.run.job import Progress
@@ -79,12 +80,14 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built; what is not on it as built, outside the bounds of
+    What was on the front by the scores of the search is built, and the uniform network of equal cost where a weight is
+    emptied (run.emptied); what is not on it as built, outside the bounds of
     measured objectives, or does not compute what its masked original computes, is left out.
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
-    members = front.thinned(session.job.front_size).members
+    members = [*front.thinned(session.job.front_size).members]
+    members += uniform_rivals(session, members, scored)
     built: list[Row] = []
     note = ""
     for index, evaluation in enumerate(members):
@@ -99,6 +102,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
         raise VerifyError("no network of the front computes what its masked original computes; the log says which")
     session.progress(Progress("front", len(members), len(members), note))
     rows = _with_emptied(_undominated(session, built))
+    _name_replaced(session, built, rows)
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
         write_json(folder.front_json, document_of(session, rows))
@@ -111,6 +115,19 @@ def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [row for row in rows if tuple(row["levels"]) in kept]
+
+
+def _name_replaced(session: Session, built: Sequence[Row], rows: Sequence[Row]) -> None:
+    """Logs which networks that empty weights were on the front while searching and are not as built."""
+    kept, emptied = [row["levels"] for row in rows], EmptiedWeights(session)
+    for row in built:
+        least = emptied.of(Candidate(tuple(row["levels"])))
+        if least and row["levels"] not in kept:
+            _log.warning(
+                "left out of the front, as another network is better as built: %s, which keeps %s",
+                row["candidate"],
+                ", ".join(f"{count:,} entries of {name}" for name, count in least.items()),
+            )
 
 
 def _with_emptied(rows: Sequence[Row]) -> list[Row]:

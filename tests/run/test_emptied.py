@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import GRIDS, LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.zeros import emptied_weights
 from autoprune.run.drive import search
-from autoprune.run.emptied import EmptiedWeights
+from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.fronts import build_member, finish
 from autoprune.run.session import open_session
+from autoprune.search.uniform import uniform_levels
 
 NONZEROS = (Objective("accuracy", "max"), Objective("nonzeros", "min"))
 FLOORED = LevelRule("*", GRIDS["percent"], "weights")
@@ -141,6 +143,40 @@ class Agreeing:
     """A proof that went well."""
 
     ok, worst = True, 0.0
+
+
+def test_a_front_has_the_uniform_network_where_one_that_empties_weights_is_worse_as_built(job, monkeypatch, caplog):
+    """While searching a network that passes nothing on looks better than one that a fit repairs."""
+    session = open_session(weights_job(job, EMPTYING, guide=None), quiet)
+    emptied = emptying(session.space, "layer2.0.conv1.weight", "layer3.0.conv2.weight", "layer3.0.conv1.weight")
+    rows = [Candidate(tuple(row)) for row in uniform_levels(session.space).tolist()]
+    nonzeros = {c: session.problem.costs_of(c)["nonzeros"] for c in (*rows, emptied)}
+    uniform = max((c for c in rows if nonzeros[c] <= nonzeros[emptied]), key=nonzeros.__getitem__)
+    searched = {emptied: 0.5, uniform: 0.05, session.space.smallest: 0.1}  # so that two of them are on the front
+    as_built = {emptied: 0.1, uniform: 0.9, session.space.smallest: 0.05}
+    scored = [
+        Evaluation(c, {"accuracy": value, "kl": 1.0, **session.problem.costs_of(c)}) for c, value in searched.items()
+    ]
+
+    def built(session, candidate):
+        network = session.scorer.network(candidate)
+        network.accuracy = as_built[candidate]
+        return network, 0, None
+
+    monkeypatch.setattr("autoprune.run.fronts.deployed", built)
+    monkeypatch.setattr(type(session), "selected", lambda self, network: {"accuracy": network.accuracy, "kl": 1.0})
+    found = finish(session, scored, None)
+    assert [tuple(row["levels"]) for row in found] == [session.space.smallest.levels, uniform.levels]
+    assert "left out of the front, as another network is better as built" in caplog.text
+    assert "0 entries of layer2.0.conv1.weight" in caplog.text
+
+
+def test_members_that_empty_nothing_are_built_alone(job):
+    session = open_session(weights_job(job, EMPTYING), quiet)
+    costs = [(c, session.problem.costs_of(c)) for c in (session.space.dense, emptying(session.space, "conv1.weight"))]
+    dense, thin = (Evaluation(c, {"accuracy": 0.5, **values}) for c, values in costs)
+    assert uniform_rivals(session, [dense], [dense, thin]) == []
+    assert uniform_rivals(session, [thin], [thin]) == []
 
 
 def test_a_weight_that_is_zero_in_the_dense_network_was_not_emptied():
