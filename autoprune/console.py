@@ -67,6 +67,9 @@ def print_rows(rows: Sequence[Row], form: str = "table") -> None:
         screen = output()
         screen.print(f"{len(rows)} network{'' if len(rows) == 1 else 's'}")
         _print_table(screen, rows)
+        for row in rows:
+            if "solved" in row:
+                screen.print(row["solved"]["why"])
 
 
 def print_dense(rows: Sequence[Row]) -> None:

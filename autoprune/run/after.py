@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from autoprune.core.evaluation import Evaluation
-from autoprune.core.objective import Bound
-from autoprune.core.space import Candidate
-from autoprune.errors import ConfigError, RunFailed, RunNotFound
+from autoprune.errors import RunNotFound
 from autoprune.prune.modes import torch_threads
 from autoprune.run.changes import check_identity
 from autoprune.run.drive import recorded_threads, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import (
-    LeftOut,
-    Row,
-    build_member,
-    export_member,
-    left_out_of,
-    pick_row,
-    read_document,
-    write_member,
-)
+from autoprune.run.fronts import LeftOut, Row, export_member, left_out_of, pick_row, read_document
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_run, told
 from autoprune.run.session import Session, open_session
-from autoprune.search.allocation import plan
-from autoprune.search.damage_model import DamageModel
+from autoprune.run.solving import solve_within
 
 
 def read_front(path: Path, pick: str | None = None) -> list[Row]:
@@ -59,28 +46,17 @@ def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = si
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:
     """The best network within a budget such as "macs=0.4", from what a run has measured, without new probes.
 
-    Of the plan for exactly this budget (exact allocation over what all evaluations say of a unit, search.damage_model)
-    and the best network measured within it, the better one on the selection set; it is measured on the report set and,
-    with `out`, exported.
+    "macs=0.4,params=1e5" are two budgets that both have to hold. The members of the front, the best of the other
+    networks that were evaluated, the plan for exactly this budget (exact allocation over what all evaluations say of a
+    unit, search.damage_model) and the uniform network of equal cost are compared as built, on the selection set. The
+    best is measured on the report set and, with `out`, exported; "solved" in its row says which it is, and why.
 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
+    folder = RunFolder.open(path)
     with _reopened(job, path, progress) as session:
-        best = _best_within(session, read_evaluations(path), _cost_bound(session, budget))
-        built = build_member(session, best)
-        return built.row if out is None else write_member(session, built, out)
-
-
-def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) -> Evaluation:
-    """The better of the plan for the bound and what was measured within it, on the selection set."""
-    model = DamageModel(session.problem)
-    model.tell(evaluations)
-    planned = Candidate(plan(session.problem, model.table(), bound.name, bound.value))
-    contenders = [e for e in evaluations if e.ok and bound.admits(e.values[bound.name])]
-    if planned not in {e.candidate for e in contenders}:
-        contenders.append(_scored(session, planned))
-    measured = [o for o in session.problem.objectives if o.name not in session.dense_costs]
-    return min(contenders, key=lambda e: [o.loss(e.values[o.name]) for o in measured])
+        rows = read_document(folder)["rows"] if folder.front_json.is_file() else []
+        return solve_within(session, rows, read_evaluations(path), budget, out)
 
 
 @contextlib.contextmanager
@@ -94,17 +70,3 @@ def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
         session = open_session(job, progress, recorded_tuning(records), folder.bank)
         check_identity(session, records[0], unless=("searcher",))  # it has proposed what it did
         yield session
-
-
-def _cost_bound(session: Session, budget: str) -> Bound:
-    bound = Bound.parse(budget).absolute(session.dense_costs)
-    if bound.name not in session.dense_costs or bound.sense != "<=":
-        raise ConfigError(f"expected a budget on one of {sorted(session.dense_costs)}, as in macs=0.4, got {budget!r}")
-    return bound
-
-
-def _scored(session: Session, candidate: Candidate) -> Evaluation:
-    evaluation = session.scorer.score(candidate)
-    if not evaluation.ok:
-        raise RunFailed(f"the plan for this budget cannot be scored: {evaluation.cause}")
-    return replace(evaluation, values={**evaluation.values, **session.problem.costs_of(candidate)})

@@ -29,6 +29,7 @@ from autoprune.prune.zeros import emptied_weights
 from autoprune.run.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
 from autoprune.run.deployed import deployed
 from autoprune.run.documents import read_checked, understanding, write_checked
+from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_text
 from autoprune.run.job import Progress
@@ -117,16 +118,17 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built. A network that cannot be built, proved or measured is
-    left out with its cause. One that is dominated as built, or outside the bounds of measured objectives, is no member
-    any more.
+    What was on the front by the scores of the search is built, and the uniform network of equal cost where a weight is
+    emptied (run.emptied). A network that cannot be built, proved or measured is left out with its cause. One that is
+    dominated as built, or outside the bounds of measured objectives, is no member any more.
 
     Raises:
         RunFailed: every network was left out for a cause; nothing is written then.
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
-    members = front.thinned(session.job.front_size).members
+    members = [*front.thinned(session.job.front_size).members]
+    members += uniform_rivals(session, members, scored)
     built: list[Row] = []
     left_out: list[LeftOut] = []
     note = ""
@@ -144,6 +146,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
         raise RunFailed(_why_empty(left_out, folder))
     session.progress(Progress("front", len(members), len(members), note))
     rows = _with_emptied(_undominated(session, built))
+    _name_replaced(session, built, rows)
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
         write_checked(folder.front_json, document_of(session, rows, left_out))
@@ -171,6 +174,19 @@ def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [row for row in rows if tuple(row["levels"]) in kept]
+
+
+def _name_replaced(session: Session, built: Sequence[Row], rows: Sequence[Row]) -> None:
+    """Logs which networks that empty weights were on the front while searching and are not as built."""
+    kept, emptied = [row["levels"] for row in rows], EmptiedWeights(session)
+    for row in built:
+        least = emptied.of(Candidate(tuple(row["levels"])))
+        if least and row["levels"] not in kept:
+            _log.warning(
+                "left out of the front, as another network is better as built: %s, which keeps %s",
+                row["candidate"],
+                ", ".join(f"{count:,} entries of {name}" for name, count in least.items()),
+            )
 
 
 def _with_emptied(rows: Sequence[Row]) -> list[Row]:

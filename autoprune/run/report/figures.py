@@ -82,6 +82,7 @@ def _front_table(facts: Facts) -> str:
     ends = [name + end for name in facts.measured for end in (LOW, HIGH)]
     columns += [*facts.measured, *(end for end in ends if all(end in row for row in facts.rows))]
     columns += [SELECT + name for name in facts.measured]
+    columns += [name for name in ("emptied",) if all(name in row for row in facts.rows)]
     rows: list[list[Cell]] = [
         [index, *(row[name] for name in columns), facts.pick(row)] for index, row in enumerate(facts.rows, start=1)
     ]
