@@ -5,7 +5,6 @@ Here: importing, and checking that a call would fit the signature. Not here: wha
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune.errors import PluginError
+from autoprune.errors import PluginError, did_you_mean
 
 Plugin = Callable[..., Any]
 
@@ -105,12 +104,6 @@ def _free(parameters: Mapping[str, inspect.Parameter], count: int) -> tuple[dict
         return None, False
     rest = [*positional[count:], *(p for p in parameters.values() if p.kind is p.KEYWORD_ONLY)]
     return {p.name: p for p in rest}, inspect.Parameter.VAR_KEYWORD in kinds
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint in brackets for a word close to a known one, with a space in front; else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _named_module(source: str, name: str) -> ModuleType:

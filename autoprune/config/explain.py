@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from autoprune.config.document import Document, KeyPath
 from autoprune.core.objective import KNOWN_DIRECTIONS
-from autoprune.plugins import did_you_mean
+from autoprune.errors import did_you_mean
 
 _EXPECTED = {
     "int_type": "a whole number",

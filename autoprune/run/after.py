@@ -12,21 +12,16 @@ from autoprune.core.objective import Bound
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed, RunNotFound
 from autoprune.prune.modes import torch_threads
+from autoprune.run.checks import check_export, check_solve
 from autoprune.run.drive import check_identity, recorded_threads, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import Row, build_member, export_member, pick_row, read_document, write_member
+from autoprune.run.front_file import Row
+from autoprune.run.fronts import build_member, export_member, write_member
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_journal, told
 from autoprune.run.session import Session, open_session
 from autoprune.search.allocation import plan
 from autoprune.search.damage_model import DamageModel
-
-
-def read_front(path: Path, pick: str | None = None) -> list[Row]:
-    """The rows of a run's front, or the one that a pick such as "macs<=0.5" names."""
-    document = read_document(RunFolder.open(path))
-    rows: list[Row] = document["rows"]
-    return rows if pick is None else [pick_row(document, pick)]
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -36,7 +31,7 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 
 def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
     """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
-    row = pick_row(read_document(RunFolder.open(path)), pick)
+    row, out = check_export(path, pick, out).rows[0], out.absolute()  # the job's own code may change the folder
     with _reopened(job, path, progress) as session:
         return export_member(session, row, out)
 
@@ -50,6 +45,8 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
+    check_solve(path, budget, out)
+    out = None if out is None else out.absolute()
     with _reopened(job, path, progress) as session:
         best = _best_within(session, read_evaluations(path), _cost_bound(session, budget))
         built = build_member(session, best)

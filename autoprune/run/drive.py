@@ -22,7 +22,8 @@ from autoprune.run.controller import Append, Controller
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
-from autoprune.run.fronts import Row, finish
+from autoprune.run.front_file import Row
+from autoprune.run.fronts import finish
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, Record, read_journal

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from autoprune.errors import RunExists, RunNotFound
+from autoprune.errors import ConfigError, RunExists, RunNotFound
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class RunFolder:
                 f"expected a new folder for the run, {path} is already there. "
                 f"Give another --out, or continue it with: autoprune resume {path}"
             )
+        check_place(path)
 
     @staticmethod
     def open(path: Path) -> RunFolder:
@@ -86,6 +87,24 @@ class RunFolder:
         if not folder.job.is_file():
             raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}")
         return folder
+
+
+def check_new(path: Path, what: str) -> None:
+    """Raises RunExists where a file or a folder that is not empty is in the place of a new folder for `what`."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunExists(f"expected a new folder for {what}, {path} is already there. Give another --out.")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raises ConfigError where no file or folder can be made at a path, or written to if it is a folder already."""
+    if not path.name:
+        raise ConfigError(f"expected the path of a new folder, got {str(path)!r}. Give another --out.")
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if above != path.absolute() and not above.is_dir():
+        raise ConfigError(f"{path} cannot be made: {above} is a file. Give another --out.")
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be made: no right to write in {above}. Give another --out.")
 
 
 def next_free(path: Path) -> Path:

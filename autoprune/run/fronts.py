@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,25 +14,21 @@ from torch import nn
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front
 from autoprune.core.interval import wilson
-from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
-from autoprune.errors import ConfigError, RunNotFound, VerifyError
+from autoprune.errors import ConfigError, VerifyError
 from autoprune.measure.fitness import averages
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
+from autoprune.run.columns import HIGH, LOW, SELECT, STITCHED
 from autoprune.run.deployed import deployed
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_json, write_text
+from autoprune.run.front_file import Row, to_csv
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
 
 _log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
-SELECT = "select_"  # prefix of values measured on the selection set, of the network as built
-LOW, HIGH = "_low", "_high"  # suffixes of the ends of an interval
-STITCHED = "search_"  # prefix of values measured on the selection set while searching, before compensation
 
 
 @dataclass(frozen=True)
@@ -126,38 +119,6 @@ def document_of(session: Session, rows: Sequence[Row]) -> dict[str, Any]:
     return {"objectives": objectives, "dense": costs, "rows": list(rows)}
 
 
-def pick_row(document: Mapping[str, Any], text: str) -> Row:
-    """The row of a front.json document that `Front.pick` takes: bounds on any column, "macs<=0.5" as a share."""
-    objectives = tuple(Objective(name, direction) for name, direction in document["objectives"])
-    rows = {tuple(row["levels"]): row for row in document["rows"]}
-    members = tuple(Evaluation(Candidate(levels), _numbers(row)) for levels, row in rows.items())
-    picked: Row = rows[Front(members, objectives, document["dense"]).pick(text).candidate.levels]
-    return picked
-
-
-def read_document(folder: RunFolder) -> dict[str, Any]:
-    """The document of front.json. RunNotFound while the run has no front yet."""
-    if not folder.front_json.is_file():
-        raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
-    document: dict[str, Any] = json.loads(folder.front_json.read_text())
-    return document
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a network; lists and mappings stay in front.json."""
-    flat = [flat_row(row) for row in rows]
-    names = list(flat[0]) if flat else ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def flat_row(row: Row) -> Row:
-    return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
-
-
 def rebuild_member(session: Session, row: Row) -> Built:
     """The network of a row, built, proved and measured again."""
     values = {name.removeprefix(STITCHED): value for name, value in row.items() if name.startswith(STITCHED)}
@@ -217,7 +178,3 @@ def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, flo
 
 def _label(counts: Mapping[str, int]) -> str:
     return "-".join(str(count) for count in counts.values())
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}

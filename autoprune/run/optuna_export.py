@@ -9,8 +9,9 @@ from pathlib import Path
 from autoprune.core.objective import Objective
 from autoprune.core.space import SearchSpace
 from autoprune.errors import RunNotFound
+from autoprune.run.columns import SELECT
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import SELECT, read_document
+from autoprune.run.front_file import read_document
 from autoprune.run.journal import Record, read_journal, told
 from autoprune.search.optuna_study import StudyRecord, write_study
 

@@ -21,8 +21,9 @@ from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunNotFound
+from autoprune.run.columns import SELECT
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import SELECT, Row, pick_row, read_document
+from autoprune.run.front_file import Row, pick_row, read_document
 from autoprune.run.journal import read_journal, told
 
 Pairs = Sequence[tuple[float, float]]
