@@ -108,13 +108,17 @@ def inspect(
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
+        from autoprune.run.folder import check_place
 
         spec = configs.load(config, settings or ())
+        place = None if json_file is None else json_file.absolute()  # the job's own code may change the folder
+        if place is not None:
+            check_place(place)
         with _placed(spec):
             inspection = run.inspect_job(spec.resolve())
         console.print_inspection(inspection)
-        if json_file is not None:
-            json_file.write_text(json.dumps(inspection.to_json(), indent=2) + "\n", encoding="utf-8")
+        if place is not None:
+            place.write_text(json.dumps(inspection.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -356,6 +360,8 @@ def _reporting(ctx: typer.Context) -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(ctx, "\n".join([f"error: {where}{error.strerror or error}", *_notes(error)]), 1)
+    except SystemExit as error:
+        _fail(ctx, f"error: code that this command runs called sys.exit({error.code!r}). Raise an error instead.", 1)
     except Exception as error:
         hint = f"This was not foreseen; `autoprune --traceback {ctx.info_name} ...` shows where it came from."
         _fail(ctx, "\n".join([f"error: {type(error).__name__}: {error}", *_notes(error), hint]), 1)
@@ -393,9 +399,10 @@ def _placed(spec: JobSpec) -> Iterator[None]:
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
     """Adds how to go on with the run to what the machine or its user stopped it by."""
+    job = (folder / "job.yaml").absolute()  # the job's own code may change the current directory
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
-        if not isinstance(error, AutopruneError) and (folder / "job.yaml").exists():
+        if not isinstance(error, AutopruneError) and job.exists():
             error.add_note(f"What was measured is kept; go on with: autoprune resume {shlex.quote(str(folder))}")
         raise

@@ -117,7 +117,9 @@ def _named_module(source: str, name: str) -> ModuleType:
             f"module {error.name!r} of {name!r} is not found. Install it, start in the folder that holds it, "
             "or name the file itself: 'path/to/file.py:name'."
         ) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, for example, would end the process as if all were well
         raise PluginError(_at_import(name, error)) from error
 
 
@@ -134,9 +136,9 @@ def _file_module(path: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[key]  # half a module must not pass for a whole one the next time
-        if isinstance(error, (Exception, SystemExit)):
-            raise PluginError(_at_import(name, error)) from error
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise PluginError(_at_import(name, error)) from error
     return module
 
 

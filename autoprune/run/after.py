@@ -17,6 +17,7 @@ from autoprune.run.drive import check_identity, recorded_threads, recorded_tunin
 from autoprune.run.folder import RunFolder
 from autoprune.run.front_file import Row
 from autoprune.run.fronts import build_member, export_member, write_member
+from autoprune.run.guard import guarded
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_journal, told
 from autoprune.run.session import Session, open_session
@@ -46,7 +47,7 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
     check_solve(path, budget, out)
-    out = None if out is None else out.absolute()
+    path, out = path.absolute(), None if out is None else out.absolute()  # the job's own code may change the folder
     with _reopened(job, path, progress) as session:
         best = _best_within(session, read_evaluations(path), _cost_bound(session, budget))
         built = build_member(session, best)
@@ -68,11 +69,11 @@ def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) 
 @contextlib.contextmanager
 def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
     """The session of a run, with the threads and the form it had: its numbers come out the same to the last bit."""
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path.absolute())
     records = read_journal(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
-    with torch_threads(recorded_threads(records, job)):
+    with guarded(), torch_threads(recorded_threads(records, job)):
         session = open_session(job, progress, recorded_tuning(records), folder.bank)
         check_identity(session, records[0])
         yield session

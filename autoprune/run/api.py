@@ -22,7 +22,7 @@ from autoprune.prune.criteria import Criterion
 from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
-from autoprune.run.folder import write_text
+from autoprune.run.folder import RunFolder, write_text
 from autoprune.run.front_file import Row, pick_row, to_csv
 from autoprune.run.fronts import document_of, export_member, rebuild_member
 from autoprune.run.job import Executor, Job, OnProgress
@@ -150,7 +150,7 @@ def search(
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
     path = None if out is None else Path(out)
-    if resume and path is not None and path.exists():
+    if resume and path is not None and RunFolder(path).job.exists():
         return Networks(drive.resume(job, path, progress))
     return Networks(drive.search(job, path, progress))
 

@@ -21,9 +21,10 @@ from autoprune.prune.structure import Frozen
 from autoprune.run.controller import Append, Controller
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
-from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
+from autoprune.run.folder import RunFolder, claimed, write_json, write_text, write_yaml
 from autoprune.run.front_file import Row
 from autoprune.run.fronts import finish
+from autoprune.run.guard import guarded, watched
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, Record, read_journal
@@ -134,7 +135,7 @@ def _shares_json(shares: Shares) -> Shares:
 
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Structure, space and reach of a job, without running it."""
-    with torch_threads(job.threads):
+    with guarded(), torch_threads(job.threads):
         session = open_session(job, progress)
     structure = session.structure
     return Inspection(
@@ -169,22 +170,22 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
     `answers` is a run whose evaluations are used where this search asks for the same networks, as far as they would
     come out the same here.
     """
-    with contextlib.ExitStack() as stack:
+    with guarded(), contextlib.ExitStack() as stack:
+        folder: RunFolder | None = None
         if path is not None:
             RunFolder.check_free(path)
+            folder = stack.enter_context(claimed(path))
         earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
         events = stack.enter_context(Events())
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator)
-            folder: RunFolder | None = None
             append: Append = _forget
             records = _still_valid(session, earlier)
-            if path is not None:
-                folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
+            if folder is not None:  # only now: a job that cannot start leaves nothing behind
                 write_yaml(folder.job, dict(job.document))
-                append = stack.enter_context(Journal(folder.journal)).append
+                append = watched(folder, stack.enter_context(Journal(folder.journal)).append)
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
@@ -196,9 +197,9 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
 
     With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
     """
-    folder = RunFolder.open(path)
-    with Journal(folder.journal, repair=repair) as journal, Events() as events:
-        records = journal.records
+    folder = RunFolder.open(path.absolute())
+    with guarded(), Journal(folder.journal, repair=repair) as journal, Events() as events:
+        records, append = journal.records, watched(folder, journal.append)
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
@@ -206,8 +207,8 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
                 preflight(session, evaluator)
                 if not records:
-                    journal.append(_header(session))
-                controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
+                    append(_header(session))
+                controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
             return _finish(session, controller, ended, folder)
 
 
