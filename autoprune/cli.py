@@ -261,8 +261,8 @@ def criterion(
     config: Config,
     out: Annotated[Path, typer.Option(metavar="FILE", help="A Python file that is not there yet.")],
     settings: Settings = None,
-    evaluations: Annotated[int, typer.Option(help="How many formulas are measured.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    evaluations: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many formulas are measured.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:

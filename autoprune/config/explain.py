@@ -23,6 +23,8 @@ _EXPECTED = {
     "bool_type": "true or false",
     "tuple_type": "a list",
     "too_short": "a list with at least one entry",
+    "too_long": "a list with at most {max_length} entries",
+    "string_too_long": "a text of at most {max_length} characters",
     "is_instance_of": "a list",
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
