@@ -275,7 +275,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(folder):
     Path("latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match=r"latin\.yaml: expected a readable UTF-8 text file"):
         load("latin.yaml")
-    with pytest.raises(ConfigError, match="expected a readable UTF-8 text file"):
+    with pytest.raises(ConfigError, match="expected a YAML file, got a folder"):
         load(folder)
 
 

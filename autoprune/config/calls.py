@@ -16,9 +16,9 @@ from autoprune.config.document import Document, KeyPath
 from autoprune.config.explain import expected, shown
 from autoprune.core.contracts import Searcher
 from autoprune.core.problem import Problem
-from autoprune.errors import PluginError
+from autoprune.errors import PluginError, did_you_mean
 from autoprune.measure.finetune import LOSSES
-from autoprune.plugins import Plugin, absolute_name, did_you_mean, find_path, load_plugin, misfits
+from autoprune.plugins import Plugin, absolute_name, find_path, load_plugin, misfits
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.masking import MASKS
 from autoprune.run.job import NamedSearcher

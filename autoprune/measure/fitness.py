@@ -96,6 +96,21 @@ def reporting(fitness: Fitness, guide: str | None) -> Fitness:
     return functools.partial(classification, report=("accuracy", "kl", guide))
 
 
+def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | None:
+    """The names a built-in fitness will report, with those a guide adds; None for a function of the user's."""
+    options: dict[str, Any] = {}
+    if isinstance(fitness, functools.partial):
+        options, fitness = fitness.keywords, fitness.func
+    if fitness is classification:
+        own = options.get("report", ("accuracy", "kl"))
+        also = (guide,) if guide in MEASURES and not options else ()
+    elif fitness is reconstruction:
+        own, also = ("mse",), ()
+    else:
+        return None
+    return tuple(dict.fromkeys((*own, *also, *(("layer",) if guide == "layer" else ()))))
+
+
 def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     return (logits.argmax(dim=1) == _target(batch)).sum()
 

@@ -157,7 +157,9 @@ class Scorer:
         start = time.perf_counter()
         try:
             measured = self._measured(candidate)
-        except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
+        except KeyboardInterrupt:  # the user's, or a signal's
+            raise
+        except BaseException as error:  # a user's code may raise anything, also SystemExit; the cause is recorded
             seconds = time.perf_counter() - start
             return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker, remark=self.remark)
         return replace(measured, seconds=time.perf_counter() - start)

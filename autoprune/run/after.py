@@ -10,25 +10,16 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.errors import RunNotFound
 from autoprune.prune.modes import torch_threads
 from autoprune.run.changes import check_identity
+from autoprune.run.checks import check_export, check_solve
 from autoprune.run.drive import recorded_threads, recorded_tuning, silent
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import LeftOut, Row, export_member, left_out_of, pick_row, read_document
+from autoprune.run.front_file import Row, read_document
+from autoprune.run.fronts import export_member
+from autoprune.run.guard import guarded
 from autoprune.run.job import Job, OnProgress
 from autoprune.run.journal import read_run, told
 from autoprune.run.session import Session, open_session
 from autoprune.run.solving import solve_within
-
-
-def read_front(path: Path, pick: str | None = None) -> list[Row]:
-    """The rows of a run's front, or the one that a pick such as "macs<=0.5" names."""
-    document = read_document(RunFolder.open(path))
-    rows: list[Row] = document["rows"]
-    return rows if pick is None else [pick_row(document, pick)]
-
-
-def read_left_out(path: Path) -> tuple[LeftOut, ...]:
-    """The networks that a run's front lacks because they could not be built or measured, with their causes."""
-    return left_out_of(read_document(RunFolder.open(path)))
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -38,7 +29,7 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 
 def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
     """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
-    row = pick_row(read_document(RunFolder.open(path)), pick)
+    row, out = check_export(path, pick, out).rows[0], out.absolute()  # the job's own code may change the folder
     with _reopened(job, path, progress) as session:
         return export_member(session, row, out)
 
@@ -53,6 +44,8 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 
     Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
     """
+    check_solve(path, budget, out)
+    path, out = path.absolute(), None if out is None else out.absolute()  # the job's own code may change the folder
     folder = RunFolder.open(path)
     with _reopened(job, path, progress) as session:
         rows = read_document(folder)["rows"] if folder.front_json.is_file() else []
@@ -62,11 +55,11 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 @contextlib.contextmanager
 def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
     """The session of a run, with the threads and the form it had: its numbers come out the same to the last bit."""
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path.absolute())
     records = read_run(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
-    with torch_threads(recorded_threads(records, job)):
+    with guarded(), torch_threads(recorded_threads(records, job)):
         session = open_session(job, progress, recorded_tuning(records), folder.bank)
         check_identity(session, records[0], unless=("searcher",))  # it has proposed what it did
         yield session

@@ -23,8 +23,9 @@ from autoprune.prune.criteria import Criterion
 from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
-from autoprune.run.folder import write_text
-from autoprune.run.fronts import LeftOut, Row, document_of, export_member, pick_row, rebuild_member, to_csv
+from autoprune.run.folder import RunFolder, write_text
+from autoprune.run.front_file import LeftOut, Row, pick_row, to_csv
+from autoprune.run.fronts import document_of, export_member, rebuild_member
 from autoprune.run.job import Executor, Job, OnProgress
 from autoprune.search import make_searcher
 
@@ -67,12 +68,19 @@ class Networks:
         """The networks that the front lacks because they could not be built or measured, with their causes."""
         return self._result.left_out
 
-    def pick(self, bounds: str) -> Network:
-        """The best network within bounds such as "macs<=0.5" or "macs<=0.5,params<=100000".
+    def pick(self, which: str) -> Network:
+        """The network that bounds, a row number ("#3", counted from 1) or a candidate's name ("2-2-2-4") stand for.
 
-        A bound of at most 1 on a cost is a share of the dense network's. InfeasibleBudget when none is within them.
+        Bounds on costs alone ("macs<=0.5,params<=100000"; a value of at most 1 is a share of the dense network's cost)
+        pick the best measured network, bounds on measurements alone ("accuracy>=0.97") the cheapest one by the first
+        cost; with bounds on both, the best measurement counts. `accuracy` is what the report set says, and
+        `select_accuracy` what the selection set says: what is picked by the latter keeps an unbiased `accuracy`.
+
+        Raises:
+            ConfigError: the text names no network.
+            InfeasibleBudget: no network is within the bounds; the message names the nearest one.
         """
-        return Network(pick_row(document_of(self._result.session, self._result.rows), bounds), self._result)
+        return Network(pick_row(document_of(self._result.session, self._result.rows), which), self._result)
 
     def to_csv(self, path: str | Path) -> None:
         write_text(Path(path), to_csv(self._result.rows))
@@ -151,7 +159,7 @@ def search(
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
     path = None if out is None else Path(out)
-    if resume and path is not None and path.exists():
+    if resume and path is not None and RunFolder(path).job.exists():
         return Networks(drive.resume(job, path, progress))
     return Networks(drive.search(job, path, progress, None if fork is None else Path(fork)))
 

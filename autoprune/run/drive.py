@@ -26,8 +26,10 @@ from autoprune.run.documents import write_checked
 from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
-from autoprune.run.folder import RunFolder, write_text, write_yaml
-from autoprune.run.fronts import LeftOut, Row, finish
+from autoprune.run.folder import RunFolder, claimed, write_text, write_yaml
+from autoprune.run.front_file import LeftOut, Row
+from autoprune.run.fronts import finish
+from autoprune.run.guard import guarded, watched
 from autoprune.run.hiding import check_given, hiding, secrets_of
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
@@ -143,7 +145,7 @@ def _shares_json(shares: Shares) -> Shares:
 @ending_forks()
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Structure, space and reach of a job, without running it."""
-    with torch_threads(job.threads):
+    with guarded(), torch_threads(job.threads):
         session = open_session(job, progress)
     structure = session.structure
     return Inspection(
@@ -181,9 +183,11 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
     """
     check_given(job)
     clean = without(secrets_of(job))
-    with contextlib.ExitStack() as stack:
+    with guarded(), contextlib.ExitStack() as stack:
+        folder: RunFolder | None = None
         if path is not None:
             RunFolder.check_free(path)
+            folder = stack.enter_context(claimed(path))
         earlier = [] if answers is None else read_run(RunFolder.open(answers).journal)
         if answers is not None and not earlier:
             _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
@@ -192,13 +196,11 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator, events)
-            folder: RunFolder | None = None
             append: Append = _forget
             records = _still_valid(session, earlier)
-            if path is not None:
-                folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
+            if folder is not None:  # only now: a job that cannot start leaves nothing behind
                 write_yaml(folder.job, withheld(job.document))
-                append = hiding(stack.enter_context(Journal(folder.journal)).append, clean)
+                append = hiding(watched(folder, stack.enter_context(Journal(folder.journal)).append), clean)
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
@@ -212,10 +214,10 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
     With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
     """
     check_given(job)
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path.absolute())
     clean = without(secrets_of(job))
-    with Journal(folder.journal, repair=repair) as journal, Events(clean) as events:
-        records = journal.records
+    with guarded(), Journal(folder.journal, repair=repair) as journal, Events(clean) as events:
+        records, append = journal.records, hiding(watched(folder, journal.append), clean)
         check_records(folder.journal, records)
         if not records:
             _log.warning("%s has no record of what was measured: the run begins anew", folder.journal)
@@ -226,8 +228,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
                 preflight(session, evaluator, events)
                 if not records:
-                    journal.append(_header(session))
-                append = hiding(journal.append, clean)
+                    append(_header(session))
                 controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
             return _finish(session, controller, ended, folder, events)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,9 +15,8 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.forks import ending_forks
 from autoprune.core.front import Front
 from autoprune.core.interval import wilson
-from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
-from autoprune.errors import PluginError, RunFailed, RunNotFound, VerifyError
+from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import averages
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.copying import named_tensors
@@ -28,30 +25,17 @@ from autoprune.prune.verify import verify_positions
 from autoprune.prune.zeros import emptied_weights
 from autoprune.run.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
 from autoprune.run.deployed import deployed
-from autoprune.run.documents import read_checked, understanding, write_checked
+from autoprune.run.documents import write_checked
 from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_text
+from autoprune.run.front_file import LeftOut, Row, to_csv
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
 
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
 NAMED = 3  # members that failed are named so far in an error; the log has all
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A network that the search would have put on the front and that could not be built, proved or measured.
-
-    `candidate` is its name, as in the table of the front.
-    """
-
-    candidate: str
-    levels: tuple[int, ...]
-    cause: str
 
 
 class Finished(NamedTuple):
@@ -221,63 +205,6 @@ def document_of(session: Session, rows: Sequence[Row], left_out: Sequence[LeftOu
     return {"objectives": objectives, "dense": costs, "rows": list(rows), "left_out": missing}
 
 
-def pick_row(document: Mapping[str, Any], text: str) -> Row:
-    """The row of a front.json document that `Front.pick` takes: bounds on any column, "macs<=0.5" as a share."""
-    objectives = tuple(Objective(name, direction) for name, direction in document["objectives"])
-    rows = {tuple(row["levels"]): row for row in document["rows"]}
-    members = tuple(Evaluation(Candidate(levels), _numbers(row)) for levels, row in rows.items())
-    picked: Row = rows[Front(members, objectives, document["dense"]).pick(text).candidate.levels]
-    return picked
-
-
-def read_document(folder: RunFolder) -> dict[str, Any]:
-    """The document of front.json. RunNotFound while the run has no front yet, RunDamaged for another content."""
-    if not folder.front_json.is_file():
-        raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
-    document = read_checked(folder.front_json)
-    with understanding(folder.front_json):
-        _check_document(document)
-    return document
-
-
-def _check_document(document: Mapping[str, Any]) -> None:
-    """Raises where a document is not of the form of `document_of`."""
-    for _name, direction in document["objectives"]:
-        if direction not in ("min", "max"):
-            raise ValueError(f"expected the direction min or max of an objective, got {direction!r}")
-    numeric = [*document["dense"], *(name + RATIO for name in document["dense"])]
-    for row in document["rows"]:
-        if not (isinstance(row["candidate"], str) and {*map(type, row["levels"])} <= {int}):
-            raise ValueError(f"expected a name and levels of a network, got {row['candidate']!r}, {row['levels']!r}")
-        if {*map(type, row["kept"].values())} - {int}:
-            raise ValueError(f"expected kept counts by unit, got {row['kept']!r}")
-        if wrong := [name for name in numeric if not isinstance(row[name], int | float)]:
-            raise ValueError(f"expected a number as {wrong[0]}, got {row[wrong[0]]!r}")
-    left_out_of(document)
-
-
-def left_out_of(document: Mapping[str, Any]) -> tuple[LeftOut, ...]:
-    """The networks that a front.json document says were left out; runs of earlier versions do not say."""
-    missing = document.get("left_out", ())
-    return tuple(LeftOut(one["candidate"], tuple(one["levels"]), one["cause"]) for one in missing)
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a network; lists and mappings stay in front.json."""
-    flat = [flat_row(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))  # a fitness need not report the same of all
-    names = names or ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def flat_row(row: Row) -> Row:
-    return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
-
-
 def rebuild_member(session: Session, row: Row) -> Built:
     """The network of a row, built, proved and measured again."""
     values = {name.removeprefix(STITCHED): value for name, value in row.items() if name.startswith(STITCHED)}
@@ -343,7 +270,3 @@ def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, flo
 
 def _label(counts: Mapping[str, int]) -> str:
     return "-".join(str(count) for count in counts.values())
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}

@@ -11,7 +11,7 @@ from autoprune.core.space import SearchSpace
 from autoprune.errors import ConfigError, RunNotFound
 from autoprune.run.columns import SELECT
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import read_document
+from autoprune.run.front_file import read_document
 from autoprune.run.journal import read_run, told
 from autoprune.run.records import Record
 from autoprune.run.secrets import scrubbed

@@ -18,7 +18,8 @@ from autoprune.errors import AutopruneError, ConfigError, InfeasibleBudget, RunF
 from autoprune.run.columns import SELECT, STITCHED
 from autoprune.run.deployed import deployed
 from autoprune.run.emptied import EmptiedWeights
-from autoprune.run.fronts import Row, build_member, export_member, write_member
+from autoprune.run.front_file import Row
+from autoprune.run.fronts import build_member, export_member, write_member
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
 from autoprune.search.allocation import plan

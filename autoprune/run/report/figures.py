@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 
 from autoprune.run.columns import HIGH, LOW, SELECT
-from autoprune.run.fronts import Row
+from autoprune.run.front_file import Row
 from autoprune.run.report.chart import Axis, Chart, Point
 from autoprune.run.report.facts import Audit, Facts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table

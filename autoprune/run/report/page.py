@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from autoprune.errors import AutopruneError
-from autoprune.run.fronts import pick_row
+from autoprune.run.front_file import pick_row
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
