@@ -17,10 +17,11 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.unit import Unit
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
-from autoprune.prune.structure import Frozen
+from autoprune.prune.structure import Frozen, Unmet
 from autoprune.run.controller import Append, Controller
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
+from autoprune.run.failures import most_failed
 from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
 from autoprune.run.fronts import Row, finish
 from autoprune.run.identity import coupling_of, environment_of, identity_of
@@ -36,7 +37,7 @@ from autoprune.search.additivity import Additivity, additivity, summary
 Shares = dict[str, float]
 
 COUNTED = ("macs", "params")
-UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation")  # of a run's identity
+UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation", "calls")  # of a run's identity
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def silent(progress: Progress) -> None:
 class RunResult:
     """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
 
-    `additivity` says in a line how far the damages of single units added up.
+    `additivity` says in a line how far the damages of single units added up, `failures` why most evaluations failed
+    where they did.
     """
 
     folder: Path | None
@@ -58,6 +60,7 @@ class RunResult:
     evaluations: tuple[Evaluation, ...]
     session: Session
     additivity: str
+    failures: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Inspection:
     `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
     dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
     and the most of every cost. `frozen` has the largest share of the MACs first. `statistics_bytes` is the memory that
-    the statistics of the searched units will take.
+    the statistics of the searched units will take. `unmet` are parameters that no example call reads, `notes` sentences
+    about what was not looked at (see Structure).
     """
 
     units: tuple[Unit, ...]
@@ -88,6 +92,8 @@ class Inspection:
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
     statistics_bytes: int
+    unmet: tuple[Unmet, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def frozen_share(self) -> float:
@@ -120,6 +126,8 @@ class Inspection:
             "frozen_share_of_macs": self.frozen_share,
             "frozen": [{"what": row.what, "share_of_macs": row.share, "reason": row.reason} for row in self.frozen],
             "uncounted_operators": list(self.uncounted),
+            "unmet": [{"parameter": row.name, "shape": row.shape, "share_of_params": row.share} for row in self.unmet],
+            "notes": list(self.notes),
             "statistics_bytes": self.statistics_bytes,
         }
 
@@ -148,6 +156,8 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         },
         frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
+        unmet=structure.unmet,
+        notes=structure.notes,
         statistics_bytes=session.statistics_bytes,
     )
 
@@ -310,13 +320,15 @@ def _explore(
 
 def _finish(session: Session, controller: Controller, ended: str, folder: RunFolder | None) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
+    if failures := most_failed(controller.told):
+        _log.warning(failures)
     rows = finish(session, controller.told, folder)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
     return RunResult(
-        folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums)
+        folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums), failures
     )
 
 
