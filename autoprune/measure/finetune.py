@@ -89,8 +89,8 @@ class FineTune:
         if not isinstance(main, torch.Tensor) or (self.loss != "mse" and main.dim() != 2):
             shown = tuple(main.shape) if isinstance(main, torch.Tensor) else type(output).__name__
             raise PluginError(
-                f"finetune.loss: {self.loss} expects the first tensor that a network returns to be (b, classes) logits in "
-                f"train mode, got {shown}. Take mse for other tensors, or a function of (output, batch)."
+                f"finetune.loss: {self.loss} expects the first tensor that a network returns to be (b, classes) logits "
+                f"in train mode, got {shown}. Take mse for other tensors, or a function of (output, batch)."
             )
         if self.loss in COMPARING and batch.dense is not None and batch.dense.shape != main.shape:
             raise PluginError(

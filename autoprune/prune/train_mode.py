@@ -107,7 +107,7 @@ def _integer(output: torch.Tensor, given: Arguments) -> torch.Tensor:
 
 def _chosen(output: torch.Tensor, given: Arguments) -> torch.Tensor:
     """Of each row as many categories as are drawn, those that may occur first."""
-    order = (given["self"] > 0).to(torch.uint8).argsort(-1, descending=True, stable=True)
+    order = (given["self"] > 0).to(torch.uint8).sort(stable=True, dim=-1, descending=True).indices
     places = torch.arange(output.shape[-1], device=output.device) % order.shape[-1]
     return output.copy_(order[..., places])
 
