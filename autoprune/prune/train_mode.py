@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.errors import UnsupportedModel
 from autoprune.prune.modes import modes_put_back, seeded
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.watch import named_arguments
@@ -45,7 +46,10 @@ def copy_in_train_mode(model: nn.Module) -> Iterator[nn.Module]:
 def deterministic_training(model: nn.Module) -> Iterator[None]:
     """The model itself in train mode, its random operators constant; its modes come back."""
     with modes_put_back(model), seeded(0), _Constants(), _NoDropout():  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        model.train()
+        try:
+            model.train()
+        except Exception as error:  # some models refuse to be trained
+            raise UnsupportedModel(f"{type(model).__name__}.train() raises {type(error).__name__}: {error}") from error
         for module in model.modules():
             if isinstance(module, _QUIET) or type(module).__name__.endswith(_QUIET_NAMES):
                 module.training = False
