@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -308,3 +310,12 @@ def test_an_unread_layer_that_reads_what_a_hook_caught_keeps_its_input() -> None
     structure, small = pruned(Probing(), torch.randn(2, 4))
     assert kept(structure) == {"body.0.2"}
     assert small(torch.randn(2, 4), probing=True).shape == (2, 3)
+
+
+def test_the_page_about_calls_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "calls.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    said = re.findall(r"^print\(.*\)  # (\[.*?\])", code, re.MULTILINE)
+    exec(compile(code, "two_heads.py", "exec", dont_inherit=True), {"__name__": "two_heads"})
+    assert capsys.readouterr().out.splitlines() == said
+    assert len(said) == 3
