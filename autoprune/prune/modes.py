@@ -80,6 +80,20 @@ def without_tf32() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def without_attention_fast_path() -> Iterator[None]:
+    """torch's layers of attention run operator by operator, without nested tensors and fused kernels of whole layers.
+
+    What these return for padding differs from what the layers themselves compute, and hooks turn them off.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
 def repeatable() -> Iterator[None]:
     """cuDNN takes kernels only that give the same bits every time."""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True):

@@ -18,11 +18,15 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.prune.modes import without_attention_fast_path
+
 # functions that are one operator to us, whatever a device makes of them: name -> arguments in order
 WHOLE = {
     "scaled_dot_product_attention": (
         *("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
-    )
+    ),
+    "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
+    "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
 }
 Execute = Callable[[Mapping[str, Any]], Any]
 _OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}", "<")  # not the model's code
@@ -133,14 +137,12 @@ def _running_module(model: nn.Module, watch: Watch) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_fast_paths() -> Iterator[None]:
     """Fused kernels for whole layers would hide their operators."""
-    attention, recurrent = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)  # mkldnn.flags would set (and warn about) more than this
     try:
-        with torch.backends.cudnn.flags(enabled=False):
+        with without_attention_fast_path(), torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(attention)
         torch._C._set_mkldnn_enabled(recurrent)
 
 

@@ -16,6 +16,7 @@ from autoprune.plugins import plugin_name
 from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import model_digest
 from autoprune.prune.examples import Example
+from autoprune.run.secrets import redacted
 from autoprune.run.session import Session
 
 PLAIN = (bool, int, float, str)  # arguments of a call that are a part of what it is
@@ -41,6 +42,7 @@ def identity_of(session: Session) -> dict[str, Any]:
         **({"masks": plugin_name(session.job.masks)} if session.weights else {}),
         **({"fidelities": list(session.fidelities)} if session.fidelities else {}),
         **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
+        "code": {name: facts for name, facts in session.code.items() if name != "masks" or session.weights},
     }
 
 
@@ -66,7 +68,7 @@ def environment_of(session: Session) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(session.device),
         "threads": torch.get_num_threads(),
-        "executor": asdict(session.job.executor),
+        "executor": redacted(asdict(session.job.executor)),
         "tuning": session.tuning.to_json(),
         "reuse_bytes": session.job.reuse_bytes,
         "data": session.data.description,
