@@ -188,6 +188,9 @@ def print_inspection(inspection: Inspection) -> None:
     _print_frozen(console, inspection)
     uncounted = ", ".join(inspection.uncounted) or "none"
     console.print(f"operators whose MACs no rule counts: {escape(uncounted)}")
+    _print_unmet(console, inspection)
+    for note in inspection.notes:
+        console.print(f"note: {escape(note)}")
     searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
     console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
     console.print(f"memory for statistics: {inspection.statistics_bytes / 2**20:,.1f} MiB")
@@ -270,6 +273,31 @@ def _print_frozen(console: Console, inspection: Inspection) -> None:
         console.print(_frozen_table(groups[:LISTED]))
     if len(groups) > LISTED:
         console.print(f"{len(groups) - LISTED} more reasons with smaller shares; --json FILE writes all")
+
+
+def _print_unmet(console: Console, inspection: Inspection) -> None:
+    """The parameters that no example call reads, by module, with their share of all."""
+    shares: dict[str, float] = {}
+    for row in inspection.unmet:
+        module = row.name.rpartition(".")[0] or row.name
+        shares[module] = shares.get(module, 0.0) + row.share
+    if shares:
+        console.print(
+            f"parameters that no example call runs: {sum(shares.values()):.1%} of all; what has a size of theirs stays "
+            "whole. Give calls that run them, or remove them from the model"
+        )
+        console.print(_unmet_table(sorted(shares.items(), key=lambda pair: -pair[1])[:LISTED]))
+    if len(shares) > LISTED:
+        console.print(f"{len(shares) - LISTED} more modules with smaller shares; --json FILE writes all")
+
+
+def _unmet_table(shares: Sequence[tuple[str, float]]) -> Table:
+    table = Table()
+    table.add_column("of parameters", justify="right")
+    table.add_column("not run", overflow="fold")
+    for module, share in shares:
+        table.add_row(f"{share:.1%}", escape(module))
+    return table
 
 
 def _frozen_table(groups: Sequence[FrozenGroup]) -> Table:

@@ -401,6 +401,11 @@ class JobSpec(_Section):
         examples=["first"],
     )
     model: Call = Field(description="makes the trained network", examples=['{call: "autoprune.zoo:digits_resnet"}'])
+    calls: Call | None = Field(
+        None,
+        description="makes further example calls of the model, beside the data's inputs; null for none",
+        examples=['{call: "my_models.py:calls"}'],
+    )
     data: Call = Field(description="makes the data sets", examples=['{call: "autoprune.data:digits"}'])
     space: SpaceSpec = Field(
         description="what may be removed, inline or as a file", examples=["search_spaces/channels.yaml"]
@@ -498,6 +503,7 @@ class JobSpec(_Section):
             name=self.name,
             model=self.model.bound(),
             data=self.data.bound(),
+            calls=self.calls.bound() if self.calls else None,
             rules=tuple(rule.resolve(self.where("space", "units", i)) for i, rule in enumerate(self.space.units)),
             objectives=tuple(objective.resolve() for objective in self.objectives),
             searcher=self.search.searcher.resolve(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import VerifyError
-from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.masks import Masked
@@ -212,12 +211,22 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
     """Why the network without the other positions is wrong; empty when it is right."""
     try:
         small = cut(model, structure, positions, share=True)
-        passes = [each for run, each in enumerate(structure.passes) if each.traced == run]
-        report = verify_positions(model, small, structure, positions, example_inputs, passes=passes, share=True)
-    except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
-        cause = error.__cause__ or error
-        return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
-    return "" if report.ok else f"pruned and masked outputs differ by {report.worst:.2g} relative"
+    except Exception as error:  # of a fix, for example
+        return _not_running(error)
+    for each in (each for run, each in enumerate(structure.passes) if each.traced == run):
+        where = f" in {each.where}" if each.traced else ""
+        try:
+            report = verify_positions(model, small, structure, positions, example_inputs, passes=[each], share=True)
+        except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
+            return _not_running(error, where)
+        if not report.ok:
+            return f"pruned and masked outputs differ by {report.worst:.2g} relative{where}"
+    return ""
+
+
+def _not_running(error: Exception, where: str = "") -> str:
+    cause = error.__cause__ or error
+    return f"does not run with fewer positions{where}: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
 
 
 def outputs(
@@ -261,7 +270,7 @@ def _precise(model: nn.Module) -> nn.Module:
 def _precise_examples(example_inputs: Examples, structure: Structure) -> dict[str, Example]:
     """The calls by name, in float32 where they have less precision. VerifyError for one the structure does not know."""
     known = dict.fromkeys(each.example for each in structure.passes)
-    examples = {example.name: _precise_example(example) for example in as_examples(example_inputs)}
+    examples = {example.name: example.converted(_precise_tensor) for example in as_examples(example_inputs)}
     if unknown := [name for name in examples if name not in known]:
         raise VerifyError(
             f"expected the calls that the structure was found with, {', '.join(map(repr, known))}, got "
@@ -270,12 +279,8 @@ def _precise_examples(example_inputs: Examples, structure: Structure) -> dict[st
     return examples
 
 
-def _precise_example(example: Example) -> Example:
-    args, kwargs = example.inputs()
-    low = [x for x in tensors_of((args, kwargs), caches=True) if x.dtype in (torch.float16, torch.bfloat16)]
-    for tensor in low:  # of the copy
-        tensor.data = tensor.data.float()
-    return replace(example, args=args, kwargs=kwargs)
+def _precise_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def largest_of(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:

@@ -20,6 +20,7 @@ from autoprune.errors import ConfigError
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.prune.criteria import Criterion
+from autoprune.prune.examples import Examples
 from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
@@ -97,6 +98,7 @@ def search(
     evaluations: int = 300,
     seed: int = 0,
     fitness: Fitness = classification,
+    calls: Examples | None = None,
     criterion: str | Criterion = "obs",
     masks: str | Scores = "obs",
     costs: Mapping[str, UserCost] | None = None,
@@ -119,6 +121,9 @@ def search(
         objectives: what to trade off, names with a known direction or Objectives.
         rules: which units may keep how much; the default offers every eighth of all of them.
         searcher: a name with `options`, or a function (problem, seed) -> searcher.
+        calls: further example calls of the model, in the forms that `find_structure` takes. Give them where the inputs
+            of the data do not run the whole model: the structure holds for all calls, and every network of the front
+            is compared with the original in all of them.
         masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
             "wanda" or a function (weight, moments) -> scores.
         evaluations: how many networks to score.
@@ -145,6 +150,7 @@ def search(
         objectives=tuple(_objective(o) for o in objectives),
         searcher=_factory(searcher, options or {}),
         fitness=fitness,
+        calls=None if calls is None else lambda: calls,
         criterion=criterion,
         masks=masks,
         costs=costs or {},

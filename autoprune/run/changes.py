@@ -14,7 +14,7 @@ from autoprune.run.records import Record
 from autoprune.run.session import Session
 from autoprune.run.source import BYTECODE
 
-UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation", "searcher")  # of a run's identity
+UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation", "searcher", "calls")  # of a run's identity
 CODE = "code"  # of an identity: facts by what they are of (run.fingerprint)
 
 _log = logging.getLogger(__name__)

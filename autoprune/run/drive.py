@@ -18,7 +18,7 @@ from autoprune.core.forks import ending_forks
 from autoprune.core.unit import Unit
 from autoprune.errors import RunFailed
 from autoprune.prune.modes import torch_threads
-from autoprune.prune.structure import Frozen
+from autoprune.prune.structure import Frozen, Unmet
 from autoprune.run.changes import changes, check_identity
 from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
@@ -26,6 +26,7 @@ from autoprune.run.documents import write_checked
 from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
+from autoprune.run.failures import most_failed
 from autoprune.run.folder import RunFolder, claimed, write_text, write_yaml
 from autoprune.run.front_file import LeftOut, Row
 from autoprune.run.fronts import finish
@@ -59,7 +60,7 @@ class RunResult:
     """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
 
     `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
-    because they could not be built or measured.
+    because they could not be built or measured, `failures` why most evaluations failed where they did.
     """
 
     folder: Path | None
@@ -69,6 +70,7 @@ class RunResult:
     session: Session
     additivity: str
     left_out: tuple[LeftOut, ...] = ()
+    failures: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Inspection:
     `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
     dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
     and the most of every cost. `frozen` has the largest share of the MACs first. `statistics_bytes` is the memory that
-    the statistics of the searched units will take.
+    the statistics of the searched units will take. `unmet` are parameters that no example call reads, `notes` sentences
+    about what was not looked at (see Structure).
     """
 
     units: tuple[Unit, ...]
@@ -99,6 +102,8 @@ class Inspection:
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
     statistics_bytes: int
+    unmet: tuple[Unmet, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def frozen_share(self) -> float:
@@ -131,6 +136,8 @@ class Inspection:
             "frozen_share_of_macs": self.frozen_share,
             "frozen": [{"what": row.what, "share_of_macs": row.share, "reason": row.reason} for row in self.frozen],
             "uncounted_operators": list(self.uncounted),
+            "unmet": [{"parameter": row.name, "shape": row.shape, "share_of_params": row.share} for row in self.unmet],
+            "notes": list(self.notes),
             "statistics_bytes": self.statistics_bytes,
         }
 
@@ -160,6 +167,8 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         },
         frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
+        unmet=structure.unmet,
+        notes=structure.notes,
         statistics_bytes=session.statistics_bytes,
     )
 
@@ -329,6 +338,8 @@ def _finish(
     session: Session, controller: Controller, ended: str, folder: RunFolder | None, events: Events
 ) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
+    if failures := most_failed(controller.told):
+        _log.warning(failures)
     rows, left_out = finish(session, controller.told, folder)
     events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
@@ -336,7 +347,7 @@ def _finish(
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
     told, path = tuple(controller.told), folder.path if folder else None
-    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out)
+    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures)
 
 
 def _report(folder: RunFolder) -> None:

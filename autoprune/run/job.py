@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.data import Data
+    from autoprune.prune.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Job:
     of them (prune.compensate), "thorough" at three times the cost. With `finetune` every network that is scored, and
     every member of the front, is trained on the data's train set.
     `front_size` is how many networks are built and measured on the report set at most.
+    `calls` makes further example calls of the model (prune.examples), beside the example of the data: the structure
+    holds for all of them, and every network of the front is compared in all.
     `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
     (run.controller).
     `stop` ends a search early (run.stopping). `expected` are values that the dense network should have by what is known
@@ -110,6 +113,7 @@ class Job:
     objectives: tuple[Objective, ...]
     searcher: Callable[[Problem, int], Searcher]
     fitness: Callable[..., Any]
+    calls: Callable[[], Examples] | None = None
     criterion: str | Callable[..., Any] = "obs"
     masks: str | Callable[..., Any] = "obs"
     costs: Mapping[str, UserCost] = field(default_factory=dict)

@@ -35,6 +35,7 @@ from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import model_digest
 from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.examples import Example, as_examples
 from autoprune.prune.find import find_structure
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.profiles import make_profiles
@@ -60,6 +61,7 @@ _log = logging.getLogger(__name__)
 class Session:
     """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
 
+    `example` are the calls that the structure holds for: the example of the data, then those of the job.
     `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
     continued, whose scores must come out the same; None tunes anew. `code` has the facts of what the job calls
     (run.code) and of the model (run.fingerprint).
@@ -68,6 +70,7 @@ class Session:
     job: Job
     model: nn.Module
     data: Data
+    example: tuple[Example, ...]
     structure: Structure
     weights: Mapping[str, SparseWeight]
     space: SearchSpace
@@ -277,10 +280,6 @@ class Session:
         """The report set, which only the final front may see."""
         return with_dense_outputs(self.model, self._batches(self.data.report))
 
-    @property
-    def example(self) -> tuple[torch.Tensor, ...]:
-        return tuple(placed(x, self.device) for x in self.data.example)
-
     @functools.cached_property
     def dense_costs(self) -> dict[str, float]:
         return self.problem.costs.dense()
@@ -327,9 +326,9 @@ def open_session(
     data, (model, notes) = job.data(), load_model(job)
     code["model"] = architecture(model)
     check_finetune(job, data, model)
-    example = tuple(placed(x, device) for x in data.example)
+    example = _example_calls(job, data, device)
     model = model.to(device).eval()
-    if any(x.dim() == 4 for x in example):
+    if any(x.dim() == 4 for x in data.example):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
@@ -341,7 +340,15 @@ def open_session(
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
     problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
-    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file, code)
+    found = structure, weights, space, problem
+    return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
+
+
+def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example, ...]:
+    """The example of the data, and the further calls of the job."""
+    first = Example(tuple(data.example))
+    further = () if job.calls is None else as_examples(job.calls())
+    return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((first, *further)))
 
 
 def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:

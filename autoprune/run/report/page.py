@@ -129,8 +129,16 @@ def frozen(facts: Facts) -> str:
             if uncounted
             else "Every operator's MACs are counted."
         ),
+        _unmet(facts),
+        *(note(sentence) for sentence in facts.environment.get("notes", ())),
         _unfitted(facts),
     )
+
+
+def _unmet(facts: Facts) -> str:
+    """Parameters that no example call read: what has a size of theirs is frozen."""
+    rows: list[list[Cell]] = [[name, percent(share)] for name, share in facts.environment.get("unmet", ())]
+    return table(["parameter that no example call runs", "share of parameters"], rows[:PARTS]) if rows else ""
 
 
 def _unfitted(facts: Facts) -> str:
