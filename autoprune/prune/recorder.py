@@ -170,6 +170,18 @@ class Recorder:
             self._sources.setdefault(tensor, ())
         return self._axes[tensor]
 
+    def constant(self, tensor: torch.Tensor, reason: str, name: str = "") -> None:
+        """A tensor that stays as it is, for the reason; with a name, `met` says whether an operator reads it."""
+        self.record(tensor, fresh(tensor.shape, reason))
+        self._sources[tensor] = ()
+        if name:
+            self._names[tensor] = [name]
+
+    def same_as(self, tensor: torch.Tensor, name: str, axes: Axes) -> None:
+        """A tensor has the entries of a registered one."""
+        self.record(tensor, axes)
+        self._sources[tensor] = (name,)
+
     def record(self, tensor: torch.Tensor, axes: Axes) -> None:
         self._axes[tensor] = axes
         self.seen.update((id(axis), axis) for axis in axes if size(axis) > 1)

@@ -18,6 +18,7 @@ from autoprune.prune.attributes import put
 from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.skip import skip
 from autoprune.prune.structure import Structure
+from autoprune.prune.ties import copied_values
 
 Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
 Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indices that stay
@@ -123,12 +124,8 @@ def rebuild(
     everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at, tensors
     are not copied.
     """
-    current = named_tensors(model)
     memo: dict[int, Any] = {}
-    for name, tensor in current.items():
-        replaced = tensors.get(name)
-        value = (tensor if replaced is None else replaced).detach()
-        value = value if share else value.clone()
+    for tensor, value in copied_values(model, tensors, share=share):
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
     small = copy_with(model, memo)

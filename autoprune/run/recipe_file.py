@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.errors import RecipeError
-from autoprune.prune.adapters import ADAPTERS
+from autoprune.prune.adapting import ADAPTERS
 
 FORMAT = 3  # 1 knew neither adapted nor skipped modules, 2 no checksums
 CHECKSUM = "checksum"
