@@ -237,11 +237,10 @@ class Recorder:
         """
         maker = self._makers.get(weight, "the caller of the model")
         why = f"the weight of {call.where} is computed from activations by {maker}; no weight produces these positions"
-        for role, dim in zip(("in", "out"), dims, strict=True):
-            axis = self.axes(weight)[dim]
-            self.computed.append((axis, why))
-            if names := self._factors.get(weight, ()):
-                self.marks.append(Mark(names, role, axis))
+        contracted, made = (self.axes(weight)[dim] for dim in dims)
+        self.computed += [(contracted, why), (made, why)]
+        if names := self._factors.get(weight, ()):
+            self.marks += [Mark(names, "in", contracted), Mark(names, "out", made)]
 
     def keep_sizes(self, call: Call, weight: torch.Tensor | None, **axes: Axis) -> None:
         """Notes which attributes of the running module, and of those owning a weight, hold the size of which axis."""

@@ -83,7 +83,7 @@ def _tie(base: str, name: str, tensors: Mapping[str, torch.Tensor]) -> Tie:
             f"expected tensors with memory of their own, or that are one, {base!r} and {name!r} overlap. Give one of "
             "them a copy, as in x.data = x.data.clone(), or make them the same parameter."
         )
-    return Tie(base, _same_dims(whole, part) if not offset else None, tuple(part.shape), part.stride(), offset)
+    return Tie(base, _same_dims(whole, part) if not offset else None, tuple(part.shape), part.stride(), int(offset))
 
 
 def _same_dims(base: torch.Tensor, tensor: torch.Tensor) -> Dims | None:

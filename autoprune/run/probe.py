@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import evaluating, seeded, without_tf32
-from autoprune.prune.recorder import tensors_of
 from autoprune.prune.surgery import rebuild
 
 Document = Mapping[str, Any]
