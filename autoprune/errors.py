@@ -13,6 +13,7 @@ AutopruneError
 ├── TrainingDiverged     a fine-tune ended in numbers that are not finite
 ├── RunExists            a run folder that is already there is never written over
 ├── RunNotFound          no run in that folder
+├── RunDamaged           a file of a run folder is not what was written there
 ├── JournalError         a run folder's journal cannot be used as it is
 │   ├── JournalMismatch  resume would not repeat what the journal says
 │   └── JournalLocked    another process is writing to this run
@@ -84,6 +85,12 @@ class RunExists(AutopruneError, FileExistsError):
 
 class RunNotFound(AutopruneError, FileNotFoundError):
     """No run in that folder."""
+
+
+class RunDamaged(AutopruneError, ValueError):
+    """A file of a run folder is not what was written there; the message names it and how it is written again."""
+
+    exit_code = 1
 
 
 class JournalError(AutopruneError, ValueError):

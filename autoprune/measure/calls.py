@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.prune.containers import tensors_of
+from autoprune.prune.containers import copied, tensors_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import evaluating
 from autoprune.prune.watch import Execute, Watch
@@ -58,7 +58,7 @@ def record_calls(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Calls:
     """The calls of a network in eval mode on these inputs."""
     clock = _Clock({t.untyped_storage().data_ptr(): name for name, t in named_tensors(network).items() if t.numel()})
     with evaluating(network), torch.no_grad(), clock.watching(network):
-        network(*inputs)
+        network(*copied(inputs))
     return Calls(clock.started, clock.ended, clock.read)
 
 

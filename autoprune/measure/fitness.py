@@ -39,6 +39,12 @@ def averages(fitness: Fitness) -> bool:
     return bool(getattr(fitness, "averages", False))
 
 
+def is_own(fitness: Fitness) -> bool:
+    """Whether a fitness, or what a partial application of it calls, is one of this module, which writes to nothing."""
+    called = fitness.func if isinstance(fitness, functools.partial) else fitness
+    return called is classification or called is reconstruction
+
+
 @averaging
 def classification(
     model: nn.Module, batches: Sequence[Batch], report: Sequence[str] = ("accuracy", "kl")

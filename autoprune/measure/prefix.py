@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from autoprune.measure.calls import Calls, record_calls
 from autoprune.measure.following import Followed
 from autoprune.measure.recalibrate import tracked_norms
-from autoprune.prune.containers import tensors_of
+from autoprune.prune.containers import copied, tensors_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import evaluating
 from autoprune.prune.surgery import Recipe
@@ -166,7 +166,7 @@ class Prefixes:
         with replaced_forwards(self.dense) as replace:
             for name in modules:
                 replace(name, noting(name))
-            expected = self.dense(*self.example)
+            expected = self.dense(*copied(self.example))
         self._written.update(name for name, tensor, version in seen if tensor._version != version)
         return {name: made for name, made in outputs.items() if all(map(is_plain, made))}, expected
 
@@ -176,7 +176,7 @@ class Prefixes:
             for name, made in outputs.items():
                 replace(name, _returning([copied(o) if name in needed else valueless(o) for o in made]))
             try:
-                got = self.dense(*self.example)
+                got = self.dense(*copied(self.example))
             except Exception:  # whatever an operator or the model's code raises on a tensor without values: it is read
                 return False
         ours, theirs = tensors_of(got), tensors_of(expected)
@@ -261,11 +261,6 @@ def replaced_forwards(network: nn.Module) -> Iterator[Callable[[str, Run], None]
 def _returning(outputs: Sequence[Any]) -> Run:
     left = iter(outputs)
     return lambda original, args, kwargs: next(left)
-
-
-def copied(output: Any) -> Any:
-    """The output of a module with tensors of its own."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, output)
 
 
 def valueless(output: Any) -> Any:

@@ -28,6 +28,7 @@ from autoprune.errors import PluginError
 from autoprune.measure.anchor import Moments, kept_channels, own_moments
 from autoprune.measure.following import Followed
 from autoprune.measure.recalibrate import tracked_norms
+from autoprune.prune.containers import copied
 from autoprune.prune.modes import evaluating
 from autoprune.prune.surgery import Indices
 
@@ -56,7 +57,7 @@ class BatchAnchor:
             with evaluating(dense), torch.no_grad():
                 for key, inputs in batches.items():
                     seen[key] = {}
-                    dense(*inputs)
+                    dense(*copied(inputs))
         finally:
             for hook in hooks:
                 hook.remove()

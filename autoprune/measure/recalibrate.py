@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
-from autoprune.prune.modes import evaluating, training
+from autoprune.prune.modes import evaluating, on_copies, training
 
 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
@@ -31,7 +31,7 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
     if not norms:
         return
     count = 0
-    with evaluating(model), _averaging(norms), torch.no_grad():
+    with evaluating(model), on_copies(model), _averaging(norms), torch.no_grad():
         for inputs in batches:
             model(*inputs)
             count += 1
@@ -53,7 +53,7 @@ def recalibrate_as_eagleeye(model: nn.Module, batches: Sequence[tuple[torch.Tens
     """
     if not batches:
         raise DataError("expected at least one batch to adapt batch norms on, got none. Pass a list of batches.")
-    with training(model), torch.no_grad():
+    with training(model), on_copies(model), torch.no_grad():
         for inputs in itertools.islice(itertools.cycle(batches), steps):
             model(*inputs)
 

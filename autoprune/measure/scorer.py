@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -20,13 +21,15 @@ from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
-from autoprune.measure.fitness import Fitness, averages
+from autoprune.measure.fitness import Fitness, averages, is_own
 from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.intact import Intact
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
 from autoprune.prune.bank import Bank
-from autoprune.prune.modes import evaluating, seeded, torch_threads
+from autoprune.prune.containers import copied
+from autoprune.prune.modes import evaluating, on_copies, seeded, torch_threads
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.zeros import WeightBank, is_whole, stitched
 
@@ -134,8 +137,19 @@ class Scorer:
         Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
         whenever it is measured, and what it draws elsewhere is left as it is.
         """
-        with evaluating(network), torch.no_grad(), seeded(0):
-            return check_values(self.fitness(network, batches), self.objective)
+        lending = contextlib.nullcontext(batches) if is_own(self.fitness) else self._intact.lending(batches)
+        with evaluating(network), on_copies(network), torch.no_grad(), seeded(0), lending as lent:
+            return check_values(self.fitness(network, lent), self.objective)
+
+    @property
+    def remark(self) -> str:
+        """What a user should know about how the fitness measures; empty while there is nothing."""
+        return self._intact.remark
+
+    @cached_property
+    def _intact(self) -> Intact:
+        """What keeps the batches as they are."""
+        return Intact()
 
     @ending_forks()
     def score(self, candidate: Candidate) -> Evaluation:
@@ -145,7 +159,7 @@ class Scorer:
             measured = self._measured(candidate)
         except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
             seconds = time.perf_counter() - start
-            return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker)
+            return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker, remark=self.remark)
         return replace(measured, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
@@ -166,6 +180,7 @@ class Scorer:
             parts={**whole.parts, **by_part},
             worker=self.worker,
             steps=steps,
+            remark=self.remark,
         )
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
@@ -219,4 +234,4 @@ def check_values(result: object, objective: str) -> dict[str, float]:
 def with_dense_outputs(model: nn.Module, batches: Sequence[Batch]) -> tuple[Batch, ...]:
     """The batches with the dense network's outputs filled in."""
     with evaluating(model), torch.no_grad():
-        return tuple(batch._replace(dense=model(*batch.inputs)) for batch in batches)
+        return tuple(batch._replace(dense=model(*copied(batch.inputs))) for batch in batches)

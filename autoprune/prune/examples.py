@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from autoprune.prune.containers import copied, tensors_of
 if TYPE_CHECKING:
     from autoprune.prune.watch import Watch
 
+_FORMS = ". A tuple holds the positional arguments of one call, a dict its keyword arguments, a list several examples."
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
 
 
@@ -39,6 +41,10 @@ class Example:
         A watch is told when a method other than forward starts and ends; of forward it learns from the model's hooks.
         """
         args, kwargs = self.inputs() if inputs is None else inputs
+        if not callable(getattr(model, self.method, None)):
+            raise UnsupportedModel(
+                f"expected {type(model).__name__} to have a method {self.method!r} to call, it has none"
+            )
         try:
             if self.method == "forward":
                 return model(*args, **kwargs)
@@ -51,9 +57,19 @@ class Example:
         shapes = [tuple(tensor.shape) for tensor in tensors_of((self.args, dict(self.kwargs)))]
         called = type(model).__name__ + ("" if self.method == "forward" else f".{self.method}")
         return (
-            f"expected {called} to run on the example inputs of shapes {shapes}, got {type(error).__name__}: {error}. "
-            "A tuple holds the positional arguments of one call, a list several examples."
+            f"expected {called} to run on the example inputs of shapes {shapes}, got {type(error).__name__}: {error}"
+            f"{'' if self._fits(model) else _FORMS}"
         )
+
+    def _fits(self, model: nn.Module) -> bool:
+        """Whether the method takes these arguments, as far as its signature tells."""
+        try:
+            inspect.signature(getattr(model, self.method)).bind(*self.args, **self.kwargs)
+        except TypeError:
+            return False
+        except ValueError:  # it has no signature
+            return True
+        return True
 
 
 Form = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Example  # of one call

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.examples import Example, Examples, as_examples
-from autoprune.prune.structure import Pass, Structure
+from autoprune.prune.alone import check_alone
+from autoprune.prune.examples import Examples, as_examples
+from autoprune.prune.structure import Structure
 from autoprune.prune.trace import trace
-from autoprune.prune.verify import TOLERANCE, demote_wrong_units, largest_of, outputs
+from autoprune.prune.verify import demote_wrong_units
 from autoprune.prune.wrappers import unwrapped
 
 
@@ -34,8 +34,8 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
 
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
-            on the first example in eval mode or on another one in any mode, returns nothing that can be compared, or
-            computes something else when it runs again.
+            on the first example in eval mode or on another one in any mode, returns nothing that can be compared,
+            depends on state outside the module tree, or computes something else when it runs again.
 
     >>> find_structure(model, torch.randn(1, 3, 224, 224))
     >>> find_structure(model, [call(x), call(x, head="boxes")])
@@ -43,10 +43,9 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     """
     model, notes = unwrapped(model)
     _check_finite(model)
-    structure = trace(model, example_inputs)
-    structure = replace(structure, notes=(*notes, *structure.notes))
-    _check_repeatable(model, example_inputs, structure.passes)
-    return demote_wrong_units(model, structure, example_inputs)
+    checked = [note for example in as_examples(example_inputs) for note in check_alone(model, example)]
+    structure = demote_wrong_units(model, trace(model, example_inputs), example_inputs)
+    return replace(structure, notes=(*notes, *structure.notes, *checked))
 
 
 def _check_finite(model: nn.Module) -> None:
@@ -57,21 +56,3 @@ def _check_finite(model: nn.Module) -> None:
             f"expected finite weights, got NaN or infinity in {int((~torch.isfinite(parameter)).sum())} of the "
             f"{parameter.numel()} of {name}. Load a checkpoint that was trained without them."
         )
-
-
-def _check_repeatable(model: nn.Module, example_inputs: Examples, passes: Sequence[Pass]) -> None:
-    runs = {each.example for each in passes if not each.train}
-    for example in as_examples(example_inputs):
-        if example.name in runs:
-            with torch.random.fork_rng():
-                difference = largest_of(outputs(model, example), outputs(model, example))
-            if difference > TOLERANCE:
-                raise UnsupportedModel(_unrepeatable(model, example, difference))
-
-
-def _unrepeatable(model: nn.Module, example: Example, difference: float) -> str:
-    return (
-        f"expected {type(model).__name__}.{example.method} to compute the same when it runs twice on the same inputs "
-        f"in eval mode, the outputs differ by {difference:.2g} relative: it is random or keeps a state. Nothing can be "
-        "verified about such a network; make it repeatable, for example by a flag that turns the randomness off."
-    )

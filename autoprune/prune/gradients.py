@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autoprune.core.unit import Unit
 from autoprune.errors import PluginError
-from autoprune.prune.containers import tensors_of
+from autoprune.prune.containers import copied, tensors_of
 from autoprune.prune.criteria.contract import UnitStatistics
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
@@ -101,7 +101,7 @@ def _singly(batches: Batches) -> list[tuple[torch.Tensor, ...]]:
 
 def _loss(model: nn.Module, inputs: tuple[torch.Tensor, ...], drawn: torch.Generator | None = None) -> torch.Tensor:
     """Mean cross entropy to the predicted classes, or to classes drawn from the output."""
-    logits = next(iter(tensors_of(model(*inputs))))
+    logits = next(iter(tensors_of(model(*copied(inputs)))))
     if logits.dim() != 2 or not logits.is_floating_point():
         raise PluginError(
             f"expected a network that returns (examples, classes) for a criterion of gradients, got "

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.core.random_state import numpy_seeded
+from autoprune.prune.containers import copied
 
 
 @contextlib.contextmanager
@@ -37,6 +38,16 @@ def modes_put_back(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def on_copies(model: nn.Module) -> Iterator[None]:
+    """The model runs on copies of what it is given inside: its forward may change its inputs."""
+    handle = model.register_forward_pre_hook(lambda module, args, kwargs: copied((args, kwargs)), with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.adapting import adapt
 from autoprune.prune.containers import tensors_of
-from autoprune.prune.copying import named_tensors, shared_copy
+from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.examples import Example
 from autoprune.prune.modes import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.recorder import ByTensor, by_tensor
@@ -55,7 +55,7 @@ def comparable(model: nn.Module, example: Example, output: Any) -> list[torch.Te
     raise UnsupportedModel(
         f"expected {type(model).__name__}.{example.method} to return tensors, alone or in lists, dictionaries, "
         f"dataclasses or attributes of an object, got {type(output).__name__}, in which nothing can be compared. "
-        "Return the tensors from which this is computed."
+        "Return the tensors from which this is computed"
     )
 
 
@@ -64,35 +64,34 @@ def plan_passes(model: nn.Module, examples: Sequence[Example]) -> tuple[tuple[Pa
 
     Raises UnsupportedModel when the first call does not run in eval mode, or another one in no mode.
     """
-    probe = shared_copy(model)
+    probe = copy_with(model, {})
     adapt(probe)
-    plan = _Plan(probe)
+    planner = _Planner(probe)
     for train in (False, True):
         for example in examples:
-            plan.add(example, train=train)
-    plan.check_all_run(examples)
-    return tuple(plan.passes), tuple(plan.notes.values())
+            planner.add(example, train=train)
+    planner.check_all_run(examples)
+    return tuple(planner.passes), tuple(planner.notes)
 
 
-class _Plan:
+class _Planner:
     """Runs calls one after the other and compares what they do with all before."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.passes: list[Pass] = []
-        self.notes: dict[Pass, str] = {}
+        self.notes: list[str] = []
         self._steps: list[list[Step]] = []
         self._failures: dict[str, UnsupportedModel] = {}
 
     def add(self, example: Example, *, train: bool) -> None:
-        candidate = Pass(example.name, train, len(self.passes))
         try:
             steps = _steps(self.model, example, train=train)
         except UnsupportedModel as error:
             if not self.passes:
                 raise
             self._failures[example.name] = error
-            self.notes[candidate] = _note(candidate, error)
+            self.notes.append(_note(example, error, train=train))
             return
         earlier = next((i for i, known in enumerate(self._steps) if known == steps), len(self.passes))
         self.passes.append(Pass(example.name, train, earlier))
@@ -105,21 +104,23 @@ class _Plan:
                 raise self._failures[example.name]
 
 
-def _note(failed: Pass, error: UnsupportedModel) -> str:
-    mode, other = ("train", "eval") if failed.train else ("eval", "train")
+def _note(example: Example, error: UnsupportedModel, *, train: bool) -> str:
+    mode, other = ("train", "eval") if train else ("eval", "train")
     return (
-        f"In {mode} mode call {failed.example!r} was not looked at: {error} It was traced and compared in {other} mode "
+        f"In {mode} mode call {example.name!r} was not looked at: {error}. It was traced and compared in {other} mode "
         f"alone, and what {mode} mode alone runs stays as it is. To have both, give a call that runs in {mode} mode, "
         "for example one with targets."
     )
 
 
 def _steps(model: nn.Module, example: Example, *, train: bool) -> list[Step]:
-    """What a call does, operator by operator. In train mode it must do the same twice."""
-    found, first = _watched(model, example, train=train)
+    """What a call does, operator by operator. In train mode it must compute the same twice."""
+    steps, first = _watched(model, example, train=train)
     if train and not _equal(first, _watched(model, example, train=train)[1]):
-        raise UnsupportedModel("its forward computes something else when it runs twice on the same inputs.")
-    return found
+        raise UnsupportedModel(
+            "its forward computes something else when it runs twice on the same inputs: it is random or keeps a state"
+        )
+    return steps
 
 
 def _watched(model: nn.Module, example: Example, *, train: bool) -> tuple[list[Step], list[torch.Tensor]]:
@@ -127,7 +128,7 @@ def _watched(model: nn.Module, example: Example, *, train: bool) -> tuple[list[S
         watch = _Steps(network)
         with watch.watching(network):
             output = example.run(network, watch=watch)
-    return watch.steps, comparable(model, example, output)
+        return watch.steps, comparable(model, example, output)
 
 
 def _equal(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
@@ -149,7 +150,8 @@ class _Steps(Watch):
             self._origins[tensor] = name
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
-        given = [self._described(leaf) for leaf in tree_leaves(arguments)]
+        told = {name: value for name, value in arguments.items() if name != "dropout_p"}  # which has no effect here
+        given = [self._described(leaf) for leaf in tree_leaves(told)]
         output = execute(arguments)
         self.steps.append((name, self.modules[-1], *given))
         for index, tensor in enumerate(tensors_of(output)):

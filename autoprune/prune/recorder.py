@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -124,7 +124,7 @@ class Recorder:
     uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
     readers: list[tuple[dict[str, str], Counter[str]]] = field(default_factory=list)  # the two above, of each pass
     met: set[str] = field(default_factory=set)  # parameters and buffers that an operator has read
-    seen: dict[int, Axis] = field(default_factory=dict)  # every axis of more than one position, by its id
+    seen: dict[str, dict[int, Axis]] = field(default_factory=dict)  # what the code of each module saw, by id
     uncounted: dict[str, None] = field(default_factory=dict)
     roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
     _axes: ByTensor[Axes] = field(default_factory=by_tensor)
@@ -184,7 +184,13 @@ class Recorder:
 
     def record(self, tensor: torch.Tensor, axes: Axes) -> None:
         self._axes[tensor] = axes
-        self.seen.update((id(axis), axis) for axis in axes if size(axis) > 1)
+
+    def see(self, module: str, tensors: Iterable[torch.Tensor]) -> None:
+        """Notes that the code of a module had these tensors in its hands."""
+        known = self.seen.setdefault(module, {})
+        for tensor in tensors:
+            if self.knows(tensor):
+                known.update((id(axis), axis) for axis in self.axes(tensor) if size(axis) > 1)
 
     def freeze(self, tree: object, reason: str) -> None:
         """Freezes every axis of every tensor in a tree of arguments or outputs."""

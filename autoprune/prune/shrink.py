@@ -17,7 +17,7 @@ from autoprune.prune.criteria.magnitudes import l2
 from autoprune.prune.examples import Examples
 from autoprune.prune.ordering import order_unit
 from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import Positions, check_positions, cut
+from autoprune.prune.surgery import Positions, check_positions, cut, rebuild
 from autoprune.prune.verify import VerifyReport, verify_positions
 from autoprune.prune.wrappers import unwrapped
 
@@ -49,7 +49,7 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
     amounts = kept if isinstance(kept, Mapping) else {unit.name: kept for unit in structure.units}
     tensors = named_tensors(model)
     positions = {name: _choose(structure.unit(name), amount, tensors) for name, amount in amounts.items()}
-    small = cut(model, structure, positions)
+    small = cut(model, structure, positions, connected=True)
     setattr(small, _POSITIONS, {name: chosen.tolist() for name, chosen in positions.items()})
     return small
 
@@ -67,7 +67,7 @@ def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inp
     if recorded is None:
         raise VerifyError(f"expected a network made by shrink, got a {type(small).__name__} that was not")
     positions: Positions = {name: np.array(chosen, dtype=np.int64) for name, chosen in recorded.items()}
-    return verify_positions(model, small, structure, positions, example_inputs)
+    return verify_positions(model, rebuild(small, {}, {}), structure, positions, example_inputs)
 
 
 def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:

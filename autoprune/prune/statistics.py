@@ -11,6 +11,7 @@ from torch import nn
 
 from autoprune.errors import DataError
 from autoprune.prune.consumers import MAX_COLUMNS, Consumer, Form, find_consumers
+from autoprune.prune.containers import copied
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.design import Design
 from autoprune.prune.structure import Structure
@@ -69,7 +70,7 @@ def collect_moments(
     with torch.no_grad():
         for inputs in batches:
             images += len(inputs[0])
-            watched(*inputs)
+            watched(*copied(inputs))
     if not images:
         raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
     reasons |= {name: reason for name, parts in sums.items() if (reason := _unusable(parts.values()))}

@@ -117,18 +117,19 @@ def rebuild(
     skipped: Mapping[str, int] | None = None,
     *,
     share: bool = False,
+    connected: bool = False,
 ) -> nn.Module:
     """A copy of the model with some tensors replaced, some modules adapted, skipped, or with some attributes set.
 
     The copy shares nothing with the model, which is not touched. Ties, requires_grad, training mode, hooks and
-    everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at, tensors
-    are not copied.
+    everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at,
+    parameters are not copied. Where the copy is `connected`, hooks fill what the user gave them (copying.py).
     """
     memo: dict[int, Any] = {}
     for tensor, value in copied_values(model, tensors, share=share):
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
-    small = copy_with(model, memo)
+    small = copy_with(model, memo, connected=connected)
     adapt(small, adapted)
     for module, attributes in sizes.items():
         for attribute, number in attributes.items():
@@ -139,8 +140,10 @@ def rebuild(
     return small
 
 
-def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:
+def cut(
+    model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False, connected: bool = False
+) -> nn.Module:
     """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
     recipe = make_recipe(structure, positions)
     tensors = slice_tensors(model, structure, positions)
-    return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share)
+    return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share, connected=connected)

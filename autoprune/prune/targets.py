@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
+from autoprune.prune.containers import copied
 from autoprune.prune.design import Design, design_of
 from autoprune.prune.flow import RECTIFIERS, Following, Layer, Mark, Stage
 from autoprune.prune.structure import Structure
@@ -101,7 +102,7 @@ def collect_targets(
     with dense.following():
         for batch in inputs:
             dense.starts(len(batch[0]))
-            watched(*batch)
+            watched(*copied(batch))
             dense.ends()
     untouched |= {name: "its module is not called" for name in layers if name not in dense.kept} | dense.refused
     targets = {name: kept.finish(dense.feeders.get(name)) for name, kept in dense.kept.items() if name not in untouched}
@@ -114,7 +115,7 @@ def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torc
     dense = _Dense(layers, {}, 1, EFFORTS["sequential"], 0)
     with dense.following():
         dense.starts(1)
-        model(*(x[:1] for x in batch))
+        model(*copied(tuple(x[:1] for x in batch)))
     return dense.peak
 
 

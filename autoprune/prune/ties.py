@@ -150,13 +150,13 @@ def copied_values(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every tensor of a model with its value in a copy: given by name, or its own; tied ones in the same memory.
 
-    With `share` values are not copied.
+    With `share` parameters are not copied.
     """
     current, ties = named_tensors(model), find_ties(model)
     values: dict[str, torch.Tensor] = {}
     for name, tensor in current.items():
         value = tensors.get(name, tensor).detach()
-        values[name] = value if share else value.clone()
+        values[name] = value if share and isinstance(tensor, nn.Parameter) else value.clone()
     plain = plain_tensors(model) if ties else {}
     for name, tie in ties.items():
         view = tie.view(values[tie.base], current[tie.base].shape) if tie.base in current else None

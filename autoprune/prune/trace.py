@@ -23,7 +23,7 @@ from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
 from autoprune.prune.branches import Flow, find_branches
 from autoprune.prune.containers import tensors_of
-from autoprune.prune.copying import shared_copy
+from autoprune.prune.copying import copy_with
 from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.modes import evaluating, without_tf32
 from autoprune.prune.passes import plan_passes
@@ -31,7 +31,6 @@ from autoprune.prune.plain import freeze_plain
 from autoprune.prune.recorder import Axes, Call, Recorder
 from autoprune.prune.rules import find_rule, find_sized
 from autoprune.prune.structure import Pass, Structure
-from autoprune.prune.surgery import rebuild
 from autoprune.prune.ties import find_ties, freeze_read_parts, relate_ties
 from autoprune.prune.train_mode import deterministic_training
 from autoprune.prune.unmet import find_unmet, freeze_for
@@ -50,8 +49,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     check_adapters(model, examples)
     passes, notes = plan_passes(model, examples)
     own = [run for run, each in enumerate(passes) if each.traced == run]
-    # a forward in train mode may write to what it keeps: then not even the parameters are the model's
-    probe = rebuild(model, {}, {}) if any(passes[run].train for run in own) else shared_copy(model)
+    probe = copy_with(model, {})  # not even the parameters are the model's: some forward passes write to them
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)
@@ -65,7 +63,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     unmet = find_unmet(model, recorder)
     freeze_for(model, recorder, unmet)
     structure = assemble(model, recorder, adapted, find_branches(probe, flows))
-    return replace(structure, passes=passes, unmet=unmet, notes=notes)
+    return replace(structure, passes=passes, unmet=unmet, notes=(*structure.notes, *notes))
 
 
 def _trace_passes(
@@ -127,12 +125,21 @@ class _Trace(Watch):
         self.flow = Flow(recorder)
 
     def entered(self, name: str, inputs: Any) -> None:
+        given = tensors_of(inputs)
+        self._see_from(self.modules[-1], name, given)
         super().entered(name, inputs)
-        self.flow.enter(name, tensors_of(inputs))
+        self.flow.enter(name, given)
 
     def left(self, output: Any) -> None:
+        name = self.modules[-1]
         super().left(output)
+        self._see_from(self.modules[-1], name, tensors_of(output))
         self.flow.leave(output)
+
+    def _see_from(self, outer: str, inner: str, tensors: Sequence[torch.Tensor]) -> None:
+        """What goes into a module, or comes out of it, is in the hands of both."""
+        self.recorder.see(outer, tensors)
+        self.recorder.see(inner, tensors)
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         output = execute(arguments)
@@ -142,6 +149,7 @@ class _Trace(Watch):
         before = len(self.recorder.contractions)
         self._record(call, self._related(call, overload))
         self.recorder.note_places(call)
+        self.recorder.see(call.module, [*call.tensors, *call.outputs])
         self.flow.operator(call, contracts=len(self.recorder.contractions) > before)
         return output
 

@@ -21,7 +21,7 @@ from autoprune.prune.passes import comparable, running
 from autoprune.prune.skip import within
 from autoprune.prune.structure import Branch, Pass, Structure
 from autoprune.prune.surgery import Positions, cut, kept_indices, rebuild
-from autoprune.prune.watch import line_of_error
+from autoprune.prune.watch import Watch, line_of_error
 
 TOLERANCE = 1e-4
 # how many of n positions stay: any number, another one for each unit; all but one; one. What a forward relies on may
@@ -66,6 +66,7 @@ def verify_positions(
     weights: Mapping[str, torch.Tensor] | None = None,
     *,
     passes: Sequence[Pass] | None = None,
+    share: bool = False,
 ) -> VerifyReport:
     """Compares a small network with the original in which nothing sees what was removed (see masks.py).
 
@@ -73,10 +74,11 @@ def verify_positions(
 
     `weights` are small tensors that differ from slices of the model's own, as compensation and batch norms make them:
     in the reference they take the places their indices came from. Both networks compute in float32 at least.
+    With `share` the reference has the model's own parameters, to which some forward passes write.
 
     Raises VerifyError for example inputs that are not those of calls the structure was found with.
     """
-    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=True)
+    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
     pair = _precise(small), _precise(dense)
     examples = _precise_examples(example_inputs, structure)
     errors: dict[tuple[str, int], float] = {}  # by call and output; of both modes the larger one
@@ -211,7 +213,7 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
     try:
         small = cut(model, structure, positions, share=True)
         passes = [each for run, each in enumerate(structure.passes) if each.traced == run]
-        report = verify_positions(model, small, structure, positions, example_inputs, passes=passes)
+        report = verify_positions(model, small, structure, positions, example_inputs, passes=passes, share=True)
     except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
         cause = error.__cause__ or error
         return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
@@ -219,7 +221,7 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
 
 
 def outputs(
-    model: nn.Module, example: Example, watch: Masked | None = None, *, train: bool = False
+    model: nn.Module, example: Example, watch: Watch | None = None, *, train: bool = False
 ) -> list[torch.Tensor]:
     """The tensors a call of a model returns, without gradients and in full float32."""
     with running(model, train=train) as network:
@@ -227,7 +229,8 @@ def outputs(
             return comparable(model, example, example.run(network))
         with watch.watching(network):
             found = comparable(model, example, example.run(network, watch=watch))
-        watch.check_complete()
+        if isinstance(watch, Masked):
+            watch.check_complete()
         return found
 
 

@@ -6,6 +6,7 @@ cut hardly comes again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -117,7 +118,8 @@ class WeightBank:
 
     def _solved(self, name: str, task: _Task) -> torch.Tensor:
         if self.scores is not None:
-            return task.weight * task.keep(checked(self.scores(task.weight, task.moments), task.weight, name))
+            given = copy.deepcopy((task.weight, task.moments))  # a user's function may write to what it gets
+            return task.weight * task.keep(checked(self.scores(*given), task.weight, name))
         if task.moments is None:
             return task.weight * task.keep(magnitude(task.weight, None))
         hessian = ridged(task.moments.gram)

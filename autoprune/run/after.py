@@ -25,7 +25,7 @@ from autoprune.run.fronts import (
     write_member,
 )
 from autoprune.run.job import Job, OnProgress
-from autoprune.run.journal import read_journal, told
+from autoprune.run.journal import read_run, told
 from autoprune.run.session import Session, open_session
 from autoprune.search.allocation import plan
 from autoprune.search.damage_model import DamageModel
@@ -45,7 +45,7 @@ def read_left_out(path: Path) -> tuple[LeftOut, ...]:
 
 def read_evaluations(path: Path) -> list[Evaluation]:
     """Every evaluation in a run's journal, in order."""
-    return told(read_journal(RunFolder.open(path).journal))
+    return told(read_run(RunFolder.open(path).journal))
 
 
 def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
@@ -86,7 +86,7 @@ def _best_within(session: Session, evaluations: list[Evaluation], bound: Bound) 
 def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
     """The session of a run, with the threads and the form it had: its numbers come out the same to the last bit."""
     folder = RunFolder.open(path)
-    records = read_journal(folder.journal)
+    records = read_run(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
     with torch_threads(recorded_threads(records, job)):

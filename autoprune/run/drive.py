@@ -21,14 +21,16 @@ from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
 from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
+from autoprune.run.documents import write_checked
 from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
-from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
+from autoprune.run.folder import RunFolder, write_text, write_yaml
 from autoprune.run.fronts import LeftOut, Row, finish
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
-from autoprune.run.journal import VERSION, Journal, Record, read_journal
+from autoprune.run.journal import VERSION, Journal, check_records, read_run
+from autoprune.run.records import Record
 from autoprune.run.report import write_report
 from autoprune.run.session import Session, open_session
 from autoprune.run.stopping import Stopping
@@ -178,12 +180,14 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
     with contextlib.ExitStack() as stack:
         if path is not None:
             RunFolder.check_free(path)
-        earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
+        earlier = [] if answers is None else read_run(RunFolder.open(answers).journal)
+        if answers is not None and not earlier:
+            _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
         events = stack.enter_context(Events())
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
-            preflight(session, evaluator)
+            preflight(session, evaluator, events)
             folder: RunFolder | None = None
             append: Append = _forget
             records = _still_valid(session, earlier)
@@ -194,7 +198,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
-        return _finish(session, controller, ended, folder)
+        return _finish(session, controller, ended, folder, events)
 
 
 @ending_forks()
@@ -206,16 +210,19 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
     folder = RunFolder.open(path)
     with Journal(folder.journal, repair=repair) as journal, Events() as events:
         records = journal.records
+        check_records(folder.journal, records)
+        if not records:
+            _log.warning("%s has no record of what was measured: the run begins anew", folder.journal)
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
-                preflight(session, evaluator)
+                preflight(session, evaluator, events)
                 if not records:
                     journal.append(_header(session))
                 controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
-            return _finish(session, controller, ended, folder)
+            return _finish(session, controller, ended, folder, events)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
@@ -297,9 +304,9 @@ def _explore(
     if folder is not None:  # on resume again: the run may have been killed before they were written
         events.keep(folder.events)
         session.keep_bank(folder.bank)
-        write_json(folder.space, session.space.to_json())
-        write_json(folder.structure, coupling_of(session))
-        write_json(folder.environment, environment_of(session))
+        write_checked(folder.space, session.space.to_json())
+        write_checked(folder.structure, coupling_of(session))
+        write_checked(folder.environment, environment_of(session))
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
@@ -324,9 +331,12 @@ def _explore(
     return controller, ended
 
 
-def _finish(session: Session, controller: Controller, ended: str, folder: RunFolder | None) -> RunResult:
+def _finish(
+    session: Session, controller: Controller, ended: str, folder: RunFolder | None, events: Events
+) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
     rows, left_out = finish(session, controller.told, folder)
+    events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
@@ -350,10 +360,11 @@ def additivity_csv(rows: Sequence[Additivity]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def preflight(session: Session, evaluator: Evaluator) -> None:
+def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
     """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
     evaluator.submit(session.space.dense)
     dense = evaluator.collect()
+    events.warn(dense.remark)
     needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
     missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:

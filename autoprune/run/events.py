@@ -30,6 +30,7 @@ class Events:
 
     def __init__(self) -> None:
         self._process = os.getpid()
+        self._warned: set[str] = set()
         self._file: IO[str] | None = None
         self._early: deque[str] | None = deque(maxlen=BEFORE)  # None from `keep` on
 
@@ -46,6 +47,13 @@ class Events:
             self._early.append(line)
         else:
             self._write(line)
+
+    def warn(self, text: str) -> None:
+        """Logs a warning and adds it as an event, each text once."""
+        if text and text not in self._warned:
+            self._warned.add(text)
+            _log.warning("%s", text)
+            self.add("warning", {"text": text})
 
     def keep(self, path: Path) -> None:
         early, self._early = self._early, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -29,8 +28,9 @@ from autoprune.prune.verify import verify_positions
 from autoprune.prune.zeros import emptied_weights
 from autoprune.run.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
 from autoprune.run.deployed import deployed
+from autoprune.run.documents import read_checked, understanding, write_checked
 from autoprune.run.export import write_export
-from autoprune.run.folder import RunFolder, write_json, write_text
+from autoprune.run.folder import RunFolder, write_text
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
 
@@ -146,7 +146,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     rows = _with_emptied(_undominated(session, built))
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
-        write_json(folder.front_json, document_of(session, rows, left_out))
+        write_checked(folder.front_json, document_of(session, rows, left_out))
     return Finished(rows, tuple(left_out))
 
 
@@ -215,11 +215,29 @@ def pick_row(document: Mapping[str, Any], text: str) -> Row:
 
 
 def read_document(folder: RunFolder) -> dict[str, Any]:
-    """The document of front.json. RunNotFound while the run has no front yet."""
+    """The document of front.json. RunNotFound while the run has no front yet, RunDamaged for another content."""
     if not folder.front_json.is_file():
         raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
-    document: dict[str, Any] = json.loads(folder.front_json.read_text())
+    document = read_checked(folder.front_json)
+    with understanding(folder.front_json):
+        _check_document(document)
     return document
+
+
+def _check_document(document: Mapping[str, Any]) -> None:
+    """Raises where a document is not of the form of `document_of`."""
+    for _name, direction in document["objectives"]:
+        if direction not in ("min", "max"):
+            raise ValueError(f"expected the direction min or max of an objective, got {direction!r}")
+    numeric = [*document["dense"], *(name + RATIO for name in document["dense"])]
+    for row in document["rows"]:
+        if not (isinstance(row["candidate"], str) and {*map(type, row["levels"])} <= {int}):
+            raise ValueError(f"expected a name and levels of a network, got {row['candidate']!r}, {row['levels']!r}")
+        if {*map(type, row["kept"].values())} - {int}:
+            raise ValueError(f"expected kept counts by unit, got {row['kept']!r}")
+        if wrong := [name for name in numeric if not isinstance(row[name], int | float)]:
+            raise ValueError(f"expected a number as {wrong[0]}, got {row[wrong[0]]!r}")
+    left_out_of(document)
 
 
 def left_out_of(document: Mapping[str, Any]) -> tuple[LeftOut, ...]:

@@ -12,7 +12,8 @@ from autoprune.errors import RunNotFound
 from autoprune.run.columns import SELECT
 from autoprune.run.folder import RunFolder
 from autoprune.run.fronts import read_document
-from autoprune.run.journal import Record, read_journal, told
+from autoprune.run.journal import read_run, told
+from autoprune.run.records import Record
 from autoprune.search.optuna_study import StudyRecord, write_study
 
 FACTS = ("seed", "evaluations", "guide", "criterion", "fitness", "batch_norms", "compensation", "model")
@@ -44,7 +45,7 @@ def export_study(path: Path, storage: str) -> ExportedStudy:
 def read_study(path: Path) -> StudyRecord:
     """What a run's folder says of its search."""
     folder = RunFolder.open(path)
-    records = read_journal(folder.journal)
+    records = read_run(folder.journal)
     evaluations = tuple(told(records))
     if not evaluations:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")

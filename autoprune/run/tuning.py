@@ -22,6 +22,7 @@ from autoprune.core.space import Candidate
 from autoprune.measure.batch import Batch, rebatched
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.scorer import Scorer
+from autoprune.prune.containers import copied
 from autoprune.prune.modes import evaluating
 from autoprune.search.repair import stratified
 
@@ -160,7 +161,7 @@ class _Bench:
     def _round(self, network: nn.Module, batches: Iterable[Batch]) -> float:
         start = time.perf_counter()
         for batch in batches:
-            network(*batch.inputs)
+            network(*copied(batch.inputs))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - start

@@ -1,0 +1,133 @@
+"""What an object keeps: everything that can be reached from it without entering a class or an imported module.
+
+Modules keep more than their parameters: hooks with closures, bound methods, partial functions, containers of results of
+an earlier forward pass, weak references. Copies (copying.py), snapshots (snapshots.py) and the search for state outside
+the module tree (outside.py) all follow the same links.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+Step = tuple[str, Any]  # how an object is written behind the one that keeps it, and the object
+_LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, torch.Tensor, torch.dtype, torch.device)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def reached(root: object, limit: int | None = None, *, closures: bool = True) -> dict[int, Step]:
+    """Every object that can be reached from the root, by its id: the shortest path found to it, and the object itself.
+
+    Numbers, strings and other plain values are left out, and without `closures` what functions keep for themselves.
+    With a limit the search ends after so many objects.
+    """
+    found: dict[int, Step] = {id(root): ("", root)}
+    waiting = deque(found.values())
+    while waiting and (limit is None or len(found) <= limit):
+        path, holder = waiting.popleft()
+        if isinstance(holder, types.FunctionType) and not closures:
+            continue
+        for step, value in parts(holder):
+            if type(value) not in _PLAIN and id(value) not in found:
+                found[id(value)] = (path + step, value)
+                waiting.append(found[id(value)])
+    return found
+
+
+def parts(value: Any) -> Iterator[Step]:
+    """What an object keeps directly. The target of a weak reference is not kept by it."""
+    kind = type(value)
+    if issubclass(kind, _LEAVES) or kind in _PLAIN or is_weak(value):
+        return
+    if issubclass(kind, types.FunctionType):
+        yield from private_to(value)
+    elif issubclass(kind, types.MethodType):
+        yield f" of {value.__name__}", value.__self__  # its function belongs to the class
+    elif issubclass(kind, functools.partial):
+        yield from _numbered(f"argument of partial({name_of(value.func)})", value.args)
+        yield from ((f" argument {name!r} of partial({name_of(value.func)})", v) for name, v in value.keywords.items())
+        yield ("", value.func)
+    else:
+        yield from _members(value)
+
+
+def _members(value: Any) -> Iterator[Step]:
+    if isinstance(value, dict):  # as a plain one: some fill themselves when they are looked at
+        yield from ((f"[{key!r}]" if isinstance(key, str | int) else "[...]", v) for key, v in dict.copy(value).items())
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        yield from _numbered("", list(value))
+    yield from attributes_of(value)
+
+
+def attributes_of(value: Any) -> Iterator[Step]:
+    """The attributes of an instance; parameters, buffers and submodules of a module under their own names."""
+    for name, part in list((namespace_of(value) or {}).items()):
+        if isinstance(value, nn.Module) and name in ("_parameters", "_buffers", "_modules") and isinstance(part, dict):
+            yield from ((f".{key}", inner) for key, inner in part.items())
+        else:
+            yield f".{name}", part
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                yield f".{name}", getattr(value, name)
+
+
+def namespace_of(value: Any) -> dict[str, Any] | None:
+    """The dictionary that an instance keeps its attributes in; of a thread-local object the running thread's."""
+    found = getattr(value, "__dict__", None)
+    return found if isinstance(found, dict) else None
+
+
+def private_to(function: types.FunctionType) -> Iterator[Step]:
+    """What a function keeps for itself: the variables it closes over, its default arguments and its attributes."""
+    named = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    for name, cell in named:
+        if (content := cell_content(cell)) is not None:
+            yield f" closure variable {name!r} of {name_of(function)}", content
+    for index, default in enumerate(function.__defaults__ or ()):
+        last = function.__code__.co_varnames[: function.__code__.co_argcount][-len(function.__defaults__ or ()) :]
+        yield f" default argument {last[index]!r} of {name_of(function)}", default
+    for name, default in (function.__kwdefaults__ or {}).items():
+        yield f" default argument {name!r} of {name_of(function)}", default
+    yield from ((f".{name}", value) for name, value in vars(function).items())
+
+
+def cell_content(cell: types.CellType) -> Any:
+    """What a closure's cell holds; None for one that is still empty."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def name_of(function: object) -> str:
+    """The name of something callable, with the place of a function."""
+    name = getattr(function, "__qualname__", type(function).__name__)
+    code = getattr(function, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename.rpartition('/')[2]}:{code.co_firstlineno})"
+
+
+def is_weak(value: object) -> bool:
+    """Whether a value is a weak reference or a weak proxy; a proxy answers like its target to everything but this."""
+    return issubclass(type(value), weakref.ref) or type(value) in weakref.ProxyTypes
+
+
+def importable(function: types.FunctionType) -> bool:
+    """Whether a function is what its module has under its name, so that everyone shares it."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
+def _numbered(prefix: str, values: Any) -> Iterator[Step]:
+    return ((f"{prefix}[{index}]", value) for index, value in enumerate(values))
