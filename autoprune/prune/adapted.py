@@ -12,9 +12,9 @@ from torch import nn
 from autoprune.errors import PluginError, UnsupportedModel
 from autoprune.prune.adapting import adapt
 from autoprune.prune.containers import copied, tensors_of
+from autoprune.prune.copying import copy_with
 from autoprune.prune.examples import Example
 from autoprune.prune.modes import evaluating, without_attention_fast_path, without_tf32
-from autoprune.prune.surgery import rebuild
 from autoprune.prune.train_mode import deterministic_training
 from autoprune.prune.verify import TOLERANCE, largest_of
 from autoprune.prune.wrappers import uncompiled
@@ -25,7 +25,7 @@ def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
 
     A call that does not run is no finding here. Raises PluginError for an adapter that computes something else.
     """
-    original, other = rebuild(model, {}, {}, share=True), rebuild(model, {}, {}, share=True)
+    original, other = copy_with(model, {}), copy_with(model, {})
     problems: list[str] = []
     names = adapt(other)
     for name in names:

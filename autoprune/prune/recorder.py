@@ -170,6 +170,18 @@ class Recorder:
             self._sources.setdefault(tensor, ())
         return self._axes[tensor]
 
+    def constant(self, tensor: torch.Tensor, reason: str, name: str = "") -> None:
+        """A tensor that stays as it is, for the reason; with a name, `met` says whether an operator reads it."""
+        self.record(tensor, fresh(tensor.shape, reason))
+        self._sources[tensor] = ()
+        if name:
+            self._names[tensor] = [name]
+
+    def same_as(self, tensor: torch.Tensor, name: str, axes: Axes) -> None:
+        """A tensor has the entries of a registered one."""
+        self.record(tensor, axes)
+        self._sources[tensor] = (name,)
+
     def record(self, tensor: torch.Tensor, axes: Axes) -> None:
         self._axes[tensor] = axes
 
@@ -231,11 +243,10 @@ class Recorder:
         """
         maker = self._makers.get(weight, "the caller of the model")
         why = f"the weight of {call.where} is computed from activations by {maker}; no weight produces these positions"
-        for role, dim in zip(("in", "out"), dims, strict=True):
-            axis = self.axes(weight)[dim]
-            self.computed.append((axis, why))
-            if names := self._factors.get(weight, ()):
-                self.marks.append(Mark(names, role, axis))
+        contracted, made = (self.axes(weight)[dim] for dim in dims)
+        self.computed += [(contracted, why), (made, why)]
+        if names := self._factors.get(weight, ()):
+            self.marks += [Mark(names, "in", contracted), Mark(names, "out", made)]
 
     def keep_sizes(self, call: Call, weight: torch.Tensor | None, **axes: Axis) -> None:
         """Notes which attributes of the running module, and of those owning a weight, hold the size of which axis."""

@@ -18,6 +18,7 @@ from autoprune.prune.attributes import put
 from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.skip import skip
 from autoprune.prune.structure import Structure
+from autoprune.prune.ties import copied_values
 
 Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
 Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indices that stay
@@ -124,13 +125,9 @@ def rebuild(
     everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at,
     parameters are not copied. Where the copy is `connected`, hooks fill what the user gave them (copying.py).
     """
-    current = named_tensors(model)
     memo: dict[int, Any] = {}
-    for name, tensor in current.items():
-        replaced = tensors.get(name)
-        value = (tensor if replaced is None else replaced).detach()
+    for tensor, value in copied_values(model, tensors, share=share):
         is_parameter = isinstance(tensor, nn.Parameter)
-        value = value if share and is_parameter else value.clone()
         memo[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_parameter else value
     small = copy_with(model, memo, connected=connected)
     adapt(small, adapted)

@@ -27,9 +27,11 @@ from autoprune.prune.copying import copy_with
 from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.modes import evaluating, without_tf32
 from autoprune.prune.passes import plan_passes
+from autoprune.prune.plain import freeze_plain
 from autoprune.prune.recorder import Axes, Call, Recorder
 from autoprune.prune.rules import find_rule, find_sized
 from autoprune.prune.structure import Pass, Structure
+from autoprune.prune.ties import find_ties, freeze_read_parts, relate_ties
 from autoprune.prune.train_mode import deterministic_training
 from autoprune.prune.unmet import find_unmet, freeze_for
 from autoprune.prune.watch import Execute, Watch, line_of_model
@@ -51,9 +53,13 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)
+    ties = find_ties(model)
+    relate_ties(recorder, probe, ties)
+    freeze_plain(recorder, probe)
     _freeze_fixed(recorder, probe)
     _mark_numbers(recorder, probe)
     flows = _trace_passes(recorder, probe, examples, {run: passes[run] for run in own})
+    freeze_read_parts(recorder, ties)
     unmet = find_unmet(model, recorder)
     freeze_for(model, recorder, unmet)
     structure = assemble(model, recorder, adapted, find_branches(probe, flows))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin as _Empty
+from torch.nn.parameter import is_lazy
 
 from autoprune.errors import UnsupportedModel
 
@@ -103,13 +103,13 @@ def _is_packed(module: nn.Module) -> bool:
     for parameter in module.parameters(recurse=False):
         if type(parameter) is not nn.Parameter and not (parameter.is_floating_point() or parameter.is_complex()):
             return True
-    weight = getattr(module, "weight", None) if isinstance(module, nn.Linear) else None
-    plain = isinstance(weight, nn.Parameter) and not weight.is_floating_point() and not isinstance(weight, _Empty)
-    return plain and weight.numel() != module.in_features * module.out_features
+    if not isinstance(module, nn.Linear) or is_lazy(module.weight) or module.weight.is_floating_point():
+        return False
+    return module.weight.numel() != module.in_features * module.out_features
 
 
 def _check_tensor(where: str, tensor: torch.Tensor) -> None:
-    if isinstance(tensor, _Empty):
+    if is_lazy(tensor):
         raise UnsupportedModel(
             f"expected a network whose tensors have their shapes, {where} has none yet. Run the network once first."
         )

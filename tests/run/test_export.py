@@ -479,3 +479,30 @@ def test_a_disk_without_room_for_an_export_is_named_and_nothing_is_left(tmp_path
         write(tmp_path / "small", model)
     assert not list(tmp_path.iterdir())
     write(tmp_path / "small", model)
+
+
+class Tied(nn.Module):
+    """Two layers tied through their data, one of them transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.there, self.back = nn.Linear(8, 6, bias=False), nn.Linear(6, 8, bias=False)
+        self.back.weight.data = self.there.weight.data.t()
+
+    def forward(self, x):
+        return self.leave(torch.tanh(self.back(torch.tanh(self.there(torch.tanh(self.enter(x)))))))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel], ids=["plain", "wrapped"])
+def test_tied_tensors_are_exported_and_tied_again_when_they_are_loaded(tmp_path, wrap):
+    model, x = Tied().eval(), torch.randn(2, 4)
+    structure = find_structure(model, x)
+    assert sorted(unit.width for unit in structure.units) == [6, 8]
+    positions = {unit.name: np.arange(0, unit.width, 2) for unit in structure.units}
+    small = cut(model, structure, positions)
+    write_export(small, model, make_recipe(structure, positions), {}, tmp_path / "export", (x,))
+    loaded = autoprune.load(wrap(Tied()), tmp_path / "export")
+    assert torch.equal(loaded(x), small(x))
+    assert loaded.back.weight.data_ptr() == loaded.there.weight.data_ptr()
+    assert torch.equal(loaded.back.weight, loaded.there.weight.t())
