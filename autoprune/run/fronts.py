@@ -84,8 +84,10 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
     )
     if not report.ok:
         raise VerifyError(
-            f"network {_label(counts)}: expected pruned and masked outputs to agree to 1e-4, they differ by "
-            f"{report.worst:.2g} relative. This is a defect of autoprune; please report it with the model."
+            f"network {_label(counts)}: expected pruned and masked outputs to agree to {report.tolerance:.2g}, as the "
+            f"precision of this network allows, they differ by {report.worst:.2g} relative{report.parted}. The network "
+            "is left out. Keep the units named whole (`rules` with `min_keep: 1.0`) to search the rest, and report it "
+            "with the model, as this may be a defect of autoprune."
         )
     measured = session.scorer.measure(network, session.reported)
     as_built = session.selected(network)
