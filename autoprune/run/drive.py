@@ -35,7 +35,9 @@ from autoprune.run.hiding import check_given, hiding, secrets_of
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.journal import VERSION, Journal, check_records, read_run
+from autoprune.run.pool import Pool
 from autoprune.run.records import Record
+from autoprune.run.reference import Reference
 from autoprune.run.report import write_report
 from autoprune.run.secrets import redacted, withheld, without
 from autoprune.run.session import Session, open_session
@@ -380,3 +382,17 @@ def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
             "guide after what it reports."
         )
     check_measured(dense.values, session.dense_costs)
+    if isinstance(evaluator, Pool):
+        evaluator.prove_by(dense, _reference(session, events).check)
+
+
+def _reference(session: Session, events: Events) -> Reference:
+    """What the dense network measures in this process, where the networks of the front are measured."""
+
+    def score() -> Evaluation:
+        return session.scorer.score(session.space.dense)
+
+    here = score()
+    if not here.ok:
+        raise RunFailed(f"the dense network can be scored by a worker and not by this process: {here.cause}")
+    return Reference(score, here.values, session.device.type == "cpu", events.warn)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from autoprune.core.contracts import Evaluator
 from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.scorer import Scorer
+from autoprune.run.computing import computing
 from autoprune.run.job import Executor
 from autoprune.run.pool import OnEvent, Pool, Site
 from autoprune.run.serial import SerialEvaluator
@@ -29,7 +30,9 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
     site = _site(executor, scorer)
     trains = scorer.finetune is not None
     attempts, timeout = executor.attempts, executor.timeout
-    with Pool(site, attempts=attempts, timeout=timeout, on_event=on_event, trains=trains) as pool:
+    with Pool(
+        site, attempts=attempts, timeout=timeout, on_event=on_event, trains=trains, own=computing(scorer)
+    ) as pool:
         try:
             pool.wait_ready()
         except RunFailed as error:
