@@ -26,7 +26,7 @@ _POSITIONS = "autoprune_positions"  # attribute of a shrunk network: what it kep
 
 
 def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Amount]) -> nn.Module:
-    """A really smaller copy of the network; the model itself is not touched.
+    """A really smaller copy of the network, in the mode the model is in; the model itself is not touched.
 
     Args:
         model: the network the structure was found on. Of one in DataParallel, DistributedDataParallel or torch.compile

@@ -41,11 +41,11 @@ class Network:
     _result: RunResult
 
     def build(self) -> nn.Module:
-        """The small network: compensated, batch norms re-estimated, really smaller."""
+        """The small network in eval mode: compensated, batch norms re-estimated, really smaller."""
         return rebuild_member(self._result.session, self.row).network
 
     def export(self, directory: str | Path) -> None:
-        """Writes recipe.json and weights.safetensors into a new folder, for `autoprune.load`."""
+        """Writes recipe.json and weights.safetensors into a new folder, whole or not at all, for `autoprune.load`."""
         export_member(self._result.session, self.row, Path(directory))
 
 

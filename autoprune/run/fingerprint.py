@@ -9,29 +9,21 @@ counter or a list of calls, is no part of it, nor is anything that is called a t
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import functools
-import hashlib
-import logging
 import sys
-from collections import deque
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from autoprune.plugins import plugin_name
 from autoprune.prune.copying import model_digest
+from autoprune.run.canonical import CALLED, attributes, canonical, digest, is_code, module_of, settings, shown
 from autoprune.run.secrets import HIDDEN, is_secret
 from autoprune.run.source import (
     attributes_in,
-    changed_by,
     changed_in,
     imports_in,
     is_own,
@@ -45,11 +37,7 @@ Facts = dict[str, str]
 
 SOURCE = "source of "  # what the labels of sources begin with
 
-_SHORT = 80  # a longer value is told by its kind and digest
-_LONG = 10_000  # a representation that is longer says nothing
-_DEEP = 20  # levels of values in values
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_CALLED = frozenset(("__call__", "forward"))
+_CACHED = type(functools.cache(lambda: None))
 
 
 def fingerprint(plugin: Any) -> Facts:
@@ -65,24 +53,8 @@ def architecture(model: nn.Module) -> Facts:
     for kind in dict.fromkeys(type(module) for module in model.modules()):
         if is_own(kind.__module__):
             collector.follow(kind)
-    settings = {name: _settings(module, ()) for name, module in model.named_modules()}
-    return {"settings of its modules": _digest(repr(sorted(settings.items()))), **collector.facts}
-
-
-def _settings(module: nn.Module, around: tuple[int, ...]) -> list[str]:
-    """The class of a module and its own attributes: numbers, words, tensors, functions, objects of the user's."""
-    changed = changed_by(type(module), _CALLED)
-    kept = {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name != "training" and name not in changed and _is_setting(value)
-    }
-    return [type(module).__qualname__, *(f"{name}={_canonical(value, around)}" for name, value in sorted(kept.items()))]
-
-
-def _is_setting(value: Any) -> bool:
-    known = (*_PLAIN, enum.Enum, torch.Tensor, np.ndarray, list, tuple, dict, set)
-    return isinstance(value, known) or _is_code(value) or is_own(type(value).__module__)
+    kept = {name: settings(module) for name, module in model.named_modules()}
+    return {"settings of its modules": digest(repr(sorted(kept.items()))), **collector.facts}
 
 
 @dataclass
@@ -99,26 +71,26 @@ class _Collector:
             for name, argument in plugin.keywords.items():
                 self.value(name, argument)
             plugin = plugin.func
-        package = package_of(_module_of(plugin))
+        package = package_of(module_of(plugin))
         if package and not package.startswith("autoprune "):
             self.facts["package"] = package
             self._note(SOURCE, plugin)
         self.follow(plugin)
         return self.facts
 
-    def value(self, label: str, value: Any, called: frozenset[str] = _CALLED) -> None:
+    def value(self, label: str, value: Any, called: frozenset[str] = CALLED) -> None:
         """Notes a value under its label, and what it uses where it is code of the user's own."""
         if is_secret(label.partition(" ")[0], value):
             self.facts[label] = HIDDEN
-        elif _is_code(value):
+        elif is_code(value):
             self.facts[label] = plugin_name(value) if not isinstance(value, ModuleType) else value.__name__
             self.follow(value)
         else:
-            self.facts[label] = _shown(value, called)
+            self.facts[label] = shown(value, called)
 
     def follow(self, thing: Any, attributes: tuple[str, ...] = ()) -> None:
         """Notes the source of the user's own code and everything that it uses; of a module, the named attributes."""
-        thing = thing.__wrapped__ if hasattr(thing, "__wrapped__") and hasattr(thing, "cache_info") else thing
+        thing = thing.__wrapped__ if isinstance(thing, _CACHED) else thing
         if isinstance(thing, ModuleType):
             self._module(thing, attributes)
             return
@@ -134,7 +106,7 @@ class _Collector:
             if is_own(thing.__module__):
                 self._definition(thing)
         elif not isinstance(thing, BuiltinFunctionType):
-            self._state(thing, _CALLED)
+            self._state(thing, CALLED)
 
     def _definition(self, thing: FunctionType | type) -> None:
         self._note(SOURCE, thing)
@@ -158,7 +130,7 @@ class _Collector:
     def _names(self, function: FunctionType, known: Mapping[str, Any], changed: frozenset[str]) -> None:
         """What a function finds under the names it reads, as far as these are known."""
         read = names_in(function)
-        called = attributes_in(function) | _CALLED
+        called = attributes_in(function) | CALLED
         for name in sorted((read.keys() & known.keys()) - changed):
             value = known[name]
             if isinstance(value, ModuleType):
@@ -178,8 +150,8 @@ class _Collector:
                 self.value(f"{name} of {module.__name__}", getattr(module, name))
         if not attributes:
             self._seen[id(module)] = module
-            self.facts[f"{SOURCE}{module.__name__}"] = _digest(module_text(module))
-            inner = {_module_of(value) for value in vars(module).values() if _is_code(value)}
+            self.facts[f"{SOURCE}{module.__name__}"] = digest(module_text(module))
+            inner = {module_of(value) for value in vars(module).values() if is_code(value)}
             for name in sorted(inner & sys.modules.keys()):
                 self._module(sys.modules[name], ())
 
@@ -192,10 +164,10 @@ class _Collector:
             self.facts |= architecture(thing)
             return
         if not is_own(kind.__module__):
-            self.facts[f"a {kind.__qualname__}"] = _canonical(thing, ())
+            self.facts[f"a {kind.__qualname__}"] = canonical(thing)
             return
-        for name, value in _attributes(thing, called):
-            self.value(f"{name} of {kind.__qualname__}", value, _CALLED | attributes_in(kind))
+        for name, value in attributes(thing, called):
+            self.value(f"{name} of {kind.__qualname__}", value, CALLED | attributes_in(kind))
 
     def _note(self, what: str, thing: Any) -> None:
         """The digest of a source under a label that no other one has."""
@@ -207,19 +179,7 @@ class _Collector:
             label, number = f"{what}{_label(thing)} ({number})", number + 1
         text = source_text(thing)
         head, colon, _ = text.partition(":") if text.startswith("bytecode of") else ("", "", "")
-        self.facts[label] = head + colon + _digest(text)
-
-
-def _module_of(thing: Any) -> str:
-    if isinstance(thing, ModuleType):
-        return thing.__name__
-    return str(getattr(thing, "__module__", None) or type(thing).__module__)
-
-
-def _is_code(value: Any) -> bool:
-    if isinstance(value, ModuleType | FunctionType | MethodType | BuiltinFunctionType | type | functools.partial):
-        return True
-    return callable(value) and not isinstance(value, nn.Module) and is_own(type(value).__module__)
+        self.facts[label] = head + colon + digest(text)
 
 
 def _label(thing: FunctionType | type) -> str:
@@ -241,95 +201,3 @@ def _methods(kind: type) -> list[FunctionType]:
         parts = (member.fget, member.fset) if isinstance(member, property) else (getattr(member, "__func__", member),)
         found += [part for part in parts if isinstance(part, FunctionType) and part.__module__ == kind.__module__]
     return found
-
-
-def _attributes(thing: Any, called: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """The attributes of an object by name, without those its methods change when they are called."""
-    slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(thing, name)]
-    held = {**{name: getattr(thing, name) for name in slots}, **getattr(thing, "__dict__", {})}
-    changed = changed_by(type(thing), called)
-    yield from sorted((name, value) for name, value in held.items() if name not in changed)
-
-
-def _shown(value: Any, called: frozenset[str]) -> str:
-    text = _canonical(value, (), called)
-    return text if len(text) <= _SHORT else f"{type(value).__name__} {_digest(text)}"
-
-
-def _digest(text: str | memoryview) -> str:
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
-
-
-def _canonical(value: Any, around: tuple[int, ...], called: frozenset[str] = _CALLED) -> str:
-    """A value as text: the same for equal values in any process, its kind alone where nothing else can be said."""
-    if isinstance(value, enum.Enum):
-        return f"{type(value).__qualname__}.{value.name}"
-    if type(value) in _PLAIN:
-        return repr(value)
-    if id(value) in around or len(around) > _DEEP:
-        return "..."
-    inside = (*around, id(value))
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return _array(value)
-    if isinstance(value, Mapping):
-        pairs = [
-            (_canonical(k, inside), HIDDEN if is_secret(k, v) else _canonical(v, inside, called))
-            for k, v in value.items()
-        ]
-        return f"{{{', '.join(f'{k}: {v}' for k, v in sorted(pairs))}}}"
-    if isinstance(value, Set):
-        return f"{{{', '.join(sorted(_canonical(entry, inside) for entry in value))}}}"
-    if isinstance(value, list | tuple | deque):
-        return f"{type(value).__name__}({', '.join(_canonical(entry, inside, called) for entry in value)})"
-    if isinstance(value, nn.Module):
-        parts = [_settings(module, inside) for module in value.modules()]
-        return f"{type(value).__qualname__} {model_digest(value)} {_digest(repr(parts))}"
-    if _is_code(value):
-        return _code(value, inside, called)
-    return _object(value, inside, called)
-
-
-def _code(value: Any, inside: tuple[int, ...], called: frozenset[str]) -> str:
-    """A function or class in a value: its name, with its source where it is the user's."""
-    if isinstance(value, ModuleType):
-        return value.__name__
-    if isinstance(value, functools.partial):
-        given = _canonical((value.func, value.args, value.keywords), inside)
-        return f"{plugin_name(value)} {_digest(given)}"
-    if isinstance(value, MethodType):
-        return f"{plugin_name(value)} {_digest(_canonical((value.__func__, value.__self__), inside))}"
-    if isinstance(value, FunctionType | type):
-        return f"{plugin_name(value)} {_digest(source_text(value))}" if is_own(value.__module__) else plugin_name(value)
-    return plugin_name(value) if isinstance(value, BuiltinFunctionType) else _object(value, inside, called)
-
-
-def _object(value: Any, inside: tuple[int, ...], called: frozenset[str]) -> str:
-    kind = type(value)
-    if isinstance(value, PurePath):
-        return str(value)
-    if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or is_own(kind.__module__):
-        parts = [f"{name}={_canonical(part, inside, called)}" for name, part in _attributes(value, called)]
-        return f"{kind.__qualname__}({', '.join(parts)})"
-    if isinstance(value, logging.Logger) or hasattr(value, "__next__"):
-        return kind.__qualname__
-    try:
-        text = repr(value)
-    except Exception:  # whatever an object raises that is asked for its representation
-        return kind.__qualname__
-    return kind.__qualname__ if " at 0x" in text or len(text) > _LONG else text
-
-
-def _array(value: torch.Tensor | np.ndarray | np.generic) -> str:
-    """Kind, shape and content of an array; a single number as it is."""
-    if isinstance(value, np.generic):
-        return repr(value.item())
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return _canonical(value.tolist(), ())
-    if isinstance(value, np.ndarray):
-        content = np.ascontiguousarray(value)
-    elif value.is_meta or value.layout != torch.strided:
-        return f"tensor {tuple(value.shape)} {value.dtype} {value.layout}"
-    else:
-        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    digest = _digest(content.reshape(-1).view(np.uint8).data)
-    return f"{type(value).__name__} {tuple(value.shape)} {value.dtype} {digest}"

@@ -29,6 +29,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.measure.scorer import Scorer
+from autoprune.run.folder import naming
 from autoprune.run.job import Executor
 from autoprune.run.parcel import pack
 from autoprune.run.pool import News
@@ -84,7 +85,7 @@ def _local_file(parcel: np.ndarray) -> Path:
     if not (path.exists() and path.lstat().st_uid == os.getuid()):
         _sweep(path.parent, prefix)
         descriptor, scratch = tempfile.mkstemp(".parcel", prefix)
-        with open(descriptor, "wb") as file:
+        with naming(path), open(descriptor, "wb") as file:
             file.write(parcel.data)
         Path(scratch).replace(path)
     return path

@@ -28,8 +28,8 @@ _PLAIN = re.compile(r"[-+.\d]*|[~./][\w./~-]*|true|false|yes|no|on|off", re.IGNO
 
 # user:password@host, with a scheme or without; a bare user only where a scheme shows that it is one
 _LOGIN = re.compile(
-    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?!git@)(?:[^/\s@:'\"]*:(?!\d+/)[^\s'\"]*@|[^/\s@'\"]+@)"
-    r"|(?<![\w/])[\w.+-]+:[^\s@/:'\"]+@(?=[\w.-]+)"
+    r"(?<![\w+.-])(?P<scheme>[A-Za-z][\w+.-]{0,30}://)(?!git@)(?:[^/\s@:'\"]*:(?!\d+/)[^\s'\"]*@|[^/\s@'\"]+@)"
+    r"|(?<![\w/.+-])[\w.+-]+:[^\s@/:'\"]+@(?=[\w.-]+)"
 )
 _NAMED = re.compile(
     r"(?P<name>\b[\w-]*(?:token|secret|password|passwd|api[_-]?key|access[_-]?key|signature|(?<![a-z])sig)=)"
