@@ -127,25 +127,20 @@ class Scorer:
         return [] if self.weights is None else self.weights.touched(counts)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-        """The fitness of a network, checked: finite floats by name. PluginError otherwise.
-
-        Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
-        whenever it is measured, and what it draws elsewhere is left as it is.
-        """
-        with evaluating(network), torch.no_grad(), seeded(0):
-            return check_values(self.fitness(network, batches), self.objective)
+        """The fitness of a network, see `measured`."""
+        return measured(network, batches, self.fitness, self.objective)
 
     def score(self, candidate: Candidate) -> Evaluation:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
         try:
-            measured = self._measured(candidate)
+            evaluation = self._measured(candidate)
         except KeyboardInterrupt:  # the user's, or a signal's
             raise
         except BaseException as error:  # a user's code may raise anything, also SystemExit; the cause is recorded
             seconds = time.perf_counter() - start
-            return Evaluation(candidate, {}, "failed", _cause(error), seconds, self.worker)
-        return replace(measured, seconds=time.perf_counter() - start)
+            return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker)
+        return replace(evaluation, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
         self.space.check(candidate)
@@ -182,13 +177,26 @@ class Scorer:
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What was raised, in words that fit into a line of a report."""
     try:
         said = str(error)
     except Exception:  # a user's __str__ may raise anything, too
         said = "its message cannot be printed"
     return f"{type(error).__name__}: {said[:CAUSE_LENGTH]}"
+
+
+def measured(
+    network: nn.Module, batches: Sequence[Batch], fitness: Fitness, objective: str = "fitness"
+) -> dict[str, float]:
+    """The fitness of a network, checked: finite floats by name, a float under the name of the objective. PluginError
+    otherwise.
+
+    Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
+    whenever it is measured, and what it draws elsewhere is left as it is.
+    """
+    with evaluating(network), torch.no_grad(), seeded(0):
+        return check_values(fitness(network, batches), objective)
 
 
 def check_values(result: object, objective: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from autoprune.core.evaluation import Evaluation, joined
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.run.plugin_checks import proposals_of
 
 FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
 REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
@@ -94,7 +95,7 @@ class Controller:
                 self._note(evaluation)
 
     def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
-        asked = self.searcher.ask(record["n"])
+        asked = proposals_of(self.searcher, record["n"], self.problem.space)
         now = _ask_record(record["n"], asked)
         if now != record:
             raise JournalMismatch(
@@ -130,9 +131,7 @@ class Controller:
             self._stopped = self.stop(self.told)
         if self._dry or room <= 0 or self._stopped:
             return False
-        candidates = self.searcher.ask(room)
-        for candidate in candidates:
-            self.problem.space.check(candidate)
+        candidates = proposals_of(self.searcher, room, self.problem.space)
         self.append(_ask_record(room, candidates))
         self._queue(candidates)
         return bool(candidates)

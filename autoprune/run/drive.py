@@ -19,6 +19,7 @@ from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen
 from autoprune.run.controller import Append, Controller
+from autoprune.run.dense import check_reported, measure_dense
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.folder import RunFolder, claimed, write_json, write_text, write_yaml
@@ -178,6 +179,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
+        measure_dense(session)
         events = stack.enter_context(Events())
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator)
@@ -341,12 +343,6 @@ def preflight(session: Session, evaluator: Evaluator) -> None:
     """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
     evaluator.submit(session.space.dense)
     dense = evaluator.collect()
-    needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
-    missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:
         raise RunFailed(f"the dense network cannot be scored: {dense.cause}")
-    if missing:
-        raise RunFailed(
-            f"expected the fitness to report {missing}, it reports {sorted(dense.values)}. Name the objectives and the "
-            "guide after what it reports."
-        )
+    check_reported(session, dense.values)

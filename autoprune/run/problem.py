@@ -10,12 +10,13 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.run.job import Job
+from autoprune.run.plugin_checks import CheckedCost, check_costs
 
 
 def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
     for name, cost in job.costs.items():
-        costs = costs.with_cost(name, cost)
+        costs = costs.with_cost(name, CheckedCost(name, cost))
     dense = costs.dense()
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
     bounds = [limit.absolute(dense) for limit in limits]
@@ -26,6 +27,7 @@ def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     )
     distortion = guide.name if guide and guide.direction == "min" else None
     problem = Problem(space, objectives, costs, tuple(bounds), distortion)
+    check_costs(problem, list(job.costs))
     problem.check_bounds()
     return problem
 

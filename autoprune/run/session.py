@@ -45,6 +45,7 @@ from autoprune.run.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.device import pick_device, placed
 from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.plugin_checks import check_data, check_searcher
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
 
@@ -106,7 +107,9 @@ class Session:
     @functools.cached_property
     def searcher(self) -> Searcher:
         """Who proposes; made once, and told nothing yet."""
-        return self.job.searcher(self.profiled, self.job.seed)
+        searcher = self.job.searcher(self.profiled, self.job.seed)
+        check_searcher(searcher)
+        return searcher
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -227,11 +230,16 @@ class Session:
         self.progress(Progress("train set", 1, 1, said))
         return training
 
+    @functools.cached_property
+    def select(self) -> Sequence[Batch]:
+        """The selection batches in the order of the data."""
+        return with_dense_outputs(self.model, self._batches(self.data.select))
+
     def _selection(self) -> Sequence[Batch]:
         """The selection batches; in a random order of the examples where searches see the first of them only."""
-        batches = self._batches(self.data.select)
         if self.job.finetune or not self.fidelities:
-            return with_dense_outputs(self.model, batches)
+            return self.select
+        batches = self._batches(self.data.select)
         examples = sum(batch.examples for batch in batches)
         ends = {math.ceil(share * examples) for share in self.fidelities}
         if len(ends) < len(self.fidelities):
@@ -300,7 +308,7 @@ def open_session(
     `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
     """
     device = pick_device(job.device)
-    data, model = job.data(), load_model(job)
+    data, model = load_data(job), load_model(job)
     check_finetune(job, data, model)
     example = tuple(placed(x, device) for x in data.example)
     model = model.to(device).eval()
@@ -318,9 +326,17 @@ def open_session(
     return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
 
 
+def load_data(job: Job) -> Data:
+    """The user's data sets."""
+    data = job.data()
+    check_data(data)
+    return data
+
+
 def load_model(job: Job) -> nn.Module:
     """A copy of the user's model."""
     model = job.model()
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
+        got = f"the class {model.__name__}; call it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {got}")
     return rebuild(model, {}, {})
