@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.data import Data
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, did_you_mean
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.prune.criteria import Criterion
@@ -28,7 +28,9 @@ from autoprune.run.folder import RunFolder, write_text
 from autoprune.run.front_file import LeftOut, Row, pick_row, to_csv
 from autoprune.run.fronts import document_of, export_member, rebuild_member
 from autoprune.run.job import Executor, Job, OnProgress
-from autoprune.search import make_searcher
+from autoprune.run.limits import told, word
+from autoprune.run.plugin_checks import check_data, kind_of
+from autoprune.search import SEARCHERS, make_searcher
 
 EIGHTHS = tuple(step / 8 for step in range(1, 8))
 
@@ -108,6 +110,7 @@ def search(
     device: str = "auto",
     executor: Literal["serial", "processes", "ray"] | Executor = "serial",
     deterministic: bool = False,
+    expected: Mapping[str, float] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     fork: str | Path | None = None,
@@ -134,6 +137,8 @@ def search(
         finetune: trains every network for so many steps on the train set of the data, while searching and in the front.
         executor: who scores candidates; by name with its defaults, as many workers as there is room for.
         deterministic: the same front for any number of workers, in exchange for some waiting.
+        expected: what the dense network should measure on the selection set, such as {"accuracy": 0.917}; a warning is
+            logged where it does not.
         out: a new folder for journal and front; without it nothing is written.
         resume: continue the run in `out`, if it is there already, with the arguments it was started with. Arguments
             whose options, source or content changed are refused with JournalMismatch, which says what changed.
@@ -141,7 +146,16 @@ def search(
 
     >>> front = autoprune.search(model, data, evaluations=300)
     >>> small = front.pick("macs<=0.5").build()
+
+    Raises:
+        ConfigError: an argument is of the wrong kind or out of bounds, with every mistake.
+        DataError: `data` is no Data.
+        PluginError: a plug-in does not keep its contract.
+        RunExists: there is something at `out` already.
+        RunFailed: the dense network cannot be scored, or every candidate failed.
     """
+    told(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor))
+    check_data(data)
     job = Job(
         name=type(model).__name__,
         model=lambda: model,
@@ -162,6 +176,7 @@ def search(
         device=device,
         executor=Executor(executor) if isinstance(executor, str) else executor,
         ordered=deterministic,
+        expected=expected or {},
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
     path = None if out is None else Path(out)
@@ -170,13 +185,56 @@ def search(
     return Networks(drive.search(job, path, progress, None if fork is None else Path(fork)))
 
 
+def _wrong_kinds(
+    model: object,
+    objectives: object,
+    rules: object,
+    searcher: object,
+    options: object,
+    fitness: object,
+    costs: object,
+    executor: object,
+) -> list[str]:
+    """A sentence for every argument of the wrong kind, with what to pass instead."""
+    costs = {} if costs is None else costs
+    instance = not isinstance(searcher, type) and hasattr(searcher, "ask")
+    expected = [
+        (isinstance(model, nn.Module), f"model: expected a torch.nn.Module, got {kind_of(model)}"),
+        (_sequence(objectives), f"objectives: expected a sequence such as ('accuracy', 'macs'), got {objectives!r}"),
+        (_sequence(rules), f"rules: expected a sequence of LevelRules, got {kind_of(rules)}. Put it in a list."),
+        (isinstance(searcher, str) or callable(searcher) or instance, f"searcher: expected a name or a function of "
+         f"(problem, seed), got {kind_of(searcher)}"),
+        (not instance, "searcher: expected a function of (problem, seed) that makes a searcher, got a searcher"),
+        (isinstance(options or {}, Mapping), f"options: expected a mapping, got {kind_of(options)}"),
+        (callable(fitness), f"fitness: expected a function of (model, batches), got {kind_of(fitness)}"),
+        (isinstance(costs, Mapping), f"costs: expected functions by name such as {{'joules': joules}}, got "
+         f"{kind_of(costs)}"),
+        (isinstance(executor, str | Executor), f"executor: expected a name or an Executor, got {kind_of(executor)}"),
+    ]  # fmt: skip
+    problems = [sentence for fits, sentence in expected if not fits]
+    problems += word("searcher", searcher, SEARCHERS) if isinstance(searcher, str) else []
+    if _sequence(rules):
+        wrong = [rule for rule in rules if not isinstance(rule, LevelRule)]
+        problems += [f"rules: expected LevelRules, got {kind_of(rule)} among them" for rule in wrong[:1]]
+    if isinstance(costs, Mapping):
+        wrong = [name for name, cost in costs.items() if not callable(cost)]
+        problems += [f"costs: expected a function of kept counts for {name!r}" for name in wrong]
+    return problems
+
+
+def _sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
+
+
 def _objective(given: str | Objective) -> Objective:
     if isinstance(given, Objective):
         return given
+    if not isinstance(given, str):
+        raise ConfigError(f"objectives: expected names or Objectives, got {kind_of(given)} among them")
     if given not in KNOWN_DIRECTIONS:
         raise ConfigError(
             f"objective {given!r} has no known direction: pass autoprune.Objective({given!r}, 'min') or 'max'; "
-            f"known are {sorted(KNOWN_DIRECTIONS)}"
+            f"known are {sorted(KNOWN_DIRECTIONS)}{did_you_mean(given, KNOWN_DIRECTIONS)}"
         )
     return Objective(given, KNOWN_DIRECTIONS[given])
 

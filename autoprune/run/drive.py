@@ -20,8 +20,8 @@ from autoprune.errors import RunFailed
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.structure import Frozen, Unmet
 from autoprune.run.changes import changes, check_identity
-from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
+from autoprune.run.dense import check_reported, measure_dense
 from autoprune.run.documents import write_checked
 from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
@@ -204,6 +204,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
+        measure_dense(session)
         events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator, events)
@@ -372,16 +373,9 @@ def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
     evaluator.submit(session.space.dense)
     dense = evaluator.collect()
     events.warn(dense.remark)
-    needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
-    missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:
         raise RunFailed(f"the dense network cannot be scored: {dense.cause}")
-    if missing:
-        raise RunFailed(
-            f"expected the fitness to report {missing}, it reports {sorted(dense.values)}. Name the objectives and the "
-            "guide after what it reports."
-        )
-    check_measured(dense.values, session.dense_costs)
+    check_reported(session, dense.values)
     if isinstance(evaluator, Pool):
         evaluator.prove_by(dense, _reference(session, events).check)
 

@@ -51,6 +51,7 @@ from autoprune.run.device import pick_device, placed
 from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.fingerprint import Facts, architecture
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.plugin_checks import check_data, check_searcher
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
 
@@ -120,7 +121,9 @@ class Session:
     def searcher(self) -> Searcher:
         """Who proposes; made once, and told nothing yet."""
         with ending_forks():
-            return self.job.searcher(self.profiled, self.job.seed)
+            searcher = self.job.searcher(self.profiled, self.job.seed)
+        check_searcher(searcher)
+        return searcher
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -251,11 +254,16 @@ class Session:
         self.progress(Progress("train set", 1, 1, said))
         return training
 
+    @functools.cached_property
+    def select(self) -> Sequence[Batch]:
+        """The selection batches in the order of the data."""
+        return with_dense_outputs(self.model, self._batches(self.data.select))
+
     def _selection(self) -> Sequence[Batch]:
         """The selection batches; in a random order of the examples where searches see the first of them only."""
-        batches = self._batches(self.data.select)
         if self.job.finetune or not self.fidelities:
-            return with_dense_outputs(self.model, batches)
+            return self.select
+        batches = self._batches(self.data.select)
         examples = sum(batch.examples for batch in batches)
         ends = {math.ceil(share * examples) for share in self.fidelities}
         if len(ends) < len(self.fidelities):
@@ -323,7 +331,7 @@ def open_session(
     progress = ending_forks()(progress)
     device = pick_device(job.device)
     code = code_of(job)
-    data, (model, notes) = job.data(), load_model(job)
+    data, (model, notes) = load_data(job), load_model(job)
     code["model"] = architecture(model)
     check_finetune(job, data, model)
     example = _example_calls(job, data, device)
@@ -351,10 +359,18 @@ def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example,
     return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((first, *further)))
 
 
+def load_data(job: Job) -> Data:
+    """The user's data sets."""
+    data = job.data()
+    check_data(data)
+    return data
+
+
 def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of the user's model without what it is wrapped into, and a note about each wrapper."""
     model = job.model()
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
+        got = f"the class {model.__name__}; call it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {got}")
     model, notes = unwrapped(model)
     return rebuild(model, {}, {}), notes
