@@ -25,11 +25,8 @@ def first_wrong(records: Sequence[Record]) -> tuple[int, str] | None:
         except MALFORMED as error:
             return index, f"it has no {error}" if isinstance(error, KeyError) else str(error)
     misplaced = _first_misplaced(records)
-    return (
-        None
-        if misplaced is None
-        else (misplaced, "it answers or repeats a question that is not open: it is there twice")
-    )
+    said = "it answers or repeats a question that is not open: it is there twice"
+    return None if misplaced is None else (misplaced, said)
 
 
 def _first_misplaced(records: Sequence[Record]) -> int | None:
