@@ -22,7 +22,7 @@ from autoprune.run.controller import Append, Controller
 from autoprune.run.dense import check_reported, measure_dense
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
-from autoprune.run.folder import RunFolder, claimed, write_json, write_text, write_yaml
+from autoprune.run.folder import RunFolder, claimed, short, write_json, write_text, write_yaml
 from autoprune.run.front_file import Row
 from autoprune.run.fronts import finish
 from autoprune.run.guard import guarded, watched
@@ -327,7 +327,7 @@ def _finish(session: Session, controller: Controller, ended: str, folder: RunFol
 def _report(folder: RunFolder) -> None:
     """The report is a view of what is in the folder already: where it fails, the run is whole without it."""
     try:
-        write_report(folder.path)
+        write_report(short(folder.path))  # it shows commands with this path
     except Exception as error:  # anything a reader of files may raise; it can be written again
         _log.warning("%s is not written: %s. Try again with: autoprune report %s", folder.report, error, folder.path)
 

@@ -134,6 +134,11 @@ def check_place(path: Path) -> None:
         raise ConfigError(f"{path} cannot be made: no right to write in {above}. Give another --out.")
 
 
+def short(path: Path) -> Path:
+    """The path as seen from the current directory where it is below it, for what is shown."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def next_free(path: Path) -> Path:
     """The path, or with -2, -3, ... appended the first that is free."""
     candidate, number = path, 2
