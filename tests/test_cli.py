@@ -393,6 +393,10 @@ def test_a_folder_that_is_no_run_is_told(folder, command):
     assert "nowhere" in result.stderr
 
 
+def test_a_misspelt_run_folder_is_told_with_the_closest_run_beside_it(finished):
+    assert "found none at dnoe (did you mean 'done'?)" in call("front", "dnoe").stderr
+
+
 # mistakes
 
 

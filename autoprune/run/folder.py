@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import yaml
 
-from autoprune.errors import ConfigError, RunExists, RunNotFound
+from autoprune.errors import ConfigError, RunExists, RunNotFound, did_you_mean
 
 LOCK = ".begin.lock"  # held by the process that begins a run in a folder
 
@@ -83,7 +83,9 @@ class RunFolder:
         """The folder of a run started before. RunNotFound when there is none."""
         folder = RunFolder(path)
         if not folder.job.is_file():
-            raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}")
+            runs = [other.parent.name for other in path.parent.glob("*/job.yaml")]
+            hint = did_you_mean(path.name, runs)
+            raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}{hint}")
         return folder
 
 
