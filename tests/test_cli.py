@@ -393,6 +393,10 @@ def test_a_folder_that_is_no_run_is_told(folder, command):
     assert "nowhere" in result.stderr
 
 
+def test_a_misspelt_run_folder_is_told_with_the_closest_run_beside_it(finished):
+    assert "found none at dnoe (did you mean 'done'?)" in call("front", "dnoe").stderr
+
+
 # mistakes
 
 
@@ -491,6 +495,24 @@ def test_how_a_run_ended_is_told_by_message_and_exit_code(folder, monkeypatch, e
     result = call("search", "job.yaml", "-q")
     assert result.exit_code == code
     assert result.stderr.startswith(message)
+
+
+@pytest.mark.parametrize("ending", ["sys.exit()", "sys.exit(0)", "raise GeneratorExit", "raise asyncio.CancelledError"])
+@pytest.mark.parametrize("command", ["search", "inspect"])
+def test_a_factory_that_would_end_the_process_ends_the_command_with_1_and_a_sentence(folder, command, ending):
+    (folder / "ends.py").write_text(f"import asyncio, sys\ndef model():\n    {ending}\n")
+    result = call(command, "job.yaml", "--set", "model={call: ends.py:model}")
+    assert result.exit_code == 1
+    assert "ends.py:3, which would have ended the process" in result.stderr
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "raise asyncio.CancelledError", "raise GeneratorExit"])
+def test_a_plug_in_file_that_would_end_the_process_when_imported_is_a_mistake(folder, ending):
+    (folder / "ends.py").write_text(f"import asyncio, sys\n{ending}\n")
+    result = call("search", "job.yaml", "--set", "model={call: ends.py:model}")
+    assert result.exit_code == 2
+    assert "ends.py:2" in result.stderr
 
 
 def test_an_interrupt_before_there_is_a_run_does_not_offer_to_resume_it(folder, monkeypatch):

@@ -27,7 +27,7 @@ from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
 from autoprune.run.failures import most_failed
-from autoprune.run.folder import RunFolder, claimed, write_text, write_yaml
+from autoprune.run.folder import RunFolder, claimed, short, write_text, write_yaml
 from autoprune.run.front_file import LeftOut, Row
 from autoprune.run.fronts import finish
 from autoprune.run.guard import guarded, watched
@@ -356,7 +356,7 @@ def _finish(
 def _report(folder: RunFolder) -> None:
     """The report is a view of what is in the folder already: where it fails, the run is whole without it."""
     try:
-        write_report(folder.path)
+        write_report(short(folder.path))  # it shows commands with this path
     except Exception as error:  # anything a reader of files may raise; it can be written again
         _log.warning("%s is not written: %s. Try again with: autoprune report %s", folder.report, error, folder.path)
 

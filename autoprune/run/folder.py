@@ -15,7 +15,7 @@ import filelock
 import yaml
 from safetensors import SafetensorError
 
-from autoprune.errors import ConfigError, RunExists, RunNotFound
+from autoprune.errors import ConfigError, RunExists, RunNotFound, did_you_mean
 
 LOCK = ".begin.lock"  # held by the process that begins a run in a folder
 
@@ -85,7 +85,9 @@ class RunFolder:
         """The folder of a run started before. RunNotFound when there is none."""
         folder = RunFolder(path)
         if not folder.job.is_file():
-            raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}")
+            runs = [other.parent.name for other in path.parent.glob("*/job.yaml")]
+            hint = did_you_mean(path.name, runs)
+            raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}{hint}")
         return folder
 
 
@@ -134,6 +136,11 @@ def check_place(path: Path) -> None:
         raise ConfigError(f"{path} cannot be made: {above} is a file. Give another --out.")
     if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"{path} cannot be made: no right to write in {above}. Give another --out.")
+
+
+def short(path: Path) -> Path:
+    """The path as seen from the current directory where it is below it, for what is shown."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def next_free(path: Path) -> Path:

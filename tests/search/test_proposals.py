@@ -74,3 +74,8 @@ def test_values_that_are_not_finite_count_as_failed(synthetic, value):
 def test_an_option_that_is_no_such_number_is_an_error(value):
     with pytest.raises(ConfigError, match="expected plans to be a whole number of at least 1, got"):
         at_least("plans", value, 1)
+
+
+def test_an_option_that_no_memory_holds_is_an_error():
+    with pytest.raises(ConfigError, match="expected population to be at most 1,000,000, got 1000000000"):
+        at_least("population", 10**9, 2)
