@@ -22,7 +22,11 @@ AutopruneError
 Interrupted            SIGINT or SIGTERM arrived: a KeyboardInterrupt, which nothing that handles errors catches
 
 Each is also the builtin a caller would expect. A message says what was expected, what came, where, and what to do.
+`did_you_mean` adds the closest known word to it.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class AutopruneError(Exception):
@@ -119,3 +123,9 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int) -> None:
         super().__init__(f"signal {signum}")
         self.exit_code = 128 + signum
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The hint in brackets for a word close to a known one, with a space in front; else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

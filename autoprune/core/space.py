@@ -100,13 +100,18 @@ class SearchSpace:
     def check(self, candidate: Candidate) -> None:
         """Raises SpaceError unless every level index exists and the fidelity is a share above what was scored."""
         levels = candidate.levels
-        inside = len(levels) == len(self.units) and all(
-            isinstance(level, int) and 0 <= level < len(counts)
-            for level, counts in zip(levels, self.levels, strict=True)
+        inside = (
+            isinstance(levels, tuple)
+            and len(levels) == len(self.units)
+            and all(
+                isinstance(level, int) and 0 <= level < len(counts)
+                for level, counts in zip(levels, self.levels, strict=True)
+            )
         )
         if not inside:
             raise SpaceError(
-                f"expected {len(self.units)} level indices, each from 0 to {(self.sizes - 1).tolist()}, got {levels}"
+                f"expected {len(self.units)} level indices, each from 0 to {(self.sizes - 1).tolist()}, got "
+                f"{levels}. Give them as a tuple of plain integers."
             )
         if not 0 < candidate.fidelity <= 1:
             raise SpaceError(f"expected a fidelity above 0 and at most 1, got {candidate.fidelity}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from autoprune.errors import DataError
 
@@ -21,12 +22,12 @@ class Batch(NamedTuple):
 
     inputs: tuple[torch.Tensor, ...]
     target: torch.Tensor | None = None
-    dense: torch.Tensor | None = None
+    dense: Any = None  # a tensor, or whatever nest of tensors the network returns
 
     def placed(self, place: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The same batch with every tensor moved by `place`, to another device for example."""
-        target, dense = (None if x is None else place(x) for x in (self.target, self.dense))
-        return Batch(tuple(map(place, self.inputs)), target, dense)
+        target = None if self.target is None else place(self.target)
+        return Batch(tuple(map(place, self.inputs)), target, tree_map_only(torch.Tensor, place, self.dense))
 
     @property
     def examples(self) -> int:
@@ -81,13 +82,26 @@ def gathered(batches: Sequence[Batch]) -> Batch:
             "run.tune, a searcher that scores on parts of the selection set, finetune."
         )
     inputs = tuple(torch.cat([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
-    target, dense = (_joined([getattr(batch, name) for batch in batches]) for name in ("target", "dense"))
-    return Batch(inputs, target, dense)
+    target = _joined([batch.target for batch in batches])
+    return Batch(inputs, target, _joined_outputs([batch.dense for batch in batches]))
 
 
 def _joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.cat(present) if len(present) == len(tensors) else None
+
+
+def _joined_outputs(outputs: Sequence[Any]) -> Any:
+    """The dense network's outputs of all examples, whatever nest of tensors they are; None where some are missing."""
+    if any(output is None for output in outputs):
+        return None
+    leaves, specs = zip(*map(tree_flatten, outputs), strict=True)
+    return tree_unflatten([_whole(parts) for parts in zip(*leaves, strict=True)], specs[0])
+
+
+def _whole(parts: Sequence[Any]) -> Any:
+    """Tensors of examples as one; what is no tensor, or has no dimension for them, is the same in all batches."""
+    return torch.cat(list(parts)) if isinstance(parts[0], torch.Tensor) and parts[0].dim() else parts[0]
 
 
 def _rows(start: int, end: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -81,7 +81,7 @@ def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, floa
         raise DataError("reconstruction needs at least one batch, got none")
     total, count = 0.0, 0
     for batch in batches:
-        output = model(*batch.inputs)
+        output = _tensor_in(model(*batch.inputs))
         if not isinstance(output, torch.Tensor):
             raise PluginError(f"reconstruction expects a network that returns a tensor, got {_described(output)}")
         total += float(_mse(output, batch))
@@ -94,6 +94,21 @@ def reporting(fitness: Fitness, guide: str | None) -> Fitness:
     if fitness is not classification or guide not in MEASURES or guide in ("accuracy", "kl"):
         return fitness
     return functools.partial(classification, report=("accuracy", "kl", guide))
+
+
+def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | None:
+    """The names a built-in fitness will report, with those a guide adds; None for a function of the user's."""
+    options: dict[str, Any] = {}
+    if isinstance(fitness, functools.partial):
+        options, fitness = fitness.keywords, fitness.func
+    if fitness is classification:
+        own = options.get("report", ("accuracy", "kl"))
+        also = (guide,) if guide in MEASURES and not options else ()
+    elif fitness is reconstruction:
+        own, also = ("mse",), ()
+    else:
+        return None
+    return tuple(dict.fromkeys((*own, *also, *(("layer",) if guide == "layer" else ()))))
 
 
 def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -134,17 +149,37 @@ def _dense(batch: Batch) -> torch.Tensor:
             "expected batches to compare with the dense network on: a measurement needs the dense network's "
             "outputs: see scorer.with_dense_outputs"
         )
-    return batch.dense
+    outputs: torch.Tensor = _tensor_in(batch.dense)
+    return outputs
 
 
 def _logits(output: Any) -> torch.Tensor:
-    if isinstance(output, torch.Tensor) and output.dim() == 2:
-        return output
+    logits = _tensor_in(output)
+    if isinstance(logits, torch.Tensor) and logits.dim() == 2:
+        return logits
     raise PluginError(
         f"classification expects a network that returns (b, classes) logits, got {_described(output)}. Set fitness to "
         "autoprune.measure.fitness:reconstruction with `guide: mse`, or to a function of your own."
     )
 
 
+def _tensor_in(output: Any) -> Any:
+    """The tensor that is meant by an output: `logits` of what transformers return or of a dict, or the only tensor of a
+    tuple, list or mapping; anything else as it is.
+    """
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, torch.Tensor):
+        return named
+    parts = list(output.values()) if isinstance(output, Mapping) else output
+    if isinstance(parts, tuple | list):
+        tensors = [part for part in parts if part is not None]
+        return tensors[0] if len(tensors) == 1 else output
+    return output
+
+
 def _described(output: Any) -> str:
-    return f"a tensor of shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+    if isinstance(output, torch.Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    inside = f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    inside = f" of {', '.join(map(_described, output))}" if isinstance(output, tuple | list) else inside
+    return f"a {type(output).__name__}{inside}"

@@ -34,7 +34,7 @@ class Intact:
             if id(batch) not in self._copies:
                 self._copies[id(batch)] = batch, {name: x.clone() for name, x in _named(batch).items()}
         try:
-            yield [Batch(batch.inputs, batch.target, _lent(batch.dense)) for batch in batches]
+            yield [_lent(batch) for batch in batches]
         finally:
             changed = dict.fromkeys(name for batch in batches for name in self._put_back(batch))
             if changed:
@@ -81,10 +81,11 @@ def _named(batch: Batch) -> Named:
     return {**inputs, **target, **outputs}
 
 
-def _lent(output: object) -> torch.Tensor | None:
-    """An output in containers of its own, with the same tensors in it."""
-    lent: torch.Tensor | None = tree_map(_own, output)
-    return lent
+def _lent(batch: Batch) -> Batch:
+    """A batch whose dense output is in containers of its own, with the same tensors in it."""
+    if batch.dense is None or isinstance(batch.dense, torch.Tensor):
+        return batch
+    return batch._replace(dense=tree_map(_own, batch.dense))
 
 
 def _own(leaf: object) -> object:

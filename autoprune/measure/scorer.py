@@ -132,14 +132,8 @@ class Scorer:
 
     @ending_forks()
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-        """The fitness of a network, checked: finite floats by name. PluginError otherwise.
-
-        Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
-        whenever it is measured, and what it draws elsewhere is left as it is.
-        """
-        lending = contextlib.nullcontext(batches) if is_own(self.fitness) else self._intact.lending(batches)
-        with evaluating(network), on_copies(network), torch.no_grad(), seeded(0), lending as lent:
-            return check_values(self.fitness(network, lent), self.objective)
+        """The fitness of a network, see `measured`."""
+        return measured(network, batches, self.fitness, self.objective, self._intact)
 
     @property
     def remark(self) -> str:
@@ -156,11 +150,13 @@ class Scorer:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
         try:
-            measured = self._measured(candidate)
-        except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
+            evaluation = self._measured(candidate)
+        except KeyboardInterrupt:  # the user's, or a signal's
+            raise
+        except BaseException as error:  # a user's code may raise anything, also SystemExit; the cause is recorded
             seconds = time.perf_counter() - start
             return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker, remark=self.remark)
-        return replace(measured, seconds=time.perf_counter() - start)
+        return replace(evaluation, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
         self.space.check(candidate)
@@ -207,6 +203,21 @@ def cause_of(error: BaseException) -> str:
     except Exception:  # a user's __str__ may raise anything, too
         said = "its message cannot be printed"
     return f"{type(error).__name__}: {said[:CAUSE_LENGTH]}"
+
+
+def measured(
+    network: nn.Module, batches: Sequence[Batch], fitness: Fitness, objective: str, intact: Intact
+) -> dict[str, float]:
+    """The fitness of a network, checked: finite floats by name, a float under the name of the objective. PluginError
+    otherwise.
+
+    Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
+    whenever it is measured, and what it draws elsewhere is left as it is. What a user's fitness writes to the batches
+    `intact` undoes, and says so in its remark.
+    """
+    lending = contextlib.nullcontext(batches) if is_own(fitness) else intact.lending(batches)
+    with evaluating(network), on_copies(network), torch.no_grad(), seeded(0), lending as lent:
+        return check_values(fitness(network, lent), objective)
 
 
 def check_values(result: object, objective: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.compare import TOLERANCE, largest_of, outputs
 from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.examples import Example
@@ -21,7 +22,6 @@ from autoprune.prune.outside import Outside, Place
 from autoprune.prune.reach import reached
 from autoprune.prune.snapshots import preserved, same_values
 from autoprune.prune.variation import differs, varied
-from autoprune.prune.verify import TOLERANCE, largest_of, outputs
 from autoprune.prune.watch import Execute, Watch, line_of_model
 
 _ADVICE = (

@@ -13,7 +13,7 @@ from autoprune.core.unit import Role, Slot, Span, Unit
 from autoprune.prune.attributes import get
 from autoprune.prune.axes import Atom, Axis, Product, Sum, leaves, resolve, size, spans
 from autoprune.prune.branches import numbered
-from autoprune.prune.recorder import Contraction, Mark, Reading, Recorder
+from autoprune.prune.recorder import Contraction, Mark, Recorder
 from autoprune.prune.skip import within
 from autoprune.prune.structure import Branch, Frozen, ModuleSize, Read, Structure, Term
 
@@ -59,7 +59,7 @@ def assemble(
         cost=CostModel({unit.name: unit.width for unit in units}, costs),
         sizes=_module_sizes(model, recorder, sizer),
         terms=terms,
-        reads=_reads(recorder.readings, names),
+        reads=_reads(recorder, names),
         batch_norms=recorder.sole_norms(),
         adapted=adapted,
         uncounted=tuple(recorder.uncounted),
@@ -226,12 +226,13 @@ def _producer(slots: Sequence[Slot]) -> str:
     return tensor.rpartition(".")[0] or tensor
 
 
-def _reads(readings: Sequence[Reading], names: Mapping[Atom, str]) -> tuple[Read, ...]:
+def _reads(recorder: Recorder, names: Mapping[Atom, str]) -> tuple[Read, ...]:
     found = []
-    for reading in readings:
+    for reading in recorder.readings:
         units = tuple((names[atom], span) for atom, span in spans(reading.axis) if atom in names)
         if units:
-            found.append(Read(reading.call, reading.operator, reading.argument, reading.dim, units, reading.run))
+            visits = recorder.visits[reading.run][reading.site]
+            found.append(Read(reading.site, reading.visit, visits, reading.argument, reading.dim, units, reading.run))
     return tuple(found)
 
 

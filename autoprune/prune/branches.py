@@ -211,10 +211,15 @@ def _candidates(model: nn.Module, flow: Flow) -> dict[Key, tuple[Addition, froze
         modules = [n for n in operand.nodes if any(within(name, [n.module]) for name in owned if n.module)]
         if _removable(operand, modules, flow.calls) and _closed([n.module for n in modules], tensors):
             lengths = tuple((node.module, node.length or 0) for node in modules)
-            addition = Addition(operand.call.operator, operand.call.number, operand.argument, flow.run)
+            addition = _addition(flow, operand)
             core = frozenset(node.module for node in modules if node.contracts)
             found[lengths, sum(known == lengths for known, _ in found)] = addition, core
     return found
+
+
+def _addition(flow: Flow, operand: Operand) -> Addition:
+    call = operand.call
+    return Addition(call.site, call.visit, flow.recorder.visits[flow.run][call.site], operand.argument, flow.run)
 
 
 def _removable(operand: Operand, modules: Sequence[Node], calls: Mapping[str, int]) -> bool:

@@ -8,33 +8,52 @@ gets zeros in place of a removed branch, which itself runs in full.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.structure import Read, Structure
+from autoprune.prune.structure import Addition, Read, Site, Structure
 from autoprune.prune.surgery import Positions
-from autoprune.prune.watch import Execute, Watch
+from autoprune.prune.watch import Execute, Route
 
 Stays = dict[tuple[str, int], torch.Tensor]  # argument and dimension -> (n,) which positions stay
+Found = TypeVar("Found", Read, Addition)
 
 
-class Masked(Watch):
+class _BySite(Generic[Found]):
+    """What there is to do at each site of a pass: the same at every visit where all that were traced agree.
+
+    So a loop may take another number of turns, and a module that the data choose may run or not.
+    """
+
+    def __init__(self, found: Sequence[Found]) -> None:
+        self.visits = {each.site: each.visits for each in found}
+        self._by_visit: dict[Site, dict[int, list[Found]]] = {}
+        for each in found:
+            self._by_visit.setdefault(each.site, {}).setdefault(each.visit, []).append(each)
+        self.differing = [site for site in self._by_visit if not self._agree(site)]
+
+    def at(self, site: Site, visit: int) -> Sequence[Found]:
+        visits = self._by_visit.get(site, {})
+        return visits.get(visit, []) if site in self.differing else next(iter(visits.values()), [])
+
+    def _agree(self, site: Site) -> bool:
+        visits = [[replace(each, visit=0) for each in found] for found in self._by_visit[site].values()]
+        return len(visits) == self.visits[site] and all(found == visits[0] for found in visits)
+
+
+class Masked(Route):
     """Runs the dense network as if some positions were not there, in one of the passes that were traced."""
 
     def __init__(self, structure: Structure, positions: Positions, run: int = 0) -> None:
         super().__init__()
-        self.reads: dict[tuple[str, int], list[Read]] = {}
-        for read in structure.reads:
-            if read.run == run:
-                self.reads.setdefault((read.operator, read.call), []).append(read)
-        self.gone: dict[tuple[str, int], list[str]] = {}  # arguments of additions
+        self.reads = _BySite([read for read in structure.reads if read.run == run])
         removed = [b for name, b in structure.branches.items() if name in positions and not len(positions[name])]
-        for addition in (addition for branch in removed for addition in branch.additions if addition.run == run):
-            self.gone.setdefault((addition.operator, addition.call), []).append(addition.argument)
+        self.gone = _BySite([addition for branch in removed for addition in branch.additions if addition.run == run])
         self.removed = {
             unit.name: np.setdiff1d(np.arange(unit.width), positions[unit.name])
             for unit in structure.units
@@ -42,26 +61,33 @@ class Masked(Watch):
         }
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        site = self.visit(name, arguments)
         stays: Stays = {}
-        for argument in self.gone.pop((name, self.calls[name]), ()):
+        for addition in self.gone.at(site, self.visits[site]):
+            argument = addition.argument
             in_place = argument == "self" and name.endswith("_")  # it writes to the very tensor it gets
             operand = arguments[argument]
             arguments[argument] = operand.zero_() if in_place else torch.zeros_like(operand)
-        for read in self.reads.pop((name, self.calls[name]), ()):
+        for read in self.reads.at(site, self.visits[site]):
             if len(gone := self._removed(read)):
                 mask = torch.ones(arguments[read.argument].shape[read.dim], dtype=torch.bool)
                 mask[torch.from_numpy(gone)] = False
                 stays[read.argument, read.dim] = mask.to(arguments[read.argument].device)
-        return MASKS.get(name, _zeroed)(arguments, stays, execute) if stays else execute(arguments)
+        compute = MASKS.get(name, _zeroed)
+        return self.noted(name, compute(arguments, stays, execute) if stays else execute(arguments))
 
     def check_complete(self) -> None:
-        """Raises UnsupportedModel when the run did less than the one that was traced."""
-        if missed := [*self.reads, *self.gone]:
-            operator, number = missed[0]
-            raise UnsupportedModel(
-                f"expected two runs on the same input to do the same, call {number} of {operator} did not come again: "
-                "the forward is random or depends on something outside"
-            )
+        """Raises UnsupportedModel when the run came more or less often than the one that was traced to a place whose
+        visits differ, so that none of them is known for what it was.
+        """
+        for site in (*self.reads.differing, *self.gone.differing):
+            if self.visits[site] != (traced := self.reads.visits.get(site) or self.gone.visits[site]):
+                raise UnsupportedModel(
+                    f"expected the run to come {traced} times to operator {site.operator} in "
+                    f"{site.module or 'the top module'!r} at {site.line or 'a line of torch'}, where each time other "
+                    f"positions are read, as when it was traced; it came {self.visits[site]} times: what the data "
+                    "decide, such as an exit or a number of steps, falls differently when positions are removed"
+                )
 
     def _removed(self, read: Read) -> np.ndarray:
         found = [span.indices(self.removed[unit]).ravel() for unit, span in read.units if unit in self.removed]

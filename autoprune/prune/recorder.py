@@ -15,6 +15,7 @@ from autoprune.core.unit import Role
 from autoprune.prune.axes import Atom, Axis, freeze, fresh, one, size
 from autoprune.prune.containers import tensors_of
 from autoprune.prune.sizes import Sizes
+from autoprune.prune.structure import Site
 
 Axes = tuple[Axis, ...]
 REARRANGING = frozenset(
@@ -37,14 +38,15 @@ def by_tensor() -> ByTensor[Any]:
 class Call:
     """One operator call: its name, arguments by schema name, its output, and where it happened.
 
-    `number` counts the calls of this operator in a forward pass; `line` is the place in the model's own code.
+    `line` is the place in the model's own code, and the call is visit number `visit`, from 1, at its site.
     """
 
     operator: str
     arguments: Mapping[str, Any]
     output: Any
     module: str
-    number: int = 0
+    site: Site = field(default=Site("", ""))
+    visit: int = 0
     line: str = ""
 
     def __getitem__(self, name: str) -> Any:
@@ -83,8 +85,8 @@ class Contraction:
 class Reading:
     """An argument of one operator call that is summed, averaged or normalised over along one of its dimensions."""
 
-    call: int
-    operator: str
+    site: Site
+    visit: int
     argument: str
     dim: int
     axis: Axis
@@ -123,6 +125,7 @@ class Recorder:
     batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
     uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
     readers: list[tuple[dict[str, str], Counter[str]]] = field(default_factory=list)  # the two above, of each pass
+    visits: dict[int, Counter[Site]] = field(default_factory=dict)  # of each pass: how often it came where
     met: set[str] = field(default_factory=set)  # parameters and buffers that an operator has read
     seen: dict[str, dict[int, Axis]] = field(default_factory=dict)  # what the code of each module saw, by id
     uncounted: dict[str, None] = field(default_factory=dict)
@@ -200,7 +203,7 @@ class Recorder:
 
     def read(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
         """Notes that the operator contracts an argument along a dimension: what is removed there must not count."""
-        self.readings.append(Reading(call.number, call.operator, argument, dim, axis, self.run))
+        self.readings.append(Reading(call.site, call.visit, argument, dim, axis, self.run))
 
     def reduce(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
         """Notes that the operator reduces or normalises an argument along a dimension, over the positions that stay."""

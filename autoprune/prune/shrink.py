@@ -26,7 +26,7 @@ _POSITIONS = "autoprune_positions"  # attribute of a shrunk network: what it kep
 
 
 def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Amount]) -> nn.Module:
-    """A really smaller copy of the network; the model itself is not touched.
+    """A really smaller copy of the network, in the mode the model is in; the model itself is not touched.
 
     Args:
         model: the network the structure was found on. Of one in DataParallel, DistributedDataParallel or torch.compile
@@ -49,7 +49,7 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
     amounts = kept if isinstance(kept, Mapping) else {unit.name: kept for unit in structure.units}
     tensors = named_tensors(model)
     positions = {name: _choose(structure.unit(name), amount, tensors) for name, amount in amounts.items()}
-    small = cut(model, structure, positions, connected=True)
+    small = cut(model, structure, positions)
     setattr(small, _POSITIONS, {name: chosen.tolist() for name, chosen in positions.items()})
     return small
 

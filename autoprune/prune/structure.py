@@ -37,15 +37,29 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Site:
+    """Where a forward pass calls an operator: in a module, at a line of the model's code, with certain parameters.
+
+    A pass may come to a site any number of times: in a loop, or not at all where the data decide against it.
+    """
+
+    module: str
+    operator: str
+    line: str = ""
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Read:
     """An operator that contracts, reduces or normalises one of its arguments over positions of units.
 
-    `call` counts the calls of this operator in a forward pass, `run` the passes (see Pass); `units` say where along
-    `dim` the positions of which unit lie.
+    It is number `visit`, from 1, of the `visits` that were traced at its site; `run` counts the passes (see Pass).
+    `units` say where along `dim` the positions of which unit lie.
     """
 
-    call: int
-    operator: str
+    site: Site
+    visit: int
+    visits: int
     argument: str
     dim: int
     units: tuple[tuple[str, Span], ...]
@@ -80,10 +94,11 @@ class Unmet:
 
 @dataclass(frozen=True)
 class Addition:
-    """Call number `call` of `operator` in a pass, and the argument that is meant."""
+    """An addition in a pass, number `visit` of the `visits` traced at its site, and the argument that is meant."""
 
-    operator: str
-    call: int
+    site: Site
+    visit: int
+    visits: int
     argument: str
     run: int = 0
 

@@ -140,10 +140,8 @@ def rebuild(
     return small
 
 
-def cut(
-    model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False, connected: bool = False
-) -> nn.Module:
+def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:
     """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
     recipe = make_recipe(structure, positions)
     tensors = slice_tensors(model, structure, positions)
-    return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share, connected=connected)
+    return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share, connected=not share)

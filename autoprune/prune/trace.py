@@ -90,6 +90,7 @@ def _trace_pass(recorder: Recorder, probe: nn.Module, example: Example, *, train
     with mode, torch.no_grad(), without_tf32(), uncompiled(), tracing.watching(probe):
         output = example.run(probe, inputs, tracing)
     recorder.note_outputs(output)
+    recorder.visits[recorder.run] = tracing.visits
     return tracing.flow
 
 
@@ -142,8 +143,9 @@ class _Trace(Watch):
         self.recorder.see(inner, tensors)
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        site = self.visit(name, arguments)
         output = execute(arguments)
-        call = Call(name, arguments, output, self.modules[-1], self.calls[name], line_of_model())
+        call = Call(name, arguments, output, site.module, site, self.visits[site], site.line)
         self.recorder.note_sources(call)
         self.recorder.note_uses(call)
         before = len(self.recorder.contractions)
@@ -159,7 +161,7 @@ class _Trace(Watch):
         sized = find_sized(function)
         if sized is None:
             return output
-        call = Call(name, {}, output, self.modules[-1], 0, line_of_model())
+        call = Call(name, {}, output, self.modules[-1], line=line_of_model())
         try:
             return sized(self.recorder, call, args, kwargs)
         except Exception as error:  # as below

@@ -5,25 +5,33 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from autoprune.core.unit import Unit
-from autoprune.errors import VerifyError
-from autoprune.prune.containers import tensors_of
+from autoprune.errors import UnsupportedModel
+from autoprune.prune.compare import (
+    TOLERANCE,
+    in_precision,
+    largest_difference,
+    largest_of,
+    outputs,
+    precise,
+    precise_examples,
+)
 from autoprune.prune.copying import named_tensors
-from autoprune.prune.examples import Example, Examples, as_examples
+from autoprune.prune.examples import Example, Examples
 from autoprune.prune.masks import Masked
-from autoprune.prune.passes import comparable, running
+from autoprune.prune.probes import make_probe
 from autoprune.prune.skip import within
 from autoprune.prune.structure import Branch, Pass, Structure
 from autoprune.prune.surgery import Positions, cut, kept_indices, rebuild
-from autoprune.prune.watch import Watch, line_of_error
+from autoprune.prune.watch import Route, line_of_error
 
-TOLERANCE = 1e-4
+LARGEST = 1e-2  # the most, whatever rounding does
 # how many of n positions stay: any number, another one for each unit; all but one; one. What a forward relies on may
 # fit one of them by chance, hardly all
 TRIALS: tuple[Callable[[int, np.random.Generator], int], ...] = (
@@ -41,12 +49,15 @@ class VerifyReport:
     absolute value of the reference, in eval or train mode, whichever is larger; inf where shapes differ or a value is
     not finite. `compared` says what was compared with what.
     `normalised` names the units with a normalisation or another reduction over their positions: the reference takes
-    it over the positions that stay.
+    it over the positions that stay. `tolerance` is what may differ: 1e-4, or more where float32 rounds more. `parted`
+    says where the two took different ways through the code, or is empty.
     """
 
     errors: tuple[float, ...]
     compared: str
     normalised: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    parted: str = ""
 
     @property
     def worst(self) -> float:
@@ -54,7 +65,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        return self.worst <= TOLERANCE
+        return self.worst <= self.tolerance
 
 
 def verify_positions(
@@ -79,34 +90,92 @@ def verify_positions(
     Raises VerifyError for example inputs that are not those of calls the structure was found with.
     """
     dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
-    pair = _precise(small), _precise(dense)
-    examples = _precise_examples(example_inputs, structure)
-    errors: dict[tuple[str, int], float] = {}  # by call and output; of both modes the larger one
-    for each in structure.passes if passes is None else passes:
-        if each.example in examples:
-            for place, error in enumerate(_errors(*pair, structure, positions, each, examples[each.example])):
-                errors[each.example, place] = max(error, errors.get((each.example, place), 0.0))
+    comparison = _Comparison(structure, positions, structure.passes if passes is None else passes)
+    pair = precise(small), precise(dense)
+    examples = precise_examples(example_inputs, structure)
+    errors = comparison.errors(*pair, examples)
+    worst = max(errors, default=float("inf"))
     removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]
     across = tuple(unit.name for unit in removed if unit.normalised)
     return VerifyReport(
-        tuple(errors.values()),
+        errors,
         f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
         + (" and normalisations run over the positions that stay" if across else ""),
         across,
+        comparison.tolerance(*pair, examples) if TOLERANCE < worst <= LARGEST else TOLERANCE,
+        comparison.parted(*pair, examples) if TOLERANCE < worst < float("inf") else "",
     )
 
 
-def _errors(
-    small: nn.Module, dense: nn.Module, structure: Structure, positions: Positions, each: Pass, example: Example
-) -> list[float]:
-    """How far the outputs of one pass are apart, output by output."""
-    shapes_only = any(parameter.is_meta for parameter in dense.parameters())
-    watch = None if shapes_only else Masked(structure, positions, each.traced)
-    left = outputs(small, example, train=each.train)
-    right = outputs(dense, example, watch, train=each.train)
-    if len(left) != len(right):
-        return [float("inf")]
-    return [largest_difference(a, b) for a, b in zip(left, right, strict=True)]
+@dataclass(frozen=True)
+class _Comparison:
+    """What is compared: the passes, in a small network and in the dense one with some positions masked."""
+
+    structure: Structure
+    positions: Positions
+    passes: Sequence[Pass]
+
+    def errors(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> tuple[float, ...]:
+        """How far the outputs are apart by call and output; of both modes the larger one."""
+        found: dict[tuple[str, int], float] = {}
+        for each in self._given(examples):
+            left = outputs(small, examples[each.example], train=each.train)
+            right = outputs(dense, examples[each.example], self._mask(dense, each), train=each.train)
+            pairs = list(zip(left, right, strict=True)) if len(left) == len(right) else []
+            for place, error in enumerate([largest_difference(*pair) for pair in pairs] or [float("inf")]):
+                found[each.example, place] = max(error, found.get((each.example, place), 0.0))
+        return tuple(found.values())
+
+    def tolerance(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> float:
+        """What rounding accounts for, where both networks agree in float64: four times what it does to the dense one.
+
+        At least TOLERANCE, which it also is for networks that differ in float64 or do not run in it, at most LARGEST.
+        """
+        exact = {name: in_precision(example, torch.float64) for name, example in examples.items()}
+        try:
+            pair = rebuild(small, {}, {}).double(), rebuild(dense, {}, {}).double()
+            if max(self.errors(*pair, exact)) > TOLERANCE:
+                return TOLERANCE
+            rounded = max(
+                largest_of(
+                    outputs(dense, examples[each.example], self._mask(dense, each), train=each.train),
+                    outputs(pair[1], exact[each.example], self._mask(dense, each), train=each.train),
+                )
+                for each in self._given(examples)
+            )
+        except (UnsupportedModel, RuntimeError, TypeError):  # code or a device that insists on float32
+            return TOLERANCE
+        return min(max(4 * rounded, TOLERANCE), LARGEST)
+
+    def parted(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> str:
+        """Where the two networks run different operators, or choose another number of rows; empty where they do not."""
+        for each in self._given(examples):
+            mask = self._mask(dense, each)
+            if mask is None:
+                continue
+            path = Route()
+            outputs(small, examples[each.example], path, train=each.train)
+            outputs(dense, examples[each.example], mask, train=each.train)
+            pairs = itertools.zip_longest(self._ways(path), self._ways(mask), fillvalue=("", "", 0))
+            if (step := next((a for a, b in pairs if a != b), None)) is not None:
+                return (
+                    f"; they take different ways from {step[0] or 'the top module'!r} on: what the data decide, such "
+                    "as a routing or an exit, falls differently where values all but tie"
+                )
+        return ""
+
+    def _ways(self, path: Route) -> list[tuple[str, str, int]]:
+        """The steps of a run outside of removed branches."""
+        branches = self.structure.branches
+        gone = [m for name in branches if not len(self.positions.get(name, (0,))) for m in branches[name].modules]
+        return [step for step in path.steps if not within(step[0], gone)]
+
+    def _given(self, examples: Mapping[str, Example]) -> list[Pass]:
+        return [each for each in self.passes if each.example in examples]
+
+    def _mask(self, dense: nn.Module, each: Pass) -> Masked | None:
+        shapes_only = any(parameter.is_meta for parameter in dense.parameters())
+        return None if shapes_only else Masked(self.structure, self.positions, each.traced)
 
 
 def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
@@ -118,7 +187,7 @@ def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: E
     they become frozen, with what happened as the reason. On the meta device, where there are no numbers, only shapes
     are compared.
     """
-    probe = randomised(model, seed)
+    probe = make_probe(model, structure, example_inputs, seed)
 
     def failure(units: Sequence[Unit], trial: Positions) -> str:
         return _failure(probe, structure, {unit.name: trial[unit.name] for unit in units}, example_inputs)
@@ -187,51 +256,26 @@ def _touch(first: Branch, second: Branch) -> bool:
     return any(within(module, others) for modules, others in pairs for module in modules)
 
 
-def randomised(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose batch norm statistics, biases, and parameters that are all one number, are random in 0.5..1.5.
-
-    So no error hides behind a zero, or behind an activation that is shut.
-    """
-    probe = rebuild(model, {}, {})
-    generator = torch.Generator().manual_seed(seed)
-    statistics = [
-        tensor
-        for module in probe.modules()
-        for name, tensor in module.named_buffers(recurse=False)
-        if name in ("running_mean", "running_var")
-    ]
-    biases = [p for name, p in probe.named_parameters() if name.endswith("bias") and p.numel() > 1]
-    constant = [p for p in probe.parameters() if p.numel() > 1 and not p.is_meta and bool((p == p.flatten()[0]).all())]
-    for tensor in [*statistics, *biases, *constant]:
-        if tensor.is_floating_point() and not tensor.is_meta:
-            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-    return probe
-
-
 def _failure(model: nn.Module, structure: Structure, positions: Positions, example_inputs: Examples) -> str:
     """Why the network without the other positions is wrong; empty when it is right."""
     try:
         small = cut(model, structure, positions, share=True)
-        passes = [each for run, each in enumerate(structure.passes) if each.traced == run]
-        report = verify_positions(model, small, structure, positions, example_inputs, passes=passes, share=True)
-    except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
-        cause = error.__cause__ or error
-        return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
-    return "" if report.ok else f"pruned and masked outputs differ by {report.worst:.2g} relative"
+    except Exception as error:  # of a fix, for example
+        return _not_running(error)
+    for each in (each for run, each in enumerate(structure.passes) if each.traced == run):
+        where = f" in {each.where}" if each.traced else ""
+        try:
+            report = verify_positions(model, small, structure, positions, example_inputs, passes=[each], share=True)
+        except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
+            return _not_running(error, where)
+        if not report.ok:
+            return f"pruned and masked outputs differ by {report.worst:.2g} relative{report.parted}{where}"
+    return ""
 
 
-def outputs(
-    model: nn.Module, example: Example, watch: Watch | None = None, *, train: bool = False
-) -> list[torch.Tensor]:
-    """The tensors a call of a model returns, without gradients and in full float32."""
-    with running(model, train=train) as network:
-        if watch is None:
-            return comparable(model, example, example.run(network))
-        with watch.watching(network):
-            found = comparable(model, example, example.run(network, watch=watch))
-        if isinstance(watch, Masked):
-            watch.check_complete()
-        return found
+def _not_running(error: Exception, where: str = "") -> str:
+    cause = error.__cause__ or error
+    return f"does not run with fewer positions{where}: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
 
 
 def _restored(
@@ -250,47 +294,3 @@ def _scattered(full: torch.Tensor, small: torch.Tensor, dims: Mapping[int, np.nd
         return small.detach().clone()
     result[tuple(torch.from_numpy(axis).to(full.device) for axis in np.ix_(*grid))] = small.to(full.dtype)
     return result
-
-
-def _precise(model: nn.Module) -> nn.Module:
-    """The model itself, or a copy in float32 of one with less precision."""
-    low = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
-    return rebuild(model, {}, {}).float() if low else model
-
-
-def _precise_examples(example_inputs: Examples, structure: Structure) -> dict[str, Example]:
-    """The calls by name, in float32 where they have less precision. VerifyError for one the structure does not know."""
-    known = dict.fromkeys(each.example for each in structure.passes)
-    examples = {example.name: _precise_example(example) for example in as_examples(example_inputs)}
-    if unknown := [name for name in examples if name not in known]:
-        raise VerifyError(
-            f"expected the calls that the structure was found with, {', '.join(map(repr, known))}, got "
-            f"{', '.join(map(repr, unknown))}. Pass the same example inputs to find_structure and verify."
-        )
-    return examples
-
-
-def _precise_example(example: Example) -> Example:
-    args, kwargs = example.inputs()
-    low = [x for x in tensors_of((args, kwargs), caches=True) if x.dtype in (torch.float16, torch.bfloat16)]
-    for tensor in low:  # of the copy
-        tensor.data = tensor.data.float()
-    return replace(example, args=args, kwargs=kwargs)
-
-
-def largest_of(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:
-    """The largest difference of two lists of outputs; inf where they are not of one length."""
-    if len(first) != len(second):
-        return float("inf")
-    return max(map(largest_difference, first, second), default=0.0)
-
-
-def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:
-    if small.shape != reference.shape:
-        return float("inf")
-    if not reference.numel() or reference.is_meta:
-        return 0.0
-    small, reference = small.cpu().double(), reference.cpu().double()  # integers and flags are compared alike
-    scale = reference.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    error = float(((small - reference).abs().max() / scale).item())
-    return error if np.isfinite(error) else float("inf")

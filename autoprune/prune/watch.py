@@ -18,7 +18,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import without_attention_fast_path
+from autoprune.prune.structure import Site
 
 # functions that are one operator to us, whatever a device makes of them: name -> arguments in order
 WHOLE = {
@@ -28,15 +30,17 @@ WHOLE = {
     "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
     "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
 }
+_RUN = (str(Path(__file__).parent / "examples.py"), "run")  # calls the model: what is around it is not the model's
 Execute = Callable[[Mapping[str, Any]], Any]
 _OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}", "<")  # not the model's code
 
 
 class Watch(ABC):
-    """Hands every operator of a forward pass to `operator`; `calls` counts those of each name so far."""
+    """Hands every operator of a forward pass to `operator`; `visits` counts the calls at each site so far."""
 
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
+        self.visits: Counter[Site] = Counter()
+        self.tensor_names: dict[int, str] = {}  # of the model's tensors, by id
         self.modules = [""]
         self.inside = False  # of a function that is one operator to us
 
@@ -59,28 +63,55 @@ class Watch(ABC):
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model's forward is watched. The hooks it takes are removed again."""
+        self.tensor_names = {id(tensor): name for name, tensor in named_tensors(model).items()}
         with _running_module(model, self), _no_fast_paths(), _Functions(self), _Operators(self):
             yield
+
+    def visit(self, operator: str, arguments: Mapping[str, Any]) -> Site:
+        """The site of an operator's call that is about to run; it is counted."""
+        given = [argument for argument in arguments.values() if isinstance(argument, torch.Tensor)]
+        bases = [
+            tensor if tensor._base is None else tensor._base for tensor in given
+        ]  # of a transposed weight the weight
+        parameters = tuple(self.tensor_names[id(tensor)] for tensor in bases if id(tensor) in self.tensor_names)
+        site = Site(self.modules[-1], operator, line_of_model(), parameters)
+        self.visits[site] += 1
+        return site
 
     def dispatched(self, overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.inside:
             return overload(*args, **kwargs)
         arguments = named_arguments(overload, args, kwargs)
         name = overload._schema.name.removeprefix("aten::")
-        self.calls[name] += 1
         return self.operator(name, overload, arguments, lambda given: overload(**given))
 
     def called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = getattr(function, "__name__", "")
         if name not in WHOLE or self.inside:
             return self.function(function, args, kwargs)
-        self.calls[name] += 1
         arguments = dict(zip(WHOLE[name], args, strict=False)) | kwargs
         self.inside = True
         try:
             return self.operator(name, None, arguments, lambda given: function(**given))
         finally:
             self.inside = False
+
+
+class Route(Watch):
+    """Notes which operators a run calls, in which module, and how many places it finds where the data choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str, int]] = []
+
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        self.visit(name, arguments)
+        return self.noted(name, execute(arguments))
+
+    def noted(self, name: str, output: Any) -> Any:
+        """Notes an operator that has run, and returns its output."""
+        self.steps.append((self.modules[-1], name, len(output) if name == "nonzero" else 0))
+        return output
 
 
 def named_arguments(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -91,10 +122,11 @@ def named_arguments(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def line_of_model() -> str:
-    """The innermost running line that is neither torch's nor ours, as file:line."""
+    """The innermost running line of the model that is neither torch's nor ours, as file:line; empty without one."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
-        frame = frame.f_back  # type: ignore[assignment]  # None past the outermost one
+        called = (frame.f_code.co_filename, frame.f_code.co_name) == _RUN
+        frame = None if called else frame.f_back  # type: ignore[assignment]  # None past the outermost one
     return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else ""
 
 

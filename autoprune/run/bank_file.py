@@ -7,9 +7,7 @@ lower triangles are written.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from autoprune.prune.bank import Bank
 from autoprune.prune.consumers import find_consumers
 from autoprune.prune.statistics import Moments
 from autoprune.prune.structure import Structure
+from autoprune.run.fingerprint import fingerprint
 from autoprune.run.tensor_file import write_tensors
 
 FORMAT = 1  # one more whenever a bank of the same inputs would be another one
@@ -92,28 +91,15 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
 def bank_key(facts: Mapping[str, Any], structure: Structure, criterion: str | Callable[..., Any]) -> str:
     """sha256 of what a bank follows from: facts that identify model, data and software, units, and the criterion.
 
-    Of a criterion of one's own, its source and arguments count; what it looks up elsewhere does not.
+    Of a criterion of one's own, its options, its source and what it uses count.
     """
     content = {
         "format": FORMAT,
         "facts": dict(facts),
         "units": [unit.to_json() for unit in structure.units],
-        "criterion": criterion if isinstance(criterion, str) else _source(criterion),
+        "criterion": criterion if isinstance(criterion, str) else fingerprint(criterion),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-def _source(function: Callable[..., Any]) -> list[str]:
-    """The source of a function, with the arguments that partial applications gave it."""
-    given = []
-    while isinstance(function, functools.partial):
-        given.append(repr((function.args, sorted(function.keywords.items()))))
-        function = function.func
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):  # made where no file is, or an object that is called
-        source = getattr(function, "__qualname__", type(function).__qualname__)
-    return [source, *given]
 
 
 def _packed(name: str, moments: Moments) -> dict[str, torch.Tensor]:

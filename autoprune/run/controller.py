@@ -17,6 +17,7 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.run.columns import clashes
+from autoprune.run.plugin_checks import proposals_of
 
 FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
 REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
@@ -98,7 +99,7 @@ class Controller:
 
     def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
         with ending_forks():
-            asked = self.searcher.ask(record["n"])
+            asked = proposals_of(self.searcher, record["n"], self.problem.space)
         now = _ask_record(record["n"], asked)
         if now != record:
             raise JournalMismatch(
@@ -135,9 +136,7 @@ class Controller:
         if self._dry or room <= 0 or self._stopped:
             return False
         with ending_forks():
-            candidates = self.searcher.ask(room)
-        for candidate in candidates:
-            self.problem.space.check(candidate)
+            candidates = proposals_of(self.searcher, room, self.problem.space)
         self.append(_ask_record(room, candidates))
         self.on_ask(candidates)
         self._queue(candidates)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import floors
 from autoprune.core.space import Candidate
 from autoprune.run.session import Session
+from autoprune.search.repair import primary_cost
+from autoprune.search.uniform import uniform_levels
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +35,15 @@ class EmptiedWeights:
             if sum(level > 0 for level in candidate.levels) > 1 and candidate.levels != smallest:
                 self._look(candidate)
 
+    def of(self, candidate: Candidate) -> dict[str, int]:
+        """The weights that a candidate empties or keeps at their floor, and how many entries each keeps."""
+        counts, weights = self._session.space.counts(candidate), self._session.weights
+        return {
+            name: counts[name] for name, floor in self._floors.items() if counts[name] == floor < weights[name].width
+        }
+
     def _look(self, candidate: Candidate) -> None:
-        counts = self._session.space.counts(candidate)
-        least = {name: counts[name] for name, floor in self._floors.items() if counts.get(name) == floor}
-        least = {name: count for name, count in least.items() if count < self._session.weights[name].width}
+        least = self.of(candidate)
         new = {name: count for name, count in least.items() if (name, count == 0) not in self._said}
         self._said |= {(name, count == 0) for name, count in new.items()}
         emptied = {name: count for name, count in new.items() if count == 0}
@@ -59,3 +67,23 @@ class EmptiedWeights:
     def _entries(self, counts: Mapping[str, int]) -> str:
         weights = self._session.weights
         return ", ".join(f"{count:,} of {weights[name].width:,} entries of {name}" for name, count in counts.items())
+
+
+def uniform_rivals(session: Session, members: Sequence[Evaluation], scored: Sequence[Evaluation]) -> list[Evaluation]:
+    """Uniform networks to build beside members of a front that empty a weight or keep one at its floor.
+
+    For each such member the one of most cost that is not above the member's, of those that were scored. A network that
+    passes nothing on has the KL of guessing, and one that could be fitted well may have a larger one while searching.
+    """
+    emptied = EmptiedWeights(session)
+    cost = primary_cost(session.problem)
+    uniform = {tuple(row) for row in uniform_levels(session.space).tolist()}
+    whole = [e for e in scored if e.candidate.levels in uniform and e.candidate.fidelity == 1]
+    known = {e.candidate.levels: e for e in sorted(whole, key=lambda e: e.values[cost])}
+    rivals = {}
+    for member in members:
+        cheaper = [e for e in known.values() if e.values[cost] <= member.values[cost]]
+        if cheaper and emptied.of(member.candidate):
+            rivals[cheaper[-1].candidate.levels] = cheaper[-1]
+    built = {member.candidate.levels for member in members}
+    return [rival for levels, rival in rivals.items() if levels not in built]

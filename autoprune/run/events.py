@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,10 +25,11 @@ _log = logging.getLogger(__name__)
 class Events:
     """From `keep` on events are written to a file, those before it included. Use as a context manager.
 
-    Each line has "time" (seconds since 1970), "event" and what belongs to it.
+    Each line has "time" (seconds since 1970), "event" and what belongs to it, without what `clean` takes out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Callable[[Any], Any] = lambda facts: facts) -> None:
+        self._clean = clean
         self._process = os.getpid()
         self._warned: set[str] = set()
         self._file: IO[str] | None = None
@@ -42,7 +43,7 @@ class Events:
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
         end_unless(self._process)
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **self._clean(facts)}) + "\n"
         if self._early is not None:
             self._early.append(line)
         else:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from autoprune.core.contracts import Evaluator
-from autoprune.errors import RunFailed
+from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.scorer import Scorer
+from autoprune.run.computing import computing
 from autoprune.run.job import Executor
 from autoprune.run.pool import OnEvent, Pool, Site
 from autoprune.run.serial import SerialEvaluator
@@ -29,7 +30,9 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
     site = _site(executor, scorer)
     trains = scorer.finetune is not None
     attempts, timeout = executor.attempts, executor.timeout
-    with Pool(site, attempts=attempts, timeout=timeout, on_event=on_event, trains=trains) as pool:
+    with Pool(
+        site, attempts=attempts, timeout=timeout, on_event=on_event, trains=trains, own=computing(scorer)
+    ) as pool:
         try:
             pool.wait_ready()
         except RunFailed as error:
@@ -41,6 +44,12 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
 def _workers_here(executor: Executor) -> int:
     """How many worker processes this machine is to have."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(64, 4 * cores)
+    if executor.workers is not None and executor.workers > most:
+        raise ConfigError(
+            f"run.workers: expected at most {most} processes on this machine, which has {cores} processors, got "
+            f"{executor.workers}. Leave it out to have as many as there is room for, or use executor: ray."
+        )
     return executor.workers or max(1, int(cores / executor.cpus))
 
 

@@ -181,7 +181,7 @@ def _check_model(model: nn.Module, recipe: RecipeDocument, directory: Path, any_
     """Raises RecipeError for a model that is not the one the export was made from, as far as its tensors can tell."""
     kind = home_of(type(model))
     known = kind if recipe.weights_sha256 else type(model).__name__  # earlier exports have no more than that
-    if known != recipe.kind and not any_class:
+    if not (any_class or _same_class(known, recipe.kind)):
         raise RecipeError(
             f"{directory} was exported from a {recipe.kind}, got a {kind}. Pass a model of that class; if it is the "
             "same network under another name, write autoprune.load(model, directory, any_class=True)."
@@ -192,6 +192,12 @@ def _check_model(model: nn.Module, recipe: RecipeDocument, directory: Path, any_
             f"{directory} was exported from a {recipe.kind}, got a {kind} that differs: "
             + _difference(recipe.shapes, actual)
         )
+
+
+def _same_class(left: str, right: str) -> bool:
+    """Whether two names are of one class: a file that was named by its path does not know its package."""
+    shorter, longer = sorted((left, right), key=len)
+    return longer == shorter or longer.endswith(f".{shorter}")
 
 
 def _rebuilt(

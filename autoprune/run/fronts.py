@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,9 +15,8 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.forks import ending_forks
 from autoprune.core.front import Front
 from autoprune.core.interval import wilson
-from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
-from autoprune.errors import PluginError, RunFailed, RunNotFound, VerifyError
+from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import averages
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.copying import named_tensors
@@ -28,29 +25,17 @@ from autoprune.prune.verify import verify_positions
 from autoprune.prune.zeros import emptied_weights
 from autoprune.run.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
 from autoprune.run.deployed import deployed
-from autoprune.run.documents import read_checked, understanding, write_checked
+from autoprune.run.documents import write_checked
+from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_text
+from autoprune.run.front_file import LeftOut, Row, to_csv
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
 
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
 NAMED = 3  # members that failed are named so far in an error; the log has all
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A network that the search would have put on the front and that could not be built, proved or measured.
-
-    `candidate` is its name, as in the table of the front.
-    """
-
-    candidate: str
-    levels: tuple[int, ...]
-    cause: str
 
 
 class Finished(NamedTuple):
@@ -99,8 +84,10 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
     )
     if not report.ok:
         raise VerifyError(
-            f"network {_label(counts)}: expected pruned and masked outputs to agree to 1e-4, they differ by "
-            f"{report.worst:.2g} relative. This is a defect of autoprune; please report it with the model."
+            f"network {_label(counts)}: expected pruned and masked outputs to agree to {report.tolerance:.2g}, as the "
+            f"precision of this network allows, they differ by {report.worst:.2g} relative{report.parted}. The network "
+            "is left out. Keep the units named whole (`rules` with `min_keep: 1.0`) to search the rest, and report it "
+            "with the model, as this may be a defect of autoprune."
         )
     measured = session.scorer.measure(network, session.reported)
     as_built = session.selected(network)
@@ -117,16 +104,17 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built. A network that cannot be built, proved or measured is
-    left out with its cause. One that is dominated as built, or outside the bounds of measured objectives, is no member
-    any more.
+    What was on the front by the scores of the search is built, and the uniform network of equal cost where a weight is
+    emptied (run.emptied). A network that cannot be built, proved or measured is left out with its cause. One that is
+    dominated as built, or outside the bounds of measured objectives, is no member any more.
 
     Raises:
         RunFailed: every network was left out for a cause; nothing is written then.
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
-    members = front.thinned(session.job.front_size).members
+    members = [*front.thinned(session.job.front_size).members]
+    members += uniform_rivals(session, members, scored)
     built: list[Row] = []
     left_out: list[LeftOut] = []
     note = ""
@@ -144,6 +132,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
         raise RunFailed(_why_empty(left_out, folder))
     session.progress(Progress("front", len(members), len(members), note))
     rows = _with_emptied(_undominated(session, built))
+    _name_replaced(session, built, rows)
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
         write_checked(folder.front_json, document_of(session, rows, left_out))
@@ -171,6 +160,19 @@ def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [row for row in rows if tuple(row["levels"]) in kept]
+
+
+def _name_replaced(session: Session, built: Sequence[Row], rows: Sequence[Row]) -> None:
+    """Logs which networks that empty weights were on the front while searching and are not as built."""
+    kept, emptied = [row["levels"] for row in rows], EmptiedWeights(session)
+    for row in built:
+        least = emptied.of(Candidate(tuple(row["levels"])))
+        if least and row["levels"] not in kept:
+            _log.warning(
+                "left out of the front, as another network is better as built: %s, which keeps %s",
+                row["candidate"],
+                ", ".join(f"{count:,} entries of {name}" for name, count in least.items()),
+            )
 
 
 def _with_emptied(rows: Sequence[Row]) -> list[Row]:
@@ -203,63 +205,6 @@ def document_of(session: Session, rows: Sequence[Row], left_out: Sequence[LeftOu
     objectives = [[o.name if o.name in costs else SELECT + o.name, o.direction] for o in session.problem.objectives]
     missing = [{"candidate": m.candidate, "levels": list(m.levels), "cause": m.cause} for m in left_out]
     return {"objectives": objectives, "dense": costs, "rows": list(rows), "left_out": missing}
-
-
-def pick_row(document: Mapping[str, Any], text: str) -> Row:
-    """The row of a front.json document that `Front.pick` takes: bounds on any column, "macs<=0.5" as a share."""
-    objectives = tuple(Objective(name, direction) for name, direction in document["objectives"])
-    rows = {tuple(row["levels"]): row for row in document["rows"]}
-    members = tuple(Evaluation(Candidate(levels), _numbers(row)) for levels, row in rows.items())
-    picked: Row = rows[Front(members, objectives, document["dense"]).pick(text).candidate.levels]
-    return picked
-
-
-def read_document(folder: RunFolder) -> dict[str, Any]:
-    """The document of front.json. RunNotFound while the run has no front yet, RunDamaged for another content."""
-    if not folder.front_json.is_file():
-        raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
-    document = read_checked(folder.front_json)
-    with understanding(folder.front_json):
-        _check_document(document)
-    return document
-
-
-def _check_document(document: Mapping[str, Any]) -> None:
-    """Raises where a document is not of the form of `document_of`."""
-    for _name, direction in document["objectives"]:
-        if direction not in ("min", "max"):
-            raise ValueError(f"expected the direction min or max of an objective, got {direction!r}")
-    numeric = [*document["dense"], *(name + RATIO for name in document["dense"])]
-    for row in document["rows"]:
-        if not (isinstance(row["candidate"], str) and {*map(type, row["levels"])} <= {int}):
-            raise ValueError(f"expected a name and levels of a network, got {row['candidate']!r}, {row['levels']!r}")
-        if {*map(type, row["kept"].values())} - {int}:
-            raise ValueError(f"expected kept counts by unit, got {row['kept']!r}")
-        if wrong := [name for name in numeric if not isinstance(row[name], int | float)]:
-            raise ValueError(f"expected a number as {wrong[0]}, got {row[wrong[0]]!r}")
-    left_out_of(document)
-
-
-def left_out_of(document: Mapping[str, Any]) -> tuple[LeftOut, ...]:
-    """The networks that a front.json document says were left out; runs of earlier versions do not say."""
-    missing = document.get("left_out", ())
-    return tuple(LeftOut(one["candidate"], tuple(one["levels"]), one["cause"]) for one in missing)
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a network; lists and mappings stay in front.json."""
-    flat = [flat_row(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))  # a fitness need not report the same of all
-    names = names or ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def flat_row(row: Row) -> Row:
-    return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
 
 
 def rebuild_member(session: Session, row: Row) -> Built:
@@ -327,7 +272,3 @@ def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, flo
 
 def _label(counts: Mapping[str, int]) -> str:
     return "-".join(str(count) for count in counts.values())
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}

@@ -19,6 +19,7 @@ import torch
 from autoprune.errors import PluginError
 from autoprune.measure.scorer import Scorer
 from autoprune.plugins import FILE_MODULES
+from autoprune.run.computing import apply_settings, settings
 
 
 def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
@@ -35,7 +36,7 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
     fresh = replace(scorer, form=form, reuse_bytes=scorer.reuse_bytes // sharing)
     with _files_by_value():
         try:
-            torch.save(fresh, file, pickle_module=cloudpickle)
+            torch.save({"settings": settings(), "scorer": fresh}, file, pickle_module=cloudpickle)
         except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
             culprit = _culprit(fresh)
             if culprit is None:  # it is the file that cannot be written
@@ -48,8 +49,13 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
 
 
 def unpack(path: Path) -> Scorer:
-    """The scorer of a file; its tensors are mapped from it, copied where they are written to."""
-    scorer: Scorer = torch.load(path, mmap=True, weights_only=False)
+    """The scorer of a file; its tensors are mapped from it, copied where they are written to.
+
+    What was set in torch where it was packed is set here.
+    """
+    parcel = torch.load(path, mmap=True, weights_only=False)
+    apply_settings(parcel["settings"])
+    scorer: Scorer = parcel["scorer"]
     return scorer
 
 

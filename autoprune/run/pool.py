@@ -16,8 +16,10 @@ from typing import Any, Literal, Protocol
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import RunFailed
+from autoprune.run.computing import Facts, differences
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
+Check = Callable[[str, Evaluation, str], None]  # (worker, its answer, its hardware)
 
 FAILED_STARTS = 3  # so many workers in a row that do not start, and nobody else at work, end the run
 START_SECONDS = 600.0  # a worker that is not ready by then is given up: an environment may have to be installed first
@@ -84,20 +86,26 @@ class Site(Protocol):
 
 @dataclass
 class _Task:
-    """A candidate that is wanted, and why earlier attempts gave no answer."""
+    """A candidate that is wanted, and why earlier attempts gave no answer; or one that a worker is proved by."""
 
     candidate: Candidate
+    proof: bool = False
     failures: list[str] = field(default_factory=list)
     status: Literal["failed", "timeout"] = "failed"
 
 
 @dataclass
 class _Seat:
-    """What the driver knows of one worker: what it works on, and since when it starts or works."""
+    """What the driver knows of one worker: what it works on, since when it starts or works, and on what hardware.
+
+    `proved` says that its values are known to be those of the driver.
+    """
 
     worker: Worker
     since: float
     ready: bool = False
+    proved: bool = False
+    hardware: str = ""
     task: _Task | None = None
 
 
@@ -110,13 +118,26 @@ class Pool:
     trained ones count, and one that took its seconds for a share of the steps may take as much more for all. An
     exception that a worker reports is an answer and final. At most `slots` candidates are taken, one a worker and a
     short queue, so that nobody waits for the driver.
+
+    `own` says what the driver computes with (run.computing): a worker that computes with something else ends the run.
+    From `prove_by` on so does one that measures something else of a candidate whose values are known.
     """
 
     def __init__(
-        self, site: Site, *, attempts: int, timeout: float | None, on_event: OnEvent, trains: bool = False
+        self,
+        site: Site,
+        *,
+        attempts: int,
+        timeout: float | None,
+        on_event: OnEvent,
+        trains: bool = False,
+        own: Facts | None = None,
     ) -> None:
         self._site = site
         self._trains = trains
+        self._own = own
+        self._known: Candidate | None = None  # that workers are proved by
+        self._check: Check = lambda worker, answer, hardware: None
         self._attempts = attempts
         self._timeout = timeout
         self._on_event = on_event
@@ -161,6 +182,18 @@ class Pool:
         """Returns when one worker is ready: everything it needs was imported there. RunFailed when none gets so far."""
         while not self.alive:
             self._advance()
+
+    def prove_by(self, answer: Evaluation, check: Check) -> None:
+        """From now on a worker scores the candidate of an answer before anything else, and `check` looks at it.
+
+        The answer is one that a worker gave before; `check` gets the worker's name, its answer and its hardware, and
+        raises where the answer is not what it should be.
+        """
+        seat = self._seats.get(answer.worker)
+        check(answer.worker, answer, seat.hardware if seat else "")
+        if seat:
+            seat.proved = True
+        self._known, self._check = answer.candidate, check
 
     def _advance(self) -> None:
         self._hire()
@@ -209,8 +242,10 @@ class Pool:
         while self._queue and self._idle:
             seat = self._idle.popleft()
             if seat.worker.name in self._seats:  # else it was lost while it was idle
-                seat.task, seat.since = self._queue.popleft(), time.monotonic()
-                seat.worker.submit(seat.task.candidate)
+                known = None if seat.proved else self._known
+                task = self._queue.popleft() if known is None else _Task(known, proof=True)
+                seat.task, seat.since = task, time.monotonic()
+                seat.worker.submit(task.candidate)
 
     def _limit(self, seat: _Seat) -> float:
         """When a worker is given up, on the monotonic clock."""
@@ -226,14 +261,31 @@ class Pool:
         seat = self._seats.get(news.worker.name)
         if seat is None:  # it was given up before
             return
+        self._compare(news)
         if news.kind == "ready":
-            seat.ready, self._failed_starts = True, 0
+            seat.ready, seat.hardware = True, news.facts.get("hardware", "")
+            if self._known is None:
+                self._failed_starts = 0
             self._idle.append(seat)
-            self._on_event("worker_ready", {"worker": seat.worker.name, **news.facts})
+            told = {name: fact for name, fact in news.facts.items() if name != "computing"}
+            self._on_event("worker_ready", {"worker": seat.worker.name, **told})
         elif news.kind == "died":
             self._lose(seat, news.cause, "failed", begun=news.begun)
         elif news.evaluation is not None and seat.task is not None:
             self._take(seat, seat.task, news.evaluation, spent=news.spent)
+
+    def _compare(self, news: News) -> None:
+        """RunFailed for a worker that computes with something else than the driver."""
+        if self._own is None or not ("computing" in news.facts or news.kind == "ready"):
+            return
+        theirs = news.facts.get("computing", {})
+        own = self._own if news.kind == "ready" else {name: self._own[name] for name in theirs if name in self._own}
+        if found := differences(own, theirs):
+            raise RunFailed(
+                f"{news.worker.name} on {news.facts.get('host')} computes with something else than this process: "
+                f"{'; '.join(found)}. Its values would be others. Install the same everywhere, or send it with "
+                "run.runtime_env."
+            )
 
     def _take(self, seat: _Seat, task: _Task, evaluation: Evaluation, *, spent: bool) -> None:
         if spent:
@@ -242,6 +294,10 @@ class Pool:
             return
         seat.task = None
         self._idle.append(seat)
+        if task.proof:
+            self._check(seat.worker.name, evaluation, seat.hardware)
+            seat.proved, self._failed_starts = True, 0
+            return
         self._slowest = max(self._slowest, self._seconds_in_full(seat, evaluation))
         self._finished.append(evaluation)
 
@@ -263,9 +319,10 @@ class Pool:
         """A worker is gone: its candidate goes back to the queue, or is answered when it had its attempts."""
         del self._seats[seat.worker.name]
         self._on_event("worker_lost", {"worker": seat.worker.name, "cause": cause})
-        if not seat.ready:
+        proving = seat.task is not None and seat.task.proof
+        if not seat.ready or proving:
             self._note_failed_start(cause)
-        if seat.task is None:
+        if seat.task is None or proving:
             return
         task = seat.task
         if not begun:
@@ -283,6 +340,7 @@ class Pool:
     def _note_failed_start(self, cause: str) -> None:
         self._failed_starts += 1
         count = self._failed_starts
-        if count >= FAILED_STARTS and not self.alive:
+        at_work = [seat for seat in self._seats.values() if seat.ready and (seat.proved or self._known is None)]
+        if count >= FAILED_STARTS and not at_work:
             raise RunFailed(f"{count} workers in a row could not start; the last one {cause}")
         self._start_after = time.monotonic() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(count - 1, 10))

@@ -12,13 +12,14 @@ from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.errors import ConfigError
 from autoprune.run.columns import check_named
 from autoprune.run.job import Job
+from autoprune.run.plugin_checks import CheckedCost, check_costs
 
 
 def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
     _check_new(job, costs)
     for name, cost in job.costs.items():
-        costs = costs.with_cost(name, cost)
+        costs = costs.with_cost(name, CheckedCost(name, cost))
     check_named(costs.names, job.costs, job.objectives, job.guide)
     dense = costs.dense()
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
@@ -30,6 +31,7 @@ def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     )
     distortion = guide.name if guide and guide.direction == "min" else None
     problem = Problem(space, objectives, costs, tuple(bounds), distortion)
+    check_costs(problem, list(job.costs))
     problem.check_bounds()
     return problem
 

@@ -124,13 +124,13 @@ class Processes:
         try:
             kind, content = worker.connection.recv()
         except (EOFError, OSError):
-            kind, content = "died", ""
+            kind, content = "died", {}
         if kind == "ready":
             return News(worker, "ready", facts=content)
         if kind == "answer":
             return News(worker, "answer", content, spent=is_spent(content))
         self._bury(worker)
-        return News(worker, "died", cause=content or worker.last_words())
+        return News(worker, "died", cause=content.get("error") or worker.last_words(), facts=content)
 
     def _bury(self, worker: Process) -> None:
         try:

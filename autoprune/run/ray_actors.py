@@ -29,10 +29,11 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.measure.scorer import Scorer
+from autoprune.run.folder import naming
 from autoprune.run.job import Executor
 from autoprune.run.parcel import pack
 from autoprune.run.pool import News
-from autoprune.run.worker import facts, is_spent, open_scorer, settle_threads
+from autoprune.run.worker import introduction, is_spent, settle_threads
 
 try:
     import ray
@@ -54,18 +55,19 @@ class Scoring:
         settle_threads(cpus)
         self._name = name
         self._file = _local_file(parcel)
-        self._scorer = open_scorer(self._file, name)
+        self._scorer, self._told = introduction(self._file, name)
 
     def __repr__(self) -> str:
         return self._name
 
     def ready(self) -> dict[str, Any]:
-        return {**facts(), "node": ray.get_runtime_context().get_node_id()}
+        return {**self._told, "node": ray.get_runtime_context().get_node_id()}
 
     def alive(self) -> None:
         """Answers, which an actor that has died does not."""
 
     def score(self, candidate: Candidate) -> Evaluation:
+        assert self._scorer is not None, "an actor that could not start gets no candidate"
         return self._scorer.score(candidate)
 
     def tidy(self) -> None:
@@ -83,7 +85,7 @@ def _local_file(parcel: np.ndarray) -> Path:
     if not (path.exists() and path.lstat().st_uid == os.getuid()):
         _sweep(path.parent, prefix)
         descriptor, scratch = tempfile.mkstemp(".parcel", prefix)
-        with open(descriptor, "wb") as file:
+        with naming(path), open(descriptor, "wb") as file:
             file.write(parcel.data)
         Path(scratch).replace(path)
     return path
@@ -210,6 +212,9 @@ class RayActors:
         if isinstance(answer, Evaluation):
             return News(actor, "answer", answer, spent=is_spent(answer))
         actor.node = answer["node"]
+        if "error" in answer:
+            actor.kill()
+            return News(actor, "died", cause=answer["error"], facts=answer)
         return News(actor, "ready", facts=answer)
 
 

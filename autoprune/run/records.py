@@ -24,8 +24,12 @@ def first_wrong(records: Sequence[Record]) -> tuple[int, str] | None:
                 _check_step(record)
         except MALFORMED as error:
             return index, f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    index = _first_misplaced(records)
-    return None if index is None else (index, "it answers or repeats a question that is not open: it is there twice")
+    misplaced = _first_misplaced(records)
+    return (
+        None
+        if misplaced is None
+        else (misplaced, "it answers or repeats a question that is not open: it is there twice")
+    )
 
 
 def _first_misplaced(records: Sequence[Record]) -> int | None:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import model_digest
 from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.examples import Example, as_examples
 from autoprune.prune.find import find_structure
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.profiles import make_profiles
@@ -45,9 +46,12 @@ from autoprune.prune.targets import EFFORTS, Targets, collect_targets
 from autoprune.prune.wrappers import unwrapped
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
+from autoprune.run.code import code_of
 from autoprune.run.device import pick_device, placed
 from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
+from autoprune.run.fingerprint import Facts, architecture
 from autoprune.run.job import Job, OnProgress, Progress
+from autoprune.run.plugin_checks import check_data, check_searcher
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
 
@@ -58,13 +62,16 @@ _log = logging.getLogger(__name__)
 class Session:
     """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
 
+    `example` are the calls that the structure holds for: the example of the data, then those of the job.
     `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
-    continued, whose scores must come out the same; None tunes anew.
+    continued, whose scores must come out the same; None tunes anew. `code` has the facts of what the job calls
+    (run.code) and of the model (run.fingerprint).
     """
 
     job: Job
     model: nn.Module
     data: Data
+    example: tuple[Example, ...]
     structure: Structure
     weights: Mapping[str, SparseWeight]
     space: SearchSpace
@@ -73,6 +80,7 @@ class Session:
     progress: OnProgress
     recorded: Tuning | None = None
     bank_file: Path | None = None
+    code: Mapping[str, Facts] = field(default_factory=dict)
 
     @property
     def bank(self) -> Bank:
@@ -113,7 +121,9 @@ class Session:
     def searcher(self) -> Searcher:
         """Who proposes; made once, and told nothing yet."""
         with ending_forks():
-            return self.job.searcher(self.profiled, self.job.seed)
+            searcher = self.job.searcher(self.profiled, self.job.seed)
+        check_searcher(searcher)
+        return searcher
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -244,11 +254,16 @@ class Session:
         self.progress(Progress("train set", 1, 1, said))
         return training
 
+    @functools.cached_property
+    def select(self) -> Sequence[Batch]:
+        """The selection batches in the order of the data."""
+        return with_dense_outputs(self.model, self._batches(self.data.select))
+
     def _selection(self) -> Sequence[Batch]:
         """The selection batches; in a random order of the examples where searches see the first of them only."""
-        batches = self._batches(self.data.select)
         if self.job.finetune or not self.fidelities:
-            return with_dense_outputs(self.model, batches)
+            return self.select
+        batches = self._batches(self.data.select)
         examples = sum(batch.examples for batch in batches)
         ends = {math.ceil(share * examples) for share in self.fidelities}
         if len(ends) < len(self.fidelities):
@@ -272,10 +287,6 @@ class Session:
     def reported(self) -> Sequence[Batch]:
         """The report set, which only the final front may see."""
         return with_dense_outputs(self.model, self._batches(self.data.report))
-
-    @property
-    def example(self) -> tuple[torch.Tensor, ...]:
-        return tuple(placed(x, self.device) for x in self.data.example)
 
     @functools.cached_property
     def dense_costs(self) -> dict[str, float]:
@@ -319,11 +330,13 @@ def open_session(
     """
     progress = ending_forks()(progress)
     device = pick_device(job.device)
-    data, (model, notes) = job.data(), load_model(job)
+    code = code_of(job)
+    data, (model, notes) = load_data(job), load_model(job)
+    code["model"] = architecture(model)
     check_finetune(job, data, model)
-    example = tuple(placed(x, device) for x in data.example)
+    example = _example_calls(job, data, device)
     model = model.to(device).eval()
-    if any(x.dim() == 4 for x in example):
+    if any(x.dim() == 4 for x in data.example):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
@@ -335,13 +348,29 @@ def open_session(
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
     problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
-    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
+    found = structure, weights, space, problem
+    return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
+
+
+def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example, ...]:
+    """The example of the data, and the further calls of the job."""
+    first = Example(tuple(data.example))
+    further = () if job.calls is None else as_examples(job.calls())
+    return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((first, *further)))
+
+
+def load_data(job: Job) -> Data:
+    """The user's data sets."""
+    data = job.data()
+    check_data(data)
+    return data
 
 
 def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of the user's model without what it is wrapped into, and a note about each wrapper."""
     model = job.model()
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
+        got = f"the class {model.__name__}; call it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {got}")
     model, notes = unwrapped(model)
     return rebuild(model, {}, {}), notes

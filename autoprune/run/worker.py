@@ -24,6 +24,7 @@ import torch
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.forks import ending_forks
 from autoprune.measure.scorer import Scorer
+from autoprune.run.computing import computing, hardware, versions
 from autoprune.run.parcel import unpack
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -54,6 +55,20 @@ def open_scorer(parcel: Path, name: str) -> Scorer:
     return scorer
 
 
+def introduction(parcel: Path, name: str) -> tuple[Scorer | None, dict[str, Any]]:
+    """The scorer of a parcel, and what its driver is told of this worker: what it computes with, and on what.
+
+    Where it cannot be opened there is none, and the driver is told why ("error").
+    """
+    try:
+        scorer = open_scorer(parcel, name)
+    except (Exception, SystemExit) as error:  # unpacking imports what the user wrote
+        traceback.print_exc()
+        cause = f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"
+        return None, {**facts(), "computing": versions(), "error": cause}
+    return scorer, {**facts(), "computing": computing(scorer), "hardware": hardware()}
+
+
 def facts() -> dict[str, Any]:
     """What identifies a worker and what its last bits depend on."""
     return {
@@ -81,11 +96,13 @@ def main() -> None:
     connection = Connection(int(descriptor))
     try:
         settle_threads(float(cpus))
-        scorer = open_scorer(Path(parcel), name)
+        scorer, told = introduction(Path(parcel), name)
     except BaseException as error:
-        connection.send(("died", f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"))
+        connection.send(("died", {"error": f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"}))
         raise
-    connection.send(("ready", facts()))
+    connection.send(("died" if scorer is None else "ready", told))
+    if scorer is None:
+        sys.exit(1)
     with contextlib.suppress(EOFError):  # the driver closed its end
         while True:
             connection.send(("answer", scorer.score(connection.recv())))

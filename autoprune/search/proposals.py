@@ -115,8 +115,13 @@ def is_usable(problem: Problem, evaluation: Evaluation) -> bool:
     return evaluation.ok and all(math.isfinite(evaluation.values.get(o.name, math.nan)) for o in problem.objectives)
 
 
+MOST = 1_000_000  # of anything a searcher counts: populations, plans, probes
+
+
 def at_least(option: str, value: int, least: int) -> int:
     """The value of an integer option, or a ConfigError that says what it may be."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"expected {option} to be a whole number of at least {least}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        raise ConfigError(
+            f"expected {option} to be a whole number of at least {least} and at most {MOST:,}, got {value!r}"
+        )
     return value

@@ -19,7 +19,7 @@ from autoprune.search.distortion import damage_name, damages
 from autoprune.search.proposals import Levels
 from autoprune.search.uniform import uniform_levels
 
-SMALL = 1e-3  # of the range of damages: by less no network is called worse
+SMALL = 1e-3  # of the spread of damages: by less no network is called worse
 
 _log = logging.getLogger(__name__)
 
@@ -98,10 +98,10 @@ class UniformRivals:
                 self._say(levels, self._rows[best])
 
     def _spread(self) -> float:
-        """The range of all damages that were measured."""
+        """Between which the middle half of all damages lies that were measured: networks of no use reach any."""
         known = np.array([*self._damages, *self._plans.values()])
         known = known[np.isfinite(known)]
-        return float(np.ptp(known)) if len(known) else 0.0
+        return float(np.subtract(*np.percentile(known, [75, 25]))) if len(known) else 0.0
 
     def _say(self, plan: Levels, uniform: Levels) -> None:
         costs = self._problem.cost_values(np.array([plan, uniform]), (self._cost,))[self._cost]

@@ -307,6 +307,15 @@ def test_a_class_under_another_name_loads_when_asked(written):
     assert torch.equal(autoprune.load(trained(kind=alias), written.small, any_class=True)(*EXAMPLE), written.output)
 
 
+def test_a_class_that_was_in_a_file_of_its_own_is_known_in_its_package(written, tmp_path, monkeypatch):
+    shutil.copytree(written.small, tmp_path / "small")
+    monkeypatch.setattr(Net, "__module__", "project.models.test_export")
+    autoprune.load(trained(), tmp_path / "small")
+    monkeypatch.setattr(Net, "__module__", "latest_export")
+    with pytest.raises(RecipeError, match="any_class=True"):
+        autoprune.load(trained(), tmp_path / "small")
+
+
 def as_before(folder, number=2):
     """An export as it was written before there were checksums."""
     document = json.loads((folder / "recipe.json").read_text())

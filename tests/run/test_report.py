@@ -17,7 +17,7 @@ from autoprune.core.space import Candidate
 from autoprune.core.unit import Slot, Span, Unit
 from autoprune.errors import RunNotFound
 from autoprune.measure.form import Form
-from autoprune.run.fronts import pick_row
+from autoprune.run.front_file import pick_row
 from autoprune.run.journal import encode
 from autoprune.run.report import write_report
 from autoprune.run.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Chart

@@ -238,8 +238,11 @@ def test_a_fitness_that_raises_stops_the_run_before_it_starts_and_says_why(job, 
 
 
 def test_an_objective_nobody_reports_is_named_before_the_search(job, tmp_path):
-    with pytest.raises(RunFailed, match=r"expected the fitness to report \['speed'\]"):
-        search(job(objectives=(Objective("speed", "max"), Objective("macs", "min"))), tmp_path / "run")
+    def fitness(model, batches):
+        return {"acuracy": 0.5, "kl": 0.0}
+
+    with pytest.raises(RunFailed, match=r"expected the fitness to report \['accuracy'\], .* mean 'acuracy'\?"):
+        search(job(fitness=fitness), tmp_path / "run")
 
 
 def test_failed_evaluations_are_recorded_with_their_cause_and_stay_off_the_front(job, tmp_path):

@@ -23,7 +23,7 @@ from autoprune.errors import AutopruneError, RunDamaged, RunNotFound
 from autoprune.run.columns import SELECT
 from autoprune.run.documents import damaged, read_checked, understanding
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import LeftOut, Row, left_out_of, pick_row, read_document
+from autoprune.run.front_file import LeftOut, Row, left_out_of, pick_row, read_document
 from autoprune.run.journal import read_run, told
 
 Pairs = Sequence[tuple[float, float]]

@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from autoprune.errors import AutopruneError
-from autoprune.run.fronts import pick_row
+from autoprune.run.front_file import pick_row
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
+from autoprune.run.secrets import redacted
 
 STYLE = Path(__file__).with_name("style.css")
 CAUSES = 10  # different causes of failure that are listed
@@ -128,8 +129,16 @@ def frozen(facts: Facts) -> str:
             if uncounted
             else "Every operator's MACs are counted."
         ),
+        _unmet(facts),
+        *(note(sentence) for sentence in facts.environment.get("notes", ())),
         _unfitted(facts),
     )
+
+
+def _unmet(facts: Facts) -> str:
+    """Parameters that no example call read: what has a size of theirs is frozen."""
+    rows: list[list[Cell]] = [[name, percent(share)] for name, share in facts.environment.get("unmet", ())]
+    return table(["parameter that no example call runs", "share of parameters"], rows[:PARTS]) if rows else ""
 
 
 def _unfitted(facts: Facts) -> str:
@@ -143,12 +152,12 @@ def _unfitted(facts: Facts) -> str:
 
 def environment(facts: Facts) -> str:
     """Where the numbers were made, on which data, and by which job."""
-    found = facts.environment
+    found: Mapping[str, Any] = redacted(facts.environment)
     data: Mapping[str, Any] = found["data"]
     rows: list[list[Cell]] = [[name, entry["examples"], entry["sha256"][:16]] for name, entry in data["sets"].items()]
     shared = [f"{pair} {count}" for pair, count in data["shared"].items()]
     plain = {name: value for name, value in {**found, **data}.items() if isinstance(value, str | int | float)}
-    document = yaml.safe_dump(dict(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
+    document = yaml.safe_dump(redacted(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
     return section(
         "Environment and data",
         terms(plain, "facts"),
