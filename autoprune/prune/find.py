@@ -35,7 +35,9 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
             on the first example in eval mode or on another one in any mode, returns nothing that can be compared,
-            depends on state outside the module tree, or computes something else when it runs again.
+            depends on state outside the module tree, or computes something else when it runs again; it is scripted,
+            exported, sharded or quantised.
+        PluginError: an adapter computes something else than the class it stands for.
 
     >>> find_structure(model, torch.randn(1, 3, 224, 224))
     >>> find_structure(model, [call(x), call(x, head="boxes")])
