@@ -15,6 +15,7 @@ from autoprune.errors import SpaceError
 from autoprune.prune.adapters import adapt, apply_fixes
 from autoprune.prune.attributes import put
 from autoprune.prune.copying import copy_with, named_tensors
+from autoprune.prune.modes import modes_put_back
 from autoprune.prune.skip import skip
 from autoprune.prune.structure import Structure
 
@@ -138,6 +139,8 @@ def rebuild(
             put(small.get_submodule(module), attribute, number)
     skip(small, skipped or {})
     if tensors:
+        with modes_put_back(small):
+            small.train(small.training)  # some classes keep what they computed from weights until their mode is set
         apply_fixes(small)
     return small
 

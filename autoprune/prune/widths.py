@@ -15,7 +15,7 @@ from torch import nn
 
 from autoprune.core.cost import Polynomial
 from autoprune.prune.attributes import Step, get, name_of, numbers, place_of, says_width
-from autoprune.prune.axes import Axis, size
+from autoprune.prune.axes import Axis, leaves, size
 from autoprune.prune.recorder import Recorder
 from autoprune.prune.structure import ModuleSize
 
@@ -54,7 +54,9 @@ class _Search:
         key = self.holder(module, path)
         if value < 2 or key in self.done or not says_width(path):
             return
-        fitting = ([axis for axis in axes if size(axis) == value] for axes in self._places(module, path))
+        fitting = (
+            [axis for axis in axes if size(axis) == value and _is_width(axis)] for axes in self._places(module, path)
+        )
         axes = next(filter(None, fitting), [])
         chosen = self._choose(path, axes)
         if chosen is not None and chosen.units:
@@ -62,11 +64,7 @@ class _Search:
             self.found.append(ModuleSize(module, path, chosen))
         elif chosen is None and (units := sorted({u for a in axes for u in self.sizer(a).units})):
             self.done.add(key)
-            self.notes.append(
-                f"{path!r} of {module or 'the top module'!r} stays {value} in a small network: several independent "
-                f"widths have this size ({', '.join(units[:3])}{', ...' if len(units) > 3 else ''}). Set it where you "
-                "need it."
-            )
+            self.notes.append(_ambiguous(module, path, value, units))
 
     def _choose(self, path: str, axes: Sequence[Axis]) -> Polynomial | None:
         """The size that an integer says; None where several are as likely."""
@@ -110,6 +108,19 @@ class _Search:
 
     def _key(self, axis: Axis) -> str:
         return _text(self.sizer(axis))
+
+
+def _ambiguous(module: str, path: str, value: int, units: Sequence[str]) -> str:
+    where = repr(module) if module else "the top module"
+    return (
+        f"{path!r} of {where} stays {value} in a small network: several independent widths have this size "
+        f"({', '.join(units[:3])}{', ...' if len(units) > 3 else ''}). Set it where you need it."
+    )
+
+
+def _is_width(axis: Axis) -> bool:
+    """Whether an axis is anything but one of the caller's, such as the height of an image."""
+    return any(atom.frozen not in ("spatial", "model input") for atom in leaves(axis))
 
 
 def _text(polynomial: Polynomial) -> str:
