@@ -16,6 +16,7 @@ from autoprune.prune.branches import numbered
 from autoprune.prune.recorder import Contraction, Mark, Recorder
 from autoprune.prune.skip import within
 from autoprune.prune.structure import Branch, Frozen, ModuleSize, Read, Structure, Term
+from autoprune.prune.widths import follow_widths
 
 Found = dict[Atom, list[Slot]]
 UNSLICED = "not both produced and consumed by a weight"
@@ -52,18 +53,21 @@ def assemble(
     params = [
         sizer.product(1, recorder.roots[name]) * _presence(name, branches) for name, _ in model.named_parameters()
     ]
+    sizes = _module_sizes(model, recorder, sizer)
+    followed, notes = follow_widths(model, recorder, sizer, sizes)
     costs = {"macs": _total([term.macs for term in terms]), "params": _total(params)}
     return Structure(
         units=units,
         frozen=(*(rows := _frozen(recorder, terms)), *_kept_whole(between, rows)),
         cost=CostModel({unit.name: unit.width for unit in units}, costs),
-        sizes=_module_sizes(model, recorder, sizer),
+        sizes=(*sizes, *followed),
         terms=terms,
         reads=_reads(recorder, names),
         batch_norms=recorder.sole_norms(),
         adapted=adapted,
         uncounted=tuple(recorder.uncounted),
         branches=branches,
+        notes=notes,
         shapes={name: tuple(map(sizer, recorder.roots[name])) for name, _ in model.named_parameters()},
     )
 
@@ -255,5 +259,5 @@ def _holds(module: nn.Module, path: str, value: int) -> bool:
     """Whether a path leads to a number of this value."""
     try:
         return type(get(module, path)) is int and get(module, path) == value
-    except (AttributeError, IndexError, TypeError):
+    except (AttributeError, IndexError, KeyError, TypeError):
         return False

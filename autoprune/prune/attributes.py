@@ -2,55 +2,177 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
 
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\['([^']*)'\]")
+_OWN = frozenset(vars(nn.Module()))  # what every module keeps
+_DEEPEST = 4
+Step = str | int | tuple[str]  # an attribute, an index, a key
 
 
 def numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
-    """Path and value of every integer a module keeps: as an attribute, in a list or tuple, in a config object."""
+    """Path and value of every integer a module keeps: as an attribute, in a list, tuple, dictionary or dataclass, in an
+    object of a class called "...Config", "...Args" or "...Arguments", or in one of these inside of another.
+
+    Names that begin with an underscore are among them where they say a width.
+    """
     for name, value in list(vars(module).items()):
-        if not name.startswith("_"):
-            yield from _within(name, value)
+        if name not in _OWN and (not name.startswith("_") or says_width(name)):
+            yield from _within(name, value, _DEEPEST)
 
 
-def _within(path: str, value: Any) -> Iterator[tuple[str, int]]:
-    if _is_number(value):
+def _within(path: str, value: Any, deepest: int) -> Iterator[tuple[str, int]]:
+    if type(value) is int:  # no bool, no member of an enumeration
         yield path, value
-    elif type(value) in (list, tuple):
+    elif deepest and type(value) in (list, tuple):
         for index, part in enumerate(value):
-            if _is_number(part):
-                yield f"{path}[{index}]", part
-    elif type(value).__name__.endswith(("Config", "Args", "Arguments")) and hasattr(value, "__dict__"):
+            yield from _within(f"{path}[{index}]", part, deepest - 1)
+    elif deepest and isinstance(value, dict):
+        for key, part in dict.copy(value).items():
+            if isinstance(key, str) and "'" not in key:
+                yield from _within(f"{path}['{key}']", part, deepest - 1)
+    elif deepest and _is_record(value):
         for name, part in list(vars(value).items()):
-            if _is_number(part) and not name.startswith("_"):
-                yield f"{path}.{name}", part
+            if not name.startswith("_"):
+                yield from _within(f"{path}.{name}", part, deepest - 1)
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is int  # no bool, no member of an enumeration
+def _is_record(value: Any) -> bool:
+    named = type(value).__name__.endswith(("Config", "Args", "Arguments"))
+    return hasattr(value, "__dict__") and (named or (dataclasses.is_dataclass(value) and not isinstance(value, type)))
+
+
+_WIDTHS = frozenset(
+    (
+        *("channel", "channels", "chs", "chans", "ch", "planes", "inplanes", "outplanes", "filters", "width", "widths"),
+        *(
+            "feature",
+            "features",
+            "feats",
+            "dim",
+            "dims",
+            "embed",
+            "embd",
+            "emb",
+            "hidden",
+            "model",
+            "ff",
+            "ffn",
+            "inner",
+        ),
+        *("intermediate", "neurons", "units"),
+    )
+)
+_OTHERS = frozenset(  # beside a word for widths these say something else: `num_hidden_layers`, `max_width`
+    (
+        *(
+            "kernel",
+            "stride",
+            "padding",
+            "image",
+            "img",
+            "patch",
+            "window",
+            "classes",
+            "vocab",
+            "layers",
+            "layer",
+            "depth",
+        ),
+        *(
+            "depths",
+            "groups",
+            "group",
+            "position",
+            "positions",
+            "pos",
+            "len",
+            "length",
+            "max",
+            "min",
+            "dilation",
+            "divisor",
+        ),
+        *(
+            "ratio",
+            "mult",
+            "heads",
+            "blocks",
+            "levels",
+            "scale",
+            "factor",
+            "idx",
+            "id",
+            "index",
+            "axis",
+            "rank",
+            "ndim",
+        ),
+        *("bits", "base", "time", "token", "tokens", "experts", "type", "norm", "drop", "dropout", "max", "steps"),
+    )
+)
+
+
+def says_width(path: str) -> bool:
+    """Whether the last name in a path is that of a width, such as `num_features`, `in_planes` or `hidden_size`."""
+    words = set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name_of(path)).lower().strip("_").split("_"))
+    return bool(words & _WIDTHS) and not words & _OTHERS
+
+
+def name_of(path: str) -> str:
+    """The last name in a path: of a list's element the list's."""
+    parts: list[str] = re.findall(r"[^.\[\]']+", path)
+    return next(part for part in reversed(parts) if not part.isdigit())
+
+
+def steps_of(path: str) -> list[Step]:
+    return [name or ((key,) if not index else int(index)) for name, index, key in _STEP.findall(path)]
 
 
 def get(module: nn.Module, path: str) -> Any:
-    """What a path such as "num_heads", "normalized_shape[0]" or "config.hidden_size" leads to."""
+    """What a path such as "num_heads", "normalized_shape[0]", "config.hidden_size" or "sizes['width']" leads to."""
     value: Any = module
-    for name, index in _STEP.findall(path):
-        value = getattr(value, name) if name else value[int(index)]
+    for step in steps_of(path):
+        value = _at(value, step)
     return value
+
+
+def place_of(module: nn.Module, path: str) -> tuple[int, tuple[Step, ...]]:
+    """The object that has to change for an integer to change, by id, and the way from there: objects are shared."""
+    steps = steps_of(path)
+    holder, way, value = module, tuple(steps), module
+    for index, step in enumerate(steps[:-1]):
+        value = _at(value, step)
+        if not isinstance(value, tuple):
+            holder, way = value, tuple(steps[index + 1 :])
+    return id(holder), way
 
 
 def put(module: nn.Module, path: str, number: int) -> None:
     """Sets what a path leads to; a tuple is replaced by a changed one."""
-    head, _, last = path.rpartition(".")
-    holder = get(module, head) if head else module
-    name, *indices = [n or i for n, i in _STEP.findall(last)]
-    if not indices:
-        setattr(holder, name, number)
-        return
-    sequence = getattr(holder, name)
-    changed = [number if index == int(indices[0]) else part for index, part in enumerate(sequence)]
-    setattr(holder, name, type(sequence)(changed))
+    _changed(module, steps_of(path), number)
+
+
+def _at(value: Any, step: Step) -> Any:
+    return getattr(value, step) if isinstance(step, str) else value[step if isinstance(step, int) else step[0]]
+
+
+def _changed(value: Any, steps: Sequence[Step], number: int) -> Any:
+    """The value with the number where the steps lead; the same object but for tuples."""
+    if not steps:
+        return number
+    step, inner = steps[0], _changed(_at(value, steps[0]), steps[1:], number)
+    if isinstance(step, str):
+        frozen = dataclasses.is_dataclass(value)
+        object.__setattr__(value, step, inner) if frozen else setattr(value, step, inner)
+    elif isinstance(value, tuple):
+        parts = [*value[: int(step)], inner, *value[int(step) + 1 :]]  # type: ignore[arg-type]  # no key
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    else:
+        value[step if isinstance(step, int) else step[0]] = inner
+    return value

@@ -16,6 +16,7 @@ from autoprune.prune import adapters  # noqa: F401  # register
 from autoprune.prune.adapting import adapt, apply_fixes
 from autoprune.prune.attributes import put
 from autoprune.prune.copying import copy_with, named_tensors
+from autoprune.prune.modes import modes_put_back
 from autoprune.prune.skip import skip
 from autoprune.prune.structure import Structure
 from autoprune.prune.ties import copied_values
@@ -136,6 +137,8 @@ def rebuild(
             put(small.get_submodule(module), attribute, number)
     skip(small, skipped or {})
     if tensors:
+        with modes_put_back(small):
+            small.train(small.training)  # some classes keep what they computed from weights until their mode is set
         apply_fixes(small)
     return small
 

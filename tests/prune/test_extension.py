@@ -134,7 +134,7 @@ def test_a_fix_sets_the_number_in_the_copy_alone_also_for_subclasses(subclass):
     structure, small = check_pruned(model, torch.randn(2, 5), {12: 7, 8: 3})
     assert widths(structure) == [12, 8]
     assert structure.frozen == ()
-    assert (small[1].wanted, model[1].wanted) == ({"features": 7}, {"features": 12})
+    assert (small[1].wanted, model[1].wanted) == ("7 features", "12 features")
 
 
 class Scaled(nn.Linear):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_the_structure_is_that_of_the_network_with_weights():
     with torch.device("meta"):
         empty, tokens = decoder(**sizes), torch.zeros(1, 7, dtype=torch.long)
     real = autoprune.find_structure(decoder(**sizes), torch.zeros(1, 7, dtype=torch.long))
-    assert autoprune.find_structure(empty, tokens) == real
+    assert autoprune.find_structure(empty, tokens) == replace(real, notes=())  # nothing is compared without values
     assert {(u.kind, u.width) for u in real.units} == {
         *(("channels", 24), ("heads", 3), ("heads", 2), ("head_dim", 4), ("neurons", 20), ("branches", 1))
     }

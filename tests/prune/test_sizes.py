@@ -261,17 +261,24 @@ def test_integers_are_found_in_attributes_lists_tuples_and_configs():
         "shape[1]": 1,
         "config.hidden_size": 12,
     }
+    deep = module_with(stages=[{"chs": 8, "module": "a"}, {"chs": (4, 5)}], _width=7, _count=3)
+    assert dict(numbers(deep)) == {
+        "stages[0]['chs']": 8,
+        "stages[1]['chs'][0]": 4,
+        "stages[1]['chs'][1]": 5,
+        "_width": 7,
+    }
 
 
 @pytest.mark.parametrize(
-    "value", [True, Shade.LIGHT, 3.0, "3", None, torch.Size([3]), torch.tensor(3), {"n": 3}, [[3]]]
+    "value", [True, Shade.LIGHT, 3.0, "3", None, torch.Size([3]), torch.tensor(3), {3: "n"}, {"n": 3.0}]
 )
 def test_nothing_else_is_taken_for_a_number(value):
     assert list(numbers(module_with(value=value))) == []
 
 
 def test_what_modules_keep_for_themselves_is_left_alone():
-    assert list(numbers(module_with(_width=3))) == []
+    assert list(numbers(module_with(_calls=3))) == []
     assert dict(numbers(nn.ReLU())) == {}
 
 
