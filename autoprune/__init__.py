@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from autoprune.measure.batch import Batch as Batch
     from autoprune.measure.finetune import FineTune as FineTune
     from autoprune.measure.recalibrate import recalibrate as recalibrate
-    from autoprune.prune.adapters import adapter as adapter
-    from autoprune.prune.adapters import fix as fix
+    from autoprune.prune.adapting import adapter as adapter
+    from autoprune.prune.adapting import fix as fix
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.examples import call as call
     from autoprune.prune.find import find_structure as find_structure
@@ -56,8 +56,8 @@ _HOMES = {
     "Unit": "autoprune.core.unit",
     "call": "autoprune.prune.examples",
     "find_structure": "autoprune.prune.find",
-    "adapter": "autoprune.prune.adapters",
-    "fix": "autoprune.prune.adapters",
+    "adapter": "autoprune.prune.adapting",
+    "fix": "autoprune.prune.adapting",
     "rule": "autoprune.prune.rules",
     "VerifyReport": "autoprune.prune.verify",
     "load": "autoprune.run.export",

@@ -22,20 +22,30 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from autoprune import __version__
 from autoprune.errors import AutopruneError, ConfigError, DataError, InfeasibleBudget, Interrupted, UnsupportedModel
 
 if TYPE_CHECKING:
     from autoprune.config import JobSpec
     from autoprune.run import RunResult
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # subcommands take it from here
+)
 
 Config = Annotated[Path, typer.Argument(help="A job file, such as configs/quickstart.yaml.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run folder, such as results/quickstart.", show_default=False)]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: search.evaluations=100.")
 ]
-Pick = Annotated[str, typer.Option(metavar="BOUNDS", help="Which network: the best within 'macs<=0.5'.")]
+PICKS = (
+    "Which network. 'macs<=0.5': the best measured one within bounds on costs (a value up to 1 is a share of the dense "
+    "network's cost). 'accuracy>=0.97': the cheapest one, by the first cost, within bounds on measurements; with "
+    "bounds on both, the best measured one. '#3': that row of the front. '2-2-2-4': that candidate."
+)
+Pick = Annotated[str, typer.Option(metavar="WHICH", help=PICKS)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines, for a log.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -67,11 +77,20 @@ def main() -> None:
         raise
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"autoprune {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     ctx: typer.Context,
     show_traceback: Annotated[
         bool, typer.Option("--traceback", envvar="AUTOPRUNE_TRACEBACK", help="Show where an error came from.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Search-based pruning: from a trained network to a Pareto front of really smaller ones."""
@@ -89,13 +108,17 @@ def inspect(
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
+        from autoprune.run.folder import check_place
 
         spec = configs.load(config, settings or ())
+        place = None if json_file is None else json_file.absolute()  # the job's own code may change the folder
+        if place is not None:
+            check_place(place)
         with _placed(spec):
             inspection = run.inspect_job(spec.resolve())
         console.print_inspection(inspection)
-        if json_file is not None:
-            json_file.write_text(json.dumps(inspection.to_json(), indent=2) + "\n", encoding="utf-8")
+        if place is not None:
+            place.write_text(json.dumps(inspection.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -109,9 +132,12 @@ def search(
 ) -> None:
     """Search for the front of a job and write a run folder (results/NAME unless --out names one)."""
     with _reporting(ctx):
+        from autoprune.run.folder import RunFolder, next_free
+
+        if out is not None:
+            RunFolder.check_free(out)  # before the imports that take seconds
         from autoprune import config as configs
         from autoprune import console, run
-        from autoprune.run.folder import next_free
 
         spec = configs.load(config, settings or ())
         folder = out or next_free(Path("results") / spec.name)
@@ -151,7 +177,7 @@ def front(
     ctx: typer.Context,
     folder: Run,
     form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.table,
-    pick: Annotated[str | None, typer.Option(metavar="BOUNDS", help="Only the best within 'macs<=0.5'.")] = None,
+    pick: Annotated[str | None, typer.Option(metavar="WHICH", help=PICKS)] = None,
     to_optuna: Annotated[
         str | None, typer.Option(metavar="URL", help="Write every evaluation to sqlite:///study.db instead.")
     ] = None,
@@ -161,7 +187,12 @@ def front(
         from autoprune import console, run
 
         if to_optuna is None:
-            console.print_rows(run.read_front(folder, pick), form)
+            found = run.show_front(folder, pick)
+            console.print_rows(found.rows, form, found.numbers)
+            if found.why:
+                typer.echo(found.why, err=form is not Format.table)
+            if form is Format.table:
+                console.print_left_out(found.left_out)
         else:
             study = run.export_study(folder, to_optuna)
             state = "written" if study.written else "there already"
@@ -179,8 +210,11 @@ def solve(
 ) -> None:
     """Answer another budget from what was measured already, without new probes."""
     with _reporting(ctx):
+        from autoprune import run
+
+        run.check_solve(folder, budget, out)  # before the imports that take seconds
         from autoprune import config as configs
-        from autoprune import console, run
+        from autoprune import console
 
         job = configs.load_run(folder).resolve()
         with console.progress_display(quiet) as progress:
@@ -200,13 +234,17 @@ def export(
 ) -> None:
     """Write one network of a run: recipe.json and weights.safetensors."""
     with _reporting(ctx):
+        from autoprune import run
+
+        why = run.check_export(folder, pick, out).why  # before the imports that take seconds
         from autoprune import config as configs
-        from autoprune import console, run
+        from autoprune import console
 
         job = configs.load_run(folder).resolve()
         with console.progress_display(quiet) as progress:
             row = run.export(job, folder, pick, out, progress=progress)
         console.print_rows([row])
+        typer.echo(why)
         _print_export(out)
 
 
@@ -225,8 +263,8 @@ def criterion(
     config: Config,
     out: Annotated[Path, typer.Option(metavar="FILE", help="A Python file that is not there yet.")],
     settings: Settings = None,
-    evaluations: Annotated[int, typer.Option(help="How many formulas are measured.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    evaluations: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many formulas are measured.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
@@ -247,9 +285,12 @@ def _print_result(result: RunResult, folder: Path) -> None:
     """The front, where it lies, and what to type next."""
     from autoprune import console
 
-    console.print_rows(result.rows)
+    console.print_rows(result.rows, numbers=range(1, len(result.rows) + 1))
     console.print_dense(result.rows)
+    console.print_left_out(result.left_out)
     typer.echo(f"sums:   {result.additivity}")
+    if result.failures:
+        typer.echo(f"failed: {result.failures}")
     typer.echo(f"ended:  {result.ended}\nrun:    {folder}\nreport: {folder / 'report.html'}")
     if result.rows:
         ratio = result.rows[len(result.rows) // 2]["macs_ratio"]
@@ -324,6 +365,8 @@ def _reporting(ctx: typer.Context) -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(ctx, "\n".join([f"error: {where}{error.strerror or error}", *_notes(error)]), 1)
+    except SystemExit as error:
+        _fail(ctx, f"error: code that this command runs called sys.exit({error.code!r}). Raise an error instead.", 1)
     except Exception as error:
         hint = f"This was not foreseen; `autoprune --traceback {ctx.info_name} ...` shows where it came from."
         _fail(ctx, "\n".join([f"error: {type(error).__name__}: {error}", *_notes(error), hint]), 1)
@@ -361,9 +404,10 @@ def _placed(spec: JobSpec) -> Iterator[None]:
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
     """Adds how to go on with the run to what the machine or its user stopped it by."""
+    job = (folder / "job.yaml").absolute()  # the job's own code may change the current directory
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
-        if not isinstance(error, AutopruneError) and (folder / "job.yaml").exists():
+        if not isinstance(error, AutopruneError) and job.exists():
             error.add_note(f"What was measured is kept; go on with: autoprune resume {shlex.quote(str(folder))}")
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +26,14 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.run.fronts import HIGH, LOW, SELECT, STITCHED, Row, flat_row, to_csv
+from autoprune.run.columns import HIGH, LOW, SELECT, STITCHED
+from autoprune.run.front_file import Row, flat_row, to_csv
 
 if TYPE_CHECKING:
     from autoprune.core.unit import Unit
     from autoprune.run import Inspection
     from autoprune.run.drive import FrozenGroup
+    from autoprune.run.front_file import LeftOut
     from autoprune.run.job import Progress
 
 WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
@@ -40,8 +43,10 @@ LISTED = 20  # units of a kind, and reasons for what is frozen, that are printed
 
 
 def output() -> Console:
-    """Standard output, as wide as the terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    """Standard output, as wide as the terminal; where it is none, as COLUMNS says, or WIDE."""
+    columns = os.environ.get("COLUMNS", "")
+    piped = int(columns) if columns.isdecimal() and int(columns) > 0 else WIDE
+    return Console(width=None if sys.stdout.isatty() else piped, highlight=False)
 
 
 def shown(value: float | int | str) -> str:
@@ -55,8 +60,8 @@ def shown(value: float | int | str) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
-def print_rows(rows: Sequence[Row], form: str = "table") -> None:
-    """The rows of a front as table, csv or json on standard output."""
+def print_rows(rows: Sequence[Row], form: str = "table", numbers: Sequence[int] = ()) -> None:
+    """The rows of a front as table, csv or json on standard output; `numbers` are those that a pick knows them by."""
     if form == "json":
         print(json.dumps([dict(row) for row in rows], indent=2))
     elif form == "csv":
@@ -64,7 +69,10 @@ def print_rows(rows: Sequence[Row], form: str = "table") -> None:
     else:
         screen = output()
         screen.print(f"{len(rows)} network{'' if len(rows) == 1 else 's'}")
-        _print_table(screen, rows)
+        _print_table(screen, rows, numbers)
+        for row in rows:
+            if "solved" in row:
+                screen.print(row["solved"]["why"])
 
 
 def print_dense(rows: Sequence[Row]) -> None:
@@ -75,6 +83,12 @@ def print_dense(rows: Sequence[Row]) -> None:
         other = {"candidate", "verify_error", *costs, *(f"{name}_ratio" for name in costs)}
         texts = [f"{name} {_measured(dense, name)}" for name in _columns(dense) if name not in other]
         print(f"dense:  {', '.join(texts)}")
+
+
+def print_left_out(left_out: Sequence[LeftOut]) -> None:
+    """The networks that the front lacks, with their causes, a line each."""
+    for member in left_out:
+        print(f"left out of the front: {member.candidate}: {member.cause}")
 
 
 def _measured(row: Row, name: str) -> str:
@@ -93,28 +107,45 @@ def _columns(row: Row) -> list[str]:
     return [name for name in flat_row(row) if name not in hidden and not name.startswith((SELECT, STITCHED))]
 
 
-def _print_table(screen: Console, rows: Sequence[Row]) -> None:
+def _print_table(screen: Console, rows: Sequence[Row], numbers: Sequence[int]) -> None:
     """One line a network, one column a value. No number is cut: what all networks share stands below the table, and
     where the rest is too wide for the screen, columns are left out.
     """
-    columns = {name: [_cell(row, name) for row in rows] for name in (_columns(rows[0]) if rows else ["candidate"])}
+    names = dict.fromkeys(name for row in rows for name in _columns(row)) or ["candidate"]
+    columns = {name: [_cell(row, name) for row in rows] for name in names}
     labels = columns.pop("candidate")
     alike = [name for name, cells in columns.items() if len(cells) > len(set(cells)) == 1]
     same = {name: columns.pop(name)[0] for name in alike}
-    widths = _widths(columns, screen.width)
-    screen.width = max(screen.width, _needed(widths))
+    aside = 3 + len(str(max(numbers))) if numbers else 0  # columns that the row numbers take
+    widths = _widths(columns, screen.width - aside)
+    screen.width = max(screen.width, _needed(widths) + aside)
+    room = LABEL + screen.width - _needed(widths) - aside
     table = Table()
-    room = LABEL + screen.width - _needed(widths)
-    table.add_column("candidate", overflow="fold", width=min(room, max(map(len, ["candidate", *labels]))))
+    if numbers:
+        table.add_column("#", justify="right")
+    table.add_column("candidate", width=min(room, max(map(len, ["candidate", *labels]))))
     for name, width in widths.items():
         table.add_column(name, justify="right", overflow="fold", width=width)
-    for row in zip(labels, *(columns[name] for name in widths), strict=True):
+    first = [[str(number) for number in numbers]] if numbers else []
+    for row in zip(
+        *first, [_folded(label, room) for label in labels], *(columns[name] for name in widths), strict=True
+    ):
         table.add_row(*row)
     screen.print(table)
     if same:
         screen.print(f"in all of them: {', '.join(f'{name} {value}' for name, value in same.items())}")
     if len(widths) < len(columns):
         screen.print(f"no room for {', '.join(name for name in columns if name not in widths)}; --format csv has all")
+
+
+def _folded(label: str, room: int) -> str:
+    """A candidate's name in lines of at most `room` characters, none of which ends inside a number."""
+    lines = [""]
+    for part in label.replace("-", "- ").split():
+        if lines[-1] and len(lines[-1]) + len(part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _widths(columns: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
@@ -135,7 +166,9 @@ def _needed(widths: Mapping[str, int]) -> int:
 
 
 def _cell(row: Row, name: str) -> str:
-    """A value, with its interval in three decimals where it has one."""
+    """A value, with its interval in three decimals where it has one; a dash where it was not measured."""
+    if name not in row:
+        return "-"
     if name + LOW not in row:
         return shown(row[name])
     return f"{shown(row[name])} ({row[name + LOW]:.3f}-{row[name + HIGH]:.3f})"
@@ -155,6 +188,9 @@ def print_inspection(inspection: Inspection) -> None:
     _print_frozen(console, inspection)
     uncounted = ", ".join(inspection.uncounted) or "none"
     console.print(f"operators whose MACs no rule counts: {escape(uncounted)}")
+    _print_unmet(console, inspection)
+    for note in inspection.notes:
+        console.print(f"note: {escape(note)}")
     searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
     console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
     console.print(f"memory for statistics: {inspection.statistics_bytes / 2**20:,.1f} MiB")
@@ -237,6 +273,31 @@ def _print_frozen(console: Console, inspection: Inspection) -> None:
         console.print(_frozen_table(groups[:LISTED]))
     if len(groups) > LISTED:
         console.print(f"{len(groups) - LISTED} more reasons with smaller shares; --json FILE writes all")
+
+
+def _print_unmet(console: Console, inspection: Inspection) -> None:
+    """The parameters that no example call reads, by module, with their share of all."""
+    shares: dict[str, float] = {}
+    for row in inspection.unmet:
+        module = row.name.rpartition(".")[0] or row.name
+        shares[module] = shares.get(module, 0.0) + row.share
+    if shares:
+        console.print(
+            f"parameters that no example call runs: {sum(shares.values()):.1%} of all; what has a size of theirs stays "
+            "whole. Give calls that run them, or remove them from the model"
+        )
+        console.print(_unmet_table(sorted(shares.items(), key=lambda pair: -pair[1])[:LISTED]))
+    if len(shares) > LISTED:
+        console.print(f"{len(shares) - LISTED} more modules with smaller shares; --json FILE writes all")
+
+
+def _unmet_table(shares: Sequence[tuple[str, float]]) -> Table:
+    table = Table()
+    table.add_column("of parameters", justify="right")
+    table.add_column("not run", overflow="fold")
+    for module, share in shares:
+        table.add_row(f"{share:.1%}", escape(module))
+    return table
 
 
 def _frozen_table(groups: Sequence[FrozenGroup]) -> Table:

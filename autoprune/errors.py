@@ -13,6 +13,7 @@ AutopruneError
 ├── TrainingDiverged     a fine-tune ended in numbers that are not finite
 ├── RunExists            a run folder that is already there is never written over
 ├── RunNotFound          no run in that folder
+├── RunDamaged           a file of a run folder is not what was written there
 ├── JournalError         a run folder's journal cannot be used as it is
 │   ├── JournalMismatch  resume would not repeat what the journal says
 │   └── JournalLocked    another process is writing to this run
@@ -21,7 +22,11 @@ AutopruneError
 Interrupted            SIGINT or SIGTERM arrived: a KeyboardInterrupt, which nothing that handles errors catches
 
 Each is also the builtin a caller would expect. A message says what was expected, what came, where, and what to do.
+`did_you_mean` adds the closest known word to it.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class AutopruneError(Exception):
@@ -86,6 +91,12 @@ class RunNotFound(AutopruneError, FileNotFoundError):
     """No run in that folder."""
 
 
+class RunDamaged(AutopruneError, ValueError):
+    """A file of a run folder is not what was written there; the message names it and how it is written again."""
+
+    exit_code = 1
+
+
 class JournalError(AutopruneError, ValueError):
     """A run folder's journal cannot be used as it is."""
 
@@ -112,3 +123,9 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int) -> None:
         super().__init__(f"signal {signum}")
         self.exit_code = 128 + signum
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The hint in brackets for a word close to a known one, with a space in front; else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

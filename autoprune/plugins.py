@@ -5,7 +5,6 @@ Here: importing, and checking that a call would fit the signature. Not here: wha
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune.errors import PluginError
+from autoprune.errors import PluginError, did_you_mean
 
 Plugin = Callable[..., Any]
 
@@ -107,12 +106,6 @@ def _free(parameters: Mapping[str, inspect.Parameter], count: int) -> tuple[dict
     return {p.name: p for p in rest}, inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint in brackets for a word close to a known one, with a space in front; else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _named_module(source: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(source)
@@ -124,7 +117,9 @@ def _named_module(source: str, name: str) -> ModuleType:
             f"module {error.name!r} of {name!r} is not found. Install it, start in the folder that holds it, "
             "or name the file itself: 'path/to/file.py:name'."
         ) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, for example, would end the process as if all were well
         raise PluginError(_at_import(name, error)) from error
 
 
@@ -141,9 +136,9 @@ def _file_module(path: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[key]  # half a module must not pass for a whole one the next time
-        if isinstance(error, (Exception, SystemExit)):
-            raise PluginError(_at_import(name, error)) from error
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise PluginError(_at_import(name, error)) from error
     return module
 
 
@@ -182,3 +177,17 @@ def plugin_name(plugin: str | Callable[..., Any]) -> str:
     if isinstance(plugin, functools.partial):
         return plugin_name(plugin.func)
     return plugin if isinstance(plugin, str) else getattr(plugin, "__qualname__", type(plugin).__qualname__)
+
+
+def home_of(kind: Any) -> str:
+    """`module:name` of a class or function: the same whether its file is imported, named by path or run as a script."""
+    return f"{_module_name(kind.__module__)}:{kind.__qualname__}"
+
+
+def _module_name(name: str) -> str:
+    """A module's name; that of a file for one which was named by its path or run as the main program."""
+    module = sys.modules.get(name)
+    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    if name == "__main__" and spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return Path(file).stem if file and (name == "__main__" or name.startswith(FILE_MODULES)) else name

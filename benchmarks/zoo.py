@@ -5,8 +5,10 @@
 Models of torchvision, timm and transformers with random weights (random norms too), at 64x64 where they run with it:
 structure, share of the MACs that no unit touches, MACs at half of every unit, proof of the network so made and of one
 with random counts; beside it the default call of torch-pruning on the same model and input (see zoo/rival.py). `macs`
-are of one example. trace_s is find_structure with all it checks. forward_s is one plain pass, the median of three. MACs
-of torch-pruning's column are counted while the network runs (torch.utils.flop_counter), ours by the cost polynomials.
+are of one example. Both modes are traced and verified: `train_mode` says whether the forward pass in train mode has the
+operators of eval mode, `unmet_share` is the share of the parameters that no pass reads. trace_s is find_structure with
+all it checks. forward_s is one plain pass, the median of three. MACs of torch-pruning's column are counted while the
+network runs (torch.utils.flop_counter), ours by the cost polynomials.
 
 Every measurement is a process of its own with one thread (OMP_NUM_THREADS to change): a crash is a row. The file is
 whole after every row; `--resume` goes on from there. `--summary` prints the totals of the file, `--check` only builds

@@ -15,6 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import autoprune
 import autoprune.run as run
 from autoprune import console
 from autoprune.cli import app, main
@@ -295,6 +296,34 @@ def test_a_pick_prints_one_network(finished):
     assert call("front", "done", "--pick", "macs!1").exit_code == 2
 
 
+def test_a_pick_says_which_network_it_took_and_why(finished):
+    rows = json.loads(call("front", "done", "--format", "json").stdout)
+    cheapest = min(range(len(rows)), key=lambda i: rows[i]["macs"])
+    printed = call("front", "done", "--pick", "accuracy>=0").stdout
+    name = f"picked row {cheapest + 1} of {len(rows)}, {rows[cheapest]['candidate']}: "
+    assert f"{name}cheapest by macs among {len(rows)} with accuracy >= 0" in printed
+    as_json = call("front", "done", "--pick", "accuracy>=0", "--format", "json")
+    assert json.loads(as_json.stdout)[0]["macs"] == rows[cheapest]["macs"]  # the sentence is not among the data
+    assert name in as_json.stderr
+
+
+@pytest.mark.parametrize("pick", ["#2", "8"])
+def test_a_network_is_picked_by_the_number_of_its_row_or_its_name(finished, pick):
+    rows = json.loads(call("front", "done", "--format", "json").stdout)
+    wanted = rows[1]["candidate"] if pick == "#2" else "8"
+    result = call("front", "done", "--format", "json", "--pick", pick)
+    assert json.loads(result.stdout)[0]["candidate"] == wanted
+    assert cells(call("front", "done").stdout)["2"][0] == rows[1]["candidate"]
+
+
+def test_a_front_is_printed_without_importing_torch(finished):
+    for arguments in (["front", "done"], ["front", "done", "--pick", "#1", "--format", "csv"], ["--version"], ["-h"]):
+        code = f"import sys; sys.argv[1:] = {arguments}\nfrom autoprune.cli import main\n"
+        code += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
+        done = python("-c", code, cwd=finished.parent)
+        assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
 def test_a_run_is_written_as_an_optuna_study_once(finished):
     for state in ("written", "there already"):
         result = call("front", "done", "--to-optuna", "sqlite:///study.db")
@@ -373,6 +402,28 @@ def test_one_mistake_is_one_line_without_a_traceback(folder):
     assert result.stderr.startswith("error: --set search.evaluations=-1: search.evaluations: expected at least 1")
     assert result.stderr.count("\n") == 1
     assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["solve", "done", "--budget", "macs"], "expected a bound such as"),
+        (["solve", "done", "--budget", "macs>=0.4"], "expected a budget on one of ['macs', 'params']"),
+        (["solve", "done", "--budget", "mac=0.4"], "did you mean 'macs'?"),
+        (["solve", "done", "--budget", "macs=0.4", "--out", "."], "expected a new folder"),
+        (["export", "done", "--pick", "macs<=0.5", "--out", "done"], "done is already there. Give another --out."),
+        (["export", "done", "--pick", "macs<=0.5", "--out", "job.yaml"], "job.yaml is already there"),
+        (["export", "done", "--pick", "macs<=0.5", "--out", "job.yaml/small"], "job.yaml is a file"),
+        (["export", "done", "--pick", "acuracy>=0.5", "--out", "small"], "did you mean 'accuracy'?"),
+        (["search", "job.yaml", "--out", "done"], "done is already there"),
+        (["search", "job.yaml", "--out", "job.yaml/run"], "job.yaml is a file"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_torch_is_imported(finished, monkeypatch, arguments, message):
+    monkeypatch.setitem(sys.modules, "autoprune.config", None)  # an import of it fails
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_several_mistakes_are_counted_and_listed(folder):
@@ -458,6 +509,20 @@ def python(*arguments, cwd):
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_the_version_is_that_of_the_package():
+    assert call("--version").stdout == f"autoprune {autoprune.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["search"], ["front"], ["export"]])
+def test_help_has_a_short_form_everywhere(command):
+    assert call(*command, "-h").stdout == call(*command, "--help").stdout != ""
+
+
+def test_shell_completion_is_offered():
+    assert "--install-completion" in call("-h").stdout
+    assert "--show-completion" in call("-h").stdout
 
 
 def test_help_lists_the_commands_without_importing_torch(folder):
@@ -589,6 +654,24 @@ def test_no_number_of_a_front_is_cut_on_a_narrow_screen(width, monkeypatch, caps
     assert ("2.2500" in printed) == (width >= 60)
     assert ("no room for" in printed) == (width < 60)
     assert max(map(len, printed.splitlines())) <= max(width, 40)
+
+
+@pytest.mark.parametrize("width", [160, 60, 30])
+def test_the_name_of_a_candidate_never_breaks_inside_a_number(width, monkeypatch, capsys):
+    monkeypatch.setattr(console, "WIDE", width)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console.print_rows(WIDE_ROWS, numbers=[1, 2])
+    found = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert {number for part in found for number in part.split("-")} == {"128", "0", "1", ""}
+    assert len(found) > 2
+
+
+@pytest.mark.parametrize(("columns", "width"), [("50", 50), ("200", 200), ("0", 160), ("wide", 160), ("", 160)])
+def test_columns_says_how_wide_piped_output_is(columns, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    console.print_rows([{**WIDE_ROWS[0], "candidate": "-".join(["128"] * 300)}])
+    longest = max(map(len, capsys.readouterr().out.splitlines()))
+    assert width - 12 <= longest <= width
 
 
 def test_one_network_alone_has_all_its_values_in_the_table(capsys):

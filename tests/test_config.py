@@ -11,7 +11,7 @@ import yaml
 from autoprune.config import JobSpec, load, load_run
 from autoprune.config.document import override, parse_document
 from autoprune.core.cost import CostModel, Polynomial
-from autoprune.core.levels import LevelRule, build_space
+from autoprune.core.levels import FLOOR, LevelRule, build_space
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
@@ -217,7 +217,7 @@ def test_a_word_is_no_path_because_a_folder_is_called_so(folder):
 
 def test_the_shipped_jobs_load(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert load("configs/quickstart.yaml").resolve().searcher.func.__name__ == "_make"
+    assert load("configs/quickstart.yaml").resolve().searcher.name == "autoprune.search.auto:AutoSearch"
     spec = load("configs/cifar10_resnet20.yaml", ["data.root=no/where", "model.weights=none.pt"])
     assert spec.data.options == {"root": "no/where", "calibrate": 4000, "select": 2000, "seed": 0}
     (rule,) = load("configs/rd_resnet32.yaml", ["data.root=no/where", "model.weights=none.pt"]).resolve().rules
@@ -275,7 +275,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(folder):
     Path("latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match=r"latin\.yaml: expected a readable UTF-8 text file"):
         load("latin.yaml")
-    with pytest.raises(ConfigError, match="expected a readable UTF-8 text file"):
+    with pytest.raises(ConfigError, match="expected a YAML file, got a folder"):
         load(folder)
 
 
@@ -348,6 +348,11 @@ def test_a_bad_override_is_placed_at_the_setting(folder, setting, message):
         ("levels: 4", "keep: [1.5]", "space.units.0.keep.0: expected at most 1"),
         ("levels: 4", "keep: []", "space.units.0.keep: expected a list with at least one entry"),
         ("levels: 4", "keep: [0.5], min_share: 0.5", "space.units.0.min_share: expected it beside levels only"),
+        ("levels: 4", "levels: 4, floor: 0", "space.units.0.floor: expected it beside `kind: weights` only, the kind"),
+        ("levels: 4", "levels: 4, kind: weights, floor: 1", "space.units.0.floor: expected less than 1"),
+        ("levels: 4", "levels: 4, kind: weights, floor: -0.1", "space.units.0.floor: expected at least 0"),
+        ("levels: 4", "levels: 4, min_keep: 2.5", "space.units.0.min_keep: expected a whole number of positions or a"),
+        ("levels: 4", "levels: 4, min_keep: 0", "space.units.0.min_keep: expected more than 0"),
         (
             "levels: 4",
             "levels: 4, group: 4",
@@ -465,6 +470,13 @@ def test_settings_below_a_space_file_change_what_it_says(folder):
     Path("space.yaml").write_text("version: 1\nunits: [{match: here, levels: 2}]\n")
     text = replaced('{version: 1, units: [{match: "*", levels: 4}]}', "space.yaml")
     assert job(text, "space.units.0.levels=3").resolve().rules[0].keep[1] == 0.5625
+
+
+def test_a_floor_and_a_least_share_reach_the_rule(folder):
+    (rule,) = job(replaced("levels: 4", "levels: 4, kind: weights, floor: 0, min_keep: 0.1")).resolve().rules
+    assert (rule.floor, rule.min_keep) == (0, 0.1)
+    (rule,) = job(replaced("levels: 4", "levels: 4, kind: weights, min_keep: 12")).resolve().rules
+    assert (rule.floor, rule.min_keep) == (FLOOR, 12)
 
 
 def test_mistakes_in_a_search_file_carry_its_name_and_line(folder):

@@ -16,11 +16,12 @@ from autoprune.config.document import Document, KeyPath
 from autoprune.config.explain import expected, shown
 from autoprune.core.contracts import Searcher
 from autoprune.core.problem import Problem
-from autoprune.errors import PluginError
+from autoprune.errors import PluginError, did_you_mean
 from autoprune.measure.finetune import LOSSES
-from autoprune.plugins import Plugin, absolute_name, did_you_mean, find_path, load_plugin, misfits
+from autoprune.plugins import Plugin, absolute_name, find_path, load_plugin, misfits
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.masking import MASKS
+from autoprune.run.job import NamedSearcher
 from autoprune.search import SEARCHERS
 
 
@@ -193,7 +194,7 @@ class SearcherChoice(_Choice):
 
     def resolve(self) -> Callable[[Problem, int], Searcher]:
         """A function of (problem, seed) that makes the searcher; picklable."""
-        return functools.partial(_make, str(self.call or SEARCHERS[str(self.name)]), self.options)
+        return NamedSearcher(str(self.call or SEARCHERS[str(self.name)]), self.options)
 
 
 def _wrong_kinds(kind: Plugin, options: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -206,11 +207,6 @@ def _wrong_kinds(kind: Plugin, options: Mapping[str, Any]) -> Iterator[tuple[Key
             first = error.errors()[0]
             place: KeyPath = (key, *(part for part in first["loc"] if isinstance(part, int)))
             yield place, f"expected {expected(first)}, got {shown(first['input'])}"
-
-
-def _make(name: str, options: Mapping[str, Any], problem: Problem, seed: int) -> Searcher:
-    searcher: Searcher = load_plugin(name)(problem, seed=seed, **options)
-    return searcher
 
 
 def _bound(name: str, options: Mapping[str, Any]) -> Plugin:

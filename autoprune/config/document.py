@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
+from autoprune.config.limits import check_depth, check_size
 from autoprune.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 BLANK = "???"
+MOST_BYTES = 4_000_000  # of a file; the largest job files have some thousands
 _PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")  # what a mapping or list without a tag has
 _Where = Callable[[int], str]  # from a line, counted from 1, to its place
 
@@ -49,12 +51,21 @@ def read_document(path: Path, begins: str = "version: 1") -> Document:
     `begins` is what the message for a file without a mapping advises to begin with.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path}: expected a YAML file, got a folder. Name a job file; a run folder is continued with: "
+            f"autoprune resume {path}"
+        ) from None
     except FileNotFoundError:
         sentence = f"expected a file {str(path)!r}, found none. Check the path; the current directory is {Path.cwd()}."
         raise ConfigError(sentence) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a readable UTF-8 text file: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{path}: expected at most {MOST_BYTES:,} bytes, got more. Is it the right file?")
     return parse_document(text, str(path), begins)
 
 
@@ -114,8 +125,11 @@ _Loader.add_implicit_resolver(
 def _parse(text: str, where: _Where) -> tuple[Any, dict[KeyPath, str]]:
     """Plain data of a YAML text and the place of every key in it."""
     with _syntax_errors(where):
+        check_depth(text, where)
         loader = _Loader(text)
         node = loader.get_single_node()
+        if node is not None:
+            check_size(node, where)
         reader = _Reader(loader, where)
         data = None if node is None else reader.value(node, ())
     if reader.problems:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from autoprune.config.document import Document, KeyPath
 from autoprune.core.objective import KNOWN_DIRECTIONS
-from autoprune.plugins import did_you_mean
+from autoprune.errors import did_you_mean
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -23,6 +23,8 @@ _EXPECTED = {
     "bool_type": "true or false",
     "tuple_type": "a list",
     "too_short": "a list with at least one entry",
+    "too_long": "a list with at most {max_length} entries",
+    "string_too_long": "a text of at most {max_length} characters",
     "is_instance_of": "a list",
     "dict_type": "a mapping",
     "mapping_type": "a mapping",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from autoprune.config.calls import Context
-from autoprune.config.document import read_document
+from autoprune.config.document import Document, KeyPath, dotted, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
 from autoprune.config.spec import JobSpec
 from autoprune.errors import ConfigError
 from autoprune.run.folder import RunFolder
+from autoprune.run.secrets import restored
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -25,7 +27,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     """
     path = Path(path)
     whole = assembled(read_document(path), overrides, path.parent)
-    document, problems = whole.document, whole.problems + list(itertools.chain(*whole.broken.values()))
+    document, absent = with_secrets(whole.document)
+    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent
     data = {"name": path.stem.lstrip(".") or "job", **document.data}
     try:
         spec = JobSpec.model_validate(data, context=Context(document, (path.parent.absolute(),)))
@@ -34,6 +37,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     if problems:
         raise ConfigError(problems)
     return spec
+
+
+def with_secrets(document: Document) -> tuple[Document, list[str]]:
+    """The document with what a run folder does not keep from the environment, and a sentence for what is not there.
+
+    What workers need is missed where they are started: a run is exported without them.
+    """
+    problems: list[str] = []
+
+    def miss(path: KeyPath, variable: str) -> None:
+        if path[0] != "run":
+            sentence = (
+                f"expected the environment variable {variable}, which is not set. What may be secret is not written to "
+                f"a run folder; set it, or pass --set {dotted(path)}=..."
+            )
+            problems.append(document.problem(path, sentence))
+
+    return replace(document, data=restored(document.data, miss)), problems
 
 
 def load_run(folder: str | Path, overrides: Sequence[str] = ()) -> JobSpec:

@@ -19,16 +19,23 @@ from autoprune.config.calls import (
     mistakes,
 )
 from autoprune.config.document import KeyPath
-from autoprune.core.levels import GRIDS, LevelRule
+from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.errors import ConfigError
 from autoprune.measure.finetune import FineTune
+from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
 from autoprune.run.job import Executor, Job
+from autoprune.run.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
+from autoprune.run.names import unknown_names
 from autoprune.run.stopping import Stop, parse_target
+
+MOST_LEVELS = 10_000  # of one unit; a width has as many counts at most
+MOST_WIDTH = 1_000_000  # positions; no layer is wider
+MOST_GIB = 1_000_000.0
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -46,17 +53,31 @@ class RuleSpec(_Section):
         None,
         strict=False,
         min_length=1,
+        max_length=MOST_LEVELS,
         description="shares of the width to choose from; 0 removes a branch",
         examples=["[0.75, 0.5]"],
     )
-    levels: int | None = Field(None, ge=2, description="how many equal steps, dense included", examples=[8])
+    levels: int | None = Field(
+        None, ge=2, le=MOST_LEVELS, description="how many equal steps, dense included", examples=[8]
+    )
     grid: Literal["percent", "spdy"] | None = Field(
         None, description="a named list of shares: percent or spdy", examples=["percent"]
     )
-    group: int | None = Field(None, ge=2, description="a pattern's M: of how many inputs in a row", examples=[4])
+    group: int | None = Field(
+        None, ge=2, le=MOST_WIDTH, description="a pattern's M: of how many inputs in a row", examples=[4]
+    )
     min_share: float | None = Field(None, gt=0, lt=1, description="the share the last level keeps", examples=[0.125])
-    round_to: int = Field(1, ge=1, description="kept counts are multiples of this", examples=[8])
-    min_keep: int = Field(1, ge=1, description="no level keeps fewer positions", examples=[4])
+    round_to: int = Field(1, ge=1, le=MOST_WIDTH, description="kept counts are multiples of this", examples=[8])
+    min_keep: float | None = Field(
+        None, gt=0, le=MOST_WIDTH, description="no level keeps fewer positions; below 1 a share of them", examples=[4]
+    )
+    floor: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of its entries that every weight keeps, and one an output; 0 lets weights be emptied",
+        examples=[0.0005],
+    )
     skip: bool = Field(False, description="leave these units dense", examples=["true"])
 
     @model_validator(mode="after")
@@ -73,6 +94,14 @@ class RuleSpec(_Section):
             raise mistakes(
                 (("group",), f"expected it beside `kind: pattern` only, the kind is {self.kind}. Remove it.")
             )
+        if self.floor is not None and self.kind != "weights":
+            raise mistakes(
+                (("floor",), f"expected it beside `kind: weights` only, the kind is {self.kind}. Remove it.")
+            )
+        if self.min_keep is not None and self.min_keep > 1 and not self.min_keep.is_integer():
+            raise mistakes(
+                (("min_keep",), f"expected a whole number of positions or a share below 1, got {self.min_keep:g}.")
+            )
         return self
 
     def shares(self) -> tuple[float, ...]:
@@ -85,7 +114,8 @@ class RuleSpec(_Section):
     def resolve(self, source: str) -> LevelRule:
         """The rule; `source` says where it is written."""
         group = 4 if self.group is None else self.group
-        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source, group)
+        floor = FLOOR if self.floor is None else self.floor
+        return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source, group, floor)
 
 
 class SpaceSpec(_Section):
@@ -124,7 +154,7 @@ class ObjectiveSpec(_Section):
 class StopSpec(_Section):
     """What ends a search before its evaluations are spent."""
 
-    seconds: float | None = Field(None, gt=0, description="of searching", examples=[600])
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="of searching", examples=[600])
     target: str | None = Field(
         None, description="a network that is good enough", examples=["accuracy>=0.9 at macs<=0.5"]
     )
@@ -136,7 +166,8 @@ class StopSpec(_Section):
     @classmethod
     def _bounds(cls, target: str | None) -> str | None:
         try:
-            parse_target(target or "a<=1")
+            if target is not None:
+                parse_target(target)
         except ConfigError as error:
             raise mistakes(((), f"{error}. Part several by 'at' or a comma.")) from None
         return target
@@ -149,10 +180,12 @@ class SearchSpec(_Section):
     """How the space is searched."""
 
     searcher: SearcherChoice = Field("auto", validate_default=True, description="who proposes", examples=["auto"])
-    evaluations: int = Field(300, ge=1, description="how many networks are scored", examples=[300])
-    front_size: int = Field(32, ge=2, description="how many networks are built and reported at most", examples=[32])
+    evaluations: int = Field(300, ge=1, le=MOST_EVALUATIONS, description="how many networks are scored", examples=[300])
+    front_size: int = Field(
+        32, ge=2, le=MOST_EVALUATIONS, description="how many networks are built and reported at most", examples=[32]
+    )
     stop: StopSpec = Field({}, validate_default=True, description="what ends it earlier", examples=["{seconds: 600}"])
-    seed: int = Field(0, ge=0, description="of every random choice", examples=[0])
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="of every random choice", examples=[0])
     guide: str | None = Field(
         "kl",
         min_length=1,
@@ -176,7 +209,7 @@ class SearchSpec(_Section):
 class FineTuneSpec(_Section):
     """How networks are trained before they are measured."""
 
-    steps: int = Field(ge=1, description="of training, for every network", examples=[100])
+    steps: int = Field(ge=1, le=MOST_EVALUATIONS, description="of training, for every network", examples=[100])
     lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="the learning rate, constant", examples=[0.01])
     momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent", examples=[0.9])
     weight_decay: float = Field(
@@ -202,7 +235,7 @@ class TuneSpec(_Section):
     layout: Layout | None = Field(None, description="channels_last or contiguous", examples=["channels_last"])
     dtype: Precision | None = Field(None, description="float32 or bfloat16", examples=["bfloat16"])
     batch: int | None = Field(None, ge=1, description="how many selection examples at once", examples=[250])
-    threads: int | None = Field(None, ge=1, description="of torch on the CPU", examples=[2])
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="of torch on the CPU", examples=[2])
 
     @model_validator(mode="before")
     @classmethod
@@ -226,10 +259,14 @@ class TuneSpec(_Section):
 class ResourcesSpec(_Section):
     """What one worker gets."""
 
-    cpus: float = Field(1, gt=0, allow_inf_nan=False, description="of a worker; as many threads", examples=[1])
-    gpus: float = Field(0, ge=0, allow_inf_nan=False, description="of a worker, with ray", examples=[0.25])
+    cpus: float = Field(
+        1, gt=0, le=MOST_THREADS, allow_inf_nan=False, description="of a worker; as many threads", examples=[1]
+    )
+    gpus: float = Field(
+        0, ge=0, le=MOST_THREADS, allow_inf_nan=False, description="of a worker, with ray", examples=[0.25]
+    )
     memory_gib: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="of a worker; null for no limit", examples=[4]
+        None, gt=0, le=MOST_GIB, allow_inf_nan=False, description="of a worker; null for no limit", examples=[4]
     )
 
 
@@ -238,7 +275,11 @@ class RunSpec(_Section):
 
     executor: Literal["serial", "processes", "ray"] = Field("serial", description="who evaluates", examples=["serial"])
     workers: int | None = Field(
-        None, ge=1, description="how many evaluate at once; null for as many as there is room for", examples=[2]
+        None,
+        ge=1,
+        le=MOST_WORKERS,
+        description="how many evaluate at once; null for as many as there is room for",
+        examples=[2],
     )
     resources: ResourcesSpec = Field(
         {}, validate_default=True, description="what a worker gets", examples=["{cpus: 1}"]
@@ -249,11 +290,15 @@ class RunSpec(_Section):
     runtime_env: dict[str, Any] = Field(
         {}, description="Ray's runtime environment, for code on the workers", examples=['{working_dir: "."}']
     )
-    timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         "auto", description="seconds for one evaluation; auto follows those before", examples=["auto"]
     )
     attempts: int = Field(
-        3, ge=1, description="how often a candidate is begun whose worker dies or does not answer", examples=[3]
+        3,
+        ge=1,
+        le=1000,
+        description="how often a candidate is begun whose worker dies or does not answer",
+        examples=[3],
     )
     deterministic: bool = Field(
         False, description="the same front for any number of workers, in exchange for some waiting", examples=["true"]
@@ -262,7 +307,11 @@ class RunSpec(_Section):
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N", examples=["auto"]
     )
     threads: int | None = Field(
-        None, ge=1, description="of torch in this process, on the CPU; null for its default", examples=[2]
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="of torch in this process, on the CPU; null for its default",
+        examples=[2],
     )
 
     tune: TuneSpec = Field(
@@ -274,6 +323,7 @@ class RunSpec(_Section):
     reuse_gib: float = Field(
         REUSE_BYTES / (1 << 30),
         ge=0,
+        le=MOST_GIB,
         allow_inf_nan=False,
         description="memory of one machine for outputs of the dense network that candidates share, with finetune for "
         "networks in training, in GiB; 0 for none",
@@ -345,11 +395,17 @@ class JobSpec(_Section):
     version: Literal[1] = Field(description="of the format of this file", examples=[1])
     name: str = Field(
         "job",
-        pattern=r"^[^./\\][^/\\]*$",
+        pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$",
+        max_length=200,
         description="the run's folder, no slash in it and no dot in front",
         examples=["first"],
     )
     model: Call = Field(description="makes the trained network", examples=['{call: "autoprune.zoo:digits_resnet"}'])
+    calls: Call | None = Field(
+        None,
+        description="makes further example calls of the model, beside the data's inputs; null for none",
+        examples=['{call: "my_models.py:calls"}'],
+    )
     data: Call = Field(description="makes the data sets", examples=['{call: "autoprune.data:digits"}'])
     space: SpaceSpec = Field(
         description="what may be removed, inline or as a file", examples=["search_spaces/channels.yaml"]
@@ -382,6 +438,11 @@ class JobSpec(_Section):
         None,
         description="trains every network on the data's train set before it is measured; null for no training",
         examples=["{steps: 100, lr: 0.01}"],
+    )
+    expected: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        {},
+        description="what the dense network should measure on the selection set; a run warns where it does not",
+        examples=["{accuracy: 0.917}"],
     )
     costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
     search: SearchSpec = Field(
@@ -416,6 +477,17 @@ class JobSpec(_Section):
             raise mistakes(*(((name,), f"{name!r} is computed already. Give the cost another name.") for name in taken))
         return costs
 
+    @model_validator(mode="after")
+    def _known_names(self) -> JobSpec:
+        """Names of measurements that a built-in fitness never reports; what a user's own reports is not known yet."""
+        objectives, search = [o.resolve() for o in self.objectives], self.search
+        reported = reported_names(self.fitness.bound(), search.guide)
+        target = search.stop.resolve().target
+        wrong = unknown_names(reported, objectives, search.guide, target, self.expected, self.costs)
+        if wrong:
+            raise mistakes(*wrong)
+        return self
+
     def where(self, *path: str | int) -> str:
         """Where a key is written: "configs/quickstart.yaml:7"."""
         return self._context.document.place(path)
@@ -431,6 +503,7 @@ class JobSpec(_Section):
             name=self.name,
             model=self.model.bound(),
             data=self.data.bound(),
+            calls=self.calls.bound() if self.calls else None,
             rules=tuple(rule.resolve(self.where("space", "units", i)) for i, rule in enumerate(self.space.units)),
             objectives=tuple(objective.resolve() for objective in self.objectives),
             searcher=self.search.searcher.resolve(),
@@ -442,6 +515,7 @@ class JobSpec(_Section):
             front_size=self.search.front_size,
             seed=self.search.seed,
             stop=self.search.stop.resolve(),
+            expected=self.expected,
             guide=self.search.guide,
             norms=self.search.batch_norms,
             norm_images=self.search.norm_images,

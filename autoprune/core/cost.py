@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.core.forks import ending_forks
+
 UserCost = Callable[[Mapping[str, int]], float]
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
@@ -155,4 +157,5 @@ def _evaluate(cost: Formula | UserCost, units: Sequence[str], kept: np.ndarray) 
     if isinstance(cost, Formula):
         return cost.evaluate(units, kept)
     rows = [dict(zip(units, row, strict=True)) for row in kept.tolist()]
-    return np.array([float(cost(row)) for row in rows])
+    with ending_forks():
+        return np.array([float(cost(row)) for row in rows])

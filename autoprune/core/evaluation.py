@@ -20,7 +20,8 @@ class Evaluation:
 
     Where the values are means over examples, `examples` says over how many, else it is 0. `parts` holds the means over
     equal parts of the selection set, in order, of a value by name, for searchers that compare candidates part by part.
-    `steps` says how long the network was trained before it was measured; 0 where it was not.
+    `steps` says how long the network was trained before it was measured; 0 where it was not. `remark` says what a user
+    should know about how it was measured; it is for the one who is told, and in no record.
     """
 
     candidate: Candidate
@@ -32,6 +33,7 @@ class Evaluation:
     examples: int = 0
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     steps: int = 0
+    remark: str = field(default="", compare=False)
 
     @property
     def ok(self) -> bool:
@@ -75,6 +77,9 @@ def joined(before: Evaluation, after: Evaluation) -> Evaluation:
     candidate = replace(after.candidate, since=0.0)
     if not after.ok or after.steps:
         return replace(after, candidate=candidate)
+    if not after.values.keys() <= before.values.keys() or before.parts.keys() != after.parts.keys():
+        cause = f"expected the same values of all examples, got {sorted(after.values)} after {sorted(before.values)}"
+        return replace(after, candidate=candidate, values={}, status="failed", cause=cause)
     examples = before.examples + after.examples
     share = before.examples / examples
     values = {name: share * before.values[name] + (1 - share) * value for name, value in after.values.items()}

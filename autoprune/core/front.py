@@ -9,8 +9,9 @@ import moocore
 import numpy as np
 
 from autoprune.core.evaluation import Evaluation
-from autoprune.core.objective import Bound, Objective, losses
-from autoprune.errors import ConfigError, InfeasibleBudget
+from autoprune.core.objective import Objective, losses
+from autoprune.core.pick import Choice
+from autoprune.errors import InfeasibleBudget
 
 
 def nondominated(losses: np.ndarray) -> np.ndarray:
@@ -83,21 +84,12 @@ class Front:
         return Front(tuple(members), self.objectives, self.dense)
 
     def pick(self, text: str) -> Evaluation:
-        """The member that is best by the first objective the bounds do not name, among those within all bounds.
+        """The member that bounds such as "macs<=0.5", a row number or a candidate's name stand for: see Choice.pick.
 
-        `text` is one bound or several with commas: "macs<=0.5", "macs<=0.5,params<=100000". InfeasibleBudget when no
-        member is within them.
+        Rows are counted from 1 in the order of the members. A front knows its candidates by their levels: "0-2-1".
         """
-        bounds = [Bound.parse(part).absolute(self.dense) for part in text.split(",")]
-        for bound in bounds:
-            if self.members and bound.name not in self.members[0].values:
-                raise ConfigError(f"expected a bound on one of {sorted(self.members[0].values)}, got {text!r}")
-        inside = [e for e in self.members if all(bound.admits(e.values[bound.name]) for bound in bounds)]
-        if not inside:
-            raise InfeasibleBudget(self._why_empty(text, bounds))
-        named = {bound.name for bound in bounds}
-        free = [o for o in self.objectives if o.name not in named] or list(self.objectives)
-        return min(inside, key=lambda e: tuple(o.loss(e.values[o.name]) for o in free))
+        names = ["-".join(map(str, member.candidate.levels)) for member in self.members]
+        return self.members[Choice(self.members, self.objectives, self.dense, names).pick(text).index]
 
     def knee(self) -> Evaluation:
         """The member farthest below the chord between the ends of the front, each objective scaled to [0, 1].
@@ -116,13 +108,3 @@ class Front:
     def hypervolume(self, reference: Sequence[float]) -> float:
         """Volume of loss space (see Objective.loss) the front dominates within the reference point."""
         return hypervolume(self.losses(), reference)
-
-    def _why_empty(self, text: str, bounds: Sequence[Bound]) -> str:
-        if not self.members:
-            return f"no member of the front satisfies {text!r}: the front is empty, no evaluation succeeded"
-        ranges = []
-        for bound in bounds:
-            values = [e.values[bound.name] for e in self.members]
-            share = f" ({min(values) / self.dense[bound.name]:.4f} of dense)" if bound.name in self.dense else ""
-            ranges.append(f"{bound.name} from {min(values):g}{share} to {max(values):g}")
-        return f"no member of the front satisfies {text!r}; the front has {len(self)} members with " + ", ".join(ranges)

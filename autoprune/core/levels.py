@@ -18,6 +18,9 @@ GRIDS = {
     # sparsities 1 - 0.6 d^i from 0.4 to 0.99, as in SPDY (Frantar and Alistarh 2022, https://arxiv.org/abs/2201.13096)
     "spdy": (1.0, *(0.6 * (0.01 / 0.6) ** (step / 40) for step in range(41))),
 }
+# the least share of every weight, against layer collapse: the minimum threshold of Global MP (Gupta et al. 2022,
+# https://arxiv.org/abs/2209.14624)
+FLOOR = 0.0005
 
 
 @dataclass(frozen=True)
@@ -25,29 +28,41 @@ class LevelRule:
     """What units matching a name pattern (shell style: * ? [abc]) may keep.
 
     `keep` are shares of the width, dense included or not; each becomes a count rounded up to a multiple of
-    `round_to` and is dropped when it falls below `min_keep` positions or below what the unit must keep. A share of 0
-    is for units that may go as a whole, as branches may, and is dropped for all others. `keep` empty leaves the unit
-    dense, that is, out of the search. `kind` restricts the rule to one kind of unit; without it the rule is for all
-    units that remove positions, never for single weights. `group` is for the kind pattern: of how many inputs in a row
-    the shares are. `source` says where the rule is written, for messages.
+    `round_to` and is dropped when it falls below `min_keep` or below what the unit must keep. A share of 0 is for units
+    that may go as a whole, as branches may, and is dropped for all others. `keep` empty leaves the unit dense, that is,
+    out of the search. `min_keep` is a count of positions, or below 1 a share of the width; None is one position.
+    `kind` restricts the rule to one kind of unit; without it the rule is for all units that remove positions, never for
+    single weights. `group` is for the kind pattern: of how many inputs in a row the shares are. `source` says where the
+    rule is written, for messages.
+
+    `floor` is for the kind weights: every weight keeps at least this share of its entries, one entry for each of its
+    outputs, and `min_keep`; smaller counts are raised to that. With a floor of 0 and no `min_keep` a weight may be
+    emptied.
     """
 
     match: str
     keep: tuple[float, ...] = ()
     kind: str | None = None
     round_to: int = 1
-    min_keep: int = 1
+    min_keep: float | None = None
     source: str = field(default="", compare=False, repr=False)
     group: int = 4
+    floor: float = FLOOR
 
     def __post_init__(self) -> None:
         if self.group < 2:
             raise SpaceError(f"pattern {self.match!r}: expected a group of at least 2 inputs, got {self.group}")
-        if not all(0 <= share <= 1 for share in self.keep) or self.round_to < 1 or self.min_keep < 1:
-            place = f"{self.source}: " if self.source else ""
+        place = f"{self.source}: " if self.source else ""
+        if not all(0 <= share <= 1 for share in self.keep) or self.round_to < 1 or not _is_amount(self.min_keep):
             raise SpaceError(
-                f"{place}pattern {self.match!r}: expected shares from 0 to 1, round_to and min_keep of at "
-                f"least 1, got keep {list(self.keep)}, round_to {self.round_to}, min_keep {self.min_keep}"
+                f"{place}pattern {self.match!r}: expected shares from 0 to 1, round_to of at least 1, and min_keep as "
+                f"a count of at least 1 or a share above 0, got keep {list(self.keep)}, round_to {self.round_to}, "
+                f"min_keep {self.min_keep}"
+            )
+        if not 0 <= self.floor < 1:
+            raise SpaceError(
+                f"{place}pattern {self.match!r}: expected a floor from 0 to below 1, the share of its entries that "
+                f"every weight keeps, got {self.floor}"
             )
 
     def covers(self, unit: Unit) -> bool:
@@ -57,18 +72,37 @@ class LevelRule:
         """Whether the rule is for units of this kind."""
         return not unit.is_sparse if self.kind is None else self.kind == unit.kind
 
-    def levels(self, width: int, least: int = 1, multiple: int = 1) -> tuple[int, ...]:
+    def levels(self, width: int, least: int = 1, multiple: int = 1, outputs: int = 1) -> tuple[int, ...]:
         """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share.
 
         `least` is how many positions the unit must keep; only where it is 0 can a level be 0. `multiple` is the unit's
-        own step.
+        own step. `outputs` is how many outputs the weight of a weight unit has.
         """
         step = math.lcm(self.round_to, multiple)
         # 1e-9: a share such as 0.7 of 10 must be 7, not the 8 that ceil makes of 7.000000000000001
         counts = {step * math.ceil(share * width / step - 1e-9) for share in self.keep}
-        floor = max(1, least, self.min_keep)
-        allowed = {c for c in counts if floor <= c < width or c == 0 == least}
+        if self.kind == "weights":
+            lowest = step * math.ceil(self.least_entries(width, outputs) / step)
+            counts = {max(count, lowest) for count in counts}
+        else:
+            lowest = max(1, least, self._least_kept(width))
+        allowed = {c for c in counts if lowest <= c < width or c == 0 == least}
         return (width, *sorted(allowed, reverse=True))
+
+    def least_entries(self, entries: int, outputs: int) -> int:
+        """How many of its entries a weight with so many outputs keeps at least; 0 where it may be emptied."""
+        floor = max(math.ceil(self.floor * entries - 1e-9), outputs) if self.floor else 0
+        return min(entries, max(floor, self._least_kept(entries)))
+
+    def _least_kept(self, width: int) -> int:
+        """`min_keep` as a count; 0 where the rule has none."""
+        least = self.min_keep or 0
+        return math.ceil(least * width - 1e-9) if least < 1 else int(least)
+
+
+def _is_amount(value: float | None) -> bool:
+    """Whether a `min_keep` is None, a share above 0, or a whole number."""
+    return value is None or 0 < value < 1 or (value >= 1 and float(value).is_integer())
 
 
 def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpace:
@@ -81,16 +115,27 @@ def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpac
             raise SpaceError(_no_match(rule, units))
     searched: dict[str, tuple[int, ...]] = {}
     for unit in units:
-        first = next((rule for rule in rules if rule.covers(unit)), None)
-        levels = first.levels(unit.width, unit.least, unit.multiple) if first else (unit.width,)
+        first = _first(unit, rules)
+        levels = first.levels(unit.width, unit.least, unit.multiple, unit.outputs) if first else (unit.width,)
         if len(levels) > 1:
             searched[unit.name] = levels
     if not searched:
         raise SpaceError(
             f"expected a rule that gives at least one of {len(units)} units more than its dense level, got none. "
-            "Lower min_keep or add smaller shares to keep."
+            "Lower min_keep, or floor where single weights are searched, or add smaller shares to keep."
         )
     return SearchSpace(tuple(searched), tuple(searched.values()))
+
+
+def floors(units: Sequence[Unit], rules: Sequence[LevelRule]) -> dict[str, int]:
+    """The least count of entries of every weight unit that a rule is for, by name."""
+    ruled = {unit: _first(unit, rules) for unit in units if unit.kind == "weights"}
+    return {unit.name: rule.least_entries(unit.width, unit.outputs) for unit, rule in ruled.items() if rule}
+
+
+def _first(unit: Unit, rules: Sequence[LevelRule]) -> LevelRule | None:
+    """The rule that decides on a unit."""
+    return next((rule for rule in rules if rule.covers(unit)), None)
 
 
 def _no_match(rule: LevelRule, units: Sequence[Unit]) -> str:

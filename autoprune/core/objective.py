@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,15 +56,21 @@ class Bound:
 
     @staticmethod
     def parse(text: str) -> Bound:
-        """The bound a text such as 'macs<=0.5' or 'macs=0.5' names ('=' is a budget: at most). ConfigError if none."""
+        """The bound a text such as 'macs<=0.5' or 'macs=0.5' names ('=' is a budget: at most).
+
+        ConfigError if it names none, or one that is not finite.
+        """
         match = _BOUND.match(text)
         try:
             if match is None:
                 raise ValueError
             name, sense, value = match[1], match[2], float(match[3])
+            if not math.isfinite(value):
+                raise ValueError
         except ValueError:
             raise ConfigError(
-                f"expected a bound such as 'macs<=0.5', 'params<=100000' or 'accuracy>=0.9', got {text!r}"
+                "expected a bound such as 'macs<=0.5', 'params<=100000' or 'accuracy>=0.9', with a finite number, "
+                f"got {text!r}"
             ) from None
         return Bound(name, ">=" if sense == ">=" else "<=", value)
 

@@ -83,6 +83,11 @@ class Unit:
         """Whether its weight gets zeros and keeps its shape: nothing is ever sliced for it."""
         return self.kind in SPARSE_KINDS
 
+    @property
+    def outputs(self) -> int:
+        """How many outputs the weight of a weight unit has; 1 where the unit does not say."""
+        return self.slots[0].span.inner if self.is_sparse and self.slots else 1
+
     def with_role(self, role: Role) -> tuple[Slot, ...]:
         """The slots of one role, in the order the model lists its tensors."""
         return tuple(slot for slot in self.slots if slot.role == role)

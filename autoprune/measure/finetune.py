@@ -25,6 +25,7 @@ from autoprune.measure.anchor import Moments
 from autoprune.measure.batch import Batch, gathered
 from autoprune.measure.fitness import MEASURES
 from autoprune.measure.recalibrate import recalibrate, tracked_norms
+from autoprune.prune.containers import main_output
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.modes import repeatable, seeded, training
 from autoprune.prune.surgery import rebuild
@@ -43,7 +44,8 @@ class FineTune:
 
     A schedule that ends at `steps` would not do: the first steps of a longer training would differ from a shorter one.
     `loss` is "kl" or "mse" to the dense network's outputs, "cross_entropy" with the targets, each the mean of what the
-    fitness of that name measures, or a function (output, batch) -> scalar tensor.
+    fitness of that name measures, or a function (output, batch) -> scalar tensor. Where a network returns several
+    tensors in train mode, as for auxiliary heads, the named ones are about the first.
 
     Raises ConfigError, with all that is wrong.
     """
@@ -83,13 +85,20 @@ class FineTune:
             if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
                 raise PluginError(f"expected finetune.loss to return a scalar tensor with a gradient, got {value!r}")
             return value
-        if not isinstance(output, torch.Tensor) or (self.loss != "mse" and output.dim() != 2):
-            shown = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        main = main_output(output)
+        if not isinstance(main, torch.Tensor) or (self.loss != "mse" and main.dim() != 2):
+            shown = tuple(main.shape) if isinstance(main, torch.Tensor) else type(output).__name__
             raise PluginError(
-                f"finetune.loss: {self.loss} expects a network that returns (b, classes) logits in train mode, got "
-                f"{shown}. Take mse for other tensors, or a function of (output, batch)."
+                f"finetune.loss: {self.loss} expects the first tensor that a network returns to be (b, classes) logits "
+                f"in train mode, got {shown}. Take mse for other tensors, or a function of (output, batch)."
             )
-        return LOSSES[self.loss](output, batch) / batch.examples
+        if self.loss in COMPARING and batch.dense is not None and batch.dense.shape != main.shape:
+            raise PluginError(
+                f"finetune.loss: {self.loss} expects the first tensor that the network returns in train mode to have "
+                f"the shape of its output in eval mode, {tuple(batch.dense.shape)}, got {tuple(main.shape)}. Give a "
+                "function of (output, batch)."
+            )
+        return LOSSES[self.loss](main, batch) / batch.examples
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,12 @@ def averages(fitness: Fitness) -> bool:
     return bool(getattr(fitness, "averages", False))
 
 
+def is_own(fitness: Fitness) -> bool:
+    """Whether a fitness, or what a partial application of it calls, is one of this module, which writes to nothing."""
+    called = fitness.func if isinstance(fitness, functools.partial) else fitness
+    return called is classification or called is reconstruction
+
+
 @averaging
 def classification(
     model: nn.Module, batches: Sequence[Batch], report: Sequence[str] = ("accuracy", "kl")
@@ -88,6 +94,21 @@ def reporting(fitness: Fitness, guide: str | None) -> Fitness:
     if fitness is not classification or guide not in MEASURES or guide in ("accuracy", "kl"):
         return fitness
     return functools.partial(classification, report=("accuracy", "kl", guide))
+
+
+def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | None:
+    """The names a built-in fitness will report, with those a guide adds; None for a function of the user's."""
+    options: dict[str, Any] = {}
+    if isinstance(fitness, functools.partial):
+        options, fitness = fitness.keywords, fitness.func
+    if fitness is classification:
+        own = options.get("report", ("accuracy", "kl"))
+        also = (guide,) if guide in MEASURES and not options else ()
+    elif fitness is reconstruction:
+        own, also = ("mse",), ()
+    else:
+        return None
+    return tuple(dict.fromkeys((*own, *also, *(("layer",) if guide == "layer" else ()))))
 
 
 def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -14,13 +15,15 @@ import torch
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.forks import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
 from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
-from autoprune.measure.fitness import Fitness, averages
+from autoprune.measure.fitness import Fitness, averages, is_own
 from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.intact import Intact
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
@@ -127,23 +130,38 @@ class Scorer:
         """The weights that have zeros for the counts."""
         return [] if self.weights is None else self.weights.touched(counts)
 
+    @ending_forks()
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, checked: finite floats by name. PluginError otherwise.
 
         Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
         whenever it is measured, and what it draws elsewhere is left as it is.
         """
-        with evaluating(network), on_copies(network), torch.no_grad(), seeded(0):
-            return check_values(self.fitness(network, batches), self.objective)
+        lending = contextlib.nullcontext(batches) if is_own(self.fitness) else self._intact.lending(batches)
+        with evaluating(network), on_copies(network), torch.no_grad(), seeded(0), lending as lent:
+            return check_values(self.fitness(network, lent), self.objective)
 
+    @property
+    def remark(self) -> str:
+        """What a user should know about how the fitness measures; empty while there is nothing."""
+        return self._intact.remark
+
+    @cached_property
+    def _intact(self) -> Intact:
+        """What keeps the batches as they are."""
+        return Intact()
+
+    @ending_forks()
     def score(self, candidate: Candidate) -> Evaluation:
         """One evaluation; whatever goes wrong with this candidate is part of it."""
         start = time.perf_counter()
         try:
             measured = self._measured(candidate)
-        except (Exception, SystemExit) as error:  # a user's code may raise anything; the cause is recorded
+        except KeyboardInterrupt:  # the user's, or a signal's
+            raise
+        except BaseException as error:  # a user's code may raise anything, also SystemExit; the cause is recorded
             seconds = time.perf_counter() - start
-            return Evaluation(candidate, {}, "failed", _cause(error), seconds, self.worker)
+            return Evaluation(candidate, {}, "failed", cause_of(error), seconds, self.worker, remark=self.remark)
         return replace(measured, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
@@ -154,6 +172,8 @@ class Scorer:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
         whole = functools.reduce(joined, parts)
         also = {name: measurement(counts) for name, measurement in self.also.items()}  # the same whatever the examples
+        if twice := sorted(whole.values.keys() & also.keys()):
+            raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
         by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}
         return replace(
             whole,
@@ -162,6 +182,7 @@ class Scorer:
             parts={**whole.parts, **by_part},
             worker=self.worker,
             steps=steps,
+            remark=self.remark,
         )
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
@@ -181,7 +202,7 @@ class Scorer:
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What was raised, in words that fit into a line of a report."""
     try:
         said = str(error)
@@ -195,6 +216,8 @@ def check_values(result: object, objective: str) -> dict[str, float]:
     values = dict(result) if isinstance(result, Mapping) else {objective: result}
     if not values:
         raise PluginError("expected the fitness to return a float or a dict of floats, got an empty dict")
+    if len({str(name) for name in values}) < len(values):
+        raise PluginError(f"expected the fitness to report each name once, got {list(values)}")
     checked = {}
     for name, value in values.items():
         try:

@@ -19,6 +19,7 @@ from autoprune.prune.structure import Branch, Frozen, ModuleSize, Read, Structur
 from autoprune.prune.widths import follow_widths
 
 Found = dict[Atom, list[Slot]]
+UNSLICED = "not both produced and consumed by a weight"
 
 
 def assemble(
@@ -30,7 +31,8 @@ def assemble(
     a product of activations contracts. A branch is one besides, and multiplies the cost of all that goes with it.
     """
     roles = _Roles(recorder)
-    attended, normalised = _atoms([*recorder.attended, *recorder.routed]), _atoms(recorder.normalised)
+    activations = [*recorder.attended, *recorder.routed, *(axis for axis, _ in recorder.computed)]
+    attended, normalised = _atoms(activations), _atoms(recorder.normalised)
     least, multiples = _largest(recorder.least, max), _largest(recorder.multiples, math.lcm)
     between = {atom: found for atom, found in _slots(recorder, roles).items() if _is_between(atom, found, attended)}
     prunable = {atom: found for atom, found in between.items() if not atom.frozen}
@@ -56,7 +58,7 @@ def assemble(
     costs = {"macs": _total([term.macs for term in terms]), "params": _total(params)}
     return Structure(
         units=units,
-        frozen=(*(rows := _frozen(recorder.contractions, terms)), *_kept_whole(between, rows)),
+        frozen=(*(rows := _frozen(recorder, terms)), *_kept_whole(between, rows)),
         cost=CostModel({unit.name: unit.width for unit in units}, costs),
         sizes=(*sizes, *followed),
         terms=terms,
@@ -185,18 +187,30 @@ def _total(polynomials: Sequence[Polynomial]) -> Polynomial:
     return total
 
 
-def _frozen(contractions: Sequence[Contraction], terms: Sequence[Term]) -> tuple[Frozen, ...]:
+def _frozen(recorder: Recorder, terms: Sequence[Term]) -> tuple[Frozen, ...]:
     """One row for every module with operators no unit touches: their share of the MACs, the reasons on their axes."""
-    dense = [c.constant * math.prod(size(axis) for axis in c.axes) for c in contractions]
+    computed = {
+        atom: f"{why}; no weight produces these positions" for axis, why in recorder.computed for atom in leaves(axis)
+    }
+    dense = [c.constant * math.prod(size(axis) for axis in c.axes) for c in recorder.contractions]
     macs: Counter[str] = Counter()
     reasons: dict[str, dict[str, None]] = {}
-    for contraction, term, count in zip(contractions, terms, dense, strict=True):
+    for contraction, term, count in zip(recorder.contractions, terms, dense, strict=True):
         if not term.macs.units:
             macs[contraction.module] += count
-            atoms = [atom for axis in contraction.axes for atom in leaves(axis) if atom.size > 1]
-            found = dict.fromkeys(atom.frozen or "not both produced and consumed by a weight" for atom in atoms)
-            reasons.setdefault(contraction.module, {}).update(found)
-    return tuple(Frozen(module, macs[module] / sum(dense), "; ".join(why)) for module, why in reasons.items())
+            reasons.setdefault(contraction.module, {}).update(_reasons(contraction, computed))
+    total = max(sum(dense), 1)
+    return tuple(Frozen(module, macs[module] / total, "; ".join(why)) for module, why in reasons.items())
+
+
+def _reasons(contraction: Contraction, computed: Mapping[Atom, str]) -> dict[str, None]:
+    """Why none of the axes of a product can lose positions."""
+    atoms = [atom for axis in contraction.axes for atom in leaves(axis) if atom.size > 1]
+    found = dict.fromkeys(atom.frozen or computed.get(atom) or UNSLICED for atom in atoms)
+    features = {atom.frozen for axis in contraction.axes[1:] for atom in leaves(axis) if atom.size > 1}
+    if features <= {"spatial"}:  # what is left is the number of examples
+        found["what it reads and what it makes are single positions, of which none can go"] = None
+    return found
 
 
 def _kept_whole(between: Found, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import enum
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import torch
@@ -63,14 +63,15 @@ def _is_cache(holder: object) -> bool:
     return any(kind.__name__.endswith("Cache") for kind in type(holder).__mro__)
 
 
-def copied(inputs: Tree) -> Tree:
+def copied(inputs: Tree, convert: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> Tree:
     """A copy of a model's arguments that shares no memory with them, whatever holds the tensors.
 
-    A tensor that occurs several times is one tensor in the copy as well. Histories of gradients are left behind.
+    A tensor that occurs several times is one tensor in the copy as well. Histories of gradients are left behind. With
+    `convert` the copy has what that makes of each tensor, such as one on another device.
 
     Raises UnsupportedModel for arguments that cannot be copied.
     """
-    memo: dict[int, Any] = {id(tensor): _clone(tensor) for tensor in tensors_of(inputs, caches=True)}
+    memo: dict[int, Any] = {id(tensor): convert(_clone(tensor)) for tensor in tensors_of(inputs, caches=True)}
     try:
         return copy.deepcopy(inputs, memo)
     except Exception as error:  # whatever a user's object raises when it is copied

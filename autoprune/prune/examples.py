@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +34,11 @@ class Example:
     def inputs(self) -> Inputs:
         """The arguments, a copy for one run: a forward may change what it is given."""
         return copied((tuple(self.args), dict(self.kwargs)))
+
+    def converted(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Example:
+        """The same call on what `convert` makes of each tensor."""
+        args, kwargs = copied((tuple(self.args), dict(self.kwargs)), convert)
+        return replace(self, args=args, kwargs=kwargs)
 
     def run(self, model: nn.Module, inputs: Inputs | None = None, watch: Watch | None = None) -> Any:
         """The model's output for the call, or for a copy of its inputs. UnsupportedModel when it does not run.

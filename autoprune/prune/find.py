@@ -13,6 +13,7 @@ from autoprune.prune.examples import Examples, as_examples
 from autoprune.prune.structure import Structure
 from autoprune.prune.trace import trace
 from autoprune.prune.verify import demote_wrong_units
+from autoprune.prune.wrappers import unwrapped
 
 
 def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
@@ -20,7 +21,8 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
 
     Args:
         model: any module; it is run without gradients, in eval mode and then in train mode (without randomness, see
-            train_mode.py), and left exactly as it was. On the meta device nothing is computed and nothing takes memory:
+            train_mode.py), and left exactly as it was. DataParallel, DistributedDataParallel and torch.compile are
+            taken off, which a note says. On the meta device nothing is computed and nothing takes memory:
             units are then proved by shapes alone.
         example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
             `call` of another method. Several calls, which are related in one structure, are a list of such examples or
@@ -33,17 +35,17 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
             on the first example in eval mode or on another one in any mode, returns nothing that can be compared,
-            depends on state outside the module tree, or
-            computes something else when it runs again.
+            depends on state outside the module tree, or computes something else when it runs again.
 
     >>> find_structure(model, torch.randn(1, 3, 224, 224))
     >>> find_structure(model, [call(x), call(x, head="boxes")])
     >>> find_structure(model, {"image": call(x, method="encode_image"), "text": call(ids, method="encode_text")})
     """
+    model, notes = unwrapped(model)
     _check_finite(model)
-    notes = [note for example in as_examples(example_inputs) for note in check_alone(model, example)]
+    checked = [note for example in as_examples(example_inputs) for note in check_alone(model, example)]
     structure = demote_wrong_units(model, trace(model, example_inputs), example_inputs)
-    return replace(structure, notes=(*structure.notes, *notes))
+    return replace(structure, notes=(*notes, *structure.notes, *checked))
 
 
 def _check_finite(model: nn.Module) -> None:

@@ -185,5 +185,7 @@ MASKS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {
     **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax"), _along),
     **dict.fromkeys(("mean", "sum", "prod", "amax", "amin", "var", "std", "var_mean", "std_mean"), _reduced),
-    **dict.fromkeys(("linalg_vector_norm", "norm", "logsumexp", "any", "all"), _reduced),
+    **dict.fromkeys(("linalg_vector_norm", "norm", "logsumexp", "any", "all", "nansum", "count_nonzero"), _reduced),
+    **dict.fromkeys(("max", "min", "aminmax", "median", "nanmedian", "mode", "kthvalue", "argmax", "argmin"), _reduced),
+    **dict.fromkeys(("cumprod", "logcumsumexp", "cummax", "cummin"), _along),
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 from autoprune.core.random_state import numpy_seeded
-from autoprune.prune.containers import copied
 
 
 @contextlib.contextmanager
@@ -42,12 +42,23 @@ def modes_put_back(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_copies(model: nn.Module) -> Iterator[None]:
-    """The model runs on copies of what it is given inside: its forward may change its inputs."""
-    handle = model.register_forward_pre_hook(lambda module, args, kwargs: copied((args, kwargs)), with_kwargs=True)
+    """The model runs on copies of the tensors it is given inside, since its forward may change them.
+
+    Whatever else it is given, such as a cache that it fills, is the caller's own.
+    """
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return tuple(map(_own, args)), {name: _own(value) for name, value in kwargs.items()}
+
+    handle = model.register_forward_pre_hook(enter, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 @contextlib.contextmanager
@@ -66,6 +77,20 @@ def without_tf32() -> Iterator[None]:
     """Full float32 products: TensorFloat-32, which cuDNN uses by default, rounds to 1e-3."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+@contextlib.contextmanager
+def without_attention_fast_path() -> Iterator[None]:
+    """torch's layers of attention run operator by operator, without nested tensors and fused kernels of whole layers.
+
+    What these return for padding differs from what the layers themselves compute, and hooks turn them off.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

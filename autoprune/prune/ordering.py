@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -73,7 +74,7 @@ def criterion_inputs(
     for unit in ordered:
         consumers = unit_consumers(unit, tensors, moments)
         statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers)
-        yield unit, unit_weights(unit, tensors, scales), statistics
+        yield unit, unit_weights(unit, tensors, scales), copy.deepcopy(statistics)  # a criterion may write to it
 
 
 def order_unit(

@@ -15,15 +15,16 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.adapters import adapt
+from autoprune.prune.adapting import adapt
 from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.examples import Example
-from autoprune.prune.modes import evaluating, without_tf32
+from autoprune.prune.modes import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.recorder import ByTensor, by_tensor
 from autoprune.prune.structure import Pass
 from autoprune.prune.train_mode import copy_in_train_mode
 from autoprune.prune.watch import Execute, Watch
+from autoprune.prune.wrappers import uncompiled
 
 Step = tuple[object, ...]
 
@@ -35,6 +36,8 @@ def running(model: nn.Module, *, train: bool) -> Iterator[nn.Module]:
         copy_in_train_mode(model) if train else _in_eval_mode(model) as network,
         torch.no_grad(),
         without_tf32(),
+        without_attention_fast_path(),
+        uncompiled(),
     ):
         yield network
 

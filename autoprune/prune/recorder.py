@@ -24,6 +24,7 @@ REARRANGING = frozenset(
         *("slice", "index", "index_select", "sort", "clone", "_to_copy", "detach", "alias"),
     )
 )
+MIXING = frozenset(("mul", "div", "add", "sub", "neg", "sum", "mean", "cat", "stack"))  # keep what weights are made of
 Value = TypeVar("Value")
 ByTensor = MutableMapping[torch.Tensor, Value]
 
@@ -114,6 +115,9 @@ class Recorder:
     attended: list[Axis] = field(default_factory=list)  # contracted or made by products of two activations
     batched: list[Axis] = field(default_factory=list)  # carried along side by side in such products
     routed: list[Axis] = field(default_factory=list)  # of which every row of an activation meets some
+    computed: list[tuple[Axis, str]] = field(
+        default_factory=list
+    )  # of weights made of activations, and which made them
     least: list[tuple[Axis, int]] = field(default_factory=list)  # how many positions must stay
     multiples: list[tuple[Axis, int]] = field(default_factory=list)  # of what their number must be a multiple
     sizes: Sizes = field(default_factory=Sizes)
@@ -130,6 +134,9 @@ class Recorder:
     _names: ByTensor[list[str]] = field(default_factory=by_tensor)  # of parameters, also transposed
     _sources: ByTensor[tuple[str, ...]] = field(default_factory=by_tensor)  # of what is made of parameters
     _places: ByTensor[Axis] = field(default_factory=by_tensor)  # of integers: the axis whose positions they name
+    _told: ByTensor[list[tuple[Axis, str]]] = field(default_factory=by_tensor)  # of integers: as above, and who says
+    _factors: ByTensor[tuple[str, ...]] = field(default_factory=by_tensor)  # parameters that activations multiplied
+    _makers: ByTensor[str] = field(default_factory=by_tensor)  # the operator that computed an activation
     _producers: ByTensor[str] = field(default_factory=by_tensor)  # module whose weight made it
 
     def register(self, model: nn.Module) -> None:
@@ -220,6 +227,19 @@ class Recorder:
         if weight is not None and self.is_weight(weight):
             self.marks.append(Mark(self._sources[weight], role, self.axes(weight)[dim]))
 
+    def mark_computed(self, call: Call, weight: torch.Tensor, dims: tuple[int, int]) -> None:
+        """Notes a weight that is computed from activations, with its (contracted, made) dimensions.
+
+        Parameters that were multiplied by activations produce and contract positions as if they were it.
+        """
+        maker = self._makers.get(weight, "the caller of the model")
+        why = f"the weight of {call.where} is computed from activations by {maker}; no weight produces these positions"
+        for role, dim in zip(("in", "out"), dims, strict=True):
+            axis = self.axes(weight)[dim]
+            self.computed.append((axis, why))
+            if names := self._factors.get(weight, ()):
+                self.marks.append(Mark(names, role, axis))
+
     def keep_sizes(self, call: Call, weight: torch.Tensor | None, **axes: Axis) -> None:
         """Notes which attributes of the running module, and of those owning a weight, hold the size of which axis."""
         names = self._names.get(weight, []) if weight is not None else []
@@ -242,6 +262,26 @@ class Recorder:
         else:
             for output in call.outputs:  # written to in place, it may have been made of weights alone before
                 self._sources.pop(output, None)
+            self._note_factors(call)
+
+    def _note_factors(self, call: Call) -> None:
+        """Notes of what is computed from activations by which operator, and the weights it was multiplied with.
+
+        Those are weights with rows and columns, as kernels have them; rearranged or added up they are still there.
+        """
+        operator = call.operator.removesuffix("_")
+        same = operator in REARRANGING
+        maker = next((self._makers[t] for t in call.tensors if same and t in self._makers), call.where)
+        for output in call.outputs:
+            self._makers[output] = maker
+        if operator not in MIXING and not same:
+            return
+        names = {name: None for tensor in call.tensors for name in self._factors.get(tensor, ())}
+        if operator in ("mul", "div"):
+            pure = [t for t in call.tensors if self.is_weight(t) and sum(n > 1 for n in t.shape) > 1]
+            names |= {name: None for tensor in pure for name in self._sources[tensor]}
+        for output in call.outputs if names else ():
+            self._factors[output] = tuple(names)
 
     def name_places(self, tensor: torch.Tensor, axis: Axis) -> None:
         """The values of a tensor of integers are positions along an axis."""
@@ -250,6 +290,16 @@ class Recorder:
     def places(self, tensor: torch.Tensor) -> Axis | None:
         return self._places.get(tensor)
 
+    def tell_places(self, call: Call, tensor: torch.Tensor, axis: Axis) -> None:
+        """The values of a tensor of integers are positions along an axis, which stays as it is once they are read."""
+        self._told.setdefault(tensor, []).append((axis, call.where))
+
+    def read_places(self, tensors: Sequence[torch.Tensor], reader: str) -> None:
+        """Freezes the axes whose positions the tensors tell to the reader."""
+        for tensor in tensors:
+            for axis, where in self._told.get(tensor, ()):
+                freeze(axis, f"{reader} gets the indices that {where} returns")
+
     def note_places(self, call: Call) -> None:
         """Integers that are rearranged, chosen from or converted still name the same positions."""
         if call.operator in REARRANGING and (axis := self.places(call.tensors[0])) is not None:
@@ -257,6 +307,7 @@ class Recorder:
 
     def note_uses(self, call: Call) -> None:
         """Counts readers of what weights made; an output written in place is no longer what the weight made."""
+        self.read_places(call.tensors, call.where)
         for tensor in call.tensors:
             if tensor in self._producers:
                 self.uses[self._producers[tensor]] += 1
@@ -265,6 +316,7 @@ class Recorder:
 
     def note_outputs(self, tree: object) -> None:
         """Freezes what the model returns; its caller is one more reader of it."""
+        self.read_places(tensors_of(tree), "the caller of the model")
         self.freeze(tree, "model output")
         for tensor in tensors_of(tree):
             if tensor in self._producers:

@@ -19,6 +19,7 @@ from autoprune.prune.ordering import order_unit
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import Positions, check_positions, cut, rebuild
 from autoprune.prune.verify import VerifyReport, verify_positions
+from autoprune.prune.wrappers import unwrapped
 
 Amount = float | int | Sequence[int]
 _POSITIONS = "autoprune_positions"  # attribute of a shrunk network: what it kept of the one it came from
@@ -28,7 +29,8 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
     """A really smaller copy of the network; the model itself is not touched.
 
     Args:
-        model: the network the structure was found on.
+        model: the network the structure was found on. Of one in DataParallel, DistributedDataParallel or torch.compile
+            the copy is of the network inside.
         structure: from `find_structure`.
         kept: a fraction for all units, or by unit name a fraction (a float in (0, 1], rounded up), a count (an int)
             or explicit positions; units not named stay whole. Which positions stay for a fraction or a count is
@@ -41,6 +43,7 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
     >>> half = shrink(model, structure, 0.5)
     >>> less = shrink(model, structure, {"layer1.0.conv1": 10, "layer2.0.conv1": 0.25, "conv1": [0, 3, 5]})
     """
+    model, _ = unwrapped(model)
     if not isinstance(kept, Mapping):
         structure.check_prunable()
     amounts = kept if isinstance(kept, Mapping) else {unit.name: kept for unit in structure.units}
@@ -59,6 +62,7 @@ def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inp
 
     Raises VerifyError for a network that `shrink` did not make, or for a call that the structure does not know.
     """
+    (model, _), (small, _) = unwrapped(model), unwrapped(small)
     recorded = getattr(small, _POSITIONS, None)
     if recorded is None:
         raise VerifyError(f"expected a network made by shrink, got a {type(small).__name__} that was not")

@@ -12,7 +12,8 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError
-from autoprune.prune.adapters import adapt, apply_fixes
+from autoprune.prune import adapters  # noqa: F401  # register
+from autoprune.prune.adapting import adapt, apply_fixes
 from autoprune.prune.attributes import put
 from autoprune.prune.copying import copy_with, named_tensors
 from autoprune.prune.modes import modes_put_back

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.adapters import adapt
+from autoprune.prune.adapted import check_adapters
+from autoprune.prune.adapting import adapt
 from autoprune.prune.assemble import assemble
 from autoprune.prune.attributes import numbers, put
 from autoprune.prune.axes import freeze, fresh
@@ -32,15 +33,18 @@ from autoprune.prune.structure import Pass, Structure
 from autoprune.prune.train_mode import deterministic_training
 from autoprune.prune.unmet import find_unmet, freeze_for
 from autoprune.prune.watch import Execute, Watch, line_of_model
+from autoprune.prune.wrappers import uncompiled
 
 
 def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     """The structure of a network as its calls show it; nothing is proved yet. Arguments and errors: find_structure."""
     if not any(parameter.numel() for parameter in model.parameters()):
         raise UnsupportedModel(
-            f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module."
+            f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module; "
+            "one that was quantised has buffers instead, so prune the float network first and quantise the small one."
         )
     examples = as_examples(example_inputs)
+    check_adapters(model, examples)
     passes, notes = plan_passes(model, examples)
     own = [run for run, each in enumerate(passes) if each.traced == run]
     probe = copy_with(model, {})  # not even the parameters are the model's: some forward passes write to them
@@ -77,7 +81,7 @@ def _trace_pass(recorder: Recorder, probe: nn.Module, example: Example, *, train
     for tensor in tensors_of(inputs):
         recorder.record(tensor, fresh(tensor.shape, "model input"))
     mode = deterministic_training(probe) if train else evaluating(probe)
-    with mode, torch.no_grad(), without_tf32(), tracing.watching(probe):
+    with mode, torch.no_grad(), without_tf32(), uncompiled(), tracing.watching(probe):
         output = example.run(probe, inputs, tracing)
     recorder.note_outputs(output)
     recorder.visits[recorder.run] = tracing.visits
@@ -89,7 +93,7 @@ def _freeze_fixed(recorder: Recorder, model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             for tensor in (*module.parameters(), *module.buffers()):
-                recorder.freeze(tensor, f"kept by a TorchScript module {type(module).__name__}")
+                recorder.freeze(tensor, f"kept by the TorchScript module {name!r}: prune first, then script")
         elif isinstance(module, nn.RNNBase) and module.proj_size:
             projection = module.get_parameter("weight_hr_l0")
             freeze(recorder.axes(projection)[1], f"{name!r} must have more hidden units than projections")

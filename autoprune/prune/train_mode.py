@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.errors import UnsupportedModel
 from autoprune.prune.modes import modes_put_back, seeded
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.watch import named_arguments
@@ -45,7 +46,10 @@ def copy_in_train_mode(model: nn.Module) -> Iterator[nn.Module]:
 def deterministic_training(model: nn.Module) -> Iterator[None]:
     """The model itself in train mode, its random operators constant; its modes come back."""
     with modes_put_back(model), seeded(0), _Constants(), _NoDropout():  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        model.train()
+        try:
+            model.train()
+        except Exception as error:  # some models refuse to be trained
+            raise UnsupportedModel(f"{type(model).__name__}.train() raises {type(error).__name__}: {error}") from error
         for module in model.modules():
             if isinstance(module, _QUIET) or type(module).__name__.endswith(_QUIET_NAMES):
                 module.training = False
@@ -62,6 +66,8 @@ class _NoDropout(TorchFunctionMode):
         if name == "scaled_dot_product_attention":
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
             kwargs = {name: value for name, value in kwargs.items() if name != "dropout_p"}
+        if name == "multi_head_attention_forward":  # what it calls itself is not handed over
+            kwargs["training"] = False
         return func(*args, **kwargs)
 
 
@@ -107,7 +113,7 @@ def _integer(output: torch.Tensor, given: Arguments) -> torch.Tensor:
 
 def _chosen(output: torch.Tensor, given: Arguments) -> torch.Tensor:
     """Of each row as many categories as are drawn, those that may occur first."""
-    order = (given["self"] > 0).to(torch.uint8).argsort(-1, descending=True, stable=True)
+    order = (given["self"] > 0).to(torch.uint8).sort(stable=True, dim=-1, descending=True).indices
     places = torch.arange(output.shape[-1], device=output.device) % order.shape[-1]
     return output.copy_(order[..., places])
 

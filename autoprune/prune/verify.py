@@ -260,12 +260,22 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
     """Why the network without the other positions is wrong; empty when it is right."""
     try:
         small = cut(model, structure, positions, share=True)
-        passes = [each for run, each in enumerate(structure.passes) if each.traced == run]
-        report = verify_positions(model, small, structure, positions, example_inputs, passes=passes, share=True)
-    except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
-        cause = error.__cause__ or error
-        return f"does not run with fewer positions: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
-    return "" if report.ok else f"pruned and masked outputs differ by {report.worst:.2g} relative{report.parted}"
+    except Exception as error:  # of a fix, for example
+        return _not_running(error)
+    for each in (each for run, each in enumerate(structure.passes) if each.traced == run):
+        where = f" in {each.where}" if each.traced else ""
+        try:
+            report = verify_positions(model, small, structure, positions, example_inputs, passes=[each], share=True)
+        except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
+            return _not_running(error, where)
+        if not report.ok:
+            return f"pruned and masked outputs differ by {report.worst:.2g} relative{where}{report.parted}"
+    return ""
+
+
+def _not_running(error: Exception, where: str = "") -> str:
+    cause = error.__cause__ or error
+    return f"does not run with fewer positions{where}: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
 
 
 def _restored(

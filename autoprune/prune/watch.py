@@ -19,13 +19,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.prune.copying import named_tensors
+from autoprune.prune.modes import without_attention_fast_path
 from autoprune.prune.structure import Site
 
 # functions that are one operator to us, whatever a device makes of them: name -> arguments in order
 WHOLE = {
     "scaled_dot_product_attention": (
         *("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
-    )
+    ),
+    "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
+    "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
 }
 _RUN = (str(Path(__file__).parent / "examples.py"), "run")  # calls the model: what is around it is not the model's
 Execute = Callable[[Mapping[str, Any]], Any]
@@ -166,14 +169,12 @@ def _running_module(model: nn.Module, watch: Watch) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_fast_paths() -> Iterator[None]:
     """Fused kernels for whole layers would hide their operators."""
-    attention, recurrent = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)  # mkldnn.flags would set (and warn about) more than this
     try:
-        with torch.backends.cudnn.flags(enabled=False):
+        with without_attention_fast_path(), torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(attention)
         torch._C._set_mkldnn_enabled(recurrent)
 
 

@@ -6,6 +6,7 @@ cut hardly comes again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -117,7 +118,8 @@ class WeightBank:
 
     def _solved(self, name: str, task: _Task) -> torch.Tensor:
         if self.scores is not None:
-            return task.weight * task.keep(checked(self.scores(task.weight, task.moments), task.weight, name))
+            given = copy.deepcopy((task.weight, task.moments))  # a user's function may write to what it gets
+            return task.weight * task.keep(checked(self.scores(*given), task.weight, name))
         if task.moments is None:
             return task.weight * task.keep(magnitude(task.weight, None))
         hessian = ridged(task.moments.gram)
@@ -174,6 +176,15 @@ def is_whole(bank: Bank, weights: WeightBank | None, counts: Mapping[str, int]) 
     sliced = {unit: count for unit, count in counts.items() if unit not in sparse}
     intact = all(bank.structure.unit(unit).width == count for unit, count in sliced.items())
     return intact and not (weights is not None and weights.touched(counts))
+
+
+def emptied_weights(network: nn.Module, dense: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the network's weights, of two dimensions or more, that have no entry but zeros and have some in `dense`.
+
+    A weight that is gone with its branch is not among them.
+    """
+    weights = [(name, p) for name, p in network.named_parameters() if p.dim() > 1 and name in dense]
+    return [name for name, p in weights if not p.any() and dense[name].any()]
 
 
 def _taken(moments: Moments, dims: Mapping[int, np.ndarray], outputs: int) -> Moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from autoprune.errors import ConfigError
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.prune.criteria import Criterion
+from autoprune.prune.examples import Examples
 from autoprune.prune.masking import Scores
 from autoprune.run import drive
 from autoprune.run.drive import RunResult, silent
-from autoprune.run.folder import write_text
-from autoprune.run.fronts import Row, document_of, export_member, pick_row, rebuild_member, to_csv
+from autoprune.run.folder import RunFolder, write_text
+from autoprune.run.front_file import LeftOut, Row, pick_row, to_csv
+from autoprune.run.fronts import document_of, export_member, rebuild_member
 from autoprune.run.job import Executor, Job, OnProgress
 from autoprune.search import make_searcher
 
@@ -61,12 +64,24 @@ class Networks:
     def __getitem__(self, index: int) -> Network:
         return Network(self._result.rows[index], self._result)
 
-    def pick(self, bounds: str) -> Network:
-        """The best network within bounds such as "macs<=0.5" or "macs<=0.5,params<=100000".
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The networks that the front lacks because they could not be built or measured, with their causes."""
+        return self._result.left_out
 
-        A bound of at most 1 on a cost is a share of the dense network's. InfeasibleBudget when none is within them.
+    def pick(self, which: str) -> Network:
+        """The network that bounds, a row number ("#3", counted from 1) or a candidate's name ("2-2-2-4") stand for.
+
+        Bounds on costs alone ("macs<=0.5,params<=100000"; a value of at most 1 is a share of the dense network's cost)
+        pick the best measured network, bounds on measurements alone ("accuracy>=0.97") the cheapest one by the first
+        cost; with bounds on both, the best measurement counts. `accuracy` is what the report set says, and
+        `select_accuracy` what the selection set says: what is picked by the latter keeps an unbiased `accuracy`.
+
+        Raises:
+            ConfigError: the text names no network.
+            InfeasibleBudget: no network is within the bounds; the message names the nearest one.
         """
-        return Network(pick_row(document_of(self._result.session, self._result.rows), bounds), self._result)
+        return Network(pick_row(document_of(self._result.session, self._result.rows), which), self._result)
 
     def to_csv(self, path: str | Path) -> None:
         write_text(Path(path), to_csv(self._result.rows))
@@ -83,6 +98,7 @@ def search(
     evaluations: int = 300,
     seed: int = 0,
     fitness: Fitness = classification,
+    calls: Examples | None = None,
     criterion: str | Criterion = "obs",
     masks: str | Scores = "obs",
     costs: Mapping[str, UserCost] | None = None,
@@ -94,6 +110,7 @@ def search(
     deterministic: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
+    fork: str | Path | None = None,
     progress: OnProgress = silent,
 ) -> Networks:
     """Searches how much of each unit of a trained network to keep.
@@ -104,6 +121,9 @@ def search(
         objectives: what to trade off, names with a known direction or Objectives.
         rules: which units may keep how much; the default offers every eighth of all of them.
         searcher: a name with `options`, or a function (problem, seed) -> searcher.
+        calls: further example calls of the model, in the forms that `find_structure` takes. Give them where the inputs
+            of the data do not run the whole model: the structure holds for all calls, and every network of the front
+            is compared with the original in all of them.
         masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
             "wanda" or a function (weight, moments) -> scores.
         evaluations: how many networks to score.
@@ -115,7 +135,9 @@ def search(
         executor: who scores candidates; by name with its defaults, as many workers as there is room for.
         deterministic: the same front for any number of workers, in exchange for some waiting.
         out: a new folder for journal and front; without it nothing is written.
-        resume: continue the run in `out`, if it is there already, with the arguments it was started with.
+        resume: continue the run in `out`, if it is there already, with the arguments it was started with. Arguments
+            whose options, source or content changed are refused with JournalMismatch, which says what changed.
+        fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
 
     >>> front = autoprune.search(model, data, evaluations=300)
     >>> small = front.pick("macs<=0.5").build()
@@ -128,6 +150,7 @@ def search(
         objectives=tuple(_objective(o) for o in objectives),
         searcher=_factory(searcher, options or {}),
         fitness=fitness,
+        calls=None if calls is None else lambda: calls,
         criterion=criterion,
         masks=masks,
         costs=costs or {},
@@ -142,9 +165,9 @@ def search(
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
     path = None if out is None else Path(out)
-    if resume and path is not None and path.exists():
+    if resume and path is not None and RunFolder(path).job.exists():
         return Networks(drive.resume(job, path, progress))
-    return Networks(drive.search(job, path, progress))
+    return Networks(drive.search(job, path, progress, None if fork is None else Path(fork)))
 
 
 def _objective(given: str | Objective) -> Objective:
@@ -163,4 +186,8 @@ def _factory(
 ) -> Callable[[Problem, int], Searcher]:
     if callable(searcher):
         return searcher
-    return lambda problem, seed: make_searcher(searcher, problem, seed=seed, **options)
+    return functools.partial(_made, name=searcher, options=dict(options))
+
+
+def _made(problem: Problem, seed: int, name: str, options: Mapping[str, Any]) -> Searcher:
+    return make_searcher(name, problem, seed=seed, **options)

@@ -7,11 +7,8 @@ lower triangles are written.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.errors import BankError
@@ -27,13 +23,15 @@ from autoprune.prune.bank import Bank
 from autoprune.prune.consumers import find_consumers
 from autoprune.prune.statistics import Moments
 from autoprune.prune.structure import Structure
+from autoprune.run.fingerprint import fingerprint
+from autoprune.run.tensor_file import write_tensors
 
 FORMAT = 1  # one more whenever a bank of the same inputs would be another one
 HEADER = "autoprune"
 
 
 def save_bank(bank: Bank, path: Path, key: str) -> None:
-    """Writes a bank whole or not at all."""
+    """Writes a bank whole or not at all. OSError, with the file's name, where it cannot be written."""
     tensors = {f"order/{unit}": torch.from_numpy(order.astype(np.int64)) for unit, order in bank.orders.items()}
     facts = {}
     for name, moments in bank.moments.items():
@@ -49,9 +47,7 @@ def save_bank(bank: Bank, path: Path, key: str) -> None:
         "notes": dict(bank.notes),
     }
     text = json.dumps(header)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, scratch, {HEADER: f"{_digest(text, tensors)} {text}"})  # of two entries the order would vary
-    scratch.replace(path)
+    write_tensors(path, tensors, {HEADER: f"{_digest(text, tensors)} {text}"})  # of two entries the order would vary
 
 
 def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> Bank:
@@ -64,7 +60,9 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise BankError(f"{path}: the bank cannot be read: {error.strerror or error}. It is made again.") from error
+    except (SafetensorError, ValueError) as error:
         raise BankError(f"{path}: the bank is damaged: {error}. It is made again.") from error
     checksum, _, text = metadata.get(HEADER, "").partition(" ")
     if checksum != _digest(text, tensors):
@@ -93,28 +91,15 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
 def bank_key(facts: Mapping[str, Any], structure: Structure, criterion: str | Callable[..., Any]) -> str:
     """sha256 of what a bank follows from: facts that identify model, data and software, units, and the criterion.
 
-    Of a criterion of one's own, its source and arguments count; what it looks up elsewhere does not.
+    Of a criterion of one's own, its options, its source and what it uses count.
     """
     content = {
         "format": FORMAT,
         "facts": dict(facts),
         "units": [unit.to_json() for unit in structure.units],
-        "criterion": criterion if isinstance(criterion, str) else _source(criterion),
+        "criterion": criterion if isinstance(criterion, str) else fingerprint(criterion),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-def _source(function: Callable[..., Any]) -> list[str]:
-    """The source of a function, with the arguments that partial applications gave it."""
-    given = []
-    while isinstance(function, functools.partial):
-        given.append(repr((function.args, sorted(function.keywords.items()))))
-        function = function.func
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):  # made where no file is, or an object that is called
-        source = getattr(function, "__qualname__", type(function).__qualname__)
-    return [source, *given]
 
 
 def _packed(name: str, moments: Moments) -> dict[str, torch.Tensor]:

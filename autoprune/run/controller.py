@@ -12,9 +12,11 @@ import numpy as np
 
 from autoprune.core.contracts import Evaluator, Searcher
 from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.forks import ending_forks
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.run.columns import clashes
 
 FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
 REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
@@ -48,6 +50,7 @@ class Controller:
     on_step: Callable[[int, Evaluation], None] = lambda done, evaluation: None
     ordered: bool = False
     stop: Callable[[Sequence[Evaluation]], str] = lambda told: ""
+    on_ask: Callable[[Sequence[Candidate]], None] = lambda candidates: None
     told: list[Evaluation] = field(default_factory=list)
     _line: deque[Candidate] = field(default_factory=deque)  # asked, not yet told
     _waiting: list[Candidate] = field(default_factory=list)  # of these, those without an evaluation under way
@@ -94,7 +97,8 @@ class Controller:
                 self._note(evaluation)
 
     def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
-        asked = self.searcher.ask(record["n"])
+        with ending_forks():
+            asked = self.searcher.ask(record["n"])
         now = _ask_record(record["n"], asked)
         if now != record:
             raise JournalMismatch(
@@ -130,10 +134,12 @@ class Controller:
             self._stopped = self.stop(self.told)
         if self._dry or room <= 0 or self._stopped:
             return False
-        candidates = self.searcher.ask(room)
+        with ending_forks():
+            candidates = self.searcher.ask(room)
         for candidate in candidates:
             self.problem.space.check(candidate)
         self.append(_ask_record(room, candidates))
+        self.on_ask(candidates)
         self._queue(candidates)
         return bool(candidates)
 
@@ -155,12 +161,21 @@ class Controller:
         return len(self.told) > before
 
     def _collect_one(self) -> None:
-        evaluation = self._complete(self._whole(self.evaluator.collect()))
+        evaluation = self._complete(self._whole(self._checked(self.evaluator.collect())))
         self._flying.remove(self._key(evaluation.candidate))
         if self.ordered and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)
         self.on_step(int(self._spent + self._arrived_new() + TINY), evaluation)
+
+    def _checked(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation, failed when it has a name that is a cost's or a column's, which would hide one of the two."""
+        costs = self.problem.costs_of(evaluation.candidate)
+        found = clashes((name for name, value in evaluation.values.items() if value != costs.get(name)), costs)
+        if not (evaluation.ok and found):
+            return evaluation
+        cause = f"expected the fitness to report names of its own, but {'; '.join(found)}"
+        return replace(evaluation, values={}, status="failed", cause=cause)
 
     def _whole(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation of all its examples, where it is one of those since an earlier one only."""
@@ -208,7 +223,9 @@ class Controller:
         self._before.pop(evaluation.candidate, None)
         self._proven |= evaluation.ok
         self.told.append(evaluation)
-        self.searcher.tell([evaluation])
+        own = replace(evaluation, values=dict(evaluation.values))  # a searcher may keep and change what it is told
+        with ending_forks():
+            self.searcher.tell([own])
 
     def _key(self, candidate: Candidate) -> Key:
         return self.problem.space.key(candidate), candidate.fidelity

@@ -18,7 +18,8 @@ from autoprune.prune.modes import torch_threads
 from autoprune.prune.ordering import criterion_inputs, order_units
 from autoprune.run.criterion_file import CriterionScore, FoundCriterion, source_of
 from autoprune.run.drive import silent
-from autoprune.run.folder import write_text
+from autoprune.run.folder import check_place, write_text
+from autoprune.run.guard import guarded
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.session import Session, open_session
 from autoprune.search.formula import Formula, orders
@@ -45,7 +46,9 @@ def find_criterion(
         raise ConfigError(f"expected a Python file to write the criterion to, got {out}. Call it my_criterion.py, say.")
     if out.exists():
         raise RunExists(f"expected a new file, {out} is already there. Give another --out.")
-    with torch_threads(job.threads):
+    check_place(out)
+    out = out.absolute()  # the job's own code may change the current directory
+    with guarded(), torch_threads(job.threads):
         judge = Judge(open_session(replace(job, tune="off"), progress))
         best, measured = _best(judge, evaluations, seed, progress)
         rows = [judge.scored("found", orders(best, judge.table) or {})]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,30 @@ import torch
 
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.unit import Unit
-from autoprune.errors import JournalMismatch, RunFailed
+from autoprune.errors import RunFailed
 from autoprune.prune.modes import torch_threads
-from autoprune.prune.structure import Frozen
+from autoprune.prune.structure import Frozen, Unmet
+from autoprune.run.changes import changes, check_identity
+from autoprune.run.columns import check_measured
 from autoprune.run.controller import Append, Controller
+from autoprune.run.documents import write_checked
+from autoprune.run.emptied import EmptiedWeights
 from autoprune.run.events import Events
 from autoprune.run.executors import open_evaluator
-from autoprune.run.folder import RunFolder, write_json, write_text, write_yaml
-from autoprune.run.fronts import Row, finish
+from autoprune.run.failures import most_failed
+from autoprune.run.folder import RunFolder, claimed, write_text, write_yaml
+from autoprune.run.front_file import LeftOut, Row
+from autoprune.run.fronts import finish
+from autoprune.run.guard import guarded, watched
+from autoprune.run.hiding import check_given, hiding, secrets_of
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.job import Job, OnProgress, Progress
-from autoprune.run.journal import VERSION, Journal, Record, read_journal
+from autoprune.run.journal import VERSION, Journal, check_records, read_run
+from autoprune.run.records import Record
 from autoprune.run.report import write_report
+from autoprune.run.secrets import redacted, withheld, without
 from autoprune.run.session import Session, open_session
 from autoprune.run.stopping import Stopping
 from autoprune.run.tuning import Tuning
@@ -36,7 +47,6 @@ from autoprune.search.additivity import Additivity, additivity, summary
 Shares = dict[str, float]
 
 COUNTED = ("macs", "params")
-UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation")  # of a run's identity
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +59,8 @@ def silent(progress: Progress) -> None:
 class RunResult:
     """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
 
-    `additivity` says in a line how far the damages of single units added up.
+    `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
+    because they could not be built or measured, `failures` why most evaluations failed where they did.
     """
 
     folder: Path | None
@@ -58,6 +69,8 @@ class RunResult:
     evaluations: tuple[Evaluation, ...]
     session: Session
     additivity: str
+    left_out: tuple[LeftOut, ...] = ()
+    failures: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,8 @@ class Inspection:
     `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
     dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
     and the most of every cost. `frozen` has the largest share of the MACs first. `statistics_bytes` is the memory that
-    the statistics of the searched units will take.
+    the statistics of the searched units will take. `unmet` are parameters that no example call reads, `notes` sentences
+    about what was not looked at (see Structure).
     """
 
     units: tuple[Unit, ...]
@@ -88,6 +102,8 @@ class Inspection:
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
     statistics_bytes: int
+    unmet: tuple[Unmet, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def frozen_share(self) -> float:
@@ -120,6 +136,8 @@ class Inspection:
             "frozen_share_of_macs": self.frozen_share,
             "frozen": [{"what": row.what, "share_of_macs": row.share, "reason": row.reason} for row in self.frozen],
             "uncounted_operators": list(self.uncounted),
+            "unmet": [{"parameter": row.name, "shape": row.shape, "share_of_params": row.share} for row in self.unmet],
+            "notes": list(self.notes),
             "statistics_bytes": self.statistics_bytes,
         }
 
@@ -131,9 +149,10 @@ def _shares_json(shares: Shares) -> Shares:
     return {f"share_of_{cost}": share for cost, share in shares.items()}
 
 
+@ending_forks()
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Structure, space and reach of a job, without running it."""
-    with torch_threads(job.threads):
+    with guarded(), torch_threads(job.threads):
         session = open_session(job, progress)
     structure = session.structure
     return Inspection(
@@ -148,6 +167,8 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         },
         frozen=tuple(sorted(structure.frozen, key=lambda part: -part.share)),
         uncounted=structure.uncounted,
+        unmet=structure.unmet,
+        notes=structure.notes,
         statistics_bytes=session.statistics_bytes,
     )
 
@@ -162,52 +183,63 @@ def _shares(session: Session, units: Sequence[Unit]) -> Shares:
     return {cost: session.structure.joint_share([unit.name for unit in units], cost) for cost in COUNTED}
 
 
+@ending_forks()
 def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: Path | None = None) -> RunResult:
     """Runs a job from the start into a new folder, or in memory when there is none.
 
     `answers` is a run whose evaluations are used where this search asks for the same networks, as far as they would
     come out the same here.
     """
-    with contextlib.ExitStack() as stack:
+    check_given(job)
+    clean = without(secrets_of(job))
+    with guarded(), contextlib.ExitStack() as stack:
+        folder: RunFolder | None = None
         if path is not None:
             RunFolder.check_free(path)
-        earlier = [] if answers is None else read_journal(RunFolder.open(answers).journal)
+            folder = stack.enter_context(claimed(path))
+        earlier = [] if answers is None else read_run(RunFolder.open(answers).journal)
+        if answers is not None and not earlier:
+            _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
         session = open_session(job, progress, recorded_tuning(earlier))
-        events = stack.enter_context(Events())
+        events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
-            preflight(session, evaluator)
-            folder: RunFolder | None = None
+            preflight(session, evaluator, events)
             append: Append = _forget
             records = _still_valid(session, earlier)
-            if path is not None:
-                folder = RunFolder.create(path)  # only now: a job that cannot start leaves nothing behind
-                write_yaml(folder.job, dict(job.document))
-                append = stack.enter_context(Journal(folder.journal)).append
+            if folder is not None:  # only now: a job that cannot start leaves nothing behind
+                write_yaml(folder.job, withheld(job.document))
+                append = hiding(watched(folder, stack.enter_context(Journal(folder.journal)).append), clean)
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, folder, append, records)
-        return _finish(session, controller, ended, folder)
+        return _finish(session, controller, ended, folder, events)
 
 
+@ending_forks()
 def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool = False) -> RunResult:
     """Continues a run from its journal; the result is that of a run that was never interrupted.
 
     With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
     """
-    folder = RunFolder.open(path)
-    with Journal(folder.journal, repair=repair) as journal, Events() as events:
-        records = journal.records
+    check_given(job)
+    folder = RunFolder.open(path.absolute())
+    clean = without(secrets_of(job))
+    with guarded(), Journal(folder.journal, repair=repair) as journal, Events(clean) as events:
+        records, append = journal.records, hiding(watched(folder, journal.append), clean)
+        check_records(folder.journal, records)
+        if not records:
+            _log.warning("%s has no record of what was measured: the run begins anew", folder.journal)
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
-                preflight(session, evaluator)
+                preflight(session, evaluator, events)
                 if not records:
-                    journal.append(_header(session))
-                controller, ended = _explore(session, evaluator, events, folder, journal.append, records[1:])
-            return _finish(session, controller, ended, folder)
+                    append(_header(session))
+                controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
+            return _finish(session, controller, ended, folder, events)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
@@ -216,15 +248,23 @@ def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
     """
     if not records:
         return []
-    then, now = records[0]["identity"], identity_of(session)
-    changed = [name for name in _changed(then, now) if name not in UNSEEN_BY_SCORES]
-    if changed:
-        _log.warning("no evaluation of the earlier run is used: %s changed since", ", ".join(changed))
+    changed = changes(session, records[0])
+    if any(change.seen_by_scores for change in changed):
+        names = dict.fromkeys(change.name for change in changed if change.seen_by_scores)
+        why = "; ".join(change.sentence for change in changed if change.seen_by_scores)
+        _log.warning("no evaluation of the earlier run is used: %s changed since (%s)", ", ".join(names), why)
         return []
-    known = [record["evaluation"] for record in records if "evaluation" in record]
+    costs = {*records[0].get("dense", {}), *session.dense_costs}
+    known = [without_costs(record["evaluation"], costs) for record in records if "evaluation" in record]
     needed = {o.name for o in session.problem.objectives} - {*session.dense_costs}
     valid = [e for e in known if e["status"] == "ok" and needed <= {*e["values"]}]
     return [{"kind": "answer", "evaluation": evaluation} for evaluation in valid]
+
+
+def without_costs(evaluation: Mapping[str, Any], costs: Collection[str]) -> dict[str, Any]:
+    """An evaluation of a journal without its costs, which the controller computes."""
+    measured = {name: value for name, value in evaluation["values"].items() if name not in costs}
+    return {**evaluation, "values": measured}
 
 
 def _header(session: Session) -> Record:
@@ -250,28 +290,6 @@ def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
     return records[0].get("threads") if records else job.threads
 
 
-def check_identity(session: Session, header: Record) -> None:
-    """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for."""
-    then, now = header.get("identity", {}), identity_of(session)
-    changed = _changed(then, now)
-    if changed:
-        differences = "; ".join(f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}" for name in changed)
-        raise JournalMismatch(
-            f"expected the job the run was started with, but {differences}. Put it back, or start a new run that keeps "
-            "what still holds of this one: autoprune resume RUN --fork DIR"
-        )
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a run's identity differs; some facts are there only where a job has what they are about."""
-    return [name for name in dict.fromkeys((*now, *then)) if now.get(name) != then.get(name)]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _forget(record: object) -> None:
     """The journal of a run without a folder."""
 
@@ -289,13 +307,21 @@ def _explore(
     if folder is not None:  # on resume again: the run may have been killed before they were written
         events.keep(folder.events)
         session.keep_bank(folder.bank)
-        write_json(folder.space, session.space.to_json())
-        write_json(folder.structure, coupling_of(session))
-        write_json(folder.environment, environment_of(session))
+        write_checked(folder.space, session.space.to_json())
+        write_checked(folder.structure, coupling_of(session))
+        write_checked(folder.environment, redacted(environment_of(session)))
     watch = Watch(session, session.searcher, evaluator, events)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
-        session.problem, session.searcher, evaluator, job.evaluations, append, watch.step, job.ordered, stopping.reason
+        session.problem,
+        session.searcher,
+        evaluator,
+        job.evaluations,
+        append,
+        watch.step,
+        job.ordered,
+        stopping.reason,
+        EmptiedWeights(session).look,
     )
     controller.replay(records)
     watch.begin(controller.done, controller.told)
@@ -308,16 +334,20 @@ def _explore(
     return controller, ended
 
 
-def _finish(session: Session, controller: Controller, ended: str, folder: RunFolder | None) -> RunResult:
+def _finish(
+    session: Session, controller: Controller, ended: str, folder: RunFolder | None, events: Events
+) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
-    rows = finish(session, controller.told, folder)
+    if failures := most_failed(controller.told):
+        _log.warning(failures)
+    rows, left_out = finish(session, controller.told, folder)
+    events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
-    return RunResult(
-        folder.path if folder else None, tuple(rows), ended, tuple(controller.told), session, summary(sums)
-    )
+    told, path = tuple(controller.told), folder.path if folder else None
+    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures)
 
 
 def _report(folder: RunFolder) -> None:
@@ -335,10 +365,11 @@ def additivity_csv(rows: Sequence[Additivity]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def preflight(session: Session, evaluator: Evaluator) -> None:
+def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
     """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
     evaluator.submit(session.space.dense)
     dense = evaluator.collect()
+    events.warn(dense.remark)
     needed = dict.fromkeys(o.name for o in (*session.job.objectives, *session.problem.objectives))
     missing = [name for name in needed if name not in dense.values and name not in session.dense_costs]
     if not dense.ok:
@@ -348,3 +379,4 @@ def preflight(session: Session, evaluator: Evaluator) -> None:
             f"expected the fitness to report {missing}, it reports {sorted(dense.values)}. Name the objectives and the "
             "guide after what it reports."
         )
+    check_measured(dense.values, session.dense_costs)

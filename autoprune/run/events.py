@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from autoprune.core.forks import end_unless
 
 BEFORE = 1000  # of a run without a folder no more are remembered
 
@@ -22,10 +25,13 @@ _log = logging.getLogger(__name__)
 class Events:
     """From `keep` on events are written to a file, those before it included. Use as a context manager.
 
-    Each line has "time" (seconds since 1970), "event" and what belongs to it.
+    Each line has "time" (seconds since 1970), "event" and what belongs to it, without what `clean` takes out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Callable[[Any], Any] = lambda facts: facts) -> None:
+        self._clean = clean
+        self._process = os.getpid()
+        self._warned: set[str] = set()
         self._file: IO[str] | None = None
         self._early: deque[str] | None = deque(maxlen=BEFORE)  # None from `keep` on
 
@@ -36,11 +42,19 @@ class Events:
         self._close()
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+        end_unless(self._process)
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **self._clean(facts)}) + "\n"
         if self._early is not None:
             self._early.append(line)
         else:
             self._write(line)
+
+    def warn(self, text: str) -> None:
+        """Logs a warning and adds it as an event, each text once."""
+        if text and text not in self._warned:
+            self._warned.add(text)
+            _log.warning("%s", text)
+            self.add("warning", {"text": text})
 
     def keep(self, path: Path) -> None:
         early, self._early = self._early, None

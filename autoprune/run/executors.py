@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from autoprune.core.contracts import Evaluator
-from autoprune.errors import RunFailed
+from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.scorer import Scorer
 from autoprune.run.job import Executor
 from autoprune.run.pool import OnEvent, Pool, Site
@@ -41,6 +41,12 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
 def _workers_here(executor: Executor) -> int:
     """How many worker processes this machine is to have."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(64, 4 * cores)
+    if executor.workers is not None and executor.workers > most:
+        raise ConfigError(
+            f"run.workers: expected at most {most} processes on this machine, which has {cores} processors, got "
+            f"{executor.workers}. Leave it out to have as many as there is room for, or use executor: ray."
+        )
     return executor.workers or max(1, int(cores / executor.cpus))
 
 

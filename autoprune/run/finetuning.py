@@ -11,6 +11,7 @@ from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.batch import Batch
 from autoprune.measure.finetune import COMPARING, FineTune, Learner, TrainingSet
 from autoprune.measure.scorer import with_dense_outputs
+from autoprune.prune.containers import main_output
 from autoprune.prune.modes import seeded
 from autoprune.prune.surgery import rebuild
 from autoprune.run.job import Job
@@ -72,7 +73,10 @@ def read_training(
     with seeded(0):
         batches, sha256 = data.training(plan.steps)
     here: Sequence[Batch] = placed(batches)
-    examples = TrainingSet.of(with_dense_outputs(model, here) if plan.loss in COMPARING else here, sha256)
+    if plan.loss in COMPARING:
+        compared = with_dense_outputs(model, here)
+        here = [batch._replace(dense=main_output(batch.dense)) for batch in compared]
+    examples = TrainingSet.of(here, sha256)
     try:
         Learner.of(rebuild(model, {}, {}), plan).differentiate(plan, examples.batch(0))
     except Exception as error:  # whatever a user's network or loss raises in train mode

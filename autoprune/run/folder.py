@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
+from safetensors import SafetensorError
 
-from autoprune.errors import RunExists, RunNotFound
+from autoprune.errors import ConfigError, RunExists, RunNotFound
+
+LOCK = ".begin.lock"  # held by the process that begins a run in a folder
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,6 @@ class RunFolder:
         return self.path / "report.html"
 
     @staticmethod
-    def create(path: Path) -> RunFolder:
-        """A new folder. RunExists when there is anything at the path already."""
-        RunFolder.check_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        return RunFolder(path)
-
-    @staticmethod
     def check_free(path: Path) -> None:
         """Raises RunExists for a path that is taken; hidden files, as a killed process leaves them, do not count."""
         if path.exists() and (not path.is_dir() or any(not file.name.startswith(".") for file in path.iterdir())):
@@ -78,6 +78,7 @@ class RunFolder:
                 f"expected a new folder for the run, {path} is already there. "
                 f"Give another --out, or continue it with: autoprune resume {path}"
             )
+        check_place(path)
 
     @staticmethod
     def open(path: Path) -> RunFolder:
@@ -86,6 +87,53 @@ class RunFolder:
         if not folder.job.is_file():
             raise RunNotFound(f"expected a run folder with a job.yaml, found none at {path}")
         return folder
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[RunFolder]:
+    """The folder of a run that begins, which no other process can begin a run in until this is left.
+
+    The folder is made and locked before anything is written into it. On leaving, the lock goes, and so do the folders
+    that were made here and are still empty: of a run that could not begin nothing remains. Raises RunExists where
+    another process was first.
+    """
+    path = path.absolute()  # the job's own code may change the current directory
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    lock = filelock.FileLock(path / LOCK, timeout=0)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise RunExists(f"expected a new folder for the run, another process begins one in {path}.") from None
+        try:
+            RunFolder.check_free(path)
+            yield RunFolder(path)
+        finally:
+            (path / LOCK).unlink(missing_ok=True)
+            lock.release()
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it is not empty, or gone
+                folder.rmdir()
+
+
+def check_new(path: Path, what: str) -> None:
+    """Raises RunExists where a file or a folder that is not empty is in the place of a new folder for `what`."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunExists(f"expected a new folder for {what}, {path} is already there. Give another --out.")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raises ConfigError where no file or folder can be made at a path, or written to if it is a folder already."""
+    if not path.name:
+        raise ConfigError(f"expected the path of a new folder, got {str(path)!r}. Give another --out.")
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if above != path.absolute() and not above.is_dir():
+        raise ConfigError(f"{path} cannot be made: {above} is a file. Give another --out.")
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be made: no right to write in {above}. Give another --out.")
 
 
 def next_free(path: Path) -> Path:
@@ -102,21 +150,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, also when the machine loses its power."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name is in the folder
-    finally:
-        os.close(folder)
+    """Writes a file whole or not at all, also when the machine loses its power. OSError with the file's name."""
+    with replacing(path) as scratch, scratch.open("wb") as file:
+        file.write(content)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -125,3 +161,45 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_yaml(path: Path, data: Any) -> None:
     write_text(path, yaml.safe_dump(data, sort_keys=False))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside the target, which it replaces when all of it is on the disk. It is gone when that fails.
+
+    Raises OSError with the target's name, which the errors of a full disk and of safetensors lack.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with naming(path):
+        try:
+            yield scratch
+            _sync(scratch)
+            scratch.replace(path)
+            _sync(path.parent)  # the new name is in the folder
+        finally:
+            with contextlib.suppress(OSError):  # what went wrong before is what the user has to know
+                scratch.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives every error of reading or writing the name of the file that is meant."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

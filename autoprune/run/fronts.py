@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.front import Front
 from autoprune.core.interval import wilson
-from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
-from autoprune.errors import ConfigError, RunNotFound, VerifyError
+from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import averages
+from autoprune.measure.scorer import cause_of
 from autoprune.prune.copying import named_tensors
 from autoprune.prune.surgery import make_recipe
 from autoprune.prune.verify import verify_positions
+from autoprune.prune.zeros import emptied_weights
+from autoprune.run.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
 from autoprune.run.deployed import deployed
+from autoprune.run.documents import write_checked
+from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.export import write_export
-from autoprune.run.folder import RunFolder, write_json, write_text
+from autoprune.run.folder import RunFolder, write_text
+from autoprune.run.front_file import LeftOut, Row, to_csv
 from autoprune.run.job import Progress
 from autoprune.run.session import Session
 
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-SELECT = "select_"  # prefix of values measured on the selection set, of the network as built
-LOW, HIGH = "_low", "_high"  # suffixes of the ends of an interval
-STITCHED = "search_"  # prefix of values measured on the selection set while searching, before compensation
+NAMED = 3  # members that failed are named so far in an error; the log has all
+
+
+class Finished(NamedTuple):
+    """The rows of a front, and what had to be left out of it."""
+
+    rows: list[Row]
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,28 @@ class Built:
     row: Row
 
 
+@ending_forks()
 def build_member(session: Session, evaluation: Evaluation) -> Built:
     """The network of an evaluation, compared with its masked original and measured on the report set.
 
-    "fit" in its row says what fitting it did (prune.compensate.Compensation); empty where it is as stitched.
-    Raises VerifyError when the two compute different things.
+    "fit" in its row says what fitting it did (prune.compensate.Compensation); empty where it is as stitched. "emptied"
+    counts the weights that are left without any entry, which "emptied_weights" names; both are there where a search
+    puts zeros into weights, and where there are such weights all the same.
+
+    Raises:
+        VerifyError: the two compute different things.
+        RunFailed: it cannot be built or measured for any other reason, with the network's name and the cause.
     """
+    try:
+        return _build_member(session, evaluation)
+    except VerifyError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        name = _label(session.space.counts(evaluation.candidate))
+        raise RunFailed(f"network {name} cannot be built and measured: {cause_of(error)}") from error
+
+
+def _build_member(session: Session, evaluation: Evaluation) -> Built:
     candidate = evaluation.candidate
     network, steps, fit = deployed(session, candidate)
     counts = session.space.counts(candidate)
@@ -67,21 +90,33 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
             "with the model, as this may be a defect of autoprune."
         )
     measured = session.scorer.measure(network, session.reported)
-    selected = {SELECT: {**evaluation.values, **session.selected(network)}, STITCHED: evaluation.values}
+    as_built = session.selected(network)
+    for values in (measured, as_built):
+        _check_reported(session, values)
+    selected = {SELECT: {**evaluation.values, **as_built}, STITCHED: evaluation.values}
     row = _row(session, candidate, measured, selected, report.worst) | {"fit": {} if fit is None else asdict(fit)}
+    emptied = emptied_weights(network, named_tensors(session.model))
+    if session.weights or emptied:
+        row |= {"emptied": len(emptied), "emptied_weights": emptied}
     return Built(network, {**row, "finetune_steps": steps} if session.job.finetune else row)
 
 
-def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> list[Row]:
+def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built; what is not on it as built, outside the bounds of
-    measured objectives, or does not compute what its masked original computes, is left out.
+    What was on the front by the scores of the search is built, and the uniform network of equal cost where a weight is
+    emptied (run.emptied). A network that cannot be built, proved or measured is left out with its cause. One that is
+    dominated as built, or outside the bounds of measured objectives, is no member any more.
+
+    Raises:
+        RunFailed: every network was left out for a cause; nothing is written then.
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
-    members = front.thinned(session.job.front_size).members
+    members = [*front.thinned(session.job.front_size).members]
+    members += uniform_rivals(session, members, scored)
     built: list[Row] = []
+    left_out: list[LeftOut] = []
     note = ""
     for index, evaluation in enumerate(members):
         session.progress(Progress("front", index, len(members), note))
@@ -89,16 +124,34 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
         try:
             built.append(build_member(session, evaluation).row)
             note = f"{_gain(built[-1], session)} in {time.perf_counter() - start:.1f} s"
-        except VerifyError as error:  # the others are none the worse for it
+        except (VerifyError, RunFailed) as error:  # the others are none the worse for it
             _log.error("left out of the front: %s", error)
+            left_out.append(_left_out(session, evaluation.candidate, error))
+            note = f"{len(left_out)} left out"
     if members and not built:
-        raise VerifyError("no network of the front computes what its masked original computes; the log says which")
+        raise RunFailed(_why_empty(left_out, folder))
     session.progress(Progress("front", len(members), len(members), note))
-    rows = _undominated(session, built)
+    rows = _with_emptied(_undominated(session, built))
+    _name_replaced(session, built, rows)
     if folder is not None:
         write_text(folder.front_csv, to_csv(rows))
-        write_json(folder.front_json, document_of(session, rows))
-    return rows
+        write_checked(folder.front_json, document_of(session, rows, left_out))
+    return Finished(rows, tuple(left_out))
+
+
+def _left_out(session: Session, candidate: Candidate, error: Exception) -> LeftOut:
+    said = error if error.__cause__ is None else error.__cause__
+    return LeftOut(_label(session.space.counts(candidate)), candidate.levels, cause_of(said))
+
+
+def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
+    causes = "; ".join(f"{member.candidate}: {member.cause}" for member in left_out[:NAMED])
+    more = f"; and {len(left_out) - NAMED} more, which the log names" if len(left_out) > NAMED else ""
+    again = f" and go on with: autoprune resume {folder.path}" if folder is not None else " and search again."
+    return (
+        f"none of the {len(left_out)} networks on the front of the search could be built and measured "
+        f"({causes}{more}). The evaluations of the search are not lost: correct the cause{again}"
+    )
 
 
 def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
@@ -107,6 +160,29 @@ def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [row for row in rows if tuple(row["levels"]) in kept]
+
+
+def _name_replaced(session: Session, built: Sequence[Row], rows: Sequence[Row]) -> None:
+    """Logs which networks that empty weights were on the front while searching and are not as built."""
+    kept, emptied = [row["levels"] for row in rows], EmptiedWeights(session)
+    for row in built:
+        least = emptied.of(Candidate(tuple(row["levels"])))
+        if least and row["levels"] not in kept:
+            _log.warning(
+                "left out of the front, as another network is better as built: %s, which keeps %s",
+                row["candidate"],
+                ", ".join(f"{count:,} entries of {name}" for name, count in least.items()),
+            )
+
+
+def _with_emptied(rows: Sequence[Row]) -> list[Row]:
+    """The same rows; where one of them counts emptied weights all do, and the log names the weights."""
+    if not any("emptied" in row for row in rows):
+        return list(rows)
+    for row in rows:
+        if row.get("emptied"):
+            _log.warning("nothing is left of %s in %s", ", ".join(row["emptied_weights"]), row["candidate"])
+    return [{**row, "emptied": row.get("emptied", 0)} for row in rows]
 
 
 def _values_as_built(session: Session, row: Row) -> dict[str, float]:
@@ -121,43 +197,14 @@ def _gain(row: Row, session: Session) -> str:
     return "built" if name is None else f"{name} {row[STITCHED + name]:.4g} -> {row[SELECT + name]:.4g}"
 
 
-def document_of(session: Session, rows: Sequence[Row]) -> dict[str, Any]:
-    """What front.json holds: the rows, the dense costs, and the objectives by the names they have in the rows."""
+def document_of(session: Session, rows: Sequence[Row], left_out: Sequence[LeftOut] = ()) -> dict[str, Any]:
+    """What front.json holds: the rows, the dense costs, the objectives by the names they have in the rows, and which
+    networks were left out, with their causes.
+    """
     costs = session.dense_costs
     objectives = [[o.name if o.name in costs else SELECT + o.name, o.direction] for o in session.problem.objectives]
-    return {"objectives": objectives, "dense": costs, "rows": list(rows)}
-
-
-def pick_row(document: Mapping[str, Any], text: str) -> Row:
-    """The row of a front.json document that `Front.pick` takes: bounds on any column, "macs<=0.5" as a share."""
-    objectives = tuple(Objective(name, direction) for name, direction in document["objectives"])
-    rows = {tuple(row["levels"]): row for row in document["rows"]}
-    members = tuple(Evaluation(Candidate(levels), _numbers(row)) for levels, row in rows.items())
-    picked: Row = rows[Front(members, objectives, document["dense"]).pick(text).candidate.levels]
-    return picked
-
-
-def read_document(folder: RunFolder) -> dict[str, Any]:
-    """The document of front.json. RunNotFound while the run has no front yet."""
-    if not folder.front_json.is_file():
-        raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
-    document: dict[str, Any] = json.loads(folder.front_json.read_text())
-    return document
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a network; lists and mappings stay in front.json."""
-    flat = [flat_row(row) for row in rows]
-    names = list(flat[0]) if flat else ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def flat_row(row: Row) -> Row:
-    return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
+    missing = [{"candidate": m.candidate, "levels": list(m.levels), "cause": m.cause} for m in left_out]
+    return {"objectives": objectives, "dense": costs, "rows": list(rows), "left_out": missing}
 
 
 def rebuild_member(session: Session, row: Row) -> Built:
@@ -174,7 +221,7 @@ def export_member(session: Session, row: Row, directory: Path) -> Row:
 def write_member(session: Session, built: Built, directory: Path) -> Row:
     """Writes a network that was just built."""
     recipe = make_recipe(session.structure, session.bank.positions(built.row["kept"]))
-    write_export(built.network, session.model, recipe, built.row, directory)
+    write_export(built.network, session.model, recipe, built.row, directory, session.data.example)
     return built.row
 
 
@@ -187,13 +234,10 @@ def _row(
 ) -> Row:
     counts = session.space.counts(candidate)
     costs = session.problem.costs_of(candidate)
-    clash = costs.keys() & measured.keys()
-    if clash:
-        raise ConfigError(f"fitness and costs both report {sorted(clash)}: rename one of them")
     return {
         "candidate": _label(counts),
         **costs,
-        **{f"{name}_ratio": value / session.dense_costs[name] for name, value in costs.items()},
+        **{name + RATIO: value / session.dense_costs[name] for name, value in costs.items()},
         **({"density": costs["nonzeros"] / costs["params"]} if session.weights else {}),
         **measured,
         **_intervals(session, measured),
@@ -209,6 +253,15 @@ def _row(
     }
 
 
+def _check_reported(session: Session, measured: Mapping[str, float]) -> None:
+    """Raises where a fitness reports other names than it did of the dense network, and a row cannot hold them."""
+    check_measured(measured, session.dense_costs)
+    also = {*session.dense_costs, *session.scorer.also}
+    missing = [o.name for o in session.job.objectives if o.name not in also and o.name not in measured]
+    if missing:
+        raise PluginError(f"expected the fitness to report {missing}, it reported {sorted(measured)}")
+
+
 def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, float]:
     """Where the true accuracy lies in 95 of 100 cases, from how many examples it was counted on; by name, both ends."""
     if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
@@ -219,7 +272,3 @@ def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, flo
 
 def _label(counts: Mapping[str, int]) -> str:
     return "-".join(str(count) for count in counts.values())
-
-
-def _numbers(row: Row) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from autoprune.plugins import plugin_name
+from autoprune.prune.containers import tensors_of
 from autoprune.prune.copying import model_digest
+from autoprune.prune.examples import Example
+from autoprune.run.secrets import redacted
 from autoprune.run.session import Session
+
+PLAIN = (bool, int, float, str)  # arguments of a call that are a part of what it is
 
 
 def identity_of(session: Session) -> dict[str, Any]:
@@ -30,10 +38,25 @@ def identity_of(session: Session) -> dict[str, Any]:
         "evaluations": session.job.evaluations,
         "model": model_digest(session.model),
         "data": {name: facts["sha256"] for name, facts in session.data.description["sets"].items()},
+        **({"calls": _digest(session.example[1:])} if session.job.calls else {}),
         **({"masks": plugin_name(session.job.masks)} if session.weights else {}),
         **({"fidelities": list(session.fidelities)} if session.fidelities else {}),
         **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
+        "code": {name: facts for name, facts in session.code.items() if name != "masks" or session.weights},
     }
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """sha256 over the names, methods and arguments of calls: the values of tensors, and whatever else by its text."""
+    digest = hashlib.sha256()
+    for example in examples:
+        tensors = tensors_of((example.args, dict(example.kwargs)), caches=True)
+        plain = [str(leaf) for leaf in tree_leaves((example.args, dict(example.kwargs))) if isinstance(leaf, PLAIN)]
+        digest.update(f"{example.name} {example.method} {sorted(example.kwargs)} {plain}".encode())
+        for tensor in tensors:
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def environment_of(session: Session) -> dict[str, Any]:
@@ -45,7 +68,7 @@ def environment_of(session: Session) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(session.device),
         "threads": torch.get_num_threads(),
-        "executor": asdict(session.job.executor),
+        "executor": redacted(asdict(session.job.executor)),
         "tuning": session.tuning.to_json(),
         "reuse_bytes": session.job.reuse_bytes,
         "data": session.data.description,
@@ -54,6 +77,8 @@ def environment_of(session: Session) -> dict[str, Any]:
         **({"weights": session.weight_bank.remarks} if session.weight_bank else {}),
         "frozen": [[row.what, row.share, row.reason] for row in session.structure.frozen],
         "uncounted_operators": list(session.structure.uncounted),
+        "unmet": [[row.name, row.share] for row in session.structure.unmet],
+        "notes": list(session.structure.notes),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,15 +13,22 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.measure.finetune import FineTune
+from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
+from autoprune.plugins import load_plugin
+from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.masking import MASKS
+from autoprune.run.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS, number, told, whole, word
+from autoprune.run.names import KeyPath, dotted, unknown_names
 from autoprune.run.stopping import Stop
 
 if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.data import Data
+    from autoprune.prune.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,36 @@ class Executor:
     attempts: int = 3
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        told(
+            [
+                *word("executor", self.name, ("serial", "processes", "ray")),
+                *([] if self.workers is None else whole("workers", self.workers, 1, MOST_WORKERS)),
+                *number("cpus", self.cpus, 0, MOST_THREADS, above=True),
+                *number("gpus", self.gpus, 0, MOST_THREADS),
+                *([] if self.memory_bytes is None else whole("memory_bytes", self.memory_bytes, 1, 2**60)),
+                *whole("attempts", self.attempts, 1, 1000),
+                *([] if self.timeout is None else number("timeout", self.timeout, 0, 1e9, above=True)),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class NamedSearcher:
+    """Makes a searcher from (problem, seed): that of a plug-in's name, with its options. Picklable."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, problem: Problem, seed: int) -> Searcher:
+        searcher: Searcher = self.plugin(problem, seed=seed)
+        return searcher
+
+    @property
+    def plugin(self) -> Callable[..., Any]:
+        """The plug-in with its options filled in."""
+        return functools.partial(load_plugin(self.name), **self.options)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,9 +97,12 @@ class Job:
     of them (prune.compensate), "thorough" at three times the cost. With `finetune` every network that is scored, and
     every member of the front, is trained on the data's train set.
     `front_size` is how many networks are built and measured on the report set at most.
+    `calls` makes further example calls of the model (prune.examples), beside the example of the data: the structure
+    holds for all of them, and every network of the front is compared in all.
     `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
     (run.controller).
-    `stop` ends a search early (run.stopping).
+    `stop` ends a search early (run.stopping). `expected` are values that the dense network should have by what is known
+    of it; the run warns where it measures others.
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -72,6 +113,7 @@ class Job:
     objectives: tuple[Objective, ...]
     searcher: Callable[[Problem, int], Searcher]
     fitness: Callable[..., Any]
+    calls: Callable[[], Examples] | None = None
     criterion: str | Callable[..., Any] = "obs"
     masks: str | Callable[..., Any] = "obs"
     costs: Mapping[str, UserCost] = field(default_factory=dict)
@@ -90,7 +132,27 @@ class Job:
     executor: Executor = Executor()
     ordered: bool = False
     stop: Stop = field(default_factory=Stop)
+    expected: Mapping[str, float] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        told(
+            [
+                *whole("evaluations", self.evaluations, 1, MOST_EVALUATIONS),
+                *whole("front_size", self.front_size, 2, MOST_EVALUATIONS),
+                *whole("seed", self.seed, 0, MOST_SEED),
+                *whole("norm_images", self.norm_images, 1, MOST_EVALUATIONS),
+                *([] if self.threads is None else whole("threads", self.threads, 1, MOST_THREADS)),
+                *word("compensation", self.compensation, ("sequential", "thorough", "none")),
+                *([] if callable(self.criterion) else word("criterion", self.criterion, CRITERIA)),
+                *([] if callable(self.masks) else word("masks", self.masks, MASKS)),
+                *(f"{dotted(path)}: {sentence}" for path, sentence in self._unknown_names()),
+            ]
+        )
+
+    def _unknown_names(self) -> list[tuple[KeyPath, str]]:
+        reported = reported_names(self.fitness, self.guide)
+        return unknown_names(reported, self.objectives, self.guide, self.stop.target, self.expected, self.costs)
 
 
 @dataclass(frozen=True)

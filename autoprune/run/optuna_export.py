@@ -8,10 +8,13 @@ from pathlib import Path
 
 from autoprune.core.objective import Objective
 from autoprune.core.space import SearchSpace
-from autoprune.errors import RunNotFound
+from autoprune.errors import ConfigError, RunNotFound
+from autoprune.run.columns import SELECT
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import SELECT, read_document
-from autoprune.run.journal import Record, read_journal, told
+from autoprune.run.front_file import read_document
+from autoprune.run.journal import read_run, told
+from autoprune.run.records import Record
+from autoprune.run.secrets import scrubbed
 from autoprune.search.optuna_study import StudyRecord, write_study
 
 FACTS = ("seed", "evaluations", "guide", "criterion", "fitness", "batch_norms", "compensation", "model")
@@ -37,13 +40,17 @@ def export_study(path: Path, storage: str) -> ExportedStudy:
         ConfigError: the database cannot be opened, or has another study of that name.
     """
     record = read_study(path)
-    return ExportedStudy(record.name, len(record.evaluations), write_study(record, storage))
+    try:
+        written = write_study(record, storage)
+    except ConfigError as error:  # the address of a database may have a password in it
+        raise ConfigError([scrubbed(problem) for problem in error.problems]) from error
+    return ExportedStudy(record.name, len(record.evaluations), written)
 
 
 def read_study(path: Path) -> StudyRecord:
     """What a run's folder says of its search."""
     folder = RunFolder.open(path)
-    records = read_journal(folder.journal)
+    records = read_run(folder.journal)
     evaluations = tuple(told(records))
     if not evaluations:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")

@@ -9,13 +9,17 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.errors import ConfigError
+from autoprune.run.columns import check_named
 from autoprune.run.job import Job
 
 
 def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
+    _check_new(job, costs)
     for name, cost in job.costs.items():
         costs = costs.with_cost(name, cost)
+    check_named(costs.names, job.costs, job.objectives, job.guide)
     dense = costs.dense()
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
     bounds = [limit.absolute(dense) for limit in limits]
@@ -28,6 +32,12 @@ def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     problem = Problem(space, objectives, costs, tuple(bounds), distortion)
     problem.check_bounds()
     return problem
+
+
+def _check_new(job: Job, costs: CostModel) -> None:
+    """ConfigError for a cost of the job under the name of one that is there already."""
+    if taken := [name for name in job.costs if name in (*costs.names, *SPARSE_COSTS)]:
+        raise ConfigError([f"cost {name!r} is computed already. Give it another name." for name in taken])
 
 
 def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.core.levels import build_space
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
@@ -33,6 +35,7 @@ from autoprune.prune.bank import Bank, make_bank
 from autoprune.prune.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.copying import model_digest
 from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.examples import Example, as_examples
 from autoprune.prune.find import find_structure
 from autoprune.prune.modes import torch_threads
 from autoprune.prune.profiles import make_profiles
@@ -40,26 +43,34 @@ from autoprune.prune.sparsity import sparse_units, sparse_weights
 from autoprune.prune.structure import Structure
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.targets import EFFORTS, Targets, collect_targets
+from autoprune.prune.wrappers import unwrapped
 from autoprune.prune.zeros import WeightBank, make_weight_bank
 from autoprune.run.bank_file import bank_key, load_bank, save_bank
+from autoprune.run.code import code_of
 from autoprune.run.device import pick_device, placed
 from autoprune.run.finetuning import check_fidelities, check_finetune, read_training
+from autoprune.run.fingerprint import Facts, architecture
 from autoprune.run.job import Job, OnProgress, Progress
 from autoprune.run.problem import first_measured, state_problem
 from autoprune.run.tuning import Tuning, tune
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
     """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
 
+    `example` are the calls that the structure holds for: the example of the data, then those of the job.
     `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
-    continued, whose scores must come out the same; None tunes anew.
+    continued, whose scores must come out the same; None tunes anew. `code` has the facts of what the job calls
+    (run.code) and of the model (run.fingerprint).
     """
 
     job: Job
     model: nn.Module
     data: Data
+    example: tuple[Example, ...]
     structure: Structure
     weights: Mapping[str, SparseWeight]
     space: SearchSpace
@@ -68,6 +79,7 @@ class Session:
     progress: OnProgress
     recorded: Tuning | None = None
     bank_file: Path | None = None
+    code: Mapping[str, Facts] = field(default_factory=dict)
 
     @property
     def bank(self) -> Bank:
@@ -87,7 +99,8 @@ class Session:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
-        bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
+        with ending_forks():
+            bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
 
@@ -106,7 +119,8 @@ class Session:
     @functools.cached_property
     def searcher(self) -> Searcher:
         """Who proposes; made once, and told nothing yet."""
-        return self.job.searcher(self.profiled, self.job.seed)
+        with ending_forks():
+            return self.job.searcher(self.profiled, self.job.seed)
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -114,10 +128,19 @@ class Session:
         return tuple(getattr(self.searcher, "fidelities", ()))
 
     def keep_bank(self, path: Path) -> None:
-        """Writes the bank, unless it lies there already."""
+        """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
         bank, note = self._opened_bank
-        if note or not path.exists():
+        if not note and path.exists():
+            return
+        try:
             save_bank(bank, path, self.bank_key)
+        except OSError as error:
+            _log.warning(
+                "%s cannot be written: %s. The run goes on without it; resume, solve and export will collect the "
+                "statistics again.",
+                path,
+                error.strerror or error,
+            )
 
     @functools.cached_property
     def bank_key(self) -> str:
@@ -150,7 +173,8 @@ class Session:
         """Sparse weights; none where no weight unit is searched."""
         if not self.weights:
             return None
-        return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
+        with ending_forks():
+            return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -256,10 +280,6 @@ class Session:
         """The report set, which only the final front may see."""
         return with_dense_outputs(self.model, self._batches(self.data.report))
 
-    @property
-    def example(self) -> tuple[torch.Tensor, ...]:
-        return tuple(placed(x, self.device) for x in self.data.example)
-
     @functools.cached_property
     def dense_costs(self) -> dict[str, float]:
         return self.problem.costs.dense()
@@ -292,6 +312,7 @@ class Session:
         return [batch.inputs for batch in self._batches(batches)]
 
 
+@ending_forks()
 def open_session(
     job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
 ) -> Session:
@@ -299,15 +320,19 @@ def open_session(
 
     `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
     """
+    progress = ending_forks()(progress)
     device = pick_device(job.device)
-    data, model = job.data(), load_model(job)
+    code = code_of(job)
+    data, (model, notes) = job.data(), load_model(job)
+    code["model"] = architecture(model)
     check_finetune(job, data, model)
-    example = tuple(placed(x, device) for x in data.example)
+    example = _example_calls(job, data, device)
     model = model.to(device).eval()
-    if any(x.dim() == 4 for x in example):
+    if any(x.dim() == 4 for x in data.example):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
     progress(Progress("trace", 0, 1))
     structure = find_structure(model, example)
+    structure = replace(structure, notes=(*notes, *structure.notes))
     progress(Progress("trace", 1, 1))
     weights = sparse_weights(model, structure, job.rules)
     if not weights:
@@ -315,12 +340,21 @@ def open_session(
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
     problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
-    return Session(job, model, data, structure, weights, space, problem, device, progress, recorded, bank_file)
+    found = structure, weights, space, problem
+    return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
 
 
-def load_model(job: Job) -> nn.Module:
-    """A copy of the user's model."""
+def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example, ...]:
+    """The example of the data, and the further calls of the job."""
+    first = Example(tuple(data.example))
+    further = () if job.calls is None else as_examples(job.calls())
+    return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((first, *further)))
+
+
+def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:
+    """A copy of the user's model without what it is wrapped into, and a note about each wrapper."""
     model = job.model()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {type(model).__name__}")
-    return rebuild(model, {}, {})
+    model, notes = unwrapped(model)
+    return rebuild(model, {}, {}), notes

@@ -41,6 +41,7 @@ class Watch:
         self._say(done)
 
     def step(self, done: int, evaluation: Evaluation) -> None:
+        self._events.warn(evaluation.remark)
         self._learn(evaluation)
         facts = {"done": done, "status": evaluation.status, "seconds": round(evaluation.seconds, 4)}
         steps = {"steps": evaluation.steps} if evaluation.steps else {}

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.forks import ending_forks
 from autoprune.measure.scorer import Scorer
 from autoprune.run.parcel import unpack
 
@@ -43,6 +44,7 @@ def _keep_freed_memory() -> None:
         glibc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most it takes
 
 
+@ending_forks()
 def open_scorer(parcel: Path, name: str) -> Scorer:
     """The scorer of a parcel, ready to score as the named worker: what is slow once is done now."""
     _keep_freed_memory()

@@ -22,13 +22,15 @@ from autoprune.search.distortion import damage_name, distortions_from, probes
 from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.refinement import Refinement
 from autoprune.search.repair import cost_range, primary_cost
+from autoprune.search.rivals import UniformRivals
 
 
 class AdditiveSearch:
     """Proposes the probes, and once all are answered plans at `plans` budgets spread evenly over the first cost.
 
-    Then the best networks within `refined` budgets are improved one after the other (search.refinement), whoever
-    proposed them: a bound on the cost is the first of these budgets, the others lie evenly below. `probe_levels` caps
+    A plan is followed by the uniform network of equal cost, which it has to beat (search.rivals). Then the best
+    networks within `refined` budgets are improved one after the other (search.refinement), whoever proposed them: a
+    bound on the cost is the first of these budgets, the others lie evenly below. `probe_levels` caps
     the levels probed per unit (None: all); levels between are interpolated. `total` is what plans keep low: the "sum"
     of the units' damages, or the "max" of them as FastNAS and ALDS do. Nothing is random: the seed is taken because
     every searcher has one.
@@ -51,6 +53,7 @@ class AdditiveSearch:
         self._refined = at_least("refined", refined, 0)
         self._refinements: deque[Refinement] = deque()
         self._proposals = Proposals(problem)
+        self._rivals = UniformRivals(problem, primary_cost(problem))
         self._measured: list[Evaluation] = []
         self._phase = "start"
 
@@ -63,6 +66,7 @@ class AdditiveSearch:
             self._phase = "plans"
             for levels in self._planned():
                 self._proposals.add(levels)
+                self._rivals.planned(levels)
         if self._phase == "plans" and not self._proposals.queued and not self._proposals.waiting:
             self._phase = "refinements"
             self._refinements.extend(self._begun())
@@ -73,8 +77,15 @@ class AdditiveSearch:
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         self._proposals.record(evaluations)
         self._measured += evaluations
+        for rival in self._rivals.tell(evaluations):
+            self._proposals.add(rival, first=True)
         for refinement in self._refinements:
             refinement.tell(evaluations)
+
+    @property
+    def remark(self) -> str:
+        """How many plans are worse than the uniform network of equal cost."""
+        return self._rivals.remark
 
     def _begun(self) -> Iterator[Refinement]:
         """A refinement for each budget, told of everything measured."""

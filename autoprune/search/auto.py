@@ -14,6 +14,7 @@ from autoprune.search.distortion import damage_name, probes
 from autoprune.search.evolution import EvolutionSearch
 from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.repair import cost_range, primary_cost
+from autoprune.search.rivals import UniformRivals
 from autoprune.search.uniform import coarse_to_fine, ladder
 
 SKETCHES = 4  # plans before the probes and after each lot of them, on average
@@ -30,7 +31,8 @@ class AutoSearch:
 
     Plans come from what all answers so far say about damage (search.damage_model), so there are some from the start,
     and nobody waits: whoever asks before the answers are there gets plans that know less. `probe_levels` are probed
-    per unit. `closed_forms` counts the budgets that closed-form rules are tried at after the ladder
+    per unit. A plan that may be worse than the uniform network of equal cost is followed by that (search.rivals).
+    `closed_forms` counts the budgets that closed-form rules are tried at after the ladder
     (search.closed_form_search); 0: none. Goes on until the space is exhausted, or nothing new is found in a large one.
     """
 
@@ -55,6 +57,7 @@ class AutoSearch:
         self._evolution = EvolutionSearch(problem, seed=seed, population=population, rungs=rungs)
         self._model = DamageModel(problem)
         self._budgets = _Budgets(problem)
+        self._rivals = {cost: UniformRivals(problem, cost) for cost in self._budgets.costs}
         self._opening = self._first_steps()
         self._rounds = self._later_steps()
 
@@ -70,6 +73,14 @@ class AutoSearch:
         self._proposals.record(evaluations)
         self._model.tell(evaluations)
         self._evolution.tell(evaluations)
+        for rivals in self._rivals.values():
+            for rival in rivals.tell(evaluations):
+                self._proposals.add(rival, first=True)
+
+    @property
+    def remark(self) -> str:
+        """How many plans on each cost are worse than the uniform network of equal cost."""
+        return ", ".join(rivals.remark for rivals in self._rivals.values() if rivals.remark)
 
     def _add(self, step: Iterable[Levels]) -> bool:
         """Queues a step; whether any of it is new."""
@@ -101,7 +112,9 @@ class AutoSearch:
         cost, values = budgets
         allocator = Allocator(self._proposals.problem, self._model.table(), cost)
         allocator.expect(values)
-        yield from reachable(allocator.sketch, values)
+        for levels in reachable(allocator.sketch, values):
+            self._rivals[cost].planned(levels)
+            yield levels
 
 
 def _sketches(units: int) -> tuple[int, int]:
@@ -122,6 +135,11 @@ class _Budgets:
         self._single = not names
         self._turn = 0
         self._drawn = [0] * len(self._ranges)
+
+    @property
+    def costs(self) -> list[str]:
+        """The costs that budgets are on."""
+        return [name for name, _, _ in self._ranges]
 
     def next(self, n: int) -> Budgets:
         """The next n budgets on the next cost, such that all drawn so far are spread evenly."""

@@ -26,6 +26,7 @@ from autoprune.search.allocation import Allocator
 from autoprune.search.legr import widest_rest
 from autoprune.search.proposals import Levels, Proposals, at_least
 from autoprune.search.repair import cost_range, primary_cost
+from autoprune.search.rivals import UniformRivals
 
 Importance = Literal["magnitude", "fluctuation"]
 
@@ -37,7 +38,8 @@ class KnapsackSearch:
     that produce a position, or "fluctuation", these times the variance of its activation. `relative` charges what goes
     over what stays of its unit, since norms of different layers do not compare; false: what goes, as the papers do. We
     first took the share of the unit, with which plans empty units of many positions that are worth little each.
-    `cost` is what the budgets are on; None for the first. Units without such numbers in the problem's profiles,
+    `cost` is what the budgets are on; None for the first. A plan is followed by the uniform
+    network of equal cost, which it has to beat (search.rivals). Units without such numbers in the problem's profiles,
     branches among them, stay as wide as the bounds allow; budgets that leave no room for them get the smallest network.
     Nothing is random: the seed is taken because every searcher has one.
 
@@ -61,7 +63,8 @@ class KnapsackSearch:
         self._plans = at_least("plans", plans, 1)
         self._proposals = Proposals(problem)
         self._table = removed_importance(problem, importance, relative)
-        self._cost = cost
+        self._cost = cost or primary_cost(problem)
+        self._rivals = UniformRivals(problem, self._cost)
         self._started = False
 
     def ask(self, n: int) -> list[Candidate]:
@@ -69,16 +72,23 @@ class KnapsackSearch:
             self._started = True
             for levels in self._planned():
                 self._proposals.add(levels)
+                self._rivals.planned(levels)
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
         self._proposals.record(evaluations)
+        for rival in self._rivals.tell(evaluations):
+            self._proposals.add(rival, first=True)
+
+    @property
+    def remark(self) -> str:
+        """How many plans are worse than the uniform network of equal cost."""
+        return self._rivals.remark
 
     def _planned(self) -> list[Levels]:
         problem = self._proposals.problem
-        cost = self._cost or primary_cost(problem)
-        allocator = Allocator(problem, self._table, cost)
-        least, most = cost_range(problem, cost)
+        allocator = Allocator(problem, self._table, self._cost)
+        least, most = cost_range(problem, self._cost)
         budgets = np.linspace(most, least, self._plans).tolist()
         allocator.expect(budgets)
         planned = []

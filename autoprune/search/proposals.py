@@ -41,13 +41,19 @@ class Proposals:
         self._ended = False  # nothing was there to hand out while nothing was pending
         self._cursor = 0  # how far the systematic enumeration has come
 
-    def add(self, levels: Iterable[int]) -> bool:
-        """Queues a network within the bounds; False if it is known already, or the search has ended."""
+    def add(self, levels: Iterable[int], *, first: bool = False) -> bool:
+        """Queues a network within the bounds; False if it is known already, or the search has ended.
+
+        With `first` it is the next to be handed out.
+        """
         row = tuple(map(int, levels))
         if row in self._known or self._ended:
             return False
         self._known.add(row)
-        self._queue.append(row)
+        if first:
+            self._queue.appendleft(row)
+        else:
+            self._queue.append(row)
         return True
 
     def take(self, n: int) -> list[Candidate]:
@@ -109,8 +115,13 @@ def is_usable(problem: Problem, evaluation: Evaluation) -> bool:
     return evaluation.ok and all(math.isfinite(evaluation.values.get(o.name, math.nan)) for o in problem.objectives)
 
 
+MOST = 1_000_000  # of anything a searcher counts: populations, plans, probes
+
+
 def at_least(option: str, value: int, least: int) -> int:
     """The value of an integer option, or a ConfigError that says what it may be."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"expected {option} to be a whole number of at least {least}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        raise ConfigError(
+            f"expected {option} to be a whole number of at least {least} and at most {MOST:,}, got {value!r}"
+        )
     return value

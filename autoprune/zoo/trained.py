@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from autoprune.data import digits_train
 from autoprune.errors import ConfigError
@@ -138,7 +138,7 @@ def _write(path: Path, state: dict[str, torch.Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            save_file(state, draft, metadata={"sha256": _digest(state)})
+            draft.write_bytes(save(state, metadata={"sha256": _digest(state)}))  # save_file leaves it to its owner
             os.replace(draft, path)
     except OSError as error:
         log.warning("%s: cannot keep the trained network here (%s); it is trained again next time", path, error)

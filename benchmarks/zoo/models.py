@@ -49,6 +49,8 @@ class Entry:
             return torch.randint(
                 3, VOCABULARY, size, generator=generator
             )  # the first few ids mean padding and the like
+        if name.startswith("bool_"):
+            return torch.rand(size, generator=generator) < 0.5
         return torch.randn(size, generator=generator)
 
 
@@ -293,7 +295,7 @@ TRANSFORMERS = {
         {"input_features": (1, 20, 32), "decoder_input_ids": (1, 9)},
     ),
     "vit": Recipe("ViT", IMAGES, VISION, PIXELS),
-    "dinov2": Recipe("Dinov2", IMAGES, VISION, PIXELS),
+    "dinov2": Recipe("Dinov2", IMAGES, VISION, PIXELS | {"bool_masked_pos": (1, 16)}),  # reads its mask token
     "swin": Recipe(
         "Swin",
         IMAGES,

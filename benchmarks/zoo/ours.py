@@ -44,7 +44,19 @@ def found(structure: Structure) -> Row:
         "frozen_share": sum(part.share for part in frozen),
         "largest_frozen": f"{frozen[0].what} ({frozen[0].share:.1%}): {frozen[0].reason}"[:300] if frozen else "",
         "uncounted": "; ".join(structure.uncounted),
+        "train_mode": train_mode(structure),
+        "unmet_share": sum(parameter.share for parameter in structure.unmet),
+        "unmet": ", ".join(parameter.name for parameter in structure.unmet)[:200],
+        "without_reason": sum(not part.reason for part in structure.frozen),
     }
+
+
+def train_mode(structure: Structure) -> str:
+    """Whether the forward pass in train mode has the operators of eval mode, or other ones, or does not run."""
+    own = {run: each for run, each in enumerate(structure.passes) if each.train}
+    if not own:
+        return "does not run"
+    return "other operators" if any(each.traced == run for run, each in own.items()) else "same operators"
 
 
 def shrunk(model: nn.Module, structure: Structure, inputs: Inputs) -> Row:

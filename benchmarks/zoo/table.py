@@ -14,6 +14,7 @@ Row = dict[str, Any]
 COLUMNS = (
     *("library", "model", "input", "params", "macs", "forward_s", "trace_s", "units", "frozen_share", "kept_macs"),
     *("kept_params", "verify_error", "verify_random", "outcome", "largest_frozen", "uncounted"),
+    *("train_mode", "unmet_share", "unmet", "without_reason"),
     *("tp_result", "tp_s", "tp_kept", "tp_checked"),
 )
 TOLERANCE = 1e-4
@@ -25,7 +26,8 @@ def outcome(pieces: Row, end: str) -> str:
     """One word, and why; `end` says how the process ended, empty where it ran to its end.
 
     "not run" is a model that does not build or run by itself, "wrong" a network that shrink made and that computes
-    something else than the masked original or has other parameters than the cost polynomial says.
+    something else than the masked original or has other parameters than the cost polynomial says, or a frozen part
+    without a reason.
     """
     stage = pieces.get("stage", "start")
     if end:
@@ -37,6 +39,8 @@ def outcome(pieces: Row, end: str) -> str:
             return f"wrong: {column} {pieces[column]:.2g}"
     if pieces["params_off"]:
         return f"wrong: {pieces['params_off']:+.0f} parameters against the cost polynomial"
+    if pieces["without_reason"]:
+        return f"wrong: {pieces['without_reason']} frozen parts without a reason"
     return "partly" if pieces["frozen_share"] > PARTLY else "ok"
 
 
@@ -83,6 +87,8 @@ def summary(rows: Sequence[dict[str, str]]) -> list[str]:
         f"without a crash {_share(len(ran) - tally['crash'], len(ran))}: {_tally(tally)}",
         f"more than 90 % of the MACs prunable {_share(sum(map(_mostly_prunable, ran)), len(ran))}",
         "largest verify error " + ("{:.2g} ({})".format(*max(errors)) if errors else "unknown: none was verified"),
+        f"train mode: {_tally(Counter(row['train_mode'] for row in ran if row['train_mode']))}",
+        f"with parameters that no pass reads: {sum(bool(row['unmet']) for row in ran)}",
         f"traced in more than {SLOW_S} s: {', '.join(filter(None, map(_slow, ran))) or 'none'}",
     ]
     rival = [row for row in ran if row["tp_result"]]

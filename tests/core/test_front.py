@@ -150,7 +150,9 @@ def test_pick_takes_the_cheapest_where_accuracy_is_bounded():
 
 def test_pick_says_what_the_front_has_when_nothing_is_within():
     with pytest.raises(
-        InfeasibleBudget, match=r"'macs<=0.05'; the front has 4 members with macs from 10 \(0.1000 of dense\) to 100"
+        InfeasibleBudget,
+        match=r"'macs<=0.05'; the nearest is row 1, .* with macs 10 \(0.1000 of dense\). "
+        r"The front has 4 members with macs from 10 \(0.1000 of dense\) to 100",
     ):
         FRONT.pick("macs<=0.05")
     with pytest.raises(InfeasibleBudget, match=r"accuracy from 0.5 to 0.9"):

@@ -25,6 +25,8 @@ UNITS = (
         ((0.5,), 20, {"round_to": 8}, (20, 16)),
         ((0.9,), 20, {"round_to": 8}, (20,)),
         ((0.25, 0.5, 0.75), 16, {"min_keep": 8}, (16, 12, 8)),
+        ((0.25, 0.5, 0.75), 16, {"min_keep": 0.5}, (16, 12, 8)),
+        ((0.25, 0.5, 0.75), 16, {"min_keep": 0.51}, (16, 12)),
         ((0.5,), 1, {}, (1,)),
         ((0.001,), 16, {}, (16, 1)),
         ((1.0,), 16, {}, (16,)),
@@ -112,6 +114,8 @@ def test_a_space_without_a_choice_is_refused():
         {"keep": (float("nan"),)},
         {"keep": (0.5,), "round_to": 0},
         {"keep": (0.5,), "min_keep": 0},
+        {"keep": (0.5,), "min_keep": 2.5},
+        {"keep": (0.5,), "min_keep": float("nan")},
     ],
 )
 def test_a_rule_that_cannot_make_levels_is_refused_where_it_is_written(wrong):

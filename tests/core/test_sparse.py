@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from autoprune.core.cost import CostModel, Polynomial
-from autoprune.core.levels import GRIDS, LevelRule, build_space
+from autoprune.core.levels import GRIDS, LevelRule, build_space, floors
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SparseWeight, with_sparse_costs
-from autoprune.core.unit import Unit
+from autoprune.core.unit import Slot, Span, Unit
 from autoprune.errors import SpaceError
 from autoprune.search.allocation import Allocator
 from autoprune.search.exact.terms import terms_of
@@ -121,6 +122,7 @@ def test_plans_of_weights_beside_channels_are_the_best_by_brute_force():
 
 CHANNELS = Unit("conv", "channels", 8, ())
 WEIGHTS = Unit("conv.weight", "weights", 100, (), least=0)
+TEN_OUTPUTS = Unit("conv1.weight", "weights", 100, (Slot("conv1.weight", 0, "along", Span(inner=10)),), least=0)
 PATTERN = Unit("fc.weight", "pattern", 4, ())
 
 
@@ -130,9 +132,46 @@ def test_a_rule_without_a_kind_is_not_for_weights():
         build_space((CHANNELS, WEIGHTS), (LevelRule("*.weight", (0.5,)),))
 
 
-def test_weights_may_all_go_and_patterns_may_not():
-    rules = (LevelRule("*", (0.5, 0), "weights"), LevelRule("*", (0.5, 0.25, 0), "pattern"))
+def test_weights_may_all_go_where_the_floor_is_0_and_patterns_may_not():
+    rules = (LevelRule("*", (0.5, 0), "weights", floor=0), LevelRule("*", (0.5, 0.25, 0), "pattern"))
     assert build_space((CHANNELS, WEIGHTS, PATTERN), rules).levels == ((100, 50, 0), (4, 2, 1))
+
+
+def test_a_weight_keeps_an_entry_for_each_output_unless_the_floor_is_0():
+    rule = LevelRule("*", GRIDS["percent"], "weights")
+    assert build_space((TEN_OUTPUTS,), (rule,)).levels[0][-3:] == (12, 11, 10)
+    assert build_space((TEN_OUTPUTS,), (replace(rule, floor=0),)).levels[0][-3:] == (2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("keep", "options", "expected"),
+    [
+        ((0.5, 0.1, 0), {}, (40_000, 20_000, 4_000, 20)),  # 0.0005 of them, more than the ten outputs
+        ((0.5, 0), {"floor": 0.1}, (40_000, 20_000, 4_000)),
+        ((0.5, 0), {"floor": 1e-9}, (40_000, 20_000, 10)),
+        ((0.5, 0), {"min_keep": 30}, (40_000, 20_000, 30)),
+        ((0.5, 0), {"min_keep": 0.25}, (40_000, 20_000, 10_000)),
+        ((0.5, 0.25), {"min_keep": 0.4}, (40_000, 20_000, 16_000)),  # raised, not dropped
+        ((0.5, 0), {"min_keep": 7, "floor": 0}, (40_000, 20_000, 7)),
+        ((0.5, 0), {"min_keep": 30, "round_to": 16}, (40_000, 20_000, 32)),
+        ((0.5, 0), {"floor": 0.9999}, (40_000, 39_996)),
+        ((0.5, 0), {"min_keep": 50_000}, (40_000,)),
+    ],
+)
+def test_counts_below_the_least_of_a_weight_are_raised_to_it(keep, options, expected):
+    assert LevelRule("*", keep, "weights", **options).levels(40_000, 0, outputs=10) == expected
+
+
+def test_the_floors_of_weights_are_those_of_the_first_rule_for_each():
+    rules = (LevelRule("conv*", (0.5,), "weights", min_keep=20), LevelRule("*", (0.5,), "weights", floor=0))
+    other = Unit("fc.weight", "weights", 100, (), least=0)
+    assert floors((CHANNELS, TEN_OUTPUTS, other, PATTERN), rules) == {"conv1.weight": 20, "fc.weight": 0}
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1, float("nan")])
+def test_a_floor_that_is_no_share_is_refused(floor):
+    with pytest.raises(SpaceError, match=r"expected a floor from 0 to below 1, the share of its entries"):
+        LevelRule("*", (0.5,), "weights", floor=floor)
 
 
 def test_a_pattern_needs_two_inputs_in_a_group():
@@ -141,7 +180,7 @@ def test_a_pattern_needs_two_inputs_in_a_group():
 
 
 def test_the_grid_of_rd_has_every_per_cent():
-    assert LevelRule("*", GRIDS["percent"], "weights").levels(200, 0) == tuple(range(200, -1, -2))
+    assert LevelRule("*", GRIDS["percent"], "weights", floor=0).levels(200, 0) == tuple(range(200, -1, -2))
 
 
 def test_the_grid_of_spdy_is_the_published_one():

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.prune.adapters import FreeAttention, adapt
+from autoprune.prune.adapters import FreeAttention
+from autoprune.prune.adapting import adapt
 
 WIDTH, HEADS, BATCH, QUERIES, KEYS = 12, 3, 2, 4, 5
 DIMS = {"one width": (None, None), "keys": (7, None), "values": (None, 8), "keys and values": (7, 8)}

@@ -12,7 +12,7 @@ from networks import check_pruned, counted_params
 from torch import nn
 
 import autoprune
-from autoprune.prune import adapters
+from autoprune.prune import adapters, adapting  # noqa: F401  # the adapters there are
 from autoprune.prune.rules import RULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "structure.md").read_text()
@@ -22,7 +22,7 @@ BLOCKS = {code.split("\n")[0].removeprefix("# "): code for code in re.findall(r"
 @pytest.fixture(autouse=True)
 def clean_registries():
     """What a test registers is gone after it."""
-    registries = (RULES, adapters.ADAPTERS, adapters.FIXES)
+    registries = (RULES, adapting.ADAPTERS, adapting.FIXES)
     before = [dict(registry) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):

@@ -96,6 +96,12 @@ def test_what_stays_is_small_and_has_its_reason(name: str) -> None:
     assert not toy.frozen or any(re.search(toy.frozen, part.reason) for part in frozen), frozen
 
 
+@every_toy
+def test_no_part_is_frozen_without_a_reason(name: str) -> None:
+    frozen = traced(name).structure.frozen
+    assert all(part.reason and not re.search(r"(^|; )(;|$)", part.reason) for part in frozen), frozen
+
+
 @every_way
 @every_toy
 def test_the_small_network_computes_what_the_masked_one_does(name: str, way: str) -> None:

@@ -75,7 +75,18 @@ REDUCED = {
     "maximum of channels": lambda x: x - x.amax(1, keepdim=True),
     "length": lambda x: F.normalize(x, dim=1),
     "layer norm": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2),
+    "maximum of channels by max": lambda x: x - x.max(1, keepdim=True)[0],
+    "minimum of channels by min": lambda x: x - torch.min(x, 1, keepdim=True).values,
+    "both": lambda x: x - sum(torch.aminmax(x, dim=1, keepdim=True)),
+    "largest of all": lambda x: x / x.max(),
+    "median": lambda x: x - x.median(1, keepdim=True).values,
+    "second smallest": lambda x: x - x.kthvalue(2, 1, keepdim=True).values,
+    "most frequent": lambda x: x - x.round().mode(1, keepdim=True).values,
+    "mean of the two largest": lambda x: x - x.topk(2, 1).values.mean(1, keepdim=True),
     "running sum": lambda x: x.cumsum(1),
+    "running product": lambda x: x.cumprod(1),
+    "running maximum": lambda x: x.cummax(1).values,
+    "running logarithm of a sum": lambda x: x.logcumsumexp(1),
     "one group": lambda x: F.group_norm(x, 1),
 }
 
@@ -100,7 +111,19 @@ def test_whole_groups_of_a_normalisation_go_without_a_trace_and_positions_in_the
 
 
 FROZEN = {
-    "running maximum": (lambda x: x.cummax(1).values, "operator cummax in 'the top module' at "),
+    "where the largest is, as a number": (
+        lambda x: x * x.max(1, keepdim=True)[1],
+        "operator mul in 'the top module' at tests/prune/test_trace.py:",
+    ),
+    "where the largest is, to look it up": (
+        lambda x: x + x.gather(1, x.min(1, keepdim=True).indices),
+        "gets the indices that operator min in 'the top module' at ",
+    ),
+    "where the largest is, on its own": (lambda x: x * x.argmax(1, keepdim=True), "that operator argmax in"),
+    "where the largest so far is": (lambda x: x * x.cummax(1)[1], "that operator cummax in"),
+    "where the median is": (lambda x: x * x.median(1, keepdim=True).indices, "that operator median in"),
+    "ranks": (lambda x: x.sort(1).values, "sorted by operator sort in"),
+    "ranks by index": (lambda x: x * x.argsort(1), "sorted by operator"),
     "a part that is put back": (lambda x: F.pad(x[:, :4], (0, 0, 0, 0, 2, 2)), "has the fixed size 4"),
     "cropping": (lambda x: F.pad(x, (0, 0, 0, 0, -2, 2)), "cropped by operator constant_pad_nd"),
     "every third channel": (lambda x: F.pad(x[:, ::3], (0, 0, 0, 0, 2, 3)), "strided by operator slice"),
@@ -130,7 +153,7 @@ def test_the_channels_behind_a_chosen_one_may_go():
 
 
 def test_operators_without_a_rule_are_listed_as_uncounted():
-    assert structure_of(lambda x: x.renorm(2, 1, 1.0).logcumsumexp(1)).uncounted == ("renorm", "logcumsumexp")
+    assert structure_of(lambda x: torch.linalg.qr(x.renorm(2, 1, 1.0))[0]).uncounted == ("renorm", "linalg_qr")
 
 
 def test_an_operator_is_reported_with_the_module_that_calls_it():
@@ -340,3 +363,40 @@ def test_example_inputs_may_be_positional_or_named():
     assert [unit.name for unit in by_place.units] == ["a"]
     small = cut(model, by_place, {"a": [1, 5]})
     assert verify_positions(model, small, by_place, {"a": [1, 5]}, (x, y)).ok
+
+
+class Attention(nn.Module):
+    """A map of one channel, made of the largest and the mean of the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.conv(torch.cat([x.max(1, keepdim=True)[0], x.mean(1, keepdim=True)], 1)))
+
+
+class ChannelAttention(nn.Module):
+    """ECA: one kernel that runs along the channels, whose order therefore has a meaning."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.conv(x.mean((2, 3)).unsqueeze(1))).squeeze(1)[:, :, None, None]
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2])
+def test_a_convolution_of_one_channel_says_that_none_can_go(images_at_once):
+    structure = trace(Between(Attention()), images()[:images_at_once])
+    assert [unit.width for unit in structure.units] == [8]
+    (row,) = [row for row in structure.frozen if row.what == "between.conv"]
+    assert "single positions" in row.reason
+
+
+def test_a_kernel_along_channels_freezes_them_and_says_that_it_has_one_itself():
+    structure = trace(Between(ChannelAttention()), images())
+    rows = {row.what: row.reason for row in structure.frozen}
+    assert "spatial" in rows["first"]
+    assert "single positions" in rows["between.conv"]

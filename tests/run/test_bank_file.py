@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import os
 import shutil
+import stat
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+import autoprune.run.bank_file as bank_module
 import autoprune.run.session as session_module
 from autoprune.errors import BankError
 from autoprune.prune.bank import make_bank
@@ -173,6 +177,42 @@ def test_the_key_changes_with_everything_a_bank_follows_from(made):
 
 def test_writing_leaves_nothing_else_in_the_folder(path):
     assert [file.name for file in path.parent.iterdir()] == ["bank.safetensors"]
+
+
+def test_a_bank_has_the_access_rights_of_new_files(made, tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_bank(made[2], tmp_path / "bank.safetensors", "key")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "bank.safetensors").stat().st_mode) == 0o644
+
+
+def test_a_bank_that_does_not_fit_on_the_disk_leaves_no_file_and_an_error_with_its_name(made, tmp_path, full_disk):
+    path = tmp_path / "bank.safetensors"
+    with full_disk(1000), pytest.raises(OSError, match=r"File too large: .*bank\.safetensors'"):
+        save_bank(made[2], path, "key")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_run_goes_on_without_a_bank_that_cannot_be_written_and_resumes(job, tmp_path, monkeypatch, caplog, number):
+    def failing(path, *arguments):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(bank_module, "write_tensors", failing)
+    result = search(job("uniform", 4), tmp_path / "run")
+    assert not (tmp_path / "run" / "bank.safetensors").exists()
+    assert f"bank.safetensors cannot be written: {os.strerror(number)}. The run goes on without it" in caplog.text
+    monkeypatch.undo()
+    assert resume(job("uniform", 4), tmp_path / "run").rows == result.rows
+    assert (tmp_path / "run" / "bank.safetensors").exists()
+
+
+def test_a_bank_that_cannot_be_read_is_an_error_that_says_so(made, tmp_path):
+    (tmp_path / "bank.safetensors").mkdir()
+    with pytest.raises(BankError, match=r"bank\.safetensors: the bank cannot be read: .*It is made again"):
+        load_bank(tmp_path / "bank.safetensors", "key", *made[:2])
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalError, JournalLocked
 from autoprune.run.controller import Controller
@@ -135,14 +136,14 @@ def test_a_journal_of_a_later_version_is_refused_and_left_as_it_is(tmp_path):
 
 
 def evaluation(number):
-    return {"levels": [number], "status": "ok"}
+    return Evaluation(Candidate((number,))).to_json()
 
 
 def journal_of(path, tells):
-    lines = [encode({"kind": "run", "version": VERSION})]
+    lines = [encode(read_journal(WRITTEN / f"version{VERSION}.jsonl")[0], 1)]
     for number in range(tells):
-        lines.append(encode({"kind": "ask", "n": 1, "candidates": [[number]]}))
-        lines.append(encode({"kind": "tell", "evaluation": evaluation(number)}))
+        lines.append(encode({"kind": "ask", "n": 1, "candidates": [[number]]}, 2 * number + 2))
+        lines.append(encode({"kind": "tell", "evaluation": evaluation(number)}, 2 * number + 3))
     path.write_bytes(b"".join(lines))
     return lines
 
@@ -175,7 +176,9 @@ def test_what_repair_takes_out_lies_beside_the_journal(tmp_path, caplog):
     assert "1 damaged lines are in journal.damaged; 2 evaluations behind them are kept" in caplog.text
 
 
-def test_repair_of_a_whole_journal_or_of_none_changes_nothing(path, tmp_path):
+def test_repair_of_a_whole_journal_or_of_none_changes_nothing(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal_of(path, 3)
     before = path.read_bytes()
     repair_journal(path)
     assert path.read_bytes() == before

@@ -16,12 +16,14 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.core.unit import Slot, Span, Unit
 from autoprune.errors import RunNotFound
-from autoprune.run.fronts import pick_row
+from autoprune.measure.form import Form
+from autoprune.run.front_file import pick_row
 from autoprune.run.journal import encode
 from autoprune.run.report import write_report
 from autoprune.run.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Chart
 from autoprune.run.report.facts import audits, growth, read_facts
 from autoprune.run.report.markup import number
+from autoprune.run.tuning import Tuning
 
 VOID = {"meta", "br"}
 DENSE = {"macs": 100, "params": 40}
@@ -121,11 +123,15 @@ def write_run(
         "frozen": frozen,
         "uncounted_operators": uncounted,
     }
-    identity = {"objectives": wanted, "guide": "kl", "seed": 7, "evaluations": 10}
-    records = [{"kind": "run", "identity": identity}]
-    records += [{"kind": "tell", "evaluation": e.to_json()} for e in (of_rows(rows) if told is None else told)]
+    space = {"units": units, "levels": [[4, 2, 1]] * len(units)}
+    identity = {"objectives": wanted, "guide": "kl", "seed": 7, "evaluations": 10, "space": space}
+    tuning = Tuning(Form(), "tuning is off").to_json()
+    evaluations = [e.to_json() for e in (of_rows(rows) if told is None else told)]
+    asked = {"candidates": [e["levels"] for e in evaluations], "fidelities": [e["fidelity"] for e in evaluations]}
+    records = [{"kind": "run", "identity": identity, "tuning": tuning}, {"kind": "ask", "n": len(evaluations), **asked}]
+    records += [{"kind": "tell", "evaluation": evaluation} for evaluation in evaluations]
     (path / "job.yaml").write_text(job)
-    (path / "space.json").write_text(json.dumps({"units": units, "levels": [[4, 2, 1]] * len(units)}))
+    (path / "space.json").write_text(json.dumps(space))
     (path / "structure.json").write_text(json.dumps(coupling))
     (path / "environment.json").write_text(json.dumps(environment))
     (path / "front.json").write_text(json.dumps({"objectives": objectives, "dense": DENSE, "rows": rows}))

@@ -28,6 +28,7 @@ from autoprune.prune.verify import verify_positions
 from autoprune.run import export, inspect_job, read_evaluations, read_front, resume, search, solve
 from autoprune.run.fronts import rebuild_member
 from autoprune.run.journal import read_journal
+from autoprune.run.recipe_file import sealed
 from autoprune.run.session import open_session
 from autoprune.search import SEARCHERS
 from autoprune.zoo.resnet import ResNet
@@ -382,7 +383,7 @@ def test_an_export_without_the_tensors_it_should_have_is_refused(job, tmp_path):
     export(deep_job, tmp_path / "run", "macs<=0.9", tmp_path / "small")
     recipe = json.loads((tmp_path / "small" / "recipe.json").read_text())
     assert recipe["skipped"]
-    (tmp_path / "small" / "recipe.json").write_text(json.dumps({**recipe, "skipped": {}}))
+    (tmp_path / "small" / "recipe.json").write_text(json.dumps(sealed({**recipe, "skipped": {}})))
     with pytest.raises(RecipeError, match="weights and recipe do not belong together"):
         autoprune.load(deep(), tmp_path / "small")
 

@@ -29,6 +29,8 @@ MIXED = (
 )
 NONZEROS = (Objective("accuracy", "max"), Objective("nonzeros", "min"))
 
+EMPTYING = (LevelRule("*", GRIDS["percent"], "weights", floor=0),)
+
 
 def weights_job(job, **changes):
     return job(**{"rules": (LevelRule("*", GRIDS["percent"], "weights"),), "objectives": NONZEROS, **changes})
@@ -83,7 +85,7 @@ def test_without_a_weight_removed_the_network_is_the_dense_one_bit_by_bit(job, m
 
 
 def test_a_network_without_any_weight_is_scored(job):
-    session = open_session(weights_job(job), quiet)
+    session = open_session(weights_job(job, rules=EMPTYING), quiet)
     evaluation = session.scorer.score(session.space.smallest)
     assert evaluation.ok, evaluation.cause
     weights = sum(weight.width for weight in session.weights.values())

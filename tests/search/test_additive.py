@@ -11,6 +11,7 @@ from autoprune.core.front import Front
 from autoprune.core.objective import Objective
 from autoprune.errors import ConfigError
 from autoprune.search.additive import AdditiveSearch
+from autoprune.search.uniform import uniform_levels
 from autoprune.testing import synthetic_problem, trace
 
 
@@ -25,6 +26,13 @@ def measured(synthetic, searcher, evaluations=1000, bad=()):
 
     trace(searcher, synthetic.problem, answer, evaluations)
     return told
+
+
+def planned(synthetic, told):
+    """Those that change several units and are not uniform, as the rivals of plans are."""
+    uniform = set(map(tuple, uniform_levels(synthetic.problem.space).tolist()))
+    several = [e for e in told if np.count_nonzero(e.candidate.levels) > 1]
+    return [e for e in several if e.candidate.levels not in uniform]
 
 
 def test_probes_come_first_and_plans_once_all_are_answered():
@@ -52,7 +60,7 @@ def test_plans_are_optimal_where_damages_really_add_up():
     """Ten units: every plan's accuracy equals or betters that of 2,000 random networks that cost no more."""
     synthetic = synthetic_problem(units=10, levels=5, interaction=0.0)
     told = measured(synthetic, AdditiveSearch(synthetic.problem))
-    plans = [e for e in told if np.count_nonzero(e.candidate.levels) > 1]
+    plans = planned(synthetic, told)
     rows = np.random.default_rng(0).integers(0, 5, (2000, 10))
     kl = np.array([synthetic.kl(row) for row in rows])
     macs = synthetic.problem.cost_values(rows)["macs"]
@@ -63,7 +71,7 @@ def test_plans_are_optimal_where_damages_really_add_up():
 def test_a_failed_probe_keeps_its_level_out_of_every_plan():
     synthetic = synthetic_problem(units=4, levels=4)
     told = measured(synthetic, AdditiveSearch(synthetic.problem), bad={(0, 2, 0, 0)})
-    plans = [e.candidate.levels for e in told if np.count_nonzero(e.candidate.levels) > 1]
+    plans = [e.candidate.levels for e in planned(synthetic, told)]
     assert plans
     assert all(levels[1] != 2 for levels in plans)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from autoprune.prune.axes import cut, factor, freeze, fresh, nest, one, size, unify
 from autoprune.prune.recorder import Axes, Call, Recorder
+from autoprune.prune.rules.elementwise import pointwise
 from autoprune.prune.rules.registry import rule
 
 
@@ -63,7 +66,7 @@ def group_norm(recorder: Recorder, call: Call) -> Axes:
     return axes
 
 
-@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum")
+@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp")
 def along_one(recorder: Recorder, call: Call) -> Axes:
     """A value for each position that depends on the others."""
     axes = recorder.axes(call["self"])
@@ -84,7 +87,10 @@ def weight_norm(recorder: Recorder, call: Call) -> Axes:
     return axes
 
 
-@rule("mean", "sum", "prod", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "logsumexp", "any", "all")
+@rule(
+    *("mean", "sum", "nansum", "prod", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "logsumexp"),
+    *("any", "all", "count_nonzero"),
+)
 def reduction(recorder: Recorder, call: Call) -> Axes:
     """One value for all positions of some dimensions."""
     axes = recorder.axes(call["self"])
@@ -99,6 +105,42 @@ def two_reductions(recorder: Recorder, call: Call) -> list[Axes]:
     return [reduction(recorder, call)] * 2
 
 
+@rule("cummax", "cummin")
+def cumulated(recorder: Recorder, call: Call) -> list[Axes]:
+    """For each position the largest so far, and where that is."""
+    axes = along_one(recorder, call)
+    recorder.tell_places(call, call.outputs[1], axes[call["dim"] % max(len(axes), 1)])
+    return [axes, axes]
+
+
+@rule("max", "min", "median", "nanmedian", "mode")
+def chosen(recorder: Recorder, call: Call) -> list[Axes]:
+    """One position's value for all positions, over a dimension together with where it is, or over all of them."""
+    if "other" in call.arguments:  # the larger of two tensors
+        return [pointwise(recorder, call)]
+    axes = reduction(recorder, call)
+    return [axes, *(_told(recorder, call, places, axes) for places in call.outputs[1:])]
+
+
+@rule("aminmax")
+def two_chosen(recorder: Recorder, call: Call) -> list[Axes]:
+    return [reduction(recorder, call)] * 2
+
+
+@rule("argmax", "argmin")
+def place(recorder: Recorder, call: Call) -> Axes:
+    """Where the largest or the smallest is."""
+    return _told(recorder, call, call.outputs[0], reduction(recorder, call))
+
+
+@rule("kthvalue")
+def kth(recorder: Recorder, call: Call) -> list[Axes]:
+    """The k-th smallest, and where it is: at least k positions must stay."""
+    (dim,) = _reduced(call, len(recorder.axes(call["self"])))
+    recorder.least.append((recorder.axes(call["self"])[dim], int(call["k"])))
+    return chosen(recorder, call)
+
+
 @rule("topk")
 def largest(recorder: Recorder, call: Call) -> list[Axes]:
     """The k largest, and where they are: at least k positions must stay."""
@@ -111,19 +153,29 @@ def largest(recorder: Recorder, call: Call) -> list[Axes]:
     return [tuple(axes), tuple(axes)]
 
 
-@rule("argmax", "argmin", "max", "min", "median", "cummax", "cumprod", "sort", "flip")
-def ordered(recorder: Recorder, call: Call) -> Axes | list[Axes]:
-    """What tells where a position is, or depends on their order: the dimension stays as it is."""
+@rule("sort", "msort", "argsort")
+def ordered(recorder: Recorder, call: Call) -> list[Axes]:
+    """Positions by rank: what comes first, second, ... has a meaning of its own, so the dimension stays as it is."""
     axes = recorder.axes(call["self"])
-    dims = _reduced(call, len(axes))
-    for dim in dims:
-        freeze(axes[dim], f"{call.where} depends on the order of its positions")
-    result = []
-    for output in call.outputs:
-        kept = axes if output.dim() == len(axes) else _without(axes, dims, call)
-        made = fresh(output.shape, f"made by {call.where}")
-        result.append(tuple(a if size(a) == n else new for a, n, new in zip(kept, output.shape, made, strict=True)))
-    return result
+    for dim in _reduced(call, len(axes)):
+        freeze(axes[dim], f"sorted by {call.where}")
+    return [axes for _ in call.outputs]
+
+
+@rule("flip")
+def flipped(recorder: Recorder, call: Call) -> Axes:
+    axes = recorder.axes(call["self"])
+    for dim in _reduced(call, len(axes)):
+        freeze(axes[dim], f"reversed by {call.where}")
+    return axes
+
+
+def _told(recorder: Recorder, call: Call, places: torch.Tensor, axes: Axes) -> Axes:
+    """The axes of integers that tell where along the reduced dimensions something is."""
+    inputs = recorder.axes(call["self"])
+    for dim in _reduced(call, len(inputs)):
+        recorder.tell_places(call, places, inputs[dim])
+    return axes
 
 
 def _reduced(call: Call, rank: int) -> set[int]:

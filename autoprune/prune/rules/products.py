@@ -37,6 +37,8 @@ def convolution(recorder: Recorder, call: Call) -> Axes:
         recorder.read(call, "input", 1, inputs[1])
     elif size(made) == 1:
         recorder.mark(weight, "along", 0)
+    if not recorder.is_weight(weight):
+        recorder.mark_computed(call, weight, (0, 1) if transposed else (1, 0))
     if bias is not None:
         unify(recorder.axes(bias)[0], channels, call.where)
     recorder.convolved += [inputs[1], channels]
@@ -169,6 +171,7 @@ def _product(
     if recorder.is_weight(left) or recorder.is_weight(right):
         _note_weights(recorder, contracted, zip(factors, dims, strict=True))
     else:
+        recorder.mark_computed(call, right, dims[1])
         recorder.attended += [contracted, out]
         recorder.batched += rest[:-1] if left is not None else ()
     recorder.keep_sizes(call, right, in_features=contracted, out_features=out)

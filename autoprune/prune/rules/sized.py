@@ -96,8 +96,8 @@ def as_another(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: di
 @sized("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 def created(recorder: Recorder, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """All positions are alike: any may go, as many as the size says."""
-    given = [a for a in args if not isinstance(a, torch.Tensor)]
-    sizes = kwargs.get("size", _listed(given[:1] if given and not isinstance(given[0], int) else given))
+    given = args[1:] if call.operator.startswith("new_") else args
+    sizes = kwargs.get("size", _listed(given[:1] if given and not isinstance(given[0], int | torch.Tensor) else given))
     if len(sizes) == call.output.dim():
         recorder.record(call.output, tuple(recorder.sizes.axis(n, call.where) for n in sizes))
     return call.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,12 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.unit import Unit
-from autoprune.errors import AutopruneError, RunNotFound
+from autoprune.errors import AutopruneError, RunDamaged, RunNotFound
+from autoprune.run.columns import SELECT
+from autoprune.run.documents import damaged, read_checked, understanding
 from autoprune.run.folder import RunFolder
-from autoprune.run.fronts import SELECT, Row, pick_row, read_document
-from autoprune.run.journal import read_journal, told
+from autoprune.run.front_file import LeftOut, Row, left_out_of, pick_row, read_document
+from autoprune.run.journal import read_run, told
 
 Pairs = Sequence[tuple[float, float]]
 
@@ -57,6 +58,11 @@ class Facts:
         return rows
 
     @property
+    def left_out(self) -> Sequence[LeftOut]:
+        """The networks that the front lacks because they could not be built or measured."""
+        return left_out_of(self.document)
+
+    @property
     def dense(self) -> Mapping[str, float]:
         """The costs of the dense network."""
         dense: Mapping[str, float] = self.document["dense"]
@@ -85,7 +91,7 @@ class Facts:
     def measured(self) -> tuple[str, ...]:
         """Names of what the fitness measures, objectives of the job first."""
         if self.rows:
-            names = [name for name in self.rows[0] if SELECT + name in self.rows[0]]
+            names = [name for name in self.rows[0] if all({name, SELECT + name} <= row.keys() for row in self.rows)]
         else:
             names = [name for name in (self.scored[0].values if self.scored else ()) if name not in self.dense]
         wanted = [name for name, *_ in self.identity.get("objectives", ())]
@@ -142,26 +148,75 @@ def read_facts(path: Path) -> Facts:
     folder = RunFolder.open(path)
     document = read_document(folder)
     _check_whole(folder)
-    structure = json.loads(folder.structure.read_text())
-    records = read_journal(folder.journal)
-    headers = [record["identity"] for record in records if record["kind"] == "run"]
+    records = read_run(folder.journal)
+    space, units, modules = _read_space(folder), *_read_structure(folder)
+    identity = records[0]["identity"] if records else {}
+    _check_related(folder, document, identity, space)
     return Facts(
         path=path,
         document=document,
-        job=yaml.safe_load(folder.job.read_text()) or {},
-        identity=headers[0] if headers else {},
+        job=_read_job(folder),
+        identity=identity,
         told=tuple(told(records)),
-        space=SearchSpace.from_json(json.loads(folder.space.read_text())),
-        environment=json.loads(folder.environment.read_text()),
-        modules=tuple(structure["modules"]),
-        units=tuple(map(Unit.from_json, structure["units"])),
+        space=space,
+        environment=_read_environment(folder),
+        modules=modules,
+        units=units,
         additivity=_first_line(folder.additivity),
     )
 
 
+def _read_space(folder: RunFolder) -> SearchSpace:
+    data = read_checked(folder.space)
+    with understanding(folder.space):
+        return SearchSpace.from_json(data)
+
+
+def _read_structure(folder: RunFolder) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    data = read_checked(folder.structure)
+    with understanding(folder.structure):
+        return tuple(map(Unit.from_json, data["units"])), tuple(map(str, data["modules"]))
+
+
+def _read_environment(folder: RunFolder) -> dict[str, Any]:
+    """What the page reads of it is there and of the right form."""
+    found = read_checked(folder.environment)
+    with understanding(folder.environment):
+        for what, share, reason in found["frozen"]:
+            f"{what} {share:.3f} {reason}"
+        ", ".join(found["uncounted_operators"])
+        for entry in found["data"]["sets"].values():
+            f"{entry['examples']:,} {entry['sha256'][:16]}"
+        for count in found["data"]["shared"].values():
+            f"{count:,}"
+    return found
+
+
+def _read_job(folder: RunFolder) -> dict[str, Any]:
+    """What job.yaml says; RunDamaged where it is no mapping in YAML."""
+    try:
+        job = yaml.safe_load(folder.job.read_bytes().decode()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        said = str(error).replace("\n", " ")
+        raise RunDamaged(f"{folder.job}: expected the job in YAML: {said}. Restore it from a copy.") from error
+    if not isinstance(job, dict):
+        raise RunDamaged(f"{folder.job}: expected the keys of a job, got {job!r:.60}. Restore it from a copy.")
+    return job
+
+
+def _check_related(
+    folder: RunFolder, document: Mapping[str, Any], identity: Mapping[str, Any], space: SearchSpace
+) -> None:
+    """RunDamaged where files are those of different runs."""
+    if identity and identity["space"] != space.to_json():
+        raise damaged(folder.space, "it has another search space than journal.jsonl")
+    if any(list(row["kept"]) != list(space.units) for row in document["rows"]):
+        raise damaged(folder.front_json, "its networks are not of the search space in space.json")
+
+
 def _first_line(path: Path) -> str:
     """The summary a file begins with; none where there is no such file, as in runs of earlier versions."""
-    return path.read_text().partition("\n")[0].removeprefix("# ") if path.is_file() else ""
+    return path.read_text(errors="replace").partition("\n")[0].removeprefix("# ") if path.is_file() else ""
 
 
 def _check_whole(folder: RunFolder) -> None:

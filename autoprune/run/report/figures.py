@@ -10,7 +10,8 @@ from itertools import chain
 
 import numpy as np
 
-from autoprune.run.fronts import HIGH, LOW, SELECT, Row
+from autoprune.run.columns import HIGH, LOW, SELECT
+from autoprune.run.front_file import Row
 from autoprune.run.report.chart import Axis, Chart, Point
 from autoprune.run.report.facts import Audit, Facts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
@@ -81,6 +82,7 @@ def _front_table(facts: Facts) -> str:
     ends = [name + end for name in facts.measured for end in (LOW, HIGH)]
     columns += [*facts.measured, *(end for end in ends if all(end in row for row in facts.rows))]
     columns += [SELECT + name for name in facts.measured]
+    columns += [name for name in ("emptied",) if all(name in row for row in facts.rows)]
     rows: list[list[Cell]] = [
         [index, *(row[name] for name in columns), facts.pick(row)] for index, row in enumerate(facts.rows, start=1)
     ]

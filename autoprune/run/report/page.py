@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from autoprune.errors import AutopruneError
-from autoprune.run.fronts import pick_row
+from autoprune.run.front_file import pick_row
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
+from autoprune.run.secrets import redacted
 
 STYLE = Path(__file__).with_name("style.css")
 CAUSES = 10  # different causes of failure that are listed
@@ -59,6 +60,7 @@ def summary(facts: Facts) -> str:
         f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
         note(f"{_counted(facts)}. {plural(len(facts.rows), 'network')} on the front.", _origin(facts)),
         terms(_figures(facts), "figures"),
+        _left_out(facts),
         _failures(facts),
     ]
     return "\n".join(filter(None, lines)) + "\n</header>"
@@ -99,6 +101,12 @@ def _figures(facts: Facts) -> dict[str, Cell]:
     return shown
 
 
+def _left_out(facts: Facts) -> str:
+    """The networks that the front lacks because they could not be built or measured."""
+    rows: list[list[Cell]] = [[member.candidate, member.cause] for member in facts.left_out]
+    return table(["left out of the front", "why"], rows) if rows else ""
+
+
 def _failures(facts: Facts) -> str:
     if not facts.causes:
         return ""
@@ -121,8 +129,16 @@ def frozen(facts: Facts) -> str:
             if uncounted
             else "Every operator's MACs are counted."
         ),
+        _unmet(facts),
+        *(note(sentence) for sentence in facts.environment.get("notes", ())),
         _unfitted(facts),
     )
+
+
+def _unmet(facts: Facts) -> str:
+    """Parameters that no example call read: what has a size of theirs is frozen."""
+    rows: list[list[Cell]] = [[name, percent(share)] for name, share in facts.environment.get("unmet", ())]
+    return table(["parameter that no example call runs", "share of parameters"], rows[:PARTS]) if rows else ""
 
 
 def _unfitted(facts: Facts) -> str:
@@ -136,12 +152,12 @@ def _unfitted(facts: Facts) -> str:
 
 def environment(facts: Facts) -> str:
     """Where the numbers were made, on which data, and by which job."""
-    found = facts.environment
+    found: Mapping[str, Any] = redacted(facts.environment)
     data: Mapping[str, Any] = found["data"]
     rows: list[list[Cell]] = [[name, entry["examples"], entry["sha256"][:16]] for name, entry in data["sets"].items()]
     shared = [f"{pair} {count}" for pair, count in data["shared"].items()]
     plain = {name: value for name, value in {**found, **data}.items() if isinstance(value, str | int | float)}
-    document = yaml.safe_dump(dict(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
+    document = yaml.safe_dump(redacted(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
     return section(
         "Environment and data",
         terms(plain, "facts"),

@@ -1,0 +1,24 @@
+"""Tensors in files: written whole or not at all, and read with the name of the file in every error."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from autoprune.run.folder import replacing
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file whole or not at all, with the access rights of any new file (the umask's).
+
+    Raises OSError with the file's name.
+    """
+    with replacing(path) as scratch:
+        scratch.touch()
+        rights = stat.S_IMODE(scratch.stat().st_mode)
+        save_file(dict(tensors), scratch, dict(metadata) if metadata else None)
+        scratch.chmod(rights)  # safetensors makes files that only their owner may read
