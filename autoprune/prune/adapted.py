@@ -11,12 +11,12 @@ from torch import nn
 
 from autoprune.errors import PluginError, UnsupportedModel
 from autoprune.prune.adapting import adapt
+from autoprune.prune.compare import TOLERANCE, largest_of
 from autoprune.prune.containers import copied, tensors_of
 from autoprune.prune.examples import Example
 from autoprune.prune.modes import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.surgery import rebuild
 from autoprune.prune.train_mode import deterministic_training
-from autoprune.prune.compare import TOLERANCE, largest_of
 from autoprune.prune.wrappers import uncompiled
 
 
