@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from autoprune.errors import VerifyError
-from autoprune.prune.containers import tensors_of
 from autoprune.prune.examples import Example, Examples, as_examples
 from autoprune.prune.masks import Masked
 from autoprune.prune.passes import comparable, running
@@ -55,13 +53,9 @@ def precise_examples(example_inputs: Examples, structure: Structure) -> dict[str
 
 
 def in_precision(example: Example, dtype: torch.dtype = torch.float32) -> Example:
-    """A copy of a call whose numbers have at least the precision of a type."""
-    args, kwargs = example.inputs()
+    """The call on numbers that have at least the precision of a type."""
     lower = LOW if dtype == torch.float32 else (*LOW, torch.float32)
-    for tensor in tensors_of((args, kwargs), caches=True):  # of the copy
-        if tensor.dtype in lower:
-            tensor.data = tensor.data.to(dtype)
-    return replace(example, args=args, kwargs=kwargs)
+    return example.converted(lambda tensor: tensor.to(dtype) if tensor.dtype in lower else tensor)
 
 
 def largest_of(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:

@@ -36,7 +36,7 @@ def make_probe(model: nn.Module, structure: Structure, example_inputs: Examples,
 
 def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Example]) -> list[Counter[Site]]:
     """How often a network comes to which site in each pass that was traced."""
-    network = precise(rebuild(model, {}, {}, structure.adapted, share=True))
+    network = precise(rebuild(model, {}, {}, structure.adapted))
     watches = []
     for run, each in enumerate(structure.passes):
         if each.traced == run:

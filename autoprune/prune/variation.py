@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from autoprune.prune.containers import tensors_of
@@ -26,10 +24,7 @@ def varied(example: Example, *, integers: bool = True) -> Example:
             return turned if not torch.equal(turned, tensor) else scaled
         return tensor.flip(-1) if tensor.dim() else tensor
 
-    args, kwargs = example.inputs()
-    for tensor in tensors_of((args, kwargs)):  # of the copy
-        tensor.data = vary(tensor)
-    return replace(example, args=args, kwargs=kwargs)
+    return example.converted(vary)
 
 
 def differs(first: Example, second: Example) -> bool:

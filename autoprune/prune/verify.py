@@ -269,7 +269,7 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
         except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
             return _not_running(error, where)
         if not report.ok:
-            return f"pruned and masked outputs differ by {report.worst:.2g} relative{report.parted}{where}"
+            return f"pruned and masked outputs differ by {report.worst:.2g} relative{where}{report.parted}"
     return ""
 
 
