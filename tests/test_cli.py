@@ -64,6 +64,12 @@ run: {device: cpu, threads: 1}
 """
 
 
+@pytest.fixture(autouse=True)
+def default_width(monkeypatch):
+    """Tables are as wide as they are by default: pytest-xdist sets COLUMNS in its workers."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def threads_as_before():
     threads = torch.get_num_threads()

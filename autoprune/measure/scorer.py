@@ -130,7 +130,6 @@ class Scorer:
         """The weights that have zeros for the counts."""
         return [] if self.weights is None else self.weights.touched(counts)
 
-    @ending_forks()
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, see `measured`."""
         return measured(network, batches, self.fitness, self.objective, self._intact)
@@ -205,6 +204,7 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[:CAUSE_LENGTH]}"
 
 
+@ending_forks()
 def measured(
     network: nn.Module, batches: Sequence[Batch], fitness: Fitness, objective: str, intact: Intact
 ) -> dict[str, float]:

@@ -8,6 +8,7 @@ inside of it. Where several axes have that size it stays, with a note.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -28,10 +29,11 @@ def follow_widths(
 ) -> tuple[tuple[ModuleSize, ...], tuple[str, ...]]:
     """The integers that follow an axis besides those already known, and notes about those that could follow several."""
     search = _Search(model, recorder, sizer)
-    for each in known:
-        search.done.add(search.holder(each.module, each.attribute))
-    for module, computed in recorder.sizes.numbers:  # computed with, so another one would compute something else
-        search.done.add(search.holder(module, computed))
+    of_axes = [*recorder.sizes.kept, *((module, attribute) for module, attribute, _ in recorder.module_sizes)]
+    computed = recorder.sizes.numbers  # another number would compute something else
+    for module, path in (*((each.module, each.attribute) for each in known), *of_axes, *computed):
+        with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError):  # rules name what a module may lack
+            search.done.add(search.holder(module, path))
     for name, module in model.named_modules():
         if not isinstance(module, nn.modules.rnn.RNNBase):
             for path, value in numbers(module):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from autoprune.core.objective import Bound
 from autoprune.errors import ConfigError, RunNotFound, did_you_mean
+from autoprune.run.documents import understanding
 from autoprune.run.folder import RunFolder, check_new
 from autoprune.run.front_file import Shown, show_front
-from autoprune.run.journal import read_journal
+from autoprune.run.journal import read_run
 
 
 def check_export(path: Path, pick: str, out: Path) -> Shown:
@@ -19,15 +21,30 @@ def check_export(path: Path, pick: str, out: Path) -> Shown:
 
 
 def check_solve(path: Path, budget: str, out: Path | None) -> None:
-    """Raises ConfigError for what is no budget on a cost of the run, RunExists for a folder that is taken."""
-    bound = Bound.parse(budget)
-    records = read_journal(RunFolder.open(path).journal)
+    """Raises ConfigError for what is no budget on costs of the run, RunExists for a folder that is taken."""
+    folder = RunFolder.open(path)
+    records = read_run(folder.journal)
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
-    costs = sorted(records[0]["dense"])
-    if bound.name not in costs or bound.sense != "<=":
-        raise ConfigError(
-            f"expected a budget on one of {costs}, as in macs=0.4, got {budget!r}{did_you_mean(bound.name, costs)}"
-        )
+    with understanding(folder.journal):
+        dense = dict(records[0]["dense"])
+    budgets_of(budget, dense)
     if out is not None:
         check_new(out, "the export")
+
+
+def budgets_of(text: str, dense: Mapping[str, float]) -> list[Bound]:
+    """The bounds of one or several budgets such as "macs=0.4,params=1e5", all of which have to hold.
+
+    `dense` are the costs of the dense network: a value of at most 1 is a share of them. ConfigError for something else
+    than an upper bound on a cost.
+    """
+    bounds = [Bound.parse(part).absolute(dense) for part in text.split(",")]
+    for bound in bounds:
+        if bound.name not in dense or bound.sense != "<=":
+            known = sorted(dense)
+            raise ConfigError(
+                f"expected a budget on one of {known}, as in macs=0.4 or macs=0.4,params=0.5, got {text!r}"
+                f"{did_you_mean(bound.name, known)}"
+            )
+    return bounds

@@ -100,6 +100,7 @@ def claimed(path: Path) -> Iterator[RunFolder]:
     another process was first.
     """
     path = path.absolute()  # the job's own code may change the current directory
+    owner = os.getpid()  # a process that user code forks inside leaves everything as it is
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     lock = filelock.FileLock(path / LOCK, timeout=0)
     try:
@@ -112,10 +113,11 @@ def claimed(path: Path) -> Iterator[RunFolder]:
             RunFolder.check_free(path)
             yield RunFolder(path)
         finally:
-            (path / LOCK).unlink(missing_ok=True)
-            lock.release()
+            if os.getpid() == owner:
+                (path / LOCK).unlink(missing_ok=True)
+                lock.release()
     finally:
-        for folder in made:
+        for folder in made if os.getpid() == owner else ():
             with contextlib.suppress(OSError):  # it is not empty, or gone
                 folder.rmdir()
 

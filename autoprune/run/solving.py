@@ -14,7 +14,8 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
-from autoprune.errors import AutopruneError, ConfigError, InfeasibleBudget, RunFailed, VerifyError
+from autoprune.errors import AutopruneError, InfeasibleBudget, RunFailed, VerifyError
+from autoprune.run.checks import budgets_of
 from autoprune.run.columns import SELECT, STITCHED
 from autoprune.run.deployed import deployed
 from autoprune.run.emptied import EmptiedWeights
@@ -48,21 +49,6 @@ class Contender:
     built: Mapping[str, float] = field(default_factory=dict)
 
 
-def budgets_of(session: Session, text: str) -> list[Bound]:
-    """The bounds of one or several budgets such as "macs=0.4,params=1e5", all of which have to hold.
-
-    ConfigError for something else than an upper bound on costs.
-    """
-    bounds = [Bound.parse(part).absolute(session.dense_costs) for part in text.split(",")]
-    for bound in bounds:
-        if bound.name not in session.dense_costs or bound.sense != "<=":
-            known = sorted(session.dense_costs)
-            raise ConfigError(
-                f"expected a budget on one of {known}, as in macs=0.4 or macs=0.4,params=0.5, got {text!r}"
-            )
-    return bounds
-
-
 def solve_within(
     session: Session, rows: Sequence[Row], evaluations: Sequence[Evaluation], budget: str, out: Path | None
 ) -> Row:
@@ -70,7 +56,7 @@ def solve_within(
 
     Under "solved" the row says what the network is, what it was compared with, and how those did.
     """
-    bounds = budgets_of(session, budget)
+    bounds = budgets_of(budget, session.dense_costs)
     contenders = _contenders(session, rows, evaluations, bounds)
     ranked = _ranked(session, contenders, bounds)
     for best in ranked:

@@ -183,7 +183,9 @@ def test_a_journal_of_an_earlier_version_is_resumed_with_a_warning(own, caplog):
     (run / "front.csv").unlink()
     header, *rest = read_journal(run / "journal.jsonl")
     assert header["identity"].pop("code")
-    (run / "journal.jsonl").write_bytes(b"".join(map(encode, [header, *rest])))
+    (run / "journal.jsonl").write_bytes(
+        b"".join(encode(record, line) for line, record in enumerate([header, *rest], 1))
+    )
     resume(make(**CHANGES["fitness: weight"][0]), run)
     assert "was written by an earlier autoprune, which did not note the options and the source" in caplog.text
     assert (run / "front.csv").exists()

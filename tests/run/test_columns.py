@@ -76,7 +76,7 @@ def test_two_costs_of_which_one_is_called_the_ratio_of_the_other_are_refused(job
 def test_objectives_and_guides_with_names_that_are_taken_are_refused_together(job):
     objectives = (Objective("levels", "max"), Objective("macs", "min"), Objective("macs", "min"))
     with pytest.raises(ConfigError) as refused:
-        search(job("random", 4, objectives=objectives, guide="params"), None)
+        search(job("random", 4, objectives=objectives, guide="params", fitness=reporting(levels=1.0)), None)
     assert refused.value.problems == [
         "objective 'levels' is a column of the front's table. Rename or remove it.",
         "objective 'macs' is given 2 times. Rename or remove it.",
