@@ -32,7 +32,8 @@ from autoprune.data import digits
 from autoprune.errors import InfeasibleBudget
 from autoprune.measure.fitness import classification
 from autoprune.run.drive import search, silent
-from autoprune.run.fronts import build_member, document_of, pick_row
+from autoprune.run.front_file import pick_row
+from autoprune.run.fronts import build_member, document_of
 from autoprune.run.job import Job
 from autoprune.run.session import Session, open_session
 from autoprune.search import closed_form, make_searcher
