@@ -358,7 +358,8 @@ def _report(folder: RunFolder) -> None:
     try:
         write_report(short(folder.path))  # it shows commands with this path
     except Exception as error:  # anything a reader of files may raise; it can be written again
-        _log.warning("%s is not written: %s. Try again with: autoprune report %s", folder.report, error, folder.path)
+        why = str(error).rstrip(".")
+        _log.warning("%s is not written: %s. Try again with: autoprune report %s", folder.report, why, folder.path)
 
 
 def additivity_csv(rows: Sequence[Additivity]) -> str:

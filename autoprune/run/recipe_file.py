@@ -6,24 +6,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from autoprune.errors import RecipeError
 from autoprune.prune.adapting import ADAPTERS
+from autoprune.prune.attributes import numbers
 
 FORMAT = 3  # 1 knew neither adapted nor skipped modules, 2 no checksums
 CHECKSUM = "checksum"
 SEALED = ("class", "weights_sha256", "probe", CHECKSUM)  # what recipes have from format 3 on
 LONGEST = 1000  # tuple that a skipped module returned
-
-_STEP = re.compile(r"\.?([A-Za-z][A-Za-z0-9_]*)|\[(\d{1,6})\]")
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,8 @@ def _sizes(value: Any, where: str) -> Iterable[tuple[str, int]]:
 def check_fits(model: nn.Module, recipe: RecipeDocument) -> None:
     """Raises ValueError for a recipe that speaks of modules or integers which the model does not have.
 
-    A size is set only where an instance of a module keeps an integer already, by itself, in a list or tuple, or in a
-    plain object: never through a class, a method, a property or a name that begins with an underscore.
+    A size is set only where a module keeps an integer already that tracing could have found (attributes.numbers): by
+    itself, or in a list, tuple, dictionary, dataclass or configuration; never through a class, a method or a property.
     """
     modules = dict(model.named_modules())
     for name in (*recipe.adapted, *recipe.sizes, *recipe.skipped):
@@ -153,35 +150,8 @@ def check_fits(model: nn.Module, recipe: RecipeDocument) -> None:
         )
     _expect("" not in recipe.skipped, "a module inside the model to be skipped", "the model itself")
     for name, sizes in recipe.sizes.items():
+        found = dict(numbers(modules[name]))
         for path, number in sizes.items():
-            kept = _integer_at(modules[name], path)
+            kept = found.get(path)
             _expect(kept is not None, f"an integer that {name or 'the model'} keeps at {path!r}", "none there")
             _expect(number <= (kept or 0), f"at most {kept} for {path!r} of {name or 'the model'}", number)
-
-
-def _integer_at(module: nn.Module, path: str) -> int | None:
-    """The integer that an instance keeps at a path such as "num_heads", "normalized_shape[0]" or "config.width"."""
-    value: Any = module
-    place = 0
-    while place < len(path):
-        step = _STEP.match(path, place)
-        if step is None:
-            return None
-        name, index = step.groups()
-        if name is not None:
-            if name not in _own(value):
-                return None
-            value = _own(value)[name]
-        elif type(value) in (list, tuple) and int(index) < len(value):
-            value = value[int(index)]
-        else:
-            return None
-        place = step.end()
-    return value if type(value) is int else None
-
-
-def _own(value: Any) -> Mapping[str, Any]:
-    """The attributes that a module or a plain object has for itself; those of classes, functions and files are not."""
-    foreign = isinstance(value, type | ModuleType) or (callable(value) and not isinstance(value, nn.Module))
-    held = None if foreign else getattr(value, "__dict__", None)
-    return held if isinstance(held, dict) else {}

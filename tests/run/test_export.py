@@ -410,6 +410,23 @@ def test_half_precision_networks_are_probed(tmp_path):
         autoprune.load(trained(3, Doubling).bfloat16(), tmp_path / "a", any_class=True)
 
 
+class Described(Plain):
+    """Keeps its width where the forward never reads it, as libraries of models do for those who replace the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_features = self.a.out_features
+        self.feature_info = [{"num_chs": self.a.out_features, "module": "a"}]
+
+
+def test_widths_in_lists_of_dictionaries_follow_into_exports(tmp_path):
+    network = trained(kind=Described)
+    small = write(tmp_path / "a", network, (torch.ones(1, 6),), keep=0.5)
+    for loaded in (small, autoprune.load(trained(3, Described), tmp_path / "a")):
+        kept = loaded.a.out_features
+        assert loaded.num_features == loaded.feature_info[0]["num_chs"] == kept < network.a.out_features
+
+
 class Doubling(Plain):
     def forward(self, x):
         return 2 * super().forward(x)
