@@ -354,7 +354,12 @@ def deep():
         return ResNet((2, 2, 2), (4, 8, 16), classes=4).eval()
 
 
-@pytest.mark.parametrize("searcher", SEARCHERS)
+QUICK = ("random", "auto", "evolution", "halving")  # one of each kind; the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "searcher", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS]
+)
 def test_depth_and_width_are_searched_together_exported_and_loaded(job, data, tmp_path, searcher):
     rules = (LevelRule("*", (1, 0), kind="branches"), LevelRule("*", (0.5,)))
     deep_job = job(searcher, 10 if searcher in IN_PARTS else 30, model=deep, rules=rules)
