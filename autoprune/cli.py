@@ -289,6 +289,8 @@ def _print_result(result: RunResult, folder: Path) -> None:
     console.print_dense(result.rows)
     console.print_left_out(result.left_out)
     typer.echo(f"sums:   {result.additivity}")
+    if result.remark:
+        typer.echo(f"search: {result.remark}")
     if result.failures:
         typer.echo(f"failed: {result.failures}")
     typer.echo(f"ended:  {result.ended}\nrun:    {folder}\nreport: {folder / 'report.html'}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoprune.core.contracts import Evaluator
+from autoprune.core.contracts import Evaluator, Remarking
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.forks import ending_forks
 from autoprune.core.unit import Unit
@@ -62,7 +62,8 @@ class RunResult:
     """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
 
     `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
-    because they could not be built or measured, `failures` why most evaluations failed where they did.
+    because they could not be built or measured, `failures` why most evaluations failed where they did, and `remark`
+    what the searcher has to say, such as how many plans lost against uniform networks of equal cost.
     """
 
     folder: Path | None
@@ -73,6 +74,7 @@ class RunResult:
     additivity: str
     left_out: tuple[LeftOut, ...] = ()
     failures: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -350,7 +352,8 @@ def _finish(
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
     told, path = tuple(controller.told), folder.path if folder else None
-    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures)
+    remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
+    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures, remark)
 
 
 def _report(folder: RunFolder) -> None:

@@ -105,7 +105,7 @@ class UniformRivals:
 
     def _say(self, plan: Levels, uniform: Levels) -> None:
         costs = self._problem.cost_values(np.array([plan, uniform]), (self._cost,))[self._cost]
-        _log.warning(
+        _log.info(
             "the plan with %s = %g (%s) is worse than the uniform network with %s = %g (%s), which takes its place",
             self._cost,
             costs[0],

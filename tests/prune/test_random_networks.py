@@ -84,6 +84,7 @@ def test_cut_equals_masked_and_costs_equal_counting_at_length(recipe):
     check(*recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_pattern_of_images_alone(pattern, head):
@@ -91,6 +92,7 @@ def test_every_pattern_of_images_alone(pattern, head):
         check([pattern], head, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", SEQUENCE_HEADS)
 @pytest.mark.parametrize("pattern", SEQUENCES)
 def test_every_pattern_of_sequences_alone(pattern, head):

@@ -77,7 +77,7 @@ def compare(model, structure, image, rows):
         assert (counted_macs(small, image), counted_params(small)) == (macs, params)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+@pytest.mark.parametrize("name", ["resnet20", pytest.param("resnet56", marks=pytest.mark.slow)])
 def test_polynomials_equal_counting_on_a_hundred_smaller_networks(name):
     """At 8 x 8 pixels, so that the forward passes of the counter take no time."""
     model, image = getattr(zoo, name)(), torch.zeros(1, 3, 8, 8)

@@ -112,12 +112,15 @@ def test_a_folder_that_may_not_be_written_to_is_told_and_left_as_it_is(tmp_path)
         os.chmod(path, 0o555 if path.is_dir() else 0o444)
     (tmp_path / "closed").mkdir(mode=0o555)
     try:
-        for command in (("resume", tmp_path / "run"), ("search", job, "--out", tmp_path / "closed" / "run")):
+        for command, code, words in (
+            (("resume", tmp_path / "run"), 1, "ermission denied"),
+            (("search", job, "--out", tmp_path / "closed" / "run"), 2, "no right to write in"),
+        ):
             process = start(*command, preexec_fn=without_rights)
             _, errors = process.communicate()
-            assert process.returncode == 1
+            assert process.returncode == code
             assert errors.startswith(f"error: {command[-1]}")
-            assert "ermission denied" in errors
+            assert words in errors
             assert "foreseen" not in errors
     finally:
         os.chmod(tmp_path / "run", 0o755)

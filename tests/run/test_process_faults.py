@@ -255,7 +255,9 @@ def test_a_fitness_that_cannot_be_sent_is_named_before_the_search(job, tmp_path,
     path = tmp_path / "holding.py"
     path.write_text(f"held = {hold}\ndef fitness(model, batches):\n    return held and 0.0\n")
     with pytest.raises(PluginError, match="but the fitness is not: .* write `executor: serial`"):
-        search(job(fitness=load_plugin(f"{path}:fitness"), executor=Executor("processes", 1)), tmp_path / "run")
+        search(
+            job(fitness=load_plugin(f"{path}:fitness"), guide=None, executor=Executor("processes", 1)), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -283,7 +285,7 @@ def test_a_plug_in_that_no_worker_can_import_is_told_before_the_search(job, tmp_
         "def fitness(model, batches):\n    return 0.0\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    broken = job(fitness=load_plugin("licensed:fitness"), executor=Executor("processes", 1))
+    broken = job(fitness=load_plugin("licensed:fitness"), guide=None, executor=Executor("processes", 1))
     with pytest.raises(RunFailed, match="cannot start: OSError: the licence is for one process") as error:
         search(broken, tmp_path / "run")
     assert "must be importable where workers run" in error.value.__notes__[0]

@@ -44,7 +44,11 @@ ONE_BUDGET = {"genetic", "annealing", "bees", "evopress", "spdy"}  # they look f
 IN_PARTS = {"halving", "asha", "screening", "racing", "evopress"}  # many networks for one evaluation
 
 
-@pytest.mark.parametrize("name", SEARCHERS)
+QUICK = ("random", "auto", "evolution", "halving", "optuna")  # the tests of the others are slow
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_every_searcher_leaves_a_front_of_smaller_networks(name, job, tmp_path):
     result = search(job(name, 6 if name in IN_PARTS else 12), tmp_path / name)
     rows = list(csv.DictReader((tmp_path / name / "front.csv").read_text().splitlines()))
@@ -85,6 +89,7 @@ def test_a_run_cut_anywhere_resumes_to_the_same_front_byte_for_byte(job, finishe
         assert told == [e.candidate for e in read_evaluations(finished)]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_changed_byte_anywhere_is_repaired_to_the_same_front(job, finished, tmp_path):
     front = (finished / "front.csv").read_bytes()
     whole = (finished / "journal.jsonl").read_bytes()
@@ -354,12 +359,7 @@ def deep():
         return ResNet((2, 2, 2), (4, 8, 16), classes=4).eval()
 
 
-QUICK = ("random", "auto", "evolution", "halving")  # one of each kind; the others are slow tests
-
-
-@pytest.mark.parametrize(
-    "searcher", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS]
-)
+@pytest.mark.parametrize("searcher", EACH)
 def test_depth_and_width_are_searched_together_exported_and_loaded(job, data, tmp_path, searcher):
     rules = (LevelRule("*", (1, 0), kind="branches"), LevelRule("*", (0.5,)))
     deep_job = job(searcher, 10 if searcher in IN_PARTS else 30, model=deep, rules=rules)

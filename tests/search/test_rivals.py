@@ -24,6 +24,11 @@ COUNTS = tuple(range(WIDTH, 0, -1))
 NAMES = tuple(f"layer{unit}" for unit in range(UNITS))
 
 
+@pytest.fixture(autouse=True)
+def told(caplog):
+    caplog.set_level(logging.INFO, logger="autoprune.search.rivals")
+
+
 BY_KL = (Objective("kl", "min"), Objective("nonzeros", "min"))
 
 
@@ -117,7 +122,6 @@ def test_a_plan_that_failed_is_worse_than_any_uniform_network(caplog):
 
 
 def test_a_plan_that_betters_a_uniform_network_of_more_cost_needs_no_other(caplog):
-    caplog.set_level(logging.WARNING)
     problem = chain()
     rivals = UniformRivals(problem, "nonzeros")
     list(rivals.tell([answer(problem)(0, Candidate((7, 7, 7, 7)))]))  # 12, bad
