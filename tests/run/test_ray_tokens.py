@@ -14,7 +14,7 @@ from conftest import free_port
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, method="thread")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900, method="thread")]
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
