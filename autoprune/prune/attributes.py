@@ -33,7 +33,7 @@ def _within(path: str, value: Any, deepest: int) -> Iterator[tuple[str, int]]:
         for index, part in enumerate(value):
             yield from _within(f"{path}[{index}]", part, deepest - 1)
     elif deepest and isinstance(value, dict):
-        for key, part in dict.copy(value).items():
+        for key, part in list(dict.items(value)):
             if isinstance(key, str) and "'" not in key:
                 yield from _within(f"{path}['{key}']", part, deepest - 1)
     elif deepest and _is_record(value):

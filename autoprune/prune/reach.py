@@ -61,7 +61,7 @@ def parts(value: Any) -> Iterator[Step]:
 
 def _members(value: Any) -> Iterator[Step]:
     if isinstance(value, dict):  # as a plain one: some fill themselves when they are looked at
-        yield from ((f"[{key!r}]" if isinstance(key, str | int) else "[...]", v) for key, v in dict.copy(value).items())
+        yield from ((f"[{key!r}]" if isinstance(key, str | int) else "[...]", v) for key, v in list(dict.items(value)))
     elif isinstance(value, list | tuple | set | frozenset | deque):
         yield from _numbered("", list(value))
     yield from attributes_of(value)

@@ -85,7 +85,7 @@ def _holders(value: Any) -> Iterator[Holder]:
 def _plain(holder: Holder) -> Holder:
     """The contents as they are, whatever a subclass makes of being copied."""
     if isinstance(holder, dict):
-        return dict.copy(holder)
+        return dict(dict.items(holder))  # whatever a subclass makes of reading it
     return next(kind(holder) for kind in (list, set, deque) if isinstance(holder, kind))
 
 
@@ -94,7 +94,7 @@ def _same(holder: Holder, before: Holder) -> bool:
         return False
     if isinstance(holder, set):
         return {id(part) for part in holder} == {id(part) for part in before}
-    left, right = (h.items() if isinstance(h, dict) else enumerate(h) for h in (holder, before))
+    left, right = (dict.items(h) if isinstance(h, dict) else enumerate(h) for h in (holder, before))
     pairs = zip(left, right, strict=True)
     return all(a is b or (isinstance(a, int | str) and a == b) for (_, a), (_, b) in pairs) and (
         not isinstance(holder, dict) or not isinstance(before, dict) or list(holder) == list(before)
