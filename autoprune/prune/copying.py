@@ -50,7 +50,8 @@ def copy_with(model: nn.Module, memo: Mapping[int, Any], *, connected: bool = Fa
         ) from error
     for function in functions:
         _fill(shells[id(function)], function, memo)
-    _turn_weak_references(copied, memo)
+    if any(is_weak(value) for _, value in kept.values()):
+        _turn_weak_references(copied, memo)
     return copied
 
 
@@ -72,7 +73,6 @@ def _is_private(function: types.FunctionType) -> bool:
 
 def _users_cells(model: nn.Module, functions: Sequence[types.FunctionType]) -> frozenset[int]:
     """The variables, by id, that hooks alone close over and through which nothing of the model is reached."""
-    within = reached(model, closures=False).keys()
     hooks = {
         id(hook)
         for module in model.modules()
@@ -81,6 +81,9 @@ def _users_cells(model: nn.Module, functions: Sequence[types.FunctionType]) -> f
         for hook in found.values()
     }
     held = {id(cell): cell for f in functions if id(f) in hooks for cell in f.__closure__ or ()}
+    if not held:
+        return frozenset()
+    within = reached(model, closures=False).keys()
     others = {id(cell) for f in functions if id(f) not in hooks for cell in f.__closure__ or ()}
     return frozenset(
         key for key, cell in held.items() if key not in others and not reached(cell_content(cell)).keys() & within

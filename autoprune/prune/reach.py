@@ -74,11 +74,17 @@ def attributes_of(value: Any) -> Iterator[Step]:
             yield from ((f".{key}", inner) for key, inner in part.items())
         else:
             yield f".{name}", part
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                yield f".{name}", getattr(value, name)
+    for name in _slots_of(type(value)):  # type: ignore[arg-type]  # mypy takes a class of any type for unhashable
+        if hasattr(value, name):
+            yield f".{name}", getattr(value, name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots_of(kind: type) -> tuple[str, ...]:
+    """The names of the slots that instances of a class have, those of its bases included."""
+    declared = [vars(each).get("__slots__", ()) for each in kind.__mro__]
+    names = [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots)]
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def namespace_of(value: Any) -> dict[str, Any] | None:
