@@ -108,7 +108,7 @@ def inspect(
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
-        from autoprune.run.folder import check_place
+        from autoprune.run.folder import check_place, write_text
 
         spec = configs.load(config, settings or ())
         place = None if json_file is None else json_file.absolute()  # the job's own code may change the folder
@@ -118,7 +118,7 @@ def inspect(
             inspection = run.inspect_job(spec.resolve())
         console.print_inspection(inspection)
         if place is not None:
-            place.write_text(json.dumps(inspection.to_json(), indent=2) + "\n", encoding="utf-8")
+            write_text(place, json.dumps(inspection.to_json(), indent=2) + "\n")
 
 
 @app.command()

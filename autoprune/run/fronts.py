@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,9 @@ from autoprune.run.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.export import write_export
 from autoprune.run.folder import RunFolder, write_text
 from autoprune.run.front_file import LeftOut, Row, to_csv
+from autoprune.run.hiding import secrets_of
 from autoprune.run.job import Progress
+from autoprune.run.secrets import without
 from autoprune.run.session import Session
 
 _log = logging.getLogger(__name__)
@@ -67,9 +69,9 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
     """
     try:
         return _build_member(session, evaluation)
-    except VerifyError:
+    except (VerifyError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # a user's code may raise anything
+    except BaseException as error:  # a user's code may raise anything
         name = _label(session.space.counts(evaluation.candidate))
         raise RunFailed(f"network {name} cannot be built and measured: {cause_of(error)}") from error
 
@@ -117,6 +119,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     members += uniform_rivals(session, members, scored)
     built: list[Row] = []
     left_out: list[LeftOut] = []
+    clean = without(secrets_of(session.job))
     note = ""
     for index, evaluation in enumerate(members):
         session.progress(Progress("front", index, len(members), note))
@@ -125,8 +128,8 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
             built.append(build_member(session, evaluation).row)
             note = f"{_gain(built[-1], session)} in {time.perf_counter() - start:.1f} s"
         except (VerifyError, RunFailed) as error:  # the others are none the worse for it
-            _log.error("left out of the front: %s", error)
-            left_out.append(_left_out(session, evaluation.candidate, error))
+            _log.error("left out of the front: %s", clean(str(error)))
+            left_out.append(_left_out(session, evaluation.candidate, error, clean))
             note = f"{len(left_out)} left out"
     if members and not built:
         raise RunFailed(_why_empty(left_out, folder))
@@ -139,9 +142,10 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     return Finished(rows, tuple(left_out))
 
 
-def _left_out(session: Session, candidate: Candidate, error: Exception) -> LeftOut:
+def _left_out(session: Session, candidate: Candidate, error: Exception, clean: Callable[[str], str]) -> LeftOut:
+    """What failed and why, without the secrets that `clean` takes out."""
     said = error if error.__cause__ is None else error.__cause__
-    return LeftOut(_label(session.space.counts(candidate)), candidate.levels, cause_of(said))
+    return LeftOut(_label(session.space.counts(candidate)), candidate.levels, clean(cause_of(said)))
 
 
 def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:

@@ -1,5 +1,6 @@
 """Members of a front that cannot be built, proved or measured: they are left out with their cause, nothing else is."""
 
+import asyncio
 import json
 import logging
 
@@ -41,6 +42,7 @@ ACTS = {
     "ValueError: cannot measure this one": raising(ValueError("cannot measure this one")),
     "MemoryError: 3 GiB": raising(MemoryError("3 GiB")),
     "SystemExit: 3": raising(SystemExit(3)),
+    "CancelledError: stopped": raising(asyncio.CancelledError("stopped")),
     "expected a finite fitness, got accuracy = nan": lambda values: values | {"accuracy": float("nan")},
     "expected a finite fitness, got kl = inf": lambda values: values | {"kl": float("inf")},
     r"expected the fitness to report ['accuracy'], it reported ['kl']": lambda values: {"kl": values["kl"]},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
 from autoprune.config import load, load_run
@@ -167,6 +169,22 @@ def test_nothing_a_run_writes_has_a_secret_in_it(leaky, tmp_path, caplog):
             assert secret not in text, name
     assert b"the server refused ***" in texts["journal.jsonl"]
     assert b"the server refused ***" in texts["report.html"]
+
+
+def test_what_is_said_of_a_member_that_is_left_out_has_no_secret_in_it(leaky, data, tmp_path, caplog):
+    examples = data.report[0].inputs[0]
+
+    def refused(model, batches):
+        if model.conv1.out_channels < 4 and torch.equal(batches[0].inputs[0], examples):
+            raise RuntimeError("the server refused swordfish")
+        return classification(model, batches)
+
+    result = search(replace(leaky(), fitness=refused), tmp_path / "run")
+    report(tmp_path / "run")
+    assert {member.cause for member in result.left_out} == {"RuntimeError: the server refused ***"}
+    for name in ("front.json", "report.html"):
+        assert b"swordfish" not in (tmp_path / "run" / name).read_bytes()
+    assert "swordfish" not in caplog.text
 
 
 def test_a_report_of_an_older_run_hides_what_its_job_shows(leaky, tmp_path):
