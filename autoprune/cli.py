@@ -108,7 +108,7 @@ def inspect(
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
-        from autoprune.run.folder import check_place, write_text
+        from autoprune.run.records.folder import check_place, write_text
 
         spec = configs.load(config, settings or ())
         place = None if json_file is None else json_file.absolute()  # the job's own code may change the folder
@@ -132,7 +132,7 @@ def search(
 ) -> None:
     """Search for the front of a job and write a run folder (results/NAME unless --out names one)."""
     with _reporting(ctx):
-        from autoprune.run.folder import RunFolder, next_free
+        from autoprune.run.records.folder import RunFolder, next_free
 
         if out is not None:
             RunFolder.check_free(out)  # before the imports that take seconds
@@ -254,7 +254,7 @@ def report(ctx: typer.Context, folder: Run) -> None:
     with _reporting(ctx):
         from autoprune import run
 
-        typer.echo(f"report: {run.report(folder)}")
+        typer.echo(f"report: {run.write_report(folder)}")
 
 
 @app.command()

@@ -26,15 +26,15 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.run.columns import HIGH, LOW, SELECT, STITCHED
-from autoprune.run.front_file import Row, flat_row, to_csv
+from autoprune.run.records.columns import HIGH, LOW, SELECT, STITCHED
+from autoprune.run.results.front_file import Row, flat_row, to_csv
 
 if TYPE_CHECKING:
     from autoprune.core.unit import Unit
     from autoprune.run import Inspection
-    from autoprune.run.drive import FrozenGroup
-    from autoprune.run.front_file import LeftOut
-    from autoprune.run.job import Progress
+    from autoprune.run.inspection import FrozenGroup
+    from autoprune.run.results.front_file import LeftOut
+    from autoprune.run.session.job import Progress
 
 WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
 LABEL = 12  # columns of a candidate's name, at least; what is longer goes on in the next line

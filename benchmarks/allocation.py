@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from processes import in_new_process
 
-from autoprune.search.knapsack import solver
+from autoprune.plan.knapsack import solver
 
 SPARSITIES = np.arange(101) / 100
 KEPT = (0.2, 0.1, 0.05)  # budgets: shares of all weights

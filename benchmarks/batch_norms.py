@@ -20,10 +20,10 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer
-from autoprune.prune.surgery import rebuild
-from autoprune.run.session import Session, open_session
-from autoprune.search.allocation import plan
-from autoprune.search.distortion import distortions_from, probes
+from autoprune.plan.allocation import plan
+from autoprune.plan.damages import distortions_from, probes
+from autoprune.prune.modules.copies import copy_model
+from autoprune.run.session.session import Session, open_session
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 UNIFORM = (7 / 8, 6 / 8, 4 / 8)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(session: Session, scorer: Scorer) -> list[Row]:
-    dense = rebuild(session.model, {}, {})
+    dense = copy_model(session.model)
     recalibrate(dense, scorer.calibrate)
     if scorer.anchor is not None:
         scorer.anchor.correct(dense, {})

@@ -22,12 +22,12 @@ from autoprune import config
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
-from autoprune.prune.modes import torch_threads
-from autoprune.run.executors import open_evaluator
-from autoprune.run.job import Executor
-from autoprune.run.pool import Pool
-from autoprune.run.session import Session, open_session
-from autoprune.search.repair import stratified
+from autoprune.plan.repair import stratified
+from autoprune.prune.modules.borrowed import torch_threads
+from autoprune.run.executors.evaluator import open_evaluator
+from autoprune.run.executors.pool import Pool
+from autoprune.run.session.job import Executor
+from autoprune.run.session.session import Session, open_session
 from autoprune.testing import answers
 
 JOB = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"

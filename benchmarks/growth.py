@@ -37,14 +37,14 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import reconstruction
 from autoprune.measure.scorer import Scorer, with_dense_outputs
-from autoprune.prune.bank import make_bank
-from autoprune.prune.consumers import statistics_bytes
+from autoprune.plan.exact.solver import Solver
+from autoprune.plan.exact.terms import Terms, product, separable
+from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria.magnitudes import l1
 from autoprune.prune.criteria.surgeon import obs
-from autoprune.prune.structure import Structure
-from autoprune.prune.trace import trace
-from autoprune.search.exact.solver import Solver
-from autoprune.search.exact.terms import Terms, product, separable
+from autoprune.prune.moments.consumers import statistics_bytes
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.structure.trace import trace
 
 COLUMNS = ("part", "case", "units", "levels", "seconds", "peak_mib", "detail")
 

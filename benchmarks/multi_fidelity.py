@@ -44,13 +44,12 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.data import Data
 from autoprune.measure.scorer import with_dense_outputs
-from autoprune.prune.modes import torch_threads
-from autoprune.run.controller import Controller
-from autoprune.run.drive import silent
-from autoprune.run.job import Job
-from autoprune.run.serial import SerialEvaluator
-from autoprune.run.session import Session, open_session
-from autoprune.search import make_searcher
+from autoprune.prune.modules.borrowed import torch_threads
+from autoprune.run.executors.serial import SerialEvaluator
+from autoprune.run.loop.controller import Controller
+from autoprune.run.session.job import Job, silent
+from autoprune.run.session.session import Session, open_session
+from autoprune.searchers import make_searcher
 from autoprune.testing import Synthetic, synthetic_problem
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"

@@ -30,9 +30,9 @@ from autoprune.measure.fitness import classification
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.run.job import Job
-from autoprune.run.session import Session, open_session
-from autoprune.search import make_searcher
+from autoprune.run.session.job import Job
+from autoprune.run.session.session import Session, open_session
+from autoprune.searchers import make_searcher
 from autoprune.zoo import ResNet
 
 BATCH = 100

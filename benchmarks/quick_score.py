@@ -31,8 +31,8 @@ import torch
 from torch import nn
 
 from autoprune.config import load
-from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate
+from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
@@ -40,13 +40,13 @@ from autoprune.measure.quick import BatchAnchor
 from autoprune.measure.recalibrate import recalibrate_as_eagleeye
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.prune.copying import named_tensors
+from autoprune.plan.repair import fit, stratified
 from autoprune.prune.criteria import CRITERIA, UnitStatistics
-from autoprune.prune.modes import evaluating
-from autoprune.prune.ordering import order_unit
-from autoprune.prune.surgery import cut
-from autoprune.run.session import Session, open_session
-from autoprune.search.repair import fit, stratified
+from autoprune.prune.criteria.ordering import order_unit
+from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.surgery.surgery import cut
+from autoprune.run.session.session import Session, open_session
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 BAND = (0.485, 0.515)

@@ -24,10 +24,10 @@ from processes import in_new_process
 from autoprune.core.contracts import Searcher
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
-from autoprune.run.controller import Controller
-from autoprune.run.journal import Journal
-from autoprune.run.serial import SerialEvaluator
-from autoprune.search import make_searcher
+from autoprune.run.executors.serial import SerialEvaluator
+from autoprune.run.loop.controller import Controller
+from autoprune.run.records.journal import Journal
+from autoprune.searchers import make_searcher
 from autoprune.testing import synthetic_problem
 
 COLUMNS = ("searcher", "evaluations", "journal_mib", "open_s", "replay_s", "peak_mib")

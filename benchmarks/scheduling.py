@@ -34,13 +34,13 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.scorer import Scorer
-from autoprune.run.controller import Controller
-from autoprune.run.events import Events
-from autoprune.run.executors import open_evaluator
-from autoprune.run.job import Executor
-from autoprune.run.journal import Journal
-from autoprune.run.pool import News, Pool
-from autoprune.search import make_searcher
+from autoprune.run.executors.evaluator import open_evaluator
+from autoprune.run.executors.pool import News, Pool
+from autoprune.run.loop.controller import Controller
+from autoprune.run.records.events import Events
+from autoprune.run.records.journal import Journal
+from autoprune.run.session.job import Executor
+from autoprune.searchers import make_searcher
 from autoprune.testing import Synthetic, synthetic_problem
 
 MEAN_SECONDS, SIGMA = 0.2, 1.0

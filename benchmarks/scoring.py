@@ -30,8 +30,8 @@ from autoprune.core.space import Candidate
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.run.session import Session, open_session
-from autoprune.search.repair import fit
+from autoprune.plan.repair import fit
+from autoprune.run.session.session import Session, open_session
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 SHARES = (0.3, 0.5, 0.7, 0.9)

@@ -47,7 +47,7 @@ from autoprune.core.front import Front
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.profile import Profile
-from autoprune.search import SEARCHERS, make_searcher
+from autoprune.searchers import SEARCHERS, make_searcher
 
 RESULTS = Path("results")
 WORK = Path("build/searchers")

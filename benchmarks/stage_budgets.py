@@ -29,9 +29,9 @@ from autoprune.core.levels import LevelRule, build_space
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
+from autoprune.plan.allocation import Allocator
 from autoprune.prune.find import find_structure
-from autoprune.prune.surgery import cut
-from autoprune.search.allocation import Allocator
+from autoprune.prune.surgery.surgery import cut
 from autoprune.zoo import resnet20
 from autoprune.zoo.resnet import ResNet
 

@@ -47,19 +47,18 @@ from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.measure.fitness import classification
 from autoprune.measure.recalibrate import recalibrate
-from autoprune.prune.compensate import compensate
-from autoprune.prune.copying import named_tensors
+from autoprune.plan.allocation import plan
+from autoprune.plan.damages import distortions_from
+from autoprune.plan.ladder import uniform_levels
+from autoprune.prune.compensation.compensate import compensate
+from autoprune.prune.compensation.targets import EFFORTS, Targets, collect_targets
+from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.shrink import shrink
-from autoprune.prune.targets import EFFORTS, Targets, collect_targets
-from autoprune.run.controller import Controller
-from autoprune.run.drive import silent
-from autoprune.run.job import Job
-from autoprune.run.serial import SerialEvaluator
-from autoprune.run.session import Session, open_session
-from autoprune.search import make_searcher
-from autoprune.search.allocation import plan
-from autoprune.search.distortion import distortions_from
-from autoprune.search.uniform import uniform_levels
+from autoprune.run.executors.serial import SerialEvaluator
+from autoprune.run.loop.controller import Controller
+from autoprune.run.session.job import Job, silent
+from autoprune.run.session.session import Session, open_session
+from autoprune.searchers import make_searcher
 
 TARGETS = (0.7, 0.5, 0.35, 0.25)
 SIXTEENTHS = tuple(step / 16 for step in range(1, 16))

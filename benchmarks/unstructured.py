@@ -32,11 +32,11 @@ from torch import nn
 from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
-from autoprune.run.deployed import fitted
-from autoprune.run.session import Session, open_session
-from autoprune.search import closed_form
-from autoprune.search.allocation import plan
-from autoprune.search.distortion import distortions_from, probes
+from autoprune.plan.allocation import plan
+from autoprune.plan.damages import distortions_from, probes
+from autoprune.run.results.deployed import fitted
+from autoprune.run.session.session import Session, open_session
+from autoprune.searchers.rules import closed_form
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rd_resnet32.yaml"
 SPACE = {"version": 1, "units": [{"match": "*", "kind": "weights", "grid": "spdy"}]}

@@ -31,13 +31,14 @@ from autoprune.core.space import Candidate
 from autoprune.data import digits
 from autoprune.errors import InfeasibleBudget
 from autoprune.measure.fitness import classification
-from autoprune.run.drive import search, silent
-from autoprune.run.front_file import pick_row
-from autoprune.run.fronts import build_member, document_of
-from autoprune.run.job import Job
-from autoprune.run.session import Session, open_session
-from autoprune.search import closed_form, make_searcher
-from autoprune.search.closed_form_search import DIALS, nearest_levels
+from autoprune.run.drive import search
+from autoprune.run.results.front_file import pick_row
+from autoprune.run.results.members import build_member, document_of
+from autoprune.run.session.job import Job, silent
+from autoprune.run.session.session import Session, open_session
+from autoprune.searchers import make_searcher
+from autoprune.searchers.rules import closed_form
+from autoprune.searchers.rules.search import DIALS, nearest_levels
 from autoprune.zoo import digits_resnet
 
 BUDGETS = (0.05, 0.1, 0.13, 0.2, 0.3)

@@ -1,9 +1,27 @@
-"""For all tests: one torch thread, since the networks are tiny and threads that wait for each other are slow."""
+"""For all tests: one torch thread, since the networks are tiny and threads that wait for each other are slow; and the
+instances of allocation_instances as fixtures."""
 
 import pytest
 import torch
+from allocation_instances import Instance, chain_instance, k1_instance
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def k1() -> Instance:
+    return k1_instance()
+
+
+@pytest.fixture
+def chain() -> Instance:
+    return chain_instance(user_function=False)
+
+
+@pytest.fixture
+def opaque_chain() -> Instance:
+    """The chain with its cost hidden in a user's function."""
+    return chain_instance(user_function=True)

@@ -21,9 +21,9 @@ from autoprune import console
 from autoprune.cli import app, main
 from autoprune.core.unit import Slot, Unit
 from autoprune.errors import RunFailed
-from autoprune.prune.structure import Frozen
+from autoprune.prune.structure.structure import Frozen
 from autoprune.run import Inspection
-from autoprune.run.job import Progress
+from autoprune.run.session.job import Progress
 
 ROOT = Path(__file__).parents[1]
 

@@ -217,7 +217,7 @@ def test_a_word_is_no_path_because_a_folder_is_called_so(folder):
 
 def test_the_shipped_jobs_load(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert load("configs/quickstart.yaml").resolve().searcher.name == "autoprune.search.auto:AutoSearch"
+    assert load("configs/quickstart.yaml").resolve().searcher.name == "autoprune.searchers.fronts.auto:AutoSearch"
     spec = load("configs/cifar10_resnet20.yaml", ["data.root=no/where", "model.weights=none.pt"])
     assert spec.data.options == {"root": "no/where", "calibrate": 4000, "select": 2000, "seed": 0}
     (rule,) = load("configs/rd_resnet32.yaml", ["data.root=no/where", "model.weights=none.pt"]).resolve().rules

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.search import SEARCHERS, searcher_options
+from autoprune.searchers import SEARCHERS, searcher_options
 
 DOCS = Path(__file__).parents[1] / "docs"
 

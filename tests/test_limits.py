@@ -11,8 +11,7 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError
 from autoprune.measure.fitness import classification, reconstruction
-from autoprune.run.job import Executor, Job
-from autoprune.run.stopping import Stop
+from autoprune.run.session.job import Executor, Job, Stop
 
 JOB = """\
 version: 1

@@ -7,7 +7,7 @@ import yaml
 
 from autoprune.config import load
 from autoprune.run import search
-from autoprune.search import SEARCHERS
+from autoprune.searchers import SEARCHERS
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "configs" / "presets").glob("*.yaml"))

@@ -23,10 +23,3 @@ def test_importing_autoprune_needs_numpy_alone():
     heavy = ["torch", "optuna", "deap", "ray", "moocore", "scipy", "sklearn", "pydantic", "typer", "rich"]
     code = f"import sys, autoprune; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
-
-
-def test_search_is_the_function_and_the_room_in_any_order_of_imports():
-    code = (
-        "from autoprune.search import SEARCHERS; import autoprune; print(callable(autoprune.search), bool(SEARCHERS))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True True\n"

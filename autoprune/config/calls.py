@@ -19,10 +19,10 @@ from autoprune.core.problem import Problem
 from autoprune.errors import PluginError, did_you_mean
 from autoprune.measure.finetune import LOSSES
 from autoprune.plugins import Plugin, absolute_name, find_path, load_plugin, misfits
+from autoprune.prune.bank.masks import MASKS
 from autoprune.prune.criteria import CRITERIA
-from autoprune.prune.masking import MASKS
-from autoprune.run.job import NamedSearcher
-from autoprune.search import SEARCHERS
+from autoprune.run.session.job import NamedSearcher
+from autoprune.searchers import SEARCHERS
 
 
 @dataclass(frozen=True)

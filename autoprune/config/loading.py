@@ -15,8 +15,8 @@ from autoprune.config.explain import explain
 from autoprune.config.files import assembled
 from autoprune.config.spec import JobSpec
 from autoprune.errors import ConfigError
-from autoprune.run.folder import RunFolder
-from autoprune.run.secrets import restored
+from autoprune.run.fingerprint.secrets import restored
+from autoprune.run.records.folder import RunFolder
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:

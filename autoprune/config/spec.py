@@ -28,10 +28,9 @@ from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.stage import Norms
-from autoprune.run.job import Executor, Job
-from autoprune.run.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
-from autoprune.run.names import unknown_names
-from autoprune.run.stopping import Stop, parse_target
+from autoprune.run.session.job import Executor, Job, Stop, parse_target
+from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
+from autoprune.run.session.names import unknown_names
 
 MOST_LEVELS = 10_000  # of one unit; a width has as many counts at most
 MOST_WIDTH = 1_000_000  # positions; no layer is wider

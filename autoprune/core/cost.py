@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.core.forks import ending_forks
+from autoprune.core.process import ending_forks
 
 UserCost = Callable[[Mapping[str, int]], float]
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,3 +79,22 @@ class Problem:
                     f"the smallest network of this space has {bound.name} = {least:g} ({least / dense:.4f} of dense). "
                     "Raise the budget, or allow fewer kept positions or more units in the space."
                 )
+
+
+def is_usable(problem: Problem, evaluation: Evaluation) -> bool:
+    """Whether an evaluation is ok with a finite value for every objective; else it counts as failed."""
+    return evaluation.ok and all(math.isfinite(evaluation.values.get(o.name, math.nan)) for o in problem.objectives)
+
+
+def primary_cost(problem: Problem) -> str:
+    """The cost whose range a search covers: the first objective that is a cost, else the first cost there is."""
+    names = problem.costs.names
+    if not names:
+        raise ConfigError("expected a problem with at least one cost such as macs, got none")
+    return next((o.name for o in problem.objectives if o.name in names), names[0])
+
+
+def cost_range(problem: Problem, cost: str) -> tuple[float, float]:
+    """Least and largest value of a cost that candidates can have, its bounds taken into account."""
+    least, most = problem.reach()[cost]
+    return least, min([most, *(bound.value for bound in problem.bounds if bound.name == cost)])

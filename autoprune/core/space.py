@@ -130,3 +130,6 @@ def _read_only(values: Sequence[Any]) -> np.ndarray:
     array = np.array(values, dtype=np.int64)
     array.flags.writeable = False
     return array
+
+
+Levels = tuple[int, ...]

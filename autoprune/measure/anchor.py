@@ -28,8 +28,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.measure.recalibrate import recalibrate, tracked_norms
-from autoprune.prune.surgery import Indices, rebuild
+from autoprune.measure.recalibrate import recalibrate
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.surgery.surgery import Indices
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Anchor:
     @staticmethod
     def of(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -> Anchor:
         """Re-estimates a copy of the dense network on the batches every candidate is re-estimated on."""
-        copy = rebuild(model, {}, {})
+        copy = copy_model(model)
         recalibrate(copy, batches)
         return Anchor(own_moments(model), own_moments(copy))
 

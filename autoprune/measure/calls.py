@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.prune.containers import copied, tensors_of
-from autoprune.prune.copying import named_tensors
-from autoprune.prune.modes import evaluating
-from autoprune.prune.watch import Execute, Watch
+from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.passes.containers import copied, tensors_of
+from autoprune.prune.passes.watch import Execute, Watch
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from autoprune.errors import ConfigError
-from autoprune.prune.bank import Bank
-from autoprune.prune.consumers import consumers_of
-from autoprune.prune.copying import named_tensors
-from autoprune.prune.least_squares import seen_weight
-from autoprune.prune.statistics import Moments
-from autoprune.prune.surgery import select
+from autoprune.prune.bank.channels import Bank
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments.consumers import consumers_of
+from autoprune.prune.moments.moments import Moments
+from autoprune.prune.moments.refit import seen_weight
+from autoprune.prune.surgery.surgery import select
 
 
 def check_layers(bank: Bank, units: Sequence[str]) -> None:

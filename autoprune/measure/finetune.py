@@ -24,11 +24,12 @@ from autoprune.errors import ConfigError, PluginError, TrainingDiverged
 from autoprune.measure.anchor import Moments
 from autoprune.measure.batch import Batch, gathered
 from autoprune.measure.fitness import MEASURES
-from autoprune.measure.recalibrate import recalibrate, tracked_norms
-from autoprune.prune.containers import main_output
-from autoprune.prune.copying import named_tensors
-from autoprune.prune.modes import repeatable, seeded, training
-from autoprune.prune.surgery import rebuild
+from autoprune.measure.recalibrate import recalibrate
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.borrowed import repeatable, seeded, training
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.passes.containers import main_output
 
 Loss = Callable[[Any, Batch], torch.Tensor]  # (output of the network, batch) -> its mean over the batch
 
@@ -207,7 +208,7 @@ class Trainer:
         Raises TrainingDiverged where it would have a number that is not finite.
         """
         learner.train(self.plan, self.examples, steps)
-        network = rebuild(learner.network, {}, {})
+        network = copy_model(learner.network)
         recalibrate(network, self.examples.settling)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in _trained_tensors(network)):
             raise TrainingDiverged(_diverged("finite weights and statistics", "others", learner.done, self.plan))

@@ -6,7 +6,7 @@ Which form is fastest depends on the device and the network; run.tuning times so
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from autoprune.measure.batch import Batch, rebatched
-from autoprune.prune.modes import torch_threads
+from autoprune.prune.modules.borrowed import torch_threads
 
 Layout = Literal["channels_last", "contiguous"]
 Precision = Literal["float32", "bfloat16"]
@@ -74,3 +74,29 @@ PLAIN = Form()
 def _widened(value: Any) -> Any:
     low = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
     return value.float() if low else value
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One form that was timed: examples a second, or None and why it did not run."""
+
+    form: Form
+    examples_per_second: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The form scores are taken in, why, and what was timed."""
+
+    form: Form
+    reason: str
+    trials: tuple[Trial, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Tuning:
+        trials = tuple(Trial(Form(**t["form"]), t["examples_per_second"], t["note"]) for t in data["trials"])
+        return Tuning(Form(**data["form"]), data["reason"], trials)

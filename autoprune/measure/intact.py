@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from autoprune.measure.batch import Batch
-from autoprune.prune.containers import tensors_of
+from autoprune.prune.passes.containers import tensors_of
 
 Named = dict[str, torch.Tensor]
 

@@ -22,11 +22,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from autoprune.measure.calls import Calls, record_calls
 from autoprune.measure.following import Followed
-from autoprune.measure.recalibrate import tracked_norms
-from autoprune.prune.containers import copied, tensors_of
-from autoprune.prune.copying import named_tensors
-from autoprune.prune.modes import evaluating
-from autoprune.prune.surgery import Recipe
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.passes.containers import copied, tensors_of
+from autoprune.prune.surgery.surgery import Recipe
 
 REUSE_BYTES = 2 << 30
 

@@ -27,10 +27,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Moments, kept_channels, own_moments
 from autoprune.measure.following import Followed
-from autoprune.measure.recalibrate import tracked_norms
-from autoprune.prune.containers import copied
-from autoprune.prune.modes import evaluating
-from autoprune.prune.surgery import Indices
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.passes.containers import copied
+from autoprune.prune.surgery.surgery import Indices
 
 # positions a channel's statistics are taken from; twice as many ranked ResNet-20s on CIFAR-10 alike
 SAMPLES = 1 << 15

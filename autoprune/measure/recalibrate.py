@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
-from autoprune.prune.modes import evaluating, on_copies, training
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.borrowed import evaluating, on_copies, training
 
 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
@@ -56,11 +57,6 @@ def recalibrate_as_eagleeye(model: nn.Module, batches: Sequence[tuple[torch.Tens
     with training(model), on_copies(model), torch.no_grad():
         for inputs in itertools.islice(itertools.cycle(batches), steps):
             model(*inputs)
-
-
-def tracked_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The batch norms of a model that keep running statistics, by name."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
 
 
 @contextlib.contextmanager

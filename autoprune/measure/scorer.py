@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation, joined
-from autoprune.core.forks import ending_forks
+from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.anchor import Anchor
@@ -27,11 +27,11 @@ from autoprune.measure.intact import Intact
 from autoprune.measure.prefix import REUSE_BYTES
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.stage import Norms, Stage
-from autoprune.prune.bank import Bank
-from autoprune.prune.containers import copied
-from autoprune.prune.modes import evaluating, on_copies, seeded, torch_threads
-from autoprune.prune.surgery import rebuild
-from autoprune.prune.zeros import WeightBank, is_whole, stitched
+from autoprune.prune.bank.channels import Bank
+from autoprune.prune.bank.weights import WeightBank, is_whole, stitched
+from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.passes.containers import copied
 
 CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
 
@@ -122,7 +122,7 @@ class Scorer:
 
     def fully_trained(self, network: nn.Module, counts: Mapping[str, int]) -> nn.Module:
         """A copy of a network for kept counts, whatever its weights, after all steps."""
-        learner = Learner.of(rebuild(network, {}, {}), self.trainer.plan, self._sparse(counts))
+        learner = Learner.of(copy_model(network), self.trainer.plan, self._sparse(counts))
         with torch_threads(self.form.threads):
             return self.trainer.train(learner, self.trainer.plan.steps)
 

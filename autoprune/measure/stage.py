@@ -20,11 +20,12 @@ from autoprune.measure.following import Followed
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
 from autoprune.measure.quick import BatchAnchor
-from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye, tracked_norms
-from autoprune.prune.bank import Bank
-from autoprune.prune.skip import within
-from autoprune.prune.surgery import Indices, make_recipe
-from autoprune.prune.zeros import WeightBank, is_whole, stitched
+from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye
+from autoprune.prune.bank.channels import Bank
+from autoprune.prune.bank.weights import WeightBank, is_whole, stitched
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.skip import within
+from autoprune.prune.surgery.surgery import Indices, make_recipe
 
 Norms = Literal["anchored", "reestimated", "eagleeye", "batch"]
 Inputs = tuple[torch.Tensor, ...]

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.alone import check_alone
-from autoprune.prune.examples import Examples, as_examples
-from autoprune.prune.structure import Structure
-from autoprune.prune.trace import trace
-from autoprune.prune.verify import demote_wrong_units
-from autoprune.prune.wrappers import unwrapped
+from autoprune.prune.modules.wrappers import unwrapped
+from autoprune.prune.passes.examples import Examples, as_examples
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.structure.trace import trace
+from autoprune.prune.surgery.alone import check_alone
+from autoprune.prune.surgery.verify import demote_wrong_units
 
 
 def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:

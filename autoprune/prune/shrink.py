@@ -11,15 +11,16 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import SpaceError, VerifyError
-from autoprune.prune.copying import named_tensors
 from autoprune.prune.criteria import UnitStatistics
 from autoprune.prune.criteria.magnitudes import l2
-from autoprune.prune.examples import Examples
-from autoprune.prune.ordering import order_unit
-from autoprune.prune.structure import Structure
-from autoprune.prune.surgery import Positions, check_positions, cut, rebuild
-from autoprune.prune.verify import VerifyReport, verify_positions
-from autoprune.prune.wrappers import unwrapped
+from autoprune.prune.criteria.ordering import order_unit
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.wrappers import unwrapped
+from autoprune.prune.passes.examples import Examples
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.surgery.surgery import Positions, check_positions, cut
+from autoprune.prune.surgery.verify import VerifyReport, verify_positions
 
 Amount = float | int | Sequence[int]
 _POSITIONS = "autoprune_positions"  # attribute of a shrunk network: what it kept of the one it came from
@@ -67,7 +68,7 @@ def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inp
     if recorded is None:
         raise VerifyError(f"expected a network made by shrink, got a {type(small).__name__} that was not")
     positions: Positions = {name: np.array(chosen, dtype=np.int64) for name, chosen in recorded.items()}
-    return verify_positions(model, rebuild(small, {}, {}), structure, positions, example_inputs)
+    return verify_positions(model, copy_model(small), structure, positions, example_inputs)
 
 
 def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:

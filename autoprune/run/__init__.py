@@ -7,39 +7,38 @@ resolved when they are first used: printing a front needs no torch.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.run.after import export, read_evaluations, solve
-    from autoprune.run.checks import check_export, check_solve
-    from autoprune.run.criterion_file import table_of
-    from autoprune.run.criterion_search import find_criterion
-    from autoprune.run.drive import Inspection, RunResult, inspect_job, resume, search
-    from autoprune.run.export import load
-    from autoprune.run.front_file import read_front, show_front
-    from autoprune.run.optuna_export import export_study
-    from autoprune.run.report import write_report as report
+    from autoprune.run.criterion.judge import find_criterion
+    from autoprune.run.criterion.plugin import table_of
+    from autoprune.run.drive import RunResult, resume, search
+    from autoprune.run.inspection import Inspection, inspect_job
+    from autoprune.run.report import write_report
+    from autoprune.run.results.export import load
+    from autoprune.run.results.front_file import read_front, show_front
+    from autoprune.run.results.optuna import export_study
+    from autoprune.run.results.requests import check_export, check_solve
 
 _HOMES = {
-    "Inspection": "autoprune.run.drive",
+    "Inspection": "autoprune.run.inspection",
     "RunResult": "autoprune.run.drive",
-    "check_export": "autoprune.run.checks",
-    "check_solve": "autoprune.run.checks",
+    "check_export": "autoprune.run.results.requests",
+    "check_solve": "autoprune.run.results.requests",
     "export": "autoprune.run.after",
-    "export_study": "autoprune.run.optuna_export",
-    "find_criterion": "autoprune.run.criterion_search",
-    "inspect_job": "autoprune.run.drive",
-    "load": "autoprune.run.export",
+    "export_study": "autoprune.run.results.optuna",
+    "find_criterion": "autoprune.run.criterion.judge",
+    "inspect_job": "autoprune.run.inspection",
+    "load": "autoprune.run.results.export",
     "read_evaluations": "autoprune.run.after",
-    "read_front": "autoprune.run.front_file",
-    "report": "autoprune.run.report",
+    "read_front": "autoprune.run.results.front_file",
     "resume": "autoprune.run.drive",
     "search": "autoprune.run.drive",
-    "show_front": "autoprune.run.front_file",
+    "show_front": "autoprune.run.results.front_file",
     "solve": "autoprune.run.after",
-    "table_of": "autoprune.run.criterion_file",
+    "table_of": "autoprune.run.criterion.plugin",
+    "write_report": "autoprune.run.report",
 }
 
 __all__ = [
@@ -54,30 +53,16 @@ __all__ = [
     "load",
     "read_evaluations",
     "read_front",
-    "read_left_out",
-    "report",
     "resume",
     "search",
     "show_front",
     "solve",
     "table_of",
+    "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'autoprune.run' has no attribute {name!r}; it has {__all__}")
-    return getattr(importlib.import_module(_HOMES[name]), "write_report" if name == "report" else name)
-
-
-class _RunRoom(ModuleType):
-    """The room, two of whose functions (export and report) have the name of one of its modules, which Python binds here
-    once it is imported: the functions win.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _RunRoom
+    return getattr(importlib.import_module(_HOMES[name]), name)

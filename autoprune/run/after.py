@@ -8,18 +8,18 @@ from pathlib import Path
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.errors import RunNotFound
-from autoprune.prune.modes import torch_threads
+from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.changes import check_identity
-from autoprune.run.checks import check_export, check_solve
-from autoprune.run.drive import recorded_threads, recorded_tuning, silent
-from autoprune.run.folder import RunFolder
-from autoprune.run.front_file import Row, read_document
-from autoprune.run.fronts import export_member
-from autoprune.run.guard import guarded
-from autoprune.run.job import Job, OnProgress
-from autoprune.run.journal import read_run, told
-from autoprune.run.session import Session, open_session
-from autoprune.run.solving import solve_within
+from autoprune.run.drive import recorded_threads, recorded_tuning
+from autoprune.run.loop.guard import guarded
+from autoprune.run.records.folder import RunFolder
+from autoprune.run.records.journal import read_run, told
+from autoprune.run.results.front_file import Row, read_document
+from autoprune.run.results.members import export_member
+from autoprune.run.results.requests import check_export, check_solve
+from autoprune.run.results.solving import solve_within
+from autoprune.run.session.job import Job, OnProgress, silent
+from autoprune.run.session.session import Session, open_session
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:

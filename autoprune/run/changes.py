@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from autoprune.errors import JournalMismatch
-from autoprune.run.code import COST, FACTORY
-from autoprune.run.fingerprint import SOURCE
+from autoprune.run.fingerprint.fingerprint import SOURCE
+from autoprune.run.fingerprint.source import BYTECODE
 from autoprune.run.identity import identity_of
-from autoprune.run.records import Record
-from autoprune.run.session import Session
-from autoprune.run.source import BYTECODE
+from autoprune.run.records.checks import Record
+from autoprune.run.session.code import COST, FACTORY
+from autoprune.run.session.session import Session
 
 UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation", "searcher", "calls")  # of a run's identity
 CODE = "code"  # of an identity: facts by what they are of (run.fingerprint)

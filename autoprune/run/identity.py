@@ -13,11 +13,11 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from autoprune.plugins import plugin_name
-from autoprune.prune.containers import tensors_of
-from autoprune.prune.copying import model_digest
-from autoprune.prune.examples import Example
-from autoprune.run.secrets import redacted
-from autoprune.run.session import Session
+from autoprune.prune.modules.copying import model_digest
+from autoprune.prune.passes.containers import tensors_of
+from autoprune.prune.passes.examples import Example
+from autoprune.run.fingerprint.secrets import redacted
+from autoprune.run.session.session import Session
 
 PLAIN = (bool, int, float, str)  # arguments of a call that are a part of what it is
 

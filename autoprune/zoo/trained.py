@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from autoprune.data import digits_train
 from autoprune.errors import ConfigError
-from autoprune.prune.modes import torch_threads
+from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.zoo.resnet import ResNet, build
 
 log = logging.getLogger(__name__)

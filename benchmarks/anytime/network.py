@@ -12,7 +12,7 @@ from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front
 from autoprune.core.space import Candidate
-from autoprune.run.session import Session, open_session
+from autoprune.run.session.session import Session, open_session
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cifar10_resnet20.yaml"
 NAME = "ResNet-20 / CIFAR-10"

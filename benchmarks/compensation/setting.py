@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoprune.data import Data, cifar10
 from autoprune.measure.batch import Batch
 from autoprune.prune.find import find_structure
-from autoprune.prune.structure import Structure
+from autoprune.prune.structure.structure import Structure
 from autoprune.zoo import resnet20, resnet32
 
 NETWORKS = {"resnet20": resnet20, "resnet32": resnet32}

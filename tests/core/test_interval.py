@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from autoprune.core.interval import wilson
+from autoprune.core.statistics import wilson
 
 
 @pytest.mark.parametrize("count", [1, 7, 400, 10_000])

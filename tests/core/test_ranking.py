@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from autoprune.core.ranking import kendall_tau
+from autoprune.core.statistics import kendall_tau
 
 
 def test_kendall_tau_is_five_concordant_minus_one_discordant_of_six_pairs() -> None:

@@ -16,8 +16,8 @@ from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SparseWeight, with_sparse_costs
 from autoprune.core.unit import Slot, Span, Unit
 from autoprune.errors import SpaceError
-from autoprune.search.allocation import Allocator
-from autoprune.search.exact.terms import terms_of
+from autoprune.plan.allocation import Allocator
+from autoprune.plan.exact.terms import terms_of
 
 A, B, C = Polynomial.of("a"), Polynomial.of("b"), Polynomial.constant
 # a 3 x 3 convolution of 4 channels into 6, 25 output places, then 6 into 10 in a linear layer of one row
@@ -101,7 +101,7 @@ def test_a_weight_that_is_not_searched_costs_what_its_channels_leave():
 
 
 def test_a_table_that_would_be_too_large_is_none(monkeypatch):
-    monkeypatch.setattr("autoprune.search.exact.terms.LARGEST", 3 * 4 * 2 - 1)
+    monkeypatch.setattr("autoprune.plan.exact.terms.LARGEST", 3 * 4 * 2 - 1)
     assert terms_of(problem(*MIXED, "nonzeros"), "nonzeros") is None
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from autoprune.measure.anchor import Anchor
 from autoprune.measure.recalibrate import recalibrate
-from autoprune.prune.surgery import rebuild
+from autoprune.prune.modules.copies import copy_model
 
 
 def network():
@@ -27,7 +27,7 @@ def batches():
 
 def test_a_network_that_lost_nothing_gets_its_own_statistics_back(batches):
     model = network()
-    copy = rebuild(model, {}, {})
+    copy = copy_model(model)
     anchor = Anchor.of(model, batches)
     recalibrate(copy, batches)
     anchor.correct(copy, {})
@@ -58,7 +58,7 @@ def test_a_channel_that_never_varies_stays_finite_and_positive():
         model[0].weight.zero_()
         model[1].running_var.zero_()
     still = [(torch.zeros(4, 2, 6, 6),)]
-    copy = rebuild(model, {}, {})
+    copy = copy_model(model)
     anchor = Anchor.of(model, still)
     recalibrate(copy, still)
     anchor.correct(copy, {})
@@ -69,7 +69,7 @@ def test_a_channel_that_never_varies_stays_finite_and_positive():
 def test_a_channel_that_no_longer_varies_is_normalised_to_a_constant(batches):
     model = network()
     anchor = Anchor.of(model, batches)
-    pruned = rebuild(model, {}, {})
+    pruned = copy_model(model)
     with torch.no_grad():
         pruned[0].weight.zero_()
     recalibrate(pruned, batches)

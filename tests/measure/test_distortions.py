@@ -14,7 +14,7 @@ from autoprune.errors import ConfigError, PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.distortions import check_layers, layer_error
 from autoprune.measure.fitness import MEASURES, classification, reconstruction, reporting
-from autoprune.prune.bank import make_bank
+from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import obs
 from autoprune.prune.find import find_structure
 

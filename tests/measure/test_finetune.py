@@ -18,11 +18,11 @@ from autoprune.measure.finetune import SETTLING, FineTune, Learner, Trainer, Tra
 from autoprune.measure.fitness import classification
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
-from autoprune.prune.bank import make_bank
+from autoprune.prune.bank.channels import make_bank
+from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
+from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.criteria.surgeon import obs
-from autoprune.prune.sparsity import sparse_units, sparse_weights
-from autoprune.prune.trace import trace
-from autoprune.prune.zeros import make_weight_bank
+from autoprune.prune.structure.trace import trace
 
 PLAN = FineTune(steps=12, lr=0.05, momentum=0.9, weight_decay=1e-3, loss="cross_entropy")
 

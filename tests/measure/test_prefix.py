@@ -15,11 +15,11 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.calls import record_calls
 from autoprune.measure.fitness import classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
-from autoprune.prune.bank import make_bank
+from autoprune.prune.bank.channels import make_bank
+from autoprune.prune.bank.weight_units import sparse_weights
+from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.criteria import obs
 from autoprune.prune.find import find_structure
-from autoprune.prune.sparsity import sparse_weights
-from autoprune.prune.zeros import make_weight_bank
 
 
 class Block(nn.Module):

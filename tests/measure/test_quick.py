@@ -10,8 +10,8 @@ from torch import nn
 from autoprune.errors import PluginError
 from autoprune.measure.following import Followed
 from autoprune.measure.quick import BatchAnchor, batch_moments
-from autoprune.prune.modes import evaluating
-from autoprune.prune.surgery import rebuild
+from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.modules.copies import copy_model
 
 
 def network():
@@ -54,7 +54,7 @@ def test_moments_of_bfloat16_are_float32():
 @torch.no_grad()
 def test_a_network_that_lost_nothing_computes_what_the_dense_one_computes(batches):
     model, followed = network(), Followed(batches)
-    anchor, copy = BatchAnchor.of(model, batches), rebuild(model, {}, {})
+    anchor, copy = BatchAnchor.of(model, batches), copy_model(model)
     for inputs in batches.values():
         with followed.following(copy), anchor.applied(copy, {}, followed):
             got = copy(*inputs)
@@ -80,10 +80,10 @@ def test_the_correction_by_hand_for_kept_channels():
 @torch.no_grad()
 def test_norms_named_intact_keep_their_own_statistics(batches):
     model, followed = network(), Followed(batches)
-    anchor, copy = BatchAnchor.of(model, batches), rebuild(model, {}, {})
+    anchor, copy = BatchAnchor.of(model, batches), copy_model(model)
     copy[0].weight.zero_()
     with followed.following(copy), anchor.applied(copy, {}, followed, intact=["1", "4"]):
-        assert torch.equal(copy(*batches["first"]), rebuild(copy, {}, {})(*batches["first"]))
+        assert torch.equal(copy(*batches["first"]), copy_model(copy)(*batches["first"]))
 
 
 @torch.no_grad()
@@ -97,14 +97,14 @@ def test_a_norm_that_runs_twice_has_statistics_of_each_call():
             return self.norm(self.norm(x) * 3 + 1)
 
     model, batches = Twice().eval(), {"b": (torch.randn(20, 2) + 2,)}
-    followed, copy = Followed(batches), rebuild(model, {}, {})
+    followed, copy = Followed(batches), copy_model(model)
     with followed.following(copy), BatchAnchor.of(model, batches).applied(copy, {}, followed):
         torch.testing.assert_close(copy(*batches["b"]), model(*batches["b"]), atol=1e-5, rtol=1e-5)
 
 
 def test_inputs_that_are_not_those_of_a_batch_are_refused(batches):
     model, followed = network(), Followed(batches)
-    anchor, copy = BatchAnchor.of(model, batches), rebuild(model, {}, {})
+    anchor, copy = BatchAnchor.of(model, batches), copy_model(model)
     with (
         followed.following(copy),
         anchor.applied(copy, {}, followed),
@@ -116,7 +116,7 @@ def test_inputs_that_are_not_those_of_a_batch_are_refused(batches):
 @torch.no_grad()
 def test_afterwards_a_network_is_as_it_was(batches):
     model, followed = network(), Followed(batches)
-    anchor, copy = BatchAnchor.of(model, batches), rebuild(model, {}, {})
+    anchor, copy = BatchAnchor.of(model, batches), copy_model(model)
     before = copy(*batches["first"])
     with followed.following(copy), anchor.applied(copy, {}, followed), evaluating(copy):
         pass

@@ -16,9 +16,9 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import averaging, classification
 from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
-from autoprune.prune.bank import make_bank
+from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria.surgeon import obs
-from autoprune.prune.trace import trace
+from autoprune.prune.structure.trace import trace
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from networks import images
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.bank import make_bank
+from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.find import find_structure
-from autoprune.prune.trace import trace
-from autoprune.prune.verify import verify_positions
+from autoprune.prune.structure.trace import trace
+from autoprune.prune.surgery.verify import verify_positions
 from autoprune.zoo.resnet import ResNet
 
 

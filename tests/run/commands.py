@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from autoprune.run import read_evaluations
-from autoprune.run.processes import PREFIX
+from autoprune.run.executors.processes import PREFIX
 
 ROOT = Path(__file__).parents[2]
 JOB = """

@@ -12,8 +12,8 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.data import Data
 from autoprune.measure.fitness import classification
-from autoprune.run.job import Job
-from autoprune.search import make_searcher
+from autoprune.run.session.job import Job
+from autoprune.searchers import make_searcher
 from autoprune.zoo.resnet import ResNet
 
 HALVES = (0.25, 0.5, 0.75)

@@ -23,14 +23,15 @@ from autoprune.errors import (
     RunNotFound,
 )
 from autoprune.measure.fitness import classification
-from autoprune.prune.copying import model_digest
-from autoprune.prune.verify import verify_positions
-from autoprune.run import export, inspect_job, read_evaluations, read_front, resume, search, solve
-from autoprune.run.fronts import rebuild_member
-from autoprune.run.journal import read_journal
-from autoprune.run.recipe_file import sealed
-from autoprune.run.session import open_session
-from autoprune.search import SEARCHERS
+from autoprune.prune.modules.copying import model_digest
+from autoprune.prune.surgery.verify import verify_positions
+from autoprune.run import inspect_job, read_evaluations, read_front, resume, search, solve
+from autoprune.run.records.journal import read_journal
+from autoprune.run.results import export
+from autoprune.run.results.members import rebuild_member
+from autoprune.run.results.recipe_file import sealed
+from autoprune.run.session.session import open_session
+from autoprune.searchers import SEARCHERS
 from autoprune.zoo.resnet import ResNet
 
 

@@ -1,7 +1,7 @@
 """Criteria of the loss: how it changes to first and second order when a position goes.
 
-There are no labels: the loss is the cross entropy to classes the dense network itself says (prune/gradients.py). With
-its own prediction as the class, a network that is never in doubt has gradients near zero; their order is what counts.
+There are no labels: the loss is the cross entropy to classes that the dense network itself predicts (loss.py). With its
+own prediction as the class, a network that is never in doubt has gradients near zero; their order is what counts.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import torch
 
 from autoprune.prune.criteria.contract import ConsumerStatistics, UnitStatistics, UnitWeights, needs
 from autoprune.prune.criteria.magnitudes import l2
-from autoprune.prune.ridge import ridged
+from autoprune.prune.moments.ridge import ridged
 
 
 @needs("moments")

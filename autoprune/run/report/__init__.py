@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoprune.run.folder import RunFolder, write_text
+from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.report.facts import read_facts
 from autoprune.run.report.page import page
 

@@ -16,15 +16,15 @@ import yaml
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import hypervolume
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
-from autoprune.core.ranking import kendall_tau
 from autoprune.core.space import Candidate, SearchSpace
+from autoprune.core.statistics import kendall_tau
 from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunDamaged, RunNotFound
-from autoprune.run.columns import SELECT
-from autoprune.run.documents import damaged, read_checked, understanding
-from autoprune.run.folder import RunFolder
-from autoprune.run.front_file import LeftOut, Row, left_out_of, pick_row, read_document
-from autoprune.run.journal import read_run, told
+from autoprune.run.records.columns import SELECT
+from autoprune.run.records.documents import damaged, read_checked, understanding
+from autoprune.run.records.folder import RunFolder
+from autoprune.run.records.journal import read_run, told
+from autoprune.run.results.front_file import LeftOut, Row, left_out_of, pick_row, read_document
 
 Pairs = Sequence[tuple[float, float]]
 

@@ -10,11 +10,11 @@ from itertools import chain
 
 import numpy as np
 
-from autoprune.run.columns import HIGH, LOW, SELECT
-from autoprune.run.front_file import Row
+from autoprune.run.records.columns import HIGH, LOW, SELECT
 from autoprune.run.report.chart import Axis, Chart, Point
 from autoprune.run.report.facts import Audit, Facts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
+from autoprune.run.results.front_file import Row
 
 EMPTY = "The front is empty: no evaluation succeeded."
 CELLS = 1200  # of the heat map; more are slow to load and too fine to read

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from autoprune.errors import AutopruneError
-from autoprune.run.front_file import pick_row
+from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
-from autoprune.run.secrets import redacted
+from autoprune.run.results.front_file import pick_row
 
 STYLE = Path(__file__).with_name("style.css")
 CAUSES = 10  # different causes of failure that are listed

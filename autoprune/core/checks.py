@@ -1,0 +1,16 @@
+"""Checks of options."""
+
+from __future__ import annotations
+
+from autoprune.errors import ConfigError
+
+MOST = 1_000_000  # of anything a searcher counts: populations, plans, probes
+
+
+def at_least(option: str, value: int, least: int) -> int:
+    """The value of an integer option, or a ConfigError that says what it may be."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"expected {option} to be a whole number of at least {least}, got {value!r}")
+    if value > MOST:
+        raise ConfigError(f"expected {option} to be at most {MOST:,}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""What candidates are assembled from: kept positions and compensated weights for every count of every unit."""

@@ -1,0 +1,166 @@
+"""The bank: which positions each unit keeps at any count, and what its consumers' weights become.
+
+A candidate is stitched from it by indexing; least squares are solved once for every consumer and combination of its
+input units' counts, and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.prune.criteria import Criterion
+from autoprune.prune.criteria.ordering import order_units
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments.consumers import consumers_of
+from autoprune.prune.moments.moments import Moments, collect_moments
+from autoprune.prune.moments.refit import kept_by_group, refit
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.surgery.surgery import (
+    Indices,
+    Positions,
+    kept_indices,
+    laid_out_like,
+    make_recipe,
+    rebuild,
+    select,
+)
+
+CACHE_BYTES = 1 << 30
+
+
+@dataclass
+class Bank:
+    """Kept positions and compensated weights for every count of every searched unit of one model.
+
+    `orders` has each unit's positions, the ones kept longest first, so that smaller counts keep subsets of larger
+    ones. `sliced` says which consumers keep slices of their own weights, and why; `notes` what else happened that the
+    reader of a result should know, by the name of a unit or weight.
+    """
+
+    model: nn.Module
+    structure: Structure
+    orders: Mapping[str, np.ndarray]
+    moments: Mapping[str, Moments]
+    sliced: Mapping[str, str]
+    notes: dict[str, str] = field(default_factory=dict)
+    _solved: dict[tuple[str, bytes], dict[str, torch.Tensor]] = field(default_factory=dict)
+    _held: int = 0  # bytes of what is solved
+    _tensors: dict[str, torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tensors = named_tensors(self.model)
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What a reader of results should know, by name of a unit or weight: `notes`, and what keeps slices and why."""
+        return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
+
+    def ordered(self, orders: Mapping[str, np.ndarray]) -> Bank:
+        """The same bank with other orders of the positions of some units."""
+        return replace(self, orders={**self.orders, **orders}, notes={}, _solved={}, _held=0)
+
+    def positions(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The sorted positions that stay for the given counts by unit name; units without positions are left out."""
+        return {unit: np.sort(self.orders[unit][:count]) for unit, count in counts.items() if unit in self.orders}
+
+    def indices(self, positions: Positions) -> Indices:
+        """Which indices of the model's tensors stay, for every tensor that loses some."""
+        return kept_indices(self.structure.units, positions, self._tensors)
+
+    def tensors(self, positions: Positions) -> dict[str, torch.Tensor]:
+        """Every tensor that changes, sliced, with consumers compensated."""
+        indices = self.indices(positions)
+        changed = self.compensated(indices)
+        return {n: select(self._tensors[n], dims) for n, dims in indices.items() if n not in changed} | changed
+
+    def compensated(self, indices: Indices) -> dict[str, torch.Tensor]:
+        """The consumer weights, and biases where there are some, that least squares change."""
+        changed: dict[str, torch.Tensor] = {}
+        for name, moments in self.moments.items():
+            dims, inputs = indices.get(name, {}), moments.design.input_dim
+            if inputs in dims:
+                for tensor, values in self._solve(name, dims[inputs]).items():
+                    rest = {
+                        dim: kept for dim, kept in indices.get(tensor, {}).items() if (tensor, dim) != (name, inputs)
+                    }
+                    changed[tensor] = laid_out_like(self._tensors[tensor], select(values, rest))
+        return changed
+
+    def build(self, counts: Mapping[str, int]) -> nn.Module:
+        """The small network for the given counts; batch norms keep the dense network's statistics."""
+        positions = self.positions(counts)
+        recipe = make_recipe(self.structure, positions)
+        return rebuild(self.model, self.tensors(positions), recipe.sizes, recipe.adapted, recipe.skipped)
+
+    def _solve(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
+        key = (name, kept.tobytes())
+        if key not in self._solved:
+            self._solved[key] = self._refitted(name, kept)
+            self._held += _nbytes(self._solved[key])
+            while len(self._solved) > 1 and self._held > CACHE_BYTES:
+                self._held -= _nbytes(
+                    self._solved.pop(next(iter(self._solved)))
+                )  # the oldest, never the one just solved
+        return self._solved[key]
+
+    def _refitted(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
+        """The weight for the kept inputs and all outputs, and the biases it shifts; nothing where slices serve as well,
+        since only whole groups went, or where the result cannot be used.
+        """
+        full, moments = self._tensors[name], self.moments[name]
+        groups = kept_by_group(moments.design, kept, full.shape[moments.design.input_dim])
+        if all(len(own) * moments.design.kernel == moments.design.columns for own in groups.values()):
+            return {}
+        weight, shifts = refit(full, moments, kept)
+        solved = {name: weight.to(full.dtype)}
+        for bias, shift in shifts.items():
+            own = self._tensors[bias]
+            solved[bias] = (own.detach().cpu().double() + shift).to(own.dtype)
+        if all(bool(torch.isfinite(values).all()) for values in solved.values()):
+            return solved
+        self.notes[name] = f"keeps slices of its weights where least squares leave the range of {full.dtype}"
+        return {}
+
+
+def make_bank(
+    model: nn.Module,
+    structure: Structure,
+    units: Sequence[str],
+    criterion: Criterion,
+    batches: Sequence[tuple[torch.Tensor, ...]],
+) -> Bank:
+    """A bank for the named units, from one pass over batches of unlabelled inputs.
+
+    What is out of the ordinary about order and statistics is in `Bank.notes`.
+    """
+    chosen = [structure.unit(name) for name in units]
+    moments, sliced = collect_moments(model, structure, consumers_of(chosen), batches)
+    orders, notes = order_units(model, structure, chosen, criterion, moments, batches)
+    return Bank(model, structure, orders, moments, sliced, notes | notes_on(moments, named_tensors(model)))
+
+
+def notes_on(moments: Mapping[str, Moments], tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """What is out of the ordinary about statistics, by name of the weight."""
+    notes = {}
+    for name, own in moments.items():
+        findings = []
+        if own.form == "channels":
+            findings.append(f"{own.design.columns} columns are too many: one mixing of channels for all of its kernel")
+        if own.rows < own.design.columns:
+            findings.append(f"{own.rows} rows for {own.design.columns} columns: the ridge decides what they leave open")
+        if still := int((own.gram.diagonal(dim1=1, dim2=2) <= 0).sum()):
+            findings.append(f"{still} of its {own.form} never {'vary' if own.centred else 'differ from zero'}")
+        if not bool(tensors[name].any()):
+            findings.append("it is all zero")
+        if findings:
+            notes[name] = "; ".join(findings)
+    return notes
+
+
+def _nbytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

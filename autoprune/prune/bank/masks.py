@@ -1,0 +1,70 @@
+"""Which entries of one weight stay, and what the others become: masks and updates of matrices.
+
+A weight is (g, o, k) float64, g > 1 for the groups of a convolution that read inputs of their own, each o outputs and k
+columns; the Hessian is (g, k, k). Both may come without g. With `groups`, (k,) numbers, a quota is for every output and
+every group of columns, without for the whole weight. `stays` are booleans of the weight's shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from autoprune.errors import PluginError
+from autoprune.prune.moments.moments import Moments
+
+Scores = Callable[[torch.Tensor, Moments | None], torch.Tensor]  # (g, o, k), larger stays longer
+
+
+def magnitude(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
+    """Absolute values."""
+    return weight.abs()
+
+
+def wanda(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
+    """|W| |X|: absolute values times the norm of what they are multiplied with.
+
+    Sun et al. 2024 (https://arxiv.org/abs/2306.11695, equation 1). Departure: the quota of single entries is the
+    layer's, theirs is every output's. Without statistics: magnitude.
+    """
+    if moments is None:
+        return magnitude(weight, None)
+    power = moments.gram.diagonal(dim1=1, dim2=2) + (moments.mean.square() if moments.centred else 0.0)
+    return weight.abs() * power.clamp_min(0.0).sqrt()[:, None]
+
+
+MASKS: dict[str, Scores | None] = {"magnitude": magnitude, "wanda": wanda, "obs": None}  # obs also updates what stays
+
+
+def checked(scores: object, weight: torch.Tensor, name: str) -> torch.Tensor:
+    """A plug-in's scores as a finite tensor of the weight's shape. PluginError otherwise."""
+    where = f"mask rule on {name!r}: expected {tuple(weight.shape)} finite scores"
+    if not isinstance(scores, torch.Tensor) or scores.shape != weight.shape or not torch.isfinite(scores).all():
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise PluginError(f"{where}, got {got}")
+    return scores.detach().cpu()
+
+
+def keep_largest(scores: torch.Tensor, count: int, groups: torch.Tensor | None = None) -> torch.Tensor:
+    """The entries that stay: the `count` largest of all, or of each group in each row; ties by the lower index.
+
+    A group with fewer entries than `count` keeps all.
+    """
+    if groups is None:
+        order = torch.argsort(scores.flatten(), descending=True, stable=True)
+        stays = torch.zeros(scores.numel(), dtype=torch.bool)
+        stays[order[:count]] = True
+        return stays.view_as(scores)
+    order = torch.argsort(scores, dim=-1, descending=True, stable=True)
+    order = order.gather(-1, torch.argsort(groups[order], dim=-1, stable=True))  # by group, the largest first
+    sizes = torch.bincount(groups)
+    place = torch.arange(len(groups)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)  # within its group
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, (place < count).expand_as(order))
+
+
+def groups_of(inputs: int, kernel: int, group: int) -> torch.Tensor:
+    """(k,) the group of each column of a flattened (o, inputs, kernel) weight: `group` inputs in a row at one place."""
+    first = torch.arange(inputs)[:, None] // group
+    return (torch.arange(kernel) * math.ceil(inputs / group) + first).flatten()

@@ -1,0 +1,306 @@
+"""What every layer of the dense network puts out, at a sample of places: what a pruned network is fitted to."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.errors import DataError
+from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, Mark, Stage
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.moments.design import Design, design_of
+from autoprune.prune.passes.containers import copied
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.surgery.surgery import rebuild
+
+ROW_BYTES = 1 << 28  # at most, of one layer's rows and outputs together
+MAX_COLUMNS = 4608
+LIMIT_BYTES = 4 << 30  # of activations in the pass through a pruned network, which has all images at once
+LIVE = 6  # largest activations that are alive at once, at most
+Inputs = Sequence[tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a compensation looks at: at most `rows` of a layer's rows for its own fit, whole images until they have
+    `whole_rows` for joint fits, and `iterations` of conjugate gradients in each of these.
+    """
+
+    rows: int
+    whole_rows: int
+    iterations: int
+
+
+EFFORTS = {"sequential": Effort(50_000, 100_000, 10), "thorough": Effort(100_000, 250_000, 20)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one layer of the dense network puts out, after its batch norm if it has one.
+
+    Where a later addition takes it in, as the operand that was there last, that is the sum (`summed`). `positions` are
+    the sampled rows among all rows of all images, rising; `rows` (n, c) what came out there. `whole` is everything that
+    came out of the first images. `read_once` tells that one operator reads the output, `rectified` that it is a ReLU,
+    and `feeder` names the layer whose rectified output this one reads, if nothing else reads that.
+    """
+
+    positions: torch.Tensor
+    rows: torch.Tensor
+    whole: torch.Tensor
+    summed: bool
+    read_once: bool
+    rectified: bool
+    feeder: str | None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Of one dense network on one set of images.
+
+    `layers` has them by name; `norms` the (mean, variance) that each batch norm sees on these images; `untouched` says
+    which layers have no target and why. `peak_bytes` is the largest input or output of a layer, for one image.
+    """
+
+    inputs: Inputs
+    layers: Mapping[str, Target]
+    norms: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    untouched: Mapping[str, str]
+    peak_bytes: int
+    effort: Effort
+
+    @property
+    def images(self) -> int:
+        return sum(len(batch[0]) for batch in self.inputs)
+
+
+def collect_targets(
+    model: nn.Module,
+    structure: Structure,
+    inputs: Inputs,
+    *,
+    effort: Effort = EFFORTS["sequential"],
+    limit_bytes: int = LIMIT_BYTES,
+    seed: int = 0,
+) -> Targets:
+    """One pass of the dense network over the inputs, positional arguments of the model a batch each.
+
+    Of the inputs as many are taken as the pass through a pruned network, all at once, has room for in `limit_bytes`.
+    """
+    if not inputs:
+        raise DataError("expected at least one batch to compensate with, got none. Check `calibrate`.")
+    watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
+    layers, untouched = linear_layers(watched, structure)
+    inputs = _first(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
+    images = sum(len(batch[0]) for batch in inputs)
+    dense = _Dense(layers, tracked_norms(watched), images, effort, seed)
+    with dense.following():
+        for batch in inputs:
+            dense.starts(len(batch[0]))
+            watched(*copied(batch))
+            dense.ends()
+    untouched |= {name: "its module is not called" for name in layers if name not in dense.kept} | dense.refused
+    targets = {name: kept.finish(dense.feeders.get(name)) for name, kept in dense.kept.items() if name not in untouched}
+    norms = {name: _moments(*sums) for name, sums in dense.sums.items()}
+    return Targets(inputs, targets, norms, untouched, dense.peak, effort)
+
+
+def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torch.Tensor, ...]) -> int:
+    """The largest input or output of a layer, for one image."""
+    dense = _Dense(layers, {}, 1, EFFORTS["sequential"], 0)
+    with dense.following():
+        dense.starts(1)
+        model(*copied(tuple(x[:1] for x in batch)))
+    return dense.peak
+
+
+def _first(inputs: Inputs, images: int) -> Inputs:
+    """The first images."""
+    taken: list[tuple[torch.Tensor, ...]] = []
+    for batch in inputs:
+        if images > 0:
+            taken.append(tuple(x[:images] for x in batch))
+            images -= len(batch[0])
+    return taken
+
+
+def linear_layers(model: nn.Module, structure: Structure) -> tuple[dict[str, Layer], dict[str, str]]:
+    """The layers that can be fitted, and for all other modules with a weight matrix the reason why not."""
+    owners: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    layers, reasons = {}, {}
+    for name, module in model.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is None or weight.dim() < 2 or isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            continue
+        norm = model.get_submodule(structure.batch_norms[name]) if name in structure.batch_norms else None
+        reason = _unfit(module, norm, owners[id(weight)])
+        if reason:
+            reasons[name] = reason
+        else:
+            layers[name] = Layer(name, module, norm if isinstance(norm, _BatchNorm) else None)
+    return layers, reasons
+
+
+def _unfit(module: nn.Module, norm: nn.Module | None, owners: int) -> str:
+    design = design_of(module)
+    if isinstance(design, str):
+        return design
+    if design.columns > MAX_COLUMNS:
+        return f"{design.columns} columns are more than the limit of {MAX_COLUMNS}"
+    if design.inputs_first and design.groups > 1:
+        return "no least squares for a transposed convolution with groups"
+    if owners > 1:
+        return "its weight belongs to several modules"
+    if norm is not None and getattr(norm, "weight", None) is None:
+        return "its batch norm has no weight and bias that could take up the fit"
+    return ""
+
+
+@dataclass
+class _Kept:
+    """A target while it is collected, a batch after the other."""
+
+    places: int  # rows of one image
+    positions: torch.Tensor
+    outputs: list[torch.Tensor] = field(default_factory=list)
+    wholes: list[torch.Tensor] = field(default_factory=list)
+    summed: bool = False
+    reads: Counter[tuple[Stage, str]] = field(default_factory=Counter)  # of one batch, by stage and function
+
+    def take(self, rows: torch.Tensor, whole: torch.Tensor, *, summed: bool = False) -> None:
+        """The running batch's part; a sum replaces what was added."""
+        if summed:
+            self.outputs.pop()
+            self.wholes.pop()
+        self.summed = summed
+        self.outputs.append(rows)
+        self.wholes.append(whole)
+
+    @property
+    def rectified(self) -> bool:
+        """Whether a ReLU and nothing else reads the output."""
+        return self._readers(Stage.FINAL) == 1 and any((Stage.FINAL, name) in self.reads for name in RECTIFIERS)
+
+    @property
+    def feeds_one(self) -> bool:
+        """Whether one operator reads the rectified output."""
+        return self.rectified and self._readers(Stage.RECTIFIED) == 1
+
+    def _readers(self, stage: Stage) -> int:
+        return sum(count for (at, _), count in self.reads.items() if at is stage)
+
+    def finish(self, feeder: str | None) -> Target:
+        rows, whole, once = torch.cat(self.outputs), torch.cat(self.wholes), self._readers(Stage.FINAL) == 1
+        return Target(self.positions, rows, whole, self.summed, once, self.rectified, feeder)
+
+
+class _Dense(Following):
+    """The dense network's pass: keeps outputs of layers and what batch norms see."""
+
+    def __init__(
+        self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], images: int, effort: Effort, seed: int
+    ) -> None:
+        super().__init__(layers, norms)
+        self.images, self.effort, self.seed = images, effort, seed
+        self.first = self.size = 0  # the running batch's first image and how many it has
+        self.peak = 0
+        self.kept: dict[str, _Kept] = {}
+        self.feeders: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.sums: dict[str, list[torch.Tensor]] = {}
+        self._called: set[str] = set()
+
+    def starts(self, size: int) -> None:
+        """A batch of so many images is about to run."""
+        self.first, self.size = self.first + self.size, size
+        self._called.clear()
+        for kept in self.kept.values():
+            kept.reads.clear()
+
+    def ends(self) -> None:
+        """A batch has run."""
+        self.feeders = {name: feeder for name, feeder in self.feeders.items() if self.kept[feeder].feeds_one}
+
+    def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        name = layer.name
+        places, left = divmod(_design(layer).count(x), self.size)
+        self.peak = max(self.peak, x.nbytes // self.size)
+        if name in self._called:
+            self.refused[name] = "it is called more than once in a forward pass"
+        elif left or len(x) % self.size or (name in self.kept and self.kept[name].places != places):
+            self.refused[name] = "its rows do not belong to images"
+        elif name not in self.kept:
+            self.kept[name] = self._begin(layer, places)
+            mark = self.mark_of(x)
+            if mark is not None and mark.stage is Stage.RECTIFIED:
+                self.feeders[name] = mark.layer
+        self._called.add(name)
+        return x
+
+    def _begin(self, layer: Layer, places: int) -> _Kept:
+        design, weight = _design(layer), cast(torch.Tensor, layer.module.weight)
+        total, width = places * self.images, design.groups * design.columns + weight.numel() // design.columns
+        count = min(total, self.effort.rows, max(1, ROW_BYTES // (4 * width)))
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(total, (count,), generator=generator) if count < total else torch.arange(total)
+        return _Kept(places, torch.unique(drawn))
+
+    def produced(self, layer: Layer, y: torch.Tensor) -> None:
+        self.peak = max(self.peak, y.nbytes // self.size)
+        self._take(layer, y)
+
+    def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        self._take(self.layers[layer], y + other, summed=True)
+        return y
+
+    def _take(self, layer: Layer, y: torch.Tensor, *, summed: bool = False) -> None:
+        if layer.name in self.refused:
+            return
+        kept = self.kept[layer.name]
+        begin, end = self.first * kept.places, (self.first + self.size) * kept.places
+        here = kept.positions[(kept.positions >= begin) & (kept.positions < end)] - begin
+        wanted = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
+        whole = y[: wanted * (len(y) // self.size)]  # an image may be several entries, such as windows
+        kept.take(in_channels(_design(layer).outputs(y, here)), whole.clone(), summed=summed)
+
+    def read(self, mark: Mark, function: str) -> None:
+        if mark.layer in self.kept:
+            self.kept[mark.layer].reads[mark.stage, function] += 1
+
+    def norm_called(self, name: str, x: torch.Tensor) -> None:
+        sums = self.sums.setdefault(name, [torch.zeros(()), torch.zeros(()), torch.zeros(())])
+        mean, variance = batch_moments(x)
+        count = x.numel() // len(mean)
+        for index, value in enumerate((torch.tensor(count), count * mean, count * (variance + mean.square()))):
+            sums[index] = sums[index] + value
+
+
+def batch_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(c,) mean and (c,) variance of a batch norm's input over everything but channels, float64 on the CPU."""
+    dims = [dim for dim in range(x.dim()) if dim != 1]
+    variance, mean = torch.var_mean(x.float(), dim=dims, correction=0)
+    return mean.cpu().double(), variance.cpu().double()
+
+
+def in_channels(grouped: torch.Tensor) -> torch.Tensor:
+    """(n, c) rows of (g, n, c / g) ones."""
+    return grouped.transpose(0, 1).flatten(1)
+
+
+def _design(layer: Layer) -> Design:
+    design = design_of(layer.module)
+    assert isinstance(design, Design), "linear_layers has only modules with a design"
+    return design
+
+
+def _moments(count: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = first / count
+    return mean, (second / count - mean.square()).clamp(min=0)

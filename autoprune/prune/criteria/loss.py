@@ -1,0 +1,146 @@
+"""Statistics of the loss for criteria that ask for them: gradients, and the Hessian's trace, over producer weights.
+
+There are no labels in calibration data. The loss is the cross entropy to a class that the dense network itself says:
+its prediction, or, for gradients of single examples, a class drawn from its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from autoprune.core.unit import Unit
+from autoprune.errors import PluginError
+from autoprune.prune.criteria.contract import UnitStatistics
+from autoprune.prune.passes.containers import copied, tensors_of
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.surgery.surgery import rebuild
+
+EXAMPLES = 128  # of which single gradients, and products with the Hessian, are made: each takes passes of its own
+PROBES = 8  # random vectors for a trace; their noise is shared by all positions, whose order is what counts
+
+Batches = Sequence[tuple[torch.Tensor, ...]]
+Products = dict[str, torch.Tensor]  # by tensor: something of the tensor's own shape
+
+
+def collect_gradients(
+    model: nn.Module,
+    structure: Structure,
+    units: Sequence[Unit],
+    batches: Iterable[tuple[torch.Tensor, ...]],
+    needs: Collection[str],
+    seed: int = 0,
+) -> dict[str, UnitStatistics]:
+    """What was asked for of "gradients", "sample_gradients" and "curvature", by unit; no consumers.
+
+    A copy of the model in float32 at least is differentiated, in eval mode; the model itself, its gradients and their
+    flags are not touched. The first EXAMPLES examples serve the latter two, all of them the first.
+
+    Raises:
+        PluginError: the network does not return (b, classes).
+    """
+    probe, weights = _differentiable(model, structure, units)
+    everything = [tuple(_precise(x) for x in inputs) for inputs in batches]
+    some = _first(everything, EXAMPLES)
+    generator = torch.Generator().manual_seed(seed)
+    makers: dict[str, tuple[Callable[[tuple[torch.Tensor, ...]], Products], Batches]] = {
+        "gradients": (lambda inputs: _saliency(_loss(probe, inputs), weights), everything),
+        "sample_gradients": (lambda inputs: _saliency(_loss(probe, inputs, generator), weights), _singly(some)),
+        "curvature": (lambda inputs: _curvature(_loss(probe, inputs), weights, generator), some),
+    }
+    found: dict[str, dict[str, torch.Tensor]] = {unit.name: {} for unit in units}
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused attentions have no second derivative
+        for need, (make, pieces) in makers.items():
+            if need in needs:
+                lengths = torch.tensor([len(inputs[0]) for inputs in pieces], dtype=torch.float64)
+                rows = [_by_unit(units, make(inputs)) for inputs in pieces]
+                for unit in units:
+                    table = torch.stack([row[unit.name] for row in rows])  # (pieces, n)
+                    found[unit.name][need] = (lengths @ table) / lengths.sum() if need == "curvature" else table
+    return {name: UnitStatistics((), **fields) for name, fields in found.items()}
+
+
+def _differentiable(
+    model: nn.Module, structure: Structure, units: Sequence[Unit]
+) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A copy that is differentiable by the producer weights alone, and these by name."""
+    probe = rebuild(model, {}, {}, structure.adapted, share=True).eval()
+    if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in probe.parameters()):
+        probe = probe.float()
+    producers = {slot.tensor for unit in units for slot in unit.with_role("out")}
+    weights: dict[str, torch.Tensor] = {}
+    for name, parameter in probe.named_parameters():
+        parameter.requires_grad_(name in producers)
+        if name in producers:
+            weights[name] = parameter
+    return probe, weights
+
+
+def _precise(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _first(batches: Batches, examples: int) -> list[tuple[torch.Tensor, ...]]:
+    """The first examples, in the batches they came in."""
+    chosen: list[tuple[torch.Tensor, ...]] = []
+    for inputs in batches:
+        left = examples - sum(len(batch[0]) for batch in chosen)
+        if left > 0:
+            chosen.append(tuple(x[:left] for x in inputs))
+    return chosen
+
+
+def _singly(batches: Batches) -> list[tuple[torch.Tensor, ...]]:
+    return [tuple(x[i : i + 1] for x in inputs) for inputs in batches for i in range(len(inputs[0]))]
+
+
+def _loss(model: nn.Module, inputs: tuple[torch.Tensor, ...], drawn: torch.Generator | None = None) -> torch.Tensor:
+    """Mean cross entropy to the predicted classes, or to classes drawn from the output."""
+    logits = next(iter(tensors_of(model(*copied(inputs)))))
+    if logits.dim() != 2 or not logits.is_floating_point():
+        raise PluginError(
+            f"expected a network that returns (examples, classes) for a criterion of gradients, got "
+            f"{tuple(logits.shape)} of {logits.dtype}. Take another criterion."
+        )
+    if drawn is None:
+        return functional.cross_entropy(logits, logits.argmax(dim=1))
+    chances = logits.detach().softmax(dim=1).cpu()
+    return functional.cross_entropy(logits, torch.multinomial(chances, 1, generator=drawn)[:, 0].to(logits.device))
+
+
+def _saliency(loss: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> Products:
+    """Weight times gradient."""
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
+    pairs = zip(weights.items(), gradients, strict=True)
+    return {name: (weight.detach() * gradient) for (name, weight), gradient in pairs}
+
+
+def _curvature(loss: torch.Tensor, weights: Mapping[str, torch.Tensor], generator: torch.Generator) -> Products:
+    """z x Hz averaged over random signs z, whose expectation is the Hessian's diagonal (Hutchinson 1990)."""
+    values = list(weights.values())
+    gradients = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True, materialize_grads=True)
+    total = [torch.zeros_like(value) for value in values]
+    for _ in range(PROBES):
+        signs = [(torch.randint(2, v.shape, generator=generator) * 2.0 - 1.0).to(v) for v in values]
+        product = torch.stack([(g * z).sum() for g, z in zip(gradients, signs, strict=True)]).sum()
+        seconds = torch.autograd.grad(product, values, retain_graph=True, allow_unused=True, materialize_grads=True)
+        total = [t + z * s / PROBES for t, z, s in zip(total, signs, seconds, strict=True)]
+    return dict(zip(weights, total, strict=True))
+
+
+def _by_unit(units: Sequence[Unit], products: Products) -> dict[str, torch.Tensor]:
+    """(n,) float64 sums over the producer weights of each position of each unit."""
+    arrived = {name: product.detach().cpu().double() for name, product in products.items()}
+    found = {}
+    for unit in units:
+        total = torch.zeros(unit.width, dtype=torch.float64)
+        for slot in unit.with_role("out"):
+            indices = torch.from_numpy(slot.span.indices(np.arange(unit.width)))  # (n, m)
+            total += arrived[slot.tensor].movedim(slot.dim, 0)[indices].flatten(1).sum(dim=1)
+        found[unit.name] = total
+    return found

@@ -1,0 +1,157 @@
+"""The order of units' positions: what a criterion gets of each unit, and what happens where it cannot be used."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.core.unit import Slot, Unit
+from autoprune.prune.criteria import (
+    ConsumerStatistics,
+    Criterion,
+    UnitStatistics,
+    UnitWeights,
+    needs_of,
+    order_positions,
+)
+from autoprune.prune.criteria.loss import collect_gradients
+from autoprune.prune.criteria.magnitudes import l2
+from autoprune.prune.criteria.surgeon import output_energy
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments.consumers import consumers_of
+from autoprune.prune.moments.moments import Moments
+from autoprune.prune.moments.refit import columns_of, seen_weight
+from autoprune.prune.structure.structure import Structure
+
+
+def order_units(
+    model: nn.Module,
+    structure: Structure,
+    units: Sequence[Unit],
+    criterion: Criterion,
+    moments: Mapping[str, Moments],
+    batches: Sequence[tuple[torch.Tensor, ...]],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(n,) positions of each unit, the ones kept longest first, and by unit what was out of the ordinary.
+
+    A criterion that needs statistics of the loss takes passes over the batches. Units whose criterion needs moments
+    of consumers, and that have none, are ordered by l2.
+    """
+    wanted = needs_of(criterion)
+    orders = {unit.name: np.arange(unit.width) for unit in units if unit.is_branch}
+    notes = {}
+    for unit, weights, statistics in criterion_inputs(model, structure, units, moments, batches, wanted):
+        deprived = "moments" in wanted and not statistics.consumers
+        if deprived:
+            notes[unit.name] = "ordered by l2, as none of its consumers has second moments"
+        orders[unit.name] = order_positions(l2 if deprived else criterion, weights, statistics, unit.name).numpy()
+    return orders, notes
+
+
+def criterion_inputs(
+    model: nn.Module,
+    structure: Structure,
+    units: Sequence[Unit],
+    moments: Mapping[str, Moments],
+    batches: Sequence[tuple[torch.Tensor, ...]],
+    wanted: Collection[str],
+) -> Iterator[tuple[Unit, UnitWeights, UnitStatistics]]:
+    """Each unit with what a criterion that declares `wanted` gets of it; branches, which have no order, left out.
+
+    Statistics of the loss take passes over the batches.
+    """
+    tensors, scales = named_tensors(model), batch_norm_scales(model)
+    ordered = [unit for unit in units if not unit.is_branch]
+    loss: dict[str, UnitStatistics] = {}
+    if ordered and set(wanted) - {"moments"}:
+        loss = collect_gradients(model, structure, ordered, batches, wanted)
+    for unit in ordered:
+        consumers = unit_consumers(unit, tensors, moments)
+        statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers)
+        yield unit, unit_weights(unit, tensors, scales), copy.deepcopy(statistics)  # a criterion may write to it
+
+
+def order_unit(
+    criterion: Criterion,
+    unit: Unit,
+    tensors: Mapping[str, torch.Tensor],
+    statistics: UnitStatistics,
+    scales: Collection[str] = (),
+) -> np.ndarray:
+    """(n,) positions of a unit, the ones kept longest first; of a branch its only one.
+
+    `scales` are the names of the tensors that scale a batch norm's output.
+    """
+    if unit.is_branch:
+        return np.arange(unit.width)
+    return order_positions(criterion, unit_weights(unit, tensors, scales), statistics, unit.name).numpy()
+
+
+def batch_norm_scales(model: nn.Module) -> frozenset[str]:
+    """Names of the weights of all batch norms."""
+    norms = {id(norm.weight) for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.affine}
+    return frozenset(name for name, tensor in named_tensors(model).items() if id(tensor) in norms)
+
+
+def unit_weights(unit: Unit, tensors: Mapping[str, torch.Tensor], scales: Collection[str] = ()) -> UnitWeights:
+    """What produces, what consumes and what scales each position of a unit."""
+
+    def rows(slot: Slot) -> torch.Tensor:
+        indices = torch.from_numpy(slot.span.indices(np.arange(unit.width)))  # (n, m)
+        tensor = tensors[slot.tensor].detach().float().cpu().movedim(slot.dim, 0)
+        return tensor[indices].flatten(1)
+
+    return UnitWeights(
+        tuple(rows(slot) for slot in unit.with_role("out")),
+        tuple(rows(slot) for slot in unit.with_role("in")),
+        tuple(rows(slot) for slot in unit.with_role("along") if slot.tensor in scales),
+    )
+
+
+def unit_consumers(
+    unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]
+) -> tuple[ConsumerStatistics, ...]:
+    """Statistics of each of a unit's consumers that has moments, of a grouped one those of each group."""
+    names = [name for name in consumers_of([unit]) if name in moments]
+    return tuple(group for name in names for group in _groups(unit, name, tensors[name], moments[name]))
+
+
+def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> list[ConsumerStatistics]:
+    """Statistics of a consumer's groups.
+
+    Moments of channels become their average over kernel positions, with the sign of the mean: this way they are the
+    mean, the mean square and the variance of an input.
+    """
+    columns = _columns(unit, name, weight.shape[moments.design.input_dim], moments)
+    seen = seen_weight(weight, moments)
+    mean = moments.mean.reshape(*moments.gram.shape[:2], -1)  # (g, d, kernel positions that were added up)
+    gram = moments.gram / mean.shape[2]
+    level = mean.mean(dim=2).sign() * mean.square().mean(dim=2).sqrt()
+    energy = None if len(gram) == 1 else sum(map(output_energy, seen, gram))
+    return [
+        ConsumerStatistics(seen[group], gram[group], own, level[group], moments.centred, energy)
+        for group, own in columns.items()
+    ]
+
+
+def _columns(unit: Unit, name: str, inputs: int, moments: Moments) -> dict[int, torch.Tensor]:
+    """(n, m) columns of each position by group; none unless every position has equally many in each group."""
+    design = moments.design
+    slots = [slot for slot in unit.with_role("in") if slot.tensor == name]
+    if any(slot.dim != design.input_dim for slot in slots):
+        return {}
+    # a unit may be concatenated with itself
+    indices = np.concatenate([slot.span.indices(np.arange(unit.width)) for slot in slots], axis=1)  # (n, m)
+    if design.groups == 1 or not design.inputs_first:
+        within = dict.fromkeys(range(design.groups), indices)
+    else:  # a position that is a whole group has nothing in the others
+        group, place = np.divmod(indices, inputs // design.groups)
+        alike = all(len(set((group == g).sum(axis=1))) == 1 for g in range(design.groups))
+        within = {g: place[group == g].reshape(unit.width, -1) for g in range(design.groups)} if alike else {}
+    return {g: columns_of(own.ravel(), moments.block).reshape(unit.width, -1) for g, own in within.items() if own.size}

@@ -1,0 +1,52 @@
+"""Units in numbers, for rules that decide how much stays without measuring any network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.profile import Profile
+from autoprune.core.unit import Unit
+from autoprune.prune.criteria import ConsumerStatistics
+from autoprune.prune.criteria.ordering import unit_consumers, unit_weights
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments.moments import Moments
+
+OUTLIER = 5.0  # times the mean: Yin et al. 2024 (OWL), https://arxiv.org/abs/2310.05175, section 3.2, M = 5
+
+
+def make_profiles(model: nn.Module, units: Sequence[Unit], moments: Mapping[str, Moments]) -> dict[str, Profile]:
+    """The profile of every unit but branches, which have no positions to compare.
+
+    Units whose consumers have no moments have neither fluctuation nor outliers.
+    """
+    tensors = named_tensors(model)
+    return {unit.name: _profile(unit, tensors, moments) for unit in units if not unit.is_branch}
+
+
+def _profile(unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]) -> Profile:
+    produced = torch.cat([rows.double() for rows in unit_weights(unit, tensors).producers], dim=1)
+    slot = unit.with_role("out")[0]
+    shape = tuple(tensors[slot.tensor].movedim(slot.dim, 0).shape)
+    magnitudes = produced.square().sum(dim=1).numpy()
+    consumers = unit_consumers(unit, tensors, moments)
+    if not consumers:
+        return Profile(magnitudes, shape)
+    return Profile(magnitudes, shape, _fluctuation(consumers), _outlier_share(consumers))
+
+
+def _fluctuation(consumers: Sequence[ConsumerStatistics]) -> np.ndarray:
+    """(n,) variance of each position's activation, averaged over all columns that read it."""
+    columns = sum(consumer.columns.shape[1] for consumer in consumers)
+    total = torch.stack([consumer.by_position(consumer.variance) for consumer in consumers]).sum(dim=0)
+    fluctuation: np.ndarray = (total / columns).numpy()
+    return fluctuation
+
+
+def _outlier_share(consumers: Sequence[ConsumerStatistics]) -> float:
+    """Share of |W_ij| |X_j| above OUTLIER times their mean."""
+    scores = torch.cat([(consumer.weight.abs() * consumer.square.sqrt()).flatten() for consumer in consumers])
+    return float((scores > OUTLIER * scores.mean()).double().mean())

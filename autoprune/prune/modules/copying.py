@@ -1,0 +1,181 @@
+"""Copies of models: with the model's own parameters, or with others in their place."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import hashlib
+import types
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.errors import UnsupportedModel
+from autoprune.prune.modules.reach import cell_content, importable, is_weak, namespace_of, private_to, reached
+
+_LARGE = 10_000  # objects that something outside the model may consist of to be copied with it
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, each tensor once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def copy_with(model: nn.Module, memo: Mapping[int, Any], *, connected: bool = False) -> nn.Module:
+    """A deep copy with replacements by id of what they replace.
+
+    What copy.deepcopy leaves to the original is copied as well: what hooks and other functions of the model close over
+    or have as default arguments, the targets of weak references, and results of an earlier forward pass, wherever a
+    module keeps them. Functions that everyone can import are shared, and so is what cannot be copied. Where the copy is
+    `connected`, what hooks alone close over and the model does not keep, such as a list filled for the user, stays the
+    user's.
+
+    Raises UnsupportedModel for a model that cannot be copied.
+    """
+    kept = reached(model)
+    functions = [f for _, f in kept.values() if isinstance(f, types.FunctionType) and _is_private(f)]
+    cells = _cells_for(functions, _users_cells(model, functions) if connected else frozenset())
+    shells = {id(function): _shell(function, cells) for function in functions}
+    memo = {**_without_history(kept), **shells, **memo}
+    try:
+        copied = copy.deepcopy(model, memo)
+    except Exception as error:  # whatever a user's object raises when it is copied
+        raise UnsupportedModel(
+            f"expected a model that can be copied (copy.deepcopy), got {type(error).__name__} from a "
+            f"{type(model).__name__}{_culprit(model, memo)}: {error}"
+        ) from error
+    for function in functions:
+        _fill(shells[id(function)], function, memo)
+    if any(is_weak(value) for _, value in kept.values()):
+        _turn_weak_references(copied, memo)
+    return copied
+
+
+def _without_history(kept: Mapping[int, tuple[str, Any]]) -> dict[int, Any]:
+    """What takes the place of results of an earlier forward pass, which refuse to be copied; of proxies, themselves."""
+    found: dict[int, Any] = {}
+    for key, (_, value) in kept.items():
+        if is_weak(value):
+            found[key] = value
+        elif isinstance(value, torch.Tensor) and not value.is_leaf:
+            found[key] = value.detach().clone()
+    return found
+
+
+def _is_private(function: types.FunctionType) -> bool:
+    """Whether a function belongs to the model alone and keeps something: it has to be copied, too."""
+    return next(private_to(function), None) is not None and not importable(function)
+
+
+def _users_cells(model: nn.Module, functions: Sequence[types.FunctionType]) -> frozenset[int]:
+    """The variables, by id, that hooks alone close over and through which nothing of the model is reached."""
+    hooks = {
+        id(hook)
+        for module in model.modules()
+        for name, found in vars(module).items()
+        if name.endswith("hooks") and isinstance(found, dict)
+        for hook in found.values()
+    }
+    held = {id(cell): cell for f in functions if id(f) in hooks for cell in f.__closure__ or ()}
+    if not held:
+        return frozenset()
+    within = reached(model, closures=False).keys()
+    others = {id(cell) for f in functions if id(f) not in hooks for cell in f.__closure__ or ()}
+    return frozenset(
+        key for key, cell in held.items() if key not in others and not reached(cell_content(cell)).keys() & within
+    )
+
+
+def _cells_for(functions: Sequence[types.FunctionType], users: frozenset[int]) -> dict[int, types.CellType]:
+    """What takes the place of each variable closed over, by its id: an empty one for all functions that share it."""
+    cells = {id(cell): cell for function in functions for cell in function.__closure__ or ()}
+    return {key: cell if key in users else types.CellType() for key, cell in cells.items()}
+
+
+def _shell(function: types.FunctionType, cells: Mapping[int, types.CellType]) -> types.FunctionType:
+    """The same function over other variables."""
+    closure = tuple(cells[id(cell)] for cell in function.__closure__ or ())
+    shell = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, closure)
+    for name in (*functools.WRAPPER_ASSIGNMENTS, "__type_params__"):
+        if hasattr(function, name):
+            setattr(shell, name, getattr(function, name))
+    return shell
+
+
+def _fill(shell: types.FunctionType, function: types.FunctionType, memo: dict[int, Any]) -> None:
+    """Gives a copied function copies of what the original one keeps."""
+    for cell, original in zip(shell.__closure__ or (), function.__closure__ or (), strict=True):
+        if cell is not original:
+            with contextlib.suppress(ValueError):  # a cell that is empty in the original, too
+                cell.cell_contents = _copied(original.cell_contents, memo)
+    if function.__defaults__ is not None:
+        shell.__defaults__ = tuple(_copied(value, memo) for value in function.__defaults__)
+    if function.__kwdefaults__ is not None:
+        shell.__kwdefaults__ = {name: _copied(value, memo) for name, value in function.__kwdefaults__.items()}
+    vars(shell).update({name: _copied(value, memo) for name, value in vars(function).items()})
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy beside the model's; the value itself where it is large (a data set) or refuses (locks, files)."""
+    if len(reached(value, _LARGE)) > _LARGE:
+        return value
+    trial = dict(memo)
+    try:
+        result = copy.deepcopy(value, trial)
+    except Exception:  # alone.py watches what is shared
+        return value
+    memo.update({key: found for key, found in trial.items() if key != id(trial)})
+    return result
+
+
+def _turn_weak_references(copied: nn.Module, memo: Mapping[int, Any]) -> None:
+    """Weak references to what was copied refer to the copies."""
+    for _, holder in reached(copied).values():
+        for names in (holder, namespace_of(holder) or {}):
+            pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
+            for key, value in list(pairs):
+                if is_weak(value) and (turned := _turned(value, memo)) is not None:
+                    names[key] = turned
+
+
+def _turned(reference: Any, memo: Mapping[int, Any]) -> Any:
+    """A weak reference or proxy of the same kind to the copy; None where the target was not copied."""
+    if isinstance(reference, weakref.WeakMethod):
+        method = reference()
+        owner = memo.get(id(getattr(method, "__self__", None)))
+        return None if method is None or owner is None else weakref.WeakMethod(types.MethodType(method.__func__, owner))
+    proxy = type(reference) in weakref.ProxyTypes
+    try:
+        target = memo.get(id(reference.__init__.__self__ if proxy else reference()))
+    except ReferenceError:  # a proxy that outlived its target
+        return None
+    if target is None:
+        return None
+    return weakref.proxy(target) if proxy else weakref.ref(target)
+
+
+def _culprit(model: nn.Module, memo: Mapping[int, Any]) -> str:
+    """Which attribute of which module refuses to be copied."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in ("_modules", "_parameters", "_buffers"):
+                continue
+            try:
+                copy.deepcopy(value, dict(memo))
+            except Exception:
+                owner = f"module {name!r}" if name else "the top module"
+                return f", in attribute {attribute!r} of {owner}"
+    return ""
+
+
+def model_digest(model: nn.Module) -> str:
+    """sha256 over names, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named_tensors(model).items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""One linear algebra: design rows, second moments of what consumers read, ridge regression."""

@@ -1,0 +1,143 @@
+"""What multiplies positions of units: the modules that call a consumer's weight, and what statistics of it would take.
+
+Everything here follows from shapes and settings; nothing runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from autoprune.core.unit import Unit
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments.design import Design, design_of
+from autoprune.prune.structure.structure import Structure
+
+MAX_COLUMNS = 2304  # 256 inputs of a 3 x 3 convolution; 42 MB
+
+Form = Literal["columns", "channels"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A module that multiplies its input with a weight; `constant` names what takes up a constant beside the product.
+
+    That is its bias, or a batch norm that will be re-estimated; empty where nothing does.
+    """
+
+    module: str
+    constant: str
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A weight that contracts positions of units, with all of its callers, which share the design.
+
+    `form` says over what second moments are taken: over all k columns of a row, or, where these are too many, over
+    the inputs alone, added up over kernel positions.
+    """
+
+    design: Design
+    callers: tuple[Caller, ...]
+    form: Form
+
+    @property
+    def size(self) -> int:
+        """d, rows and columns of a group's second moments."""
+        return self.design.columns if self.form == "columns" else self.design.columns // self.design.kernel
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the moments take."""
+        return 8 * self.design.groups * (self.size**2 + self.design.columns)
+
+
+def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
+    """Names of the weights that contract positions of the units, each once."""
+    return tuple(dict.fromkeys(slot.tensor for unit in units for slot in unit.with_role("in")))
+
+
+def find_consumers(
+    model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
+) -> tuple[dict[str, Consumer], dict[str, str]]:
+    """Consumers by weight name, and for every weight without a regression the reason.
+
+    Beyond `max_columns` columns a group, moments are those of channels; beyond `max_columns` channels there are none.
+    """
+    names = {id(tensor): name for name, tensor in named_tensors(model).items()}
+    owners: dict[str, list[Owner]] = {}
+    for owner, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                constant = _constant(owner, attribute, module, structure, names)
+                owners.setdefault(names[id(parameter)], []).append(Owner(Caller(owner, constant), attribute, module))
+    found: dict[str, Consumer] = {}
+    reasons: dict[str, str] = {}
+    for name in weights:
+        consumer = _consumer(owners.get(name, []), max_columns)
+        if isinstance(consumer, str):
+            reasons[name] = consumer
+        else:
+            found[name] = consumer
+    return found, reasons
+
+
+def statistics_bytes(
+    model: nn.Module, structure: Structure, units: Sequence[str], max_columns: int = MAX_COLUMNS
+) -> int:
+    """Memory that the second moments of the named units' consumers take, from shapes alone."""
+    return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), max_columns)
+
+
+def moments_bytes(
+    model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
+) -> int:
+    """Memory that the second moments of the inputs of the named weights take, from shapes alone."""
+    consumers, _ = find_consumers(model, structure, weights, max_columns)
+    return sum(consumer.nbytes for consumer in consumers.values())
+
+
+class Owner(NamedTuple):
+    """A module that holds a parameter, as what."""
+
+    caller: Caller
+    attribute: str
+    module: nn.Module
+
+
+def _consumer(owners: Sequence[Owner], max_columns: int) -> Consumer | str:
+    if not owners:
+        return "it is a buffer, which stays as it is"
+    designs = [_design(owner.module, owner.attribute) for owner in owners]
+    reason = next((design for design in designs if isinstance(design, str)), "")
+    if reason:
+        return reason
+    shared = {design for design in designs if isinstance(design, Design)}
+    if len(shared) > 1:
+        return f"{' and '.join(owner.caller.module for owner in owners)} share it and multiply it in different ways"
+    design = shared.pop()
+    callers = tuple(owner.caller for owner in owners)
+    if design.columns <= max_columns:
+        return Consumer(design, callers, "columns")
+    channels = design.columns // design.kernel
+    if channels > max_columns:
+        return f"{channels} inputs are more than the limit of {max_columns}"
+    return Consumer(design, callers, "channels")
+
+
+def _design(module: nn.Module, attribute: str) -> Design | str:
+    if isinstance(module, nn.MultiheadAttention) and attribute == "in_proj_weight":
+        return Design(1, module.embed_dim)
+    return design_of(module) if attribute == "weight" else f"no least squares for {attribute} of {_kind(module)}"
+
+
+def _kind(module: nn.Module) -> str:
+    return "MultiheadAttention" if isinstance(module, nn.MultiheadAttention) else type(module).__name__
+
+
+def _constant(owner: str, attribute: str, module: nn.Module, structure: Structure, names: Mapping[int, str]) -> str:
+    bias = module._parameters.get(attribute.removesuffix("weight") + "bias")
+    return structure.batch_norms.get(owner, "") if bias is None else names[id(bias)]

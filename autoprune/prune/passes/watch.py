@@ -1,0 +1,200 @@
+"""Watches a forward pass operator by operator, with the module that runs and the line of the model's own code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoprune.prune.modules.borrowed import without_attention_fast_path
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.passes.site import Site
+
+# functions that are one operator to us, whatever a device makes of them: name -> arguments in order
+WHOLE = {
+    "scaled_dot_product_attention": (
+        *("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
+    ),
+    "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
+    "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
+}
+_RUN = (str(Path(__file__).parent / "examples.py"), "run")  # calls the model: what is around it is not the model's
+Execute = Callable[[Mapping[str, Any]], Any]
+_OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}", "<")  # not the model's code
+
+
+class Watch(ABC):
+    """Hands every operator of a forward pass to `operator`; `visits` counts the calls at each site so far."""
+
+    def __init__(self) -> None:
+        self.visits: Counter[Site] = Counter()
+        self.tensor_names: dict[int, str] = {}  # of the model's tensors, by id
+        self.modules = [""]
+        self.inside = False  # of a function that is one operator to us
+
+    @abstractmethod
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        """Runs one operator, by `execute(arguments)`, and returns its output. `overload` is None for a function."""
+
+    def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a call of torch's Python interface and returns its output."""
+        return function(*args, **kwargs)
+
+    def entered(self, name: str, inputs: Any) -> None:
+        """A module starts to run, on a tree of arguments."""
+        self.modules.append(name)
+
+    def left(self, output: Any) -> None:
+        """The innermost running module has run; the output is None where it raised."""
+        self.modules.pop()
+
+    @contextlib.contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the model's forward is watched. The hooks it takes are removed again."""
+        self.tensor_names = {id(tensor): name for name, tensor in named_tensors(model).items()}
+        with _running_module(model, self), _no_fast_paths(), _Functions(self), _Operators(self):
+            yield
+
+    def check_complete(self) -> None:  # noqa: B027  # most watches have nothing to miss
+        """Raises UnsupportedModel when a pass that has ended did not come by everything that this watch looks for."""
+
+    def visit(self, operator: str, arguments: Mapping[str, Any]) -> Site:
+        """The site of an operator's call that is about to run; it is counted."""
+        given = [argument for argument in arguments.values() if isinstance(argument, torch.Tensor)]
+        bases = [
+            tensor if tensor._base is None else tensor._base for tensor in given
+        ]  # of a transposed weight the weight
+        parameters = tuple(self.tensor_names[id(tensor)] for tensor in bases if id(tensor) in self.tensor_names)
+        site = Site(self.modules[-1], operator, line_of_model(), parameters)
+        self.visits[site] += 1
+        return site
+
+    def dispatched(self, overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.inside:
+            return overload(*args, **kwargs)
+        arguments = named_arguments(overload, args, kwargs)
+        name = overload._schema.name.removeprefix("aten::")
+        return self.operator(name, overload, arguments, lambda given: overload(**given))
+
+    def called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = getattr(function, "__name__", "")
+        if name not in WHOLE or self.inside:
+            return self.function(function, args, kwargs)
+        arguments = dict(zip(WHOLE[name], args, strict=False)) | kwargs
+        self.inside = True
+        try:
+            return self.operator(name, None, arguments, lambda given: function(**given))
+        finally:
+            self.inside = False
+
+
+class Route(Watch):
+    """Notes which operators a run calls, in which module, and how many places it finds where the data choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str, int]] = []
+
+    def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
+        self.visit(name, arguments)
+        return self.noted(name, execute(arguments))
+
+    def noted(self, name: str, output: Any) -> Any:
+        """Notes an operator that has run, and returns its output."""
+        self.steps.append((self.modules[-1], name, len(output) if name == "nonzero" else 0))
+        return output
+
+
+def named_arguments(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operator call by the names of its schema, defaults among them."""
+    schema = overload._schema
+    defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    return defaults | dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
+
+
+def line_of_model() -> str:
+    """The innermost running line of the model that is neither torch's nor ours, as file:line; empty without one."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+        called = (frame.f_code.co_filename, frame.f_code.co_name) == _RUN
+        frame = None if called else frame.f_back  # type: ignore[assignment]  # None past the outermost one
+    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}" if frame is not None else ""
+
+
+def line_of_error(error: BaseException) -> str:
+    """The innermost line of an error's way that is neither torch's nor ours, as file:line."""
+    lines = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
+    own = [(name, number) for name, number in lines if not name.startswith(_OWN)]
+    return f"{_short(own[-1][0])}:{own[-1][1]}" if own else "an unknown line"
+
+
+@functools.cache
+def _short(filename: str) -> str:
+    return "/".join(Path(filename).parts[-3:])
+
+
+@contextlib.contextmanager
+def _running_module(model: nn.Module, watch: Watch) -> Iterator[None]:
+    """Says when a module starts and ends."""
+    hooks = []
+
+    def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        watch.entered(name, (args, kwargs))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:  # what a hook returned would replace the output
+        watch.left(output)
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no such hooks
+            continue
+        entering = functools.partial(enter, name)
+        hooks.append(module.register_forward_pre_hook(entering, prepend=True, with_kwargs=True))
+        hooks.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def _no_fast_paths() -> Iterator[None]:
+    """Fused kernels for whole layers would hide their operators."""
+    recurrent = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # mkldnn.flags would set (and warn about) more than this
+    try:
+        with without_attention_fast_path(), torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(recurrent)
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.watch = watch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunction():
+            return self.watch.dispatched(func, args, kwargs or {})
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.watch.called(func, args, kwargs or {})

@@ -1,0 +1,93 @@
+"""Adapters are compared with the classes they stand for, module by module, on the inputs these get in the model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.errors import PluginError, UnsupportedModel
+from autoprune.prune.modules.adapting import adapt
+from autoprune.prune.modules.borrowed import evaluating, without_attention_fast_path, without_tf32
+from autoprune.prune.modules.copying import copy_with
+from autoprune.prune.modules.wrappers import uncompiled
+from autoprune.prune.passes.compare import TOLERANCE, largest_of
+from autoprune.prune.passes.containers import copied, tensors_of
+from autoprune.prune.passes.examples import Example
+from autoprune.prune.passes.train_mode import deterministic_training
+
+
+def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
+    """Runs every call in both modes and, beside every module that has an adapter, the adapter on the same inputs.
+
+    A call that does not run is no finding here. Raises PluginError for an adapter that computes something else.
+    """
+    original, other = copy_with(model, {}), copy_with(model, {})
+    problems: list[str] = []
+    names = adapt(other)
+    for name in names:
+        _compare_when_called(name, original.get_submodule(name), other.get_submodule(name), problems)
+    for mode in (evaluating, deterministic_training) if names else ():
+        for example in examples:
+            with _as_proved(), mode(original), mode(other), contextlib.suppress(UnsupportedModel):
+                example.run(original)
+    if problems:
+        raise PluginError(problems[0])
+
+
+@contextlib.contextmanager
+def _as_proved() -> Iterator[None]:
+    """Numbers inside are those that the proof compares."""
+    with torch.no_grad(), without_tf32(), without_attention_fast_path(), uncompiled():
+        yield
+
+
+def _compare_when_called(name: str, module: nn.Module, adapted: nn.Module, problems: list[str]) -> None:
+    given: list[Any] = []  # the arguments of the call under way: a forward may change what it is given
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        given.append(copied((args, kwargs)))
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if why := _difference(adapted, given.pop(), output):
+            problems.append(
+                f"expected the adapter {type(adapted).__name__} to compute what {type(module).__name__} computes; in "
+                f"module {name!r}, on the same inputs, {why}. Correct the adapter's forward."
+            )
+
+    module.register_forward_pre_hook(before, with_kwargs=True)
+    module.register_forward_hook(after, with_kwargs=True)
+
+
+def _difference(adapted: nn.Module, given: tuple[Any, Any], output: Any) -> str:
+    """How what the adapter makes of the arguments differs from the output; empty when it does not."""
+    args, kwargs = given
+    try:
+        found, wanted = tensors_of(adapted(*args, **kwargs)), tensors_of(output)
+    except Exception as error:  # whatever a user's forward raises
+        return f"it raises {type(error).__name__}: {error}"
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
+        shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, wanted)]
+        return f"it returns tensors of shapes {shapes[0]} instead of {shapes[1]}"
+    difference = largest_of(*_without_common_nan(found, wanted))
+    return f"outputs differ by {difference:.2g} relative" if difference > _tolerance(wanted) else ""
+
+
+def _without_common_nan(
+    first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The tensors with zeros where both have no number, as attention returns for rows that are masked throughout."""
+    left, right = list(first), list(second)
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a.shape == b.shape and a.is_floating_point() and b.is_floating_point() and not a.is_meta:
+            nothing = a.isnan() & b.isnan()
+            left[index], right[index] = a.masked_fill(nothing, 0), b.masked_fill(nothing, 0)
+    return left, right
+
+
+def _tolerance(outputs: Sequence[torch.Tensor]) -> float:
+    """Adapters run in the model's own precision."""
+    return max([TOLERANCE, *(16 * torch.finfo(x.dtype).eps for x in outputs if x.is_floating_point())])

@@ -1,0 +1,249 @@
+"""Branches: operands of additions that can go as a whole, found in the flow of tensors through each module.
+
+While a module runs, the operators and the modules it calls itself are the nodes of a graph. All that only serves one
+operand of an addition goes with that operand, when a tensor that enters it has the operand's shape: then zeros can take
+its way through whatever has no parameters and stays. That they survive it is for the trials to show (verify.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.prune.modules.names import numbered
+from autoprune.prune.modules.skip import within
+from autoprune.prune.passes.containers import tensors_of
+from autoprune.prune.structure.axes import leaves, symbolic_size
+from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.structure import Addition, Branch
+
+ADDITIONS = ("add", "add_")
+SHAPING = frozenset(
+    (
+        *("view", "_unsafe_view", "expand", "repeat", "as_strided", "slice", "select", "narrow", "unbind"),
+        *("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "constant_pad_nd", "cat", "stack"),
+    )
+)
+
+
+@dataclass(eq=False)
+class Node:
+    """One call of an operator or of a module (named), between tokens: the states of tensors it reads and makes.
+
+    `length` is that of the tuple a module returned, 0 for a bare tensor, None for anything else.
+    """
+
+    inputs: list[int]
+    outputs: list[int] = field(default_factory=list)
+    call: Call | None = None
+    module: str = ""
+    length: int | None = None
+    contracts: bool = False
+
+
+@dataclass(eq=False)
+class Frame:
+    """One call of a module: its node in the frame around it, and the graph of what it calls itself.
+
+    A token is an index into `tensors`; an operator in place makes a new one for the same tensor.
+    """
+
+    node: Node
+    nodes: list[Node] = field(default_factory=list)
+    tensors: list[torch.Tensor] = field(default_factory=list)
+    newest: dict[int, int] = field(default_factory=dict)  # by id of the tensor, which is kept alive here
+
+    def read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        return [self.newest[id(t)] if id(t) in self.newest else self._add(t) for t in tensors]
+
+    def made(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        return [self._add(tensor) for tensor in tensors]
+
+    def _add(self, tensor: torch.Tensor) -> int:
+        self.newest[id(tensor)] = len(self.tensors)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand of an addition with all that serves nothing else, whose tensor the addition gets.
+
+    `axes` are those of the operand, `entering` those of each activation of its shape that comes in, `shaped` what
+    operators make that are given sizes or numbers of pieces.
+    """
+
+    call: Call
+    argument: str
+    nodes: Sequence[Node]
+    axes: Axes
+    entering: Sequence[Axes]
+    shaped: Sequence[Axes]
+
+
+class Flow:
+    """Follows a forward pass frame by frame and collects the operands of its additions."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder, self.run = recorder, recorder.run
+        self.operands: list[Operand] = []
+        self.calls: Counter[str] = Counter()  # of modules
+        self._frames = [Frame(Node([]))]
+
+    def enter(self, module: str, inputs: Sequence[torch.Tensor]) -> None:
+        self.calls[module] += 1
+        self._frames.append(Frame(Node(self._frames[-1].read(inputs), module=module)))
+
+    def leave(self, output: Any) -> None:
+        frame = self._frames.pop()
+        around, node, returned = self._frames[-1], frame.node, tensors_of(output)
+        self.operands += _operands(frame, set(frame.read(returned)), self.recorder)
+        node.outputs, node.length = around.made(returned), _length(output)
+        node.contracts = any(inner.contracts for inner in frame.nodes)
+        around.nodes.append(node)
+
+    def operator(self, call: Call, *, contracts: bool) -> None:
+        frame = self._frames[-1]
+        inputs = frame.read(call.tensors)
+        frame.nodes.append(Node(inputs, frame.made(call.outputs), call, contracts=contracts))
+
+
+def _length(output: Any) -> int | None:
+    if isinstance(output, torch.Tensor):
+        return 0
+    listed = type(output) in (tuple, list) and output and isinstance(output[0], torch.Tensor)
+    return len(output) if listed else None
+
+
+def _operands(frame: Frame, leaving: set[int], recorder: Recorder) -> list[Operand]:
+    """The operands of a frame's additions of two activations of one shape that something in it makes."""
+    readers: dict[int, list[Node]] = {}
+    for node in frame.nodes:
+        for token in node.inputs:
+            readers.setdefault(token, []).append(node)
+    found = []
+    for place, node in enumerate(frame.nodes):
+        call = node.call
+        if call is None or call.operator not in ADDITIONS or len(node.inputs) != 2:
+            continue
+        left, right = (frame.tensors[token] for token in node.inputs)
+        if left.shape != right.shape or not all(map(recorder.is_activation, (left, right))):
+            continue
+        for argument, token in zip(("self", "other"), node.inputs, strict=True):
+            inside = _serving(frame.nodes[:place], token, readers, leaving) if len(readers[token]) == 1 else []
+            if any(inner.module and inner.contracts for inner in inside) and _vanishes(token, inside, frame, recorder):
+                found.append(_operand(call, argument, token, inside, frame, recorder))
+    return found
+
+
+def _serving(
+    nodes: Sequence[Node], operand: int, readers: Mapping[int, Sequence[Node]], leaving: set[int]
+) -> list[Node]:
+    """The nodes, in order, all of whose outputs end in the operand or in one another."""
+    inside: dict[Node, None] = {}
+    for node in reversed(nodes):
+        others = [token for token in node.outputs if token != operand]
+        read = [reader for token in others for reader in readers.get(token, ())]
+        serves = operand in node.outputs or bool(read)
+        if serves and not leaving.intersection(node.outputs) and all(reader in inside for reader in read):
+            inside[node] = None
+    return list(reversed(inside))
+
+
+def _vanishes(operand: int, inside: Sequence[Node], frame: Frame, recorder: Recorder) -> bool:
+    """Whether the operand is zero when every module in it returns zeros, as far as the graph can say.
+
+    A sum is zero when all of its operands are; other operators, and modules without parameters, when one of them is.
+    """
+    zero: set[int] = set()
+    for node in inside:
+        given = [token in zero for token in node.inputs if recorder.is_activation(frame.tensors[token])]
+        joins = node.call is not None and node.call.operator in (*ADDITIONS, "sub", "sub_", "cat")
+        if node.contracts or (all(given) if joins else any(given)):
+            zero.update(node.outputs)
+    return operand in zero
+
+
+def _operand(
+    call: Call, argument: str, token: int, inside: Sequence[Node], frame: Frame, recorder: Recorder
+) -> Operand:
+    tensor, made = frame.tensors[token], {output for node in inside for output in node.outputs}
+    outer = dict.fromkeys(t for node in inside for t in node.inputs if t not in made)
+    entering = [frame.tensors[t] for t in outer if frame.tensors[t].shape == tensor.shape]
+    axes = [recorder.axes(t) for t in entering if recorder.is_activation(t)]
+    cut = [node for node in inside if node.call is not None and node.call.operator in SHAPING]
+    shaped = [recorder.axes(frame.tensors[t]) for node in cut for t in node.outputs]
+    return Operand(call, argument, inside, recorder.axes(tensor), axes, shaped)
+
+
+def find_branches(model: nn.Module, flows: Sequence[Flow]) -> dict[str, Branch]:
+    """The operands that can go with their modules, by the name of their unit.
+
+    In every pass that runs any of these modules they must make up such an operand. Of those that come to the same, as
+    a sum of two branches and both of them, the smaller ones.
+    """
+    candidates = [_candidates(model, flow) for flow in flows]
+    found: list[tuple[Branch, frozenset[str]]] = []
+    for key in dict.fromkeys(key for own in candidates for key in own):
+        operands = [own[key] for own in candidates if key in own]
+        lengths = dict(key[0])
+        if all(
+            key in own or not any(flow.calls[m] for m in lengths) for own, flow in zip(candidates, flows, strict=True)
+        ):
+            found.append((Branch(lengths, tuple(addition for addition, _ in operands)), operands[0][1]))
+    kept = [branch for branch, core in found if core != frozenset().union(*(c for _, c in found if c < core))]
+    return dict(zip(numbered([f"{[*branch.modules][-1]}/branch" for branch in kept]), kept, strict=True))
+
+
+Key = tuple[tuple[tuple[str, int], ...], int]  # modules with the length of what they return; which operand of them
+
+
+def _candidates(model: nn.Module, flow: Flow) -> dict[Key, tuple[Addition, frozenset[str]]]:
+    """The removable operands of one pass, each with those of its modules that contract."""
+    tensors = _names_by_tensor(model)
+    owned = {name for names in tensors for name in names}
+    found: dict[Key, tuple[Addition, frozenset[str]]] = {}
+    for operand in flow.operands:
+        modules = [n for n in operand.nodes if any(within(name, [n.module]) for name in owned if n.module)]
+        if _removable(operand, modules, flow.calls) and _closed([n.module for n in modules], tensors):
+            lengths = tuple((node.module, node.length or 0) for node in modules)
+            addition = _addition(flow, operand)
+            core = frozenset(node.module for node in modules if node.contracts)
+            found[lengths, sum(known == lengths for known, _ in found)] = addition, core
+    return found
+
+
+def _addition(flow: Flow, operand: Operand) -> Addition:
+    call = operand.call
+    return Addition(call.site, call.visit, flow.recorder.visits[flow.run][call.site], operand.argument, flow.run)
+
+
+def _removable(operand: Operand, modules: Sequence[Node], calls: Mapping[str, int]) -> bool:
+    """Whether zeros of the operand's shape can take its way, and all that contracts goes with the modules."""
+    sizes = [symbolic_size(axis) for axis in operand.axes]
+    fits = any([symbolic_size(axis) for axis in axes] == sizes for axes in operand.entering)
+    own = {atom for axis in operand.axes for atom in leaves(axis)}
+    # code that stays cuts by the sizes of other units what has the operand's size then
+    cut = any(not atom.frozen and atom not in own for axes in operand.shaped for axis in axes for atom in leaves(axis))
+    alone = all(calls[node.module] == 1 and node.length is not None for node in modules)
+    return fits and not cut and alone and all(node in modules for node in operand.nodes if node.contracts)
+
+
+def _names_by_tensor(model: nn.Module) -> list[list[str]]:
+    """All names of each parameter and buffer."""
+    found: dict[int, list[str]] = {}
+    both = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    for name, tensor in (pair for named in both for pair in named):
+        found.setdefault(id(tensor), []).append(name)
+    return list(found.values())
+
+
+def _closed(modules: Sequence[str], tensors: Sequence[Sequence[str]]) -> bool:
+    """Whether no parameter or buffer of the modules is one outside of them, too."""
+    inside = [[within(name, modules) for name in names] for names in tensors]
+    return all(all(flags) for flags in inside if any(flags))

@@ -1,0 +1,331 @@
+"""What the rules of operators read and write while a network runs: the axes of tensors, roles, MACs, module sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.core.unit import Role
+from autoprune.prune.passes.by_tensor import ByTensor, by_tensor
+from autoprune.prune.passes.containers import tensors_of
+from autoprune.prune.passes.site import Site
+from autoprune.prune.structure.axes import Atom, Axis, freeze, fresh, one, size
+from autoprune.prune.structure.sizes import Sizes
+
+Axes = tuple[Axis, ...]
+REARRANGING = frozenset(
+    (
+        *("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "select"),
+        *("slice", "index", "index_select", "sort", "clone", "_to_copy", "detach", "alias"),
+    )
+)
+MIXING = frozenset(("mul", "div", "add", "sub", "neg", "sum", "mean", "cat", "stack"))  # keep what weights are made of
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call: its name, arguments by schema name, its output, and where it happened.
+
+    `line` is the place in the model's own code, and the call is visit number `visit`, from 1, at its site.
+    """
+
+    operator: str
+    arguments: Mapping[str, Any]
+    output: Any
+    module: str
+    site: Site = field(default=Site("", ""))
+    visit: int = 0
+    line: str = ""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    @property
+    def where(self) -> str:
+        place = f" at {self.line}" if self.line else ""
+        return f"operator {self.operator} in {self.module or 'the top module'!r}{place}"
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the (first) output."""
+        return torch.Size(self.outputs[0].shape)
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors among the arguments."""
+        return tensors_of(dict(self.arguments))
+
+    @property
+    def outputs(self) -> list[torch.Tensor]:
+        return tensors_of(self.output)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Multiply-accumulates of one operator: a constant times the sizes of the axes."""
+
+    module: str
+    constant: int
+    axes: Axes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An argument of one operator call that is summed, averaged or normalised over along one of its dimensions."""
+
+    site: Site
+    visit: int
+    argument: str
+    dim: int
+    axis: Axis
+    run: int = 0  # of the forward passes, counted from 0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Parameters that produce ("out") or contract ("in") the positions of an axis."""
+
+    parameters: Sequence[str]
+    role: Role
+    axis: Axis
+
+
+@dataclass
+class Recorder:
+    """The axes of every tensor seen so far, in all passes, and what the rules noted on the way."""
+
+    run: int = 0  # the forward pass that is watched
+    contractions: list[Contraction] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    normalised: list[Axis] = field(default_factory=list)  # a reduction that is no product runs over them
+    convolved: list[Axis] = field(default_factory=list)  # made or contracted by convolutions
+    attended: list[Axis] = field(default_factory=list)  # contracted or made by products of two activations
+    batched: list[Axis] = field(default_factory=list)  # carried along side by side in such products
+    routed: list[Axis] = field(default_factory=list)  # of which every row of an activation meets some
+    computed: list[tuple[Axis, str]] = field(
+        default_factory=list
+    )  # of weights made of activations, and which made them
+    least: list[tuple[Axis, int]] = field(default_factory=list)  # how many positions must stay
+    multiples: list[tuple[Axis, int]] = field(default_factory=list)  # of what their number must be a multiple
+    sizes: Sizes = field(default_factory=Sizes)
+    module_sizes: list[tuple[str, str, Axis]] = field(default_factory=list)  # (module, attribute, axis)
+    batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
+    uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
+    readers: list[tuple[dict[str, str], Counter[str]]] = field(default_factory=list)  # the two above, of each pass
+    visits: dict[int, Counter[Site]] = field(default_factory=dict)  # of each pass: how often it came where
+    met: set[str] = field(default_factory=set)  # parameters and buffers that an operator has read
+    seen: dict[str, dict[int, Axis]] = field(default_factory=dict)  # what the code of each module saw, by id
+    uncounted: dict[str, None] = field(default_factory=dict)
+    roots: dict[str, Axes] = field(default_factory=dict)  # of parameters and buffers, each tensor by its first name
+    _axes: ByTensor[Axes] = field(default_factory=by_tensor)
+    _names: ByTensor[list[str]] = field(default_factory=by_tensor)  # of parameters, also transposed
+    _sources: ByTensor[tuple[str, ...]] = field(default_factory=by_tensor)  # of what is made of parameters
+    _places: ByTensor[Axis] = field(default_factory=by_tensor)  # of integers: the axis whose positions they name
+    _told: ByTensor[list[tuple[Axis, str]]] = field(default_factory=by_tensor)  # of integers: as above, and who says
+    _factors: ByTensor[tuple[str, ...]] = field(default_factory=by_tensor)  # parameters that activations multiplied
+    _makers: ByTensor[str] = field(default_factory=by_tensor)  # the operator that computed an activation
+    _producers: ByTensor[str] = field(default_factory=by_tensor)  # module whose weight made it
+
+    def register(self, model: nn.Module) -> None:
+        """Gives every parameter and buffer new axes that nothing is known about yet."""
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self._names.setdefault(parameter, []).append(name)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            self._names.setdefault(tensor, [name])
+            self._sources[tensor] = (name,)
+            self.roots[name] = tuple(Atom(n) if n > 1 else one() for n in tensor.shape)
+            self.record(tensor, self.roots[name])
+
+    def begin(self, run: int) -> None:
+        """Another forward pass follows: who reads what weights made is counted anew."""
+        self.run, self.batch_norms, self.uses = run, {}, Counter()
+        self.readers.append((self.batch_norms, self.uses))
+
+    def sole_norms(self) -> dict[str, str]:
+        """Of each module whose output goes into one batch norm and nowhere else, in all passes: that batch norm."""
+        found: dict[str, set[str | None]] = {}
+        for norms, uses in self.readers:
+            for module, count in uses.items():
+                found.setdefault(module, set()).add(norms.get(module) if count == 1 else None)
+        sole = {module: next(iter(norms)) for module, norms in found.items() if len(norms) == 1}
+        return {module: norm for module, norm in sole.items() if norm is not None}
+
+    def knows(self, tensor: torch.Tensor) -> bool:
+        return tensor in self._axes
+
+    def axes(self, tensor: torch.Tensor) -> Axes:
+        """The axes of a tensor; one never seen before is a constant and frozen."""
+        if not self.knows(tensor):
+            self.record(tensor, fresh(tensor.shape, "constant tensor"))
+            self._sources.setdefault(tensor, ())
+        return self._axes[tensor]
+
+    def constant(self, tensor: torch.Tensor, reason: str, name: str = "") -> None:
+        """A tensor that stays as it is, for the reason; with a name, `met` says whether an operator reads it."""
+        self.record(tensor, fresh(tensor.shape, reason))
+        self._sources[tensor] = ()
+        if name:
+            self._names[tensor] = [name]
+
+    def same_as(self, tensor: torch.Tensor, name: str, axes: Axes) -> None:
+        """A tensor has the entries of a registered one."""
+        self.record(tensor, axes)
+        self._sources[tensor] = (name,)
+
+    def record(self, tensor: torch.Tensor, axes: Axes) -> None:
+        self._axes[tensor] = axes
+
+    def see(self, module: str, tensors: Iterable[torch.Tensor]) -> None:
+        """Notes that the code of a module had these tensors in its hands."""
+        known = self.seen.setdefault(module, {})
+        for tensor in tensors:
+            if self.knows(tensor):
+                known.update((id(axis), axis) for axis in self.axes(tensor) if size(axis) > 1)
+
+    def freeze(self, tree: object, reason: str) -> None:
+        """Freezes every axis of every tensor in a tree of arguments or outputs."""
+        for tensor in tensors_of(tree):
+            for axis in self.axes(tensor):
+                freeze(axis, reason)
+
+    def read(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
+        """Notes that the operator contracts an argument along a dimension: what is removed there must not count."""
+        self.readings.append(Reading(call.site, call.visit, argument, dim, axis, self.run))
+
+    def reduce(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
+        """Notes that the operator reduces or normalises an argument along a dimension, over the positions that stay."""
+        self.read(call, argument, dim, axis)
+        self.normalised.append(axis)
+
+    def alias(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
+        """A rearranged parameter is still that parameter."""
+        if source in self._names:
+            self._names[tensor] = self._names[source]
+
+    def owner(self, weight: torch.Tensor | None) -> str | None:
+        """The (first) module that a parameter or its transpose belongs to; None for any other tensor."""
+        if weight is None or weight not in self._names:
+            return None
+        return self._names[weight][0].rpartition(".")[0]
+
+    def is_weight(self, tensor: torch.Tensor | None) -> bool:
+        """Whether a tensor is a parameter or computed from parameters and constants alone."""
+        return tensor is not None and bool(self._sources.get(tensor))
+
+    def is_stack(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is made of parameters that hold one matrix for each of several experts."""
+        sources = self._sources.get(tensor, ())
+        return bool(sources) and all(len(self.roots[name]) > 2 for name in sources)
+
+    def is_activation(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is computed from the model's inputs."""
+        return self.knows(tensor) and tensor not in self._sources
+
+    def mark(self, weight: torch.Tensor | None, role: Role, dim: int) -> None:
+        """Notes what a parameter, or what is computed from parameters alone, does along one of its dimensions."""
+        if weight is not None and self.is_weight(weight):
+            self.marks.append(Mark(self._sources[weight], role, self.axes(weight)[dim]))
+
+    def mark_computed(self, call: Call, weight: torch.Tensor, dims: tuple[int, int]) -> None:
+        """Notes a weight that is computed from activations, with its (contracted, made) dimensions.
+
+        Parameters that were multiplied by activations produce and contract positions as if they were it.
+        """
+        maker = self._makers.get(weight, "the caller of the model")
+        why = f"the weight of {call.where} is computed from activations by {maker}; no weight produces these positions"
+        contracted, made = (self.axes(weight)[dim] for dim in dims)
+        self.computed += [(contracted, why), (made, why)]
+        if names := self._factors.get(weight, ()):
+            self.marks += [Mark(names, "in", contracted), Mark(names, "out", made)]
+
+    def keep_sizes(self, call: Call, weight: torch.Tensor | None, **axes: Axis) -> None:
+        """Notes which attributes of the running module, and of those owning a weight, hold the size of which axis."""
+        names = self._names.get(weight, []) if weight is not None else []
+        for module in dict.fromkeys([call.module, *(name.rpartition(".")[0] for name in names)]):
+            self.module_sizes += [(module, attribute, axis) for attribute, axis in axes.items()]
+
+    def made_by(self, tensor: torch.Tensor, weight: torch.Tensor) -> None:
+        module = self.owner(weight)
+        if module is not None:
+            self._producers[tensor] = module
+
+    def note_sources(self, call: Call) -> None:
+        """What is computed from parameters and constants alone is made of these parameters."""
+        inputs = call.tensors
+        self.met.update(name for tensor in inputs if tensor in self._names for name in self._names[tensor])
+        if all(tensor in self._sources or not self.knows(tensor) for tensor in inputs):
+            names = dict.fromkeys(name for tensor in inputs for name in self._sources.get(tensor, ()))
+            for output in call.outputs:
+                self._sources.setdefault(output, tuple(names))
+        else:
+            for output in call.outputs:  # written to in place, it may have been made of weights alone before
+                self._sources.pop(output, None)
+            self._note_factors(call)
+
+    def _note_factors(self, call: Call) -> None:
+        """Notes of what is computed from activations by which operator, and the weights it was multiplied with.
+
+        Those are weights with rows and columns, as kernels have them; rearranged or added up they are still there.
+        """
+        operator = call.operator.removesuffix("_")
+        same = operator in REARRANGING
+        maker = next((self._makers[t] for t in call.tensors if same and t in self._makers), call.where)
+        for output in call.outputs:
+            self._makers[output] = maker
+        if operator not in MIXING and not same:
+            return
+        names = {name: None for tensor in call.tensors for name in self._factors.get(tensor, ())}
+        if operator in ("mul", "div"):
+            pure = [t for t in call.tensors if self.is_weight(t) and sum(n > 1 for n in t.shape) > 1]
+            names |= {name: None for tensor in pure for name in self._sources[tensor]}
+        for output in call.outputs if names else ():
+            self._factors[output] = tuple(names)
+
+    def name_places(self, tensor: torch.Tensor, axis: Axis) -> None:
+        """The values of a tensor of integers are positions along an axis."""
+        self._places[tensor] = axis
+
+    def places(self, tensor: torch.Tensor) -> Axis | None:
+        return self._places.get(tensor)
+
+    def tell_places(self, call: Call, tensor: torch.Tensor, axis: Axis) -> None:
+        """The values of a tensor of integers are positions along an axis, which stays as it is once they are read."""
+        self._told.setdefault(tensor, []).append((axis, call.where))
+
+    def read_places(self, tensors: Sequence[torch.Tensor], reader: str) -> None:
+        """Freezes the axes whose positions the tensors tell to the reader."""
+        for tensor in tensors:
+            for axis, where in self._told.get(tensor, ()):
+                freeze(axis, f"{reader} gets the indices that {where} returns")
+
+    def note_places(self, call: Call) -> None:
+        """Integers that are rearranged, chosen from or converted still name the same positions."""
+        if call.operator in REARRANGING and (axis := self.places(call.tensors[0])) is not None:
+            self.name_places(call.outputs[0], axis)
+
+    def note_uses(self, call: Call) -> None:
+        """Counts readers of what weights made; an output written in place is no longer what the weight made."""
+        self.read_places(call.tensors, call.where)
+        for tensor in call.tensors:
+            if tensor in self._producers:
+                self.uses[self._producers[tensor]] += 1
+        for output in call.outputs:
+            self._producers.pop(output, None)
+
+    def note_outputs(self, tree: object) -> None:
+        """Freezes what the model returns; its caller is one more reader of it."""
+        self.read_places(tensors_of(tree), "the caller of the model")
+        self.freeze(tree, "model output")
+        for tensor in tensors_of(tree):
+            if tensor in self._producers:
+                self.uses[self._producers[tensor]] += 1
+
+    def maker(self, tensor: torch.Tensor) -> str | None:
+        """The module whose weight made exactly this tensor, if one did."""
+        return self._producers.get(tensor)

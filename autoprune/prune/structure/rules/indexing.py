@@ -1,0 +1,110 @@
+"""Looking positions up: the dimension that is indexed stays, the others pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from autoprune.prune.structure.axes import Axis, freeze, fresh, size, unify
+from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.rules.registry import rule
+
+
+@rule("embedding")
+def embedding(recorder: Recorder, call: Call) -> Axes:
+    """Rows of the weight: they are the vocabulary, which the caller knows."""
+    rows, features = recorder.axes(call["weight"])
+    freeze(rows, f"looked up by {call.where}")
+    recorder.mark(call["weight"], "out", 1)
+    recorder.keep_sizes(call, call["weight"], embedding_dim=features)
+    recorder.made_by(call.output, call["weight"])
+    return (*recorder.axes(call["indices"]), features)
+
+
+@rule("index_select")
+def index_select(recorder: Recorder, call: Call) -> Axes:
+    axes = list(recorder.axes(call["self"]))
+    dim = call["dim"] % len(axes)
+    freeze(axes[dim], f"indexed by {call.where}")
+    axes[dim] = fresh((call.shape[dim],), f"indexed by {call.where}")[0]
+    return tuple(axes)
+
+
+@rule("index")
+def index(recorder: Recorder, call: Call) -> Axes:
+    """x[i, :, j]: indexed dimensions give way to those of the indices, in place when together, else first.
+
+    Indices that are known to name positions of an axis follow it; all others keep the dimension as it is.
+    """
+    axes = recorder.axes(call["self"])
+    indexed = _indexed(call["indices"])
+    for dim, tensor in indexed.items():
+        places = recorder.places(tensor)
+        if places is None:
+            freeze(axes[dim], f"indexed by {call.where}")
+        else:
+            unify(places, axes[dim], call.where)
+    passing = [axis for dim, axis in enumerate(axes) if dim not in indexed]
+    first, last = min(indexed), max(indexed)
+    before = first if len(indexed) == last - first + 1 else 0
+    made = fresh(call.shape[before : before + len(call.shape) - len(passing)], f"indexed by {call.where}")
+    return (*passing[:before], *made, *passing[before:])
+
+
+@rule("index_add", "index_copy", "index_fill", "scatter_add", "scatter", "gather", "take_along_dim")
+def along(recorder: Recorder, call: Call) -> Axes:
+    """Places along one dimension are looked up or written to; the others belong together where they have one size."""
+    axes = list(recorder.axes(call["self"]))
+    dim = call["dim"] % len(axes)
+    freeze(axes[dim], f"indexed by {call.where}")
+    for tensor in call.tensors[1:]:
+        others = recorder.axes(tensor)
+        if len(others) == len(axes):
+            freeze(others[dim], f"indexed by {call.where}")
+            for place, (mine, other) in enumerate(zip(axes, others, strict=True)):
+                if place != dim:
+                    _same(mine, other, call.where)
+    made = fresh(call.shape, f"indexed by {call.where}")
+    return tuple(a if size(a) == n else new for a, n, new in zip(axes, call.shape, made, strict=True))
+
+
+@rule("index_put", "_index_put_impl")
+def index_put(recorder: Recorder, call: Call) -> Axes:
+    """Writes values to the indexed places; the dimensions that pass are those of the values."""
+    axes = recorder.axes(call["self"])
+    indexed = _indexed(call["indices"])
+    for dim in indexed:
+        freeze(axes[dim], f"indexed by {call.where}")
+    passing = [axis for dim, axis in enumerate(axes) if dim not in indexed]
+    for mine, other in zip(reversed(passing), reversed(recorder.axes(call["values"])), strict=False):
+        _same(mine, other, call.where)
+    return axes
+
+
+@rule("nonzero", "unique_consecutive", "_unique2", "histc", "bincount")
+def positions(recorder: Recorder, call: Call) -> list[Axes]:
+    """What comes out says where something is: every dimension stays as it is."""
+    recorder.freeze(call["self"], f"positions told by {call.where}")
+    return [fresh(output.shape, f"made by {call.where}") for output in call.outputs]
+
+
+def _same(mine: Axis, other: Axis, where: str) -> None:
+    """Unifies axes of one size; where the sizes differ only a part is meant, and both stay."""
+    if size(mine) == size(other):
+        unify(mine, other, where)
+    else:
+        freeze(mine, f"partly indexed by {where}")
+        freeze(other, f"partly indexed by {where}")
+
+
+def _indexed(indices: Sequence[torch.Tensor | None]) -> dict[int, torch.Tensor]:
+    """The dimensions that indices stand for, each with its index; a mask stands for as many as it has."""
+    found: dict[int, torch.Tensor] = {}
+    dim = 0
+    for tensor in indices:
+        covered = tensor.dim() if tensor is not None and tensor.dtype in (torch.bool, torch.uint8) else 1
+        if tensor is not None:
+            found |= dict.fromkeys(range(dim, dim + covered), tensor)
+        dim += covered
+    return found

@@ -1,0 +1,93 @@
+"""Parameters that no pass has read, and what must stay whole for their sake.
+
+Which tensors such a parameter meets when it is used is unknown. It is used by the code of its module or of one around
+it, so whatever these have had in their hands, and what has the size of one of its dimensions, stays as it is. Then code
+that runs it later finds tensors of the sizes it was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.prune.structure.axes import Axis, freeze, size
+from autoprune.prune.structure.recorder import Recorder
+from autoprune.prune.structure.structure import Unmet
+
+
+def find_unmet(model: nn.Module, recorder: Recorder) -> tuple[Unmet, ...]:
+    """The parameters that no operator has read so far, each by its first name."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return tuple(
+        Unmet(name, tuple(parameter.shape), parameter.numel() / total)
+        for name, parameter in model.named_parameters()
+        if name not in recorder.met and parameter.numel()
+    )
+
+
+@dataclass(frozen=True)
+class _Dimension:
+    """The size of something that an unmet tensor is used with; where a layer reads its input, `entering`."""
+
+    tensor: str
+    module: str
+    length: int
+    entering: bool = False
+
+
+def freeze_for(model: nn.Module, recorder: Recorder, unmet: Sequence[Unmet]) -> None:
+    """Freezes every axis that code which may run an unmet parameter has seen and that has a size of it.
+
+    An input size that none of that code has seen is the size of something that comes from elsewhere, through a hook
+    for example: then all axes of that size are frozen, unless an unmet layer makes it.
+    """
+    dimensions = list(_dimensions(model, recorder, {row.name for row in unmet}))
+    made = {dimension.length for dimension in dimensions if not dimension.entering}
+    for dimension in dimensions:
+        fitting = _axes(recorder, _around(dimension.module), dimension.length)
+        if not fitting and dimension.entering and dimension.length not in made:
+            fitting = _axes(recorder, recorder.seen, dimension.length)
+        for axis in fitting:
+            freeze(
+                axis,
+                f"no example call runs {dimension.tensor!r}, which has a dimension of this size: give a call that runs "
+                "it, or remove it from the model",
+            )
+
+
+def _axes(recorder: Recorder, modules: Iterable[str], length: int) -> list[Axis]:
+    return [axis for name in modules for axis in recorder.seen.get(name, {}).values() if size(axis) == length]
+
+
+def _around(module: str) -> list[str]:
+    """A module and all around it, the model itself last."""
+    parts = module.split(".") if module else []
+    return [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
+
+
+def _dimensions(model: nn.Module, recorder: Recorder, unmet: set[str]) -> Iterator[_Dimension]:
+    """The sizes of features, also of norms without parameters, under every name that a module has."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        for tensor in module.parameters(recurse=False):
+            if first[id(tensor)] in unmet:
+                yield from _of_tensor(first[id(tensor)], name, module, tuple(tensor.shape))
+        if isinstance(module, _NormBase) and not module.affine and name not in recorder.seen:
+            yield _Dimension(name, name, module.num_features)
+
+
+def _of_tensor(tensor: str, name: str, module: nn.Module, shape: Sequence[int]) -> Iterator[_Dimension]:
+    if isinstance(module, _ConvNd):
+        yield _Dimension(tensor, name, module.in_channels, entering=True)
+        yield _Dimension(tensor, name, module.out_channels)
+    elif isinstance(module, nn.Linear) and len(shape) == 2:
+        yield _Dimension(tensor, name, module.in_features, entering=True)
+        yield _Dimension(tensor, name, module.out_features)
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        yield _Dimension(tensor, name, module.embedding_dim)
+    else:
+        yield from (_Dimension(tensor, name, length) for length in shape if length > 1)

@@ -1,0 +1,1 @@
+"""Smaller networks, and the proof that they are right: surgery, the masked reference, verification."""

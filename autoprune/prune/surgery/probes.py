@@ -1,0 +1,84 @@
+"""Copies with random values for proofs, in which no error hides behind a zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from autoprune.errors import VerifyError
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.passes.compare import in_precision, outputs, precise
+from autoprune.prune.passes.examples import Example, Examples, as_examples
+from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.watch import Route
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.surgery.surgery import rebuild
+
+NEAR = (0.1, 0.03, 0.01, 0.003)  # how far probes are from what was trained where that decides what runs
+
+
+def make_probe(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int) -> nn.Module:
+    """A randomised copy that runs the operators the model runs; as far from what was trained as these allow.
+
+    Where values decide what runs (a router, an exit), random ones can send everything one way.
+    """
+    probe = randomised(model, seed)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return probe
+    examples = precise_examples(example_inputs, structure)
+    trained = _paths(model, structure, examples)
+    for amount in NEAR:
+        if _paths(probe, structure, examples) == trained:
+            break
+        probe = randomised(model, seed, amount)
+    return probe
+
+
+def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Example]) -> list[Counter[Site]]:
+    """How often a network comes to which site in each pass that was traced."""
+    network = precise(rebuild(model, {}, {}, structure.adapted))
+    watches = []
+    for run, each in enumerate(structure.passes):
+        if each.traced == run:
+            watches.append(Route())
+            outputs(network, examples[each.example], watches[-1], train=each.train)
+    return [watch.visits for watch in watches]
+
+
+def randomised(model: nn.Module, seed: int, near: float = 0.0) -> nn.Module:
+    """A copy whose batch norm statistics, biases, and parameters that are all one number, are random in 0.5..1.5.
+
+    So no error hides behind a zero, or behind an activation that is shut. With `near` they are those of the model times
+    random numbers within this share of 1, and raised by as much of their mean size: no zero is left either.
+    """
+    probe = copy_model(model)
+    generator = torch.Generator().manual_seed(seed)
+    statistics = [
+        tensor
+        for module in probe.modules()
+        for name, tensor in module.named_buffers(recurse=False)
+        if name in ("running_mean", "running_var")
+    ]
+    biases = [p for name, p in probe.named_parameters() if name.endswith("bias") and p.numel() > 1]
+    constant = [p for p in probe.parameters() if p.numel() > 1 and not p.is_meta and bool((p == p.flatten()[0]).all())]
+    for tensor in [*statistics, *biases, *constant]:
+        if tensor.is_floating_point() and not tensor.is_meta:
+            drawn = torch.rand(tensor.shape, generator=generator).to(tensor)
+            around = tensor * (1 + near * (2 * drawn - 1)) + near * drawn * (tensor.abs().mean() if tensor.any() else 1)
+            tensor.data.copy_(around if near else drawn + 0.5)
+    return probe
+
+
+def precise_examples(example_inputs: Examples, structure: Structure) -> dict[str, Example]:
+    """The calls by name, in float32 where they have less precision. VerifyError for one the structure does not know."""
+    known = dict.fromkeys(each.example for each in structure.passes)
+    examples = {example.name: in_precision(example) for example in as_examples(example_inputs)}
+    if unknown := [name for name in examples if name not in known]:
+        raise VerifyError(
+            f"expected the calls that the structure was found with, {', '.join(map(repr, known))}, got "
+            f"{', '.join(map(repr, unknown))}. Pass the same example inputs to find_structure and verify."
+        )
+    return examples

@@ -1,0 +1,142 @@
+"""Builds the smaller network: sliced tensors in a copy of the model, with the sizes its modules keep put right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.unit import Unit
+from autoprune.errors import SpaceError
+from autoprune.prune.modules import adapters  # noqa: F401  # register
+from autoprune.prune.modules.adapting import adapt, apply_fixes
+from autoprune.prune.modules.attributes import put
+from autoprune.prune.modules.borrowed import modes_put_back
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.skip import skip
+from autoprune.prune.structure.structure import Structure
+
+Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
+Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indices that stay
+
+
+def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[str, torch.Tensor]) -> Indices:
+    """For every tensor that loses something: which indices stay along each dimension that loses some.
+
+    An index stays when none of the units lying across it gives it up. Tensors of a branch go with its modules.
+    """
+    masks: dict[str, dict[int, np.ndarray]] = {}
+    known = {unit.name: unit for unit in units}
+    for name, kept in positions.items():
+        if name not in known:
+            raise SpaceError(f"no unit is called {name!r}; units are {list(known)}")
+        unit = known[name]
+        check_positions(unit, kept)
+        if len(kept) == unit.width or unit.is_branch:
+            continue
+        gone = np.ones(unit.width, bool)
+        gone[kept] = False
+        removed = np.flatnonzero(gone)
+        for slot in unit.slots:
+            length = tensors[slot.tensor].shape[slot.dim]
+            mask = masks.setdefault(slot.tensor, {}).setdefault(slot.dim, np.ones(length, bool))
+            mask[slot.span.indices(removed)] = False
+    return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in masks.items()}
+
+
+def check_positions(unit: Unit, kept: np.ndarray) -> None:
+    """Raises SpaceError unless the positions are strictly increasing, enough, and within the unit."""
+    indices = np.asarray(kept)
+    whole = indices.ndim == 1 and (np.issubdtype(indices.dtype, np.integer) or not indices.size)
+    inside = whole and ((indices >= 0) & (indices < unit.width)).all() and (np.diff(indices) > 0).all()
+    if not inside or indices.size < unit.least:
+        raise SpaceError(
+            f"unit {unit.name!r} has positions 0 to {unit.width - 1}: expected at least {unit.least} to stay, each "
+            f"named once in rising order, got {indices.tolist()}"
+        )
+
+
+def select(tensor: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor:
+    """The tensor with only the given indices of the given dimensions; memory format is kept."""
+    result = tensor.detach()
+    for dim, indices in dims.items():
+        result = result.index_select(dim, torch.from_numpy(indices).to(tensor.device))
+    return laid_out_like(tensor, result)
+
+
+def laid_out_like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with the dtype, device and memory format of another one."""
+    tensor = tensor.to(pattern)
+    if pattern.dim() == 4 and not pattern.is_contiguous() and pattern.is_contiguous(memory_format=torch.channels_last):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) -> dict[str, torch.Tensor]:
+    """Every tensor that gets smaller, sliced; tensors that stay whole are not among them."""
+    tensors = named_tensors(model)
+    indices = kept_indices(structure.units, positions, tensors)
+    return {name: select(tensors[name], dims) for name, dims in indices.items()}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a built network is made of: positions that stay by unit, the sizes its modules keep, what was done to them.
+
+    `adapted` modules get their adapter's class. `skipped` modules are gone with their branch; each has the length of
+    the tuple it returned, 0 for a bare tensor.
+    """
+
+    positions: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, Mapping[str, int]]  # module -> attribute -> value
+    adapted: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+def make_recipe(structure: Structure, positions: Positions) -> Recipe:
+    """The recipe for keeping the given positions."""
+    counts = {unit.name: len(positions.get(unit.name, range(unit.width))) for unit in structure.units}
+    sizes: dict[str, dict[str, int]] = {}
+    for size in structure.sizes:
+        value = size.value.substitute(counts).terms.get((), 0)
+        sizes.setdefault(size.module, {})[size.attribute] = value
+    kept = {name: tuple(np.asarray(indices).tolist()) for name, indices in positions.items()}
+    gone = [branch for name, branch in structure.branches.items() if not counts[name]]
+    return Recipe(kept, sizes, structure.adapted, {m: n for branch in gone for m, n in branch.modules.items()})
+
+
+def rebuild(
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, Mapping[str, int]],
+    adapted: Iterable[str] = (),
+    skipped: Mapping[str, int] | None = None,
+    *,
+    share: bool = False,
+    connected: bool = False,
+) -> nn.Module:
+    """A copy of the model (see copy_model) with some tensors replaced, some modules adapted or skipped, and some
+    attributes set.
+    """
+    small = copy_model(model, tensors, share=share, connected=connected)
+    adapt(small, adapted)
+    for module, attributes in sizes.items():
+        for attribute, number in attributes.items():
+            put(small.get_submodule(module), attribute, number)
+    skip(small, skipped or {})
+    if tensors:
+        with modes_put_back(small):
+            small.train(small.training)  # some classes keep what they computed from weights until their mode is set
+        apply_fixes(small)
+    return small
+
+
+def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:
+    """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
+    recipe = make_recipe(structure, positions)
+    tensors = slice_tensors(model, structure, positions)
+    return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share, connected=not share)

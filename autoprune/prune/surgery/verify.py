@@ -1,0 +1,290 @@
+"""The proof that surgery is right: the small network computes what the masked original computes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.unit import Unit
+from autoprune.errors import UnsupportedModel
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.skip import within
+from autoprune.prune.passes.compare import TOLERANCE, in_precision, largest_difference, largest_of, outputs, precise
+from autoprune.prune.passes.examples import Example, Examples
+from autoprune.prune.passes.site import Pass
+from autoprune.prune.passes.watch import Route, line_of_error
+from autoprune.prune.structure.structure import Branch, Structure
+from autoprune.prune.surgery.masked import Masked
+from autoprune.prune.surgery.probes import make_probe, precise_examples
+from autoprune.prune.surgery.surgery import Positions, cut, kept_indices, rebuild
+
+LARGEST = 1e-2  # the most, whatever rounding does
+# how many of n positions stay: any number, another one for each unit; all but one; one. What a forward relies on may
+# fit one of them by chance, hardly all
+TRIALS: tuple[Callable[[int, np.random.Generator], int], ...] = (
+    lambda n, rng: int(rng.integers(1, n)),
+    lambda n, rng: n - 1,
+    lambda n, rng: 1,
+)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """How far the small network's outputs are from the masked original's.
+
+    `errors` has, for each output tensor of each call in order, the largest absolute difference over the largest
+    absolute value of the reference, in eval or train mode, whichever is larger; inf where shapes differ or a value is
+    not finite. `compared` says what was compared with what.
+    `normalised` names the units with a normalisation or another reduction over their positions: the reference takes
+    it over the positions that stay. `tolerance` is what may differ: 1e-4, or more where float32 rounds more. `parted`
+    says where the two took different ways through the code, or is empty.
+    """
+
+    errors: tuple[float, ...]
+    compared: str
+    normalised: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    parted: str = ""
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors, default=float("inf"))
+
+    @property
+    def ok(self) -> bool:
+        return self.worst <= self.tolerance
+
+
+def verify_positions(
+    model: nn.Module,
+    small: nn.Module,
+    structure: Structure,
+    positions: Positions,
+    example_inputs: Examples,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    *,
+    passes: Sequence[Pass] | None = None,
+    share: bool = False,
+) -> VerifyReport:
+    """Compares a small network with the original in which nothing sees what was removed (see masks.py).
+
+    They are compared in all passes of the structure, or in those given, in train mode on copies.
+
+    `weights` are small tensors that differ from slices of the model's own, as compensation and batch norms make them:
+    in the reference they take the places their indices came from. Both networks compute in float32 at least.
+    With `share` the reference has the model's own parameters, to which some forward passes write.
+
+    Raises VerifyError for example inputs that are not those of calls the structure was found with.
+    """
+    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
+    comparison = _Comparison(structure, positions, structure.passes if passes is None else passes)
+    pair = precise(small), precise(dense)
+    examples = precise_examples(example_inputs, structure)
+    errors = comparison.errors(*pair, examples)
+    worst = max(errors, default=float("inf"))
+    removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]
+    across = tuple(unit.name for unit in removed if unit.normalised)
+    return VerifyReport(
+        errors,
+        f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
+        + (" and normalisations run over the positions that stay" if across else ""),
+        across,
+        comparison.tolerance(*pair, examples) if TOLERANCE < worst <= LARGEST else TOLERANCE,
+        comparison.parted(*pair, examples) if TOLERANCE < worst < float("inf") else "",
+    )
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What is compared: the passes, in a small network and in the dense one with some positions masked."""
+
+    structure: Structure
+    positions: Positions
+    passes: Sequence[Pass]
+
+    def errors(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> tuple[float, ...]:
+        """How far the outputs are apart by call and output; of both modes the larger one."""
+        found: dict[tuple[str, int], float] = {}
+        for each in self._given(examples):
+            left = outputs(small, examples[each.example], train=each.train)
+            right = outputs(dense, examples[each.example], self._mask(dense, each), train=each.train)
+            pairs = list(zip(left, right, strict=True)) if len(left) == len(right) else []
+            for place, error in enumerate([largest_difference(*pair) for pair in pairs] or [float("inf")]):
+                found[each.example, place] = max(error, found.get((each.example, place), 0.0))
+        return tuple(found.values())
+
+    def tolerance(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> float:
+        """What rounding accounts for, where both networks agree in float64: four times what it does to the dense one.
+
+        At least TOLERANCE, which it also is for networks that differ in float64 or do not run in it, at most LARGEST.
+        """
+        exact = {name: in_precision(example, torch.float64) for name, example in examples.items()}
+        try:
+            pair = copy_model(small).double(), copy_model(dense).double()
+            if max(self.errors(*pair, exact)) > TOLERANCE:
+                return TOLERANCE
+            rounded = max(
+                largest_of(
+                    outputs(dense, examples[each.example], self._mask(dense, each), train=each.train),
+                    outputs(pair[1], exact[each.example], self._mask(dense, each), train=each.train),
+                )
+                for each in self._given(examples)
+            )
+        except (UnsupportedModel, RuntimeError, TypeError):  # code or a device that insists on float32
+            return TOLERANCE
+        return min(max(4 * rounded, TOLERANCE), LARGEST)
+
+    def parted(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> str:
+        """Where the two networks run different operators, or choose another number of rows; empty where they do not."""
+        for each in self._given(examples):
+            mask = self._mask(dense, each)
+            if mask is None:
+                continue
+            path = Route()
+            outputs(small, examples[each.example], path, train=each.train)
+            outputs(dense, examples[each.example], mask, train=each.train)
+            pairs = itertools.zip_longest(self._ways(path), self._ways(mask), fillvalue=("", "", 0))
+            if (step := next((a for a, b in pairs if a != b), None)) is not None:
+                return (
+                    f"; they take different ways from {step[0] or 'the top module'!r} on: what the data decide, such "
+                    "as a routing or an exit, falls differently where values all but tie"
+                )
+        return ""
+
+    def _ways(self, path: Route) -> list[tuple[str, str, int]]:
+        """The steps of a run outside of removed branches."""
+        branches = self.structure.branches
+        gone = [m for name in branches if not len(self.positions.get(name, (0,))) for m in branches[name].modules]
+        return [step for step in path.steps if not within(step[0], gone)]
+
+    def _given(self, examples: Mapping[str, Example]) -> list[Pass]:
+        return [each for each in self.passes if each.example in examples]
+
+    def _mask(self, dense: nn.Module, each: Pass) -> Masked | None:
+        shapes_only = any(parameter.is_meta for parameter in dense.parameters())
+        return None if shapes_only else Masked(self.structure, self.positions, each.traced)
+
+
+def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
+    """The structure without the units whose removal does not compute what masking computes.
+
+    Positions are removed from all units at once (a random number of each, one of each, all but one of each; of the
+    branches one half, then the other half, then none, since what is in one that is gone proves nothing). When that
+    fails, and leaving two positions instead of one does not help, the units are halved until the wrong ones are found;
+    they become frozen, with what happened as the reason. On the meta device, where there are no numbers, only shapes
+    are compared.
+    """
+    probe = make_probe(model, structure, example_inputs, seed)
+
+    def failure(units: Sequence[Unit], trial: Positions) -> str:
+        return _failure(probe, structure, {unit.name: trial[unit.name] for unit in units}, example_inputs)
+
+    while structure.units:
+        failures = ((trial, failure(structure.units, trial)) for trial in _trials(structure, seed))
+        trial, why = next((pair for pair in failures if pair[1]), ({}, ""))
+        if not why:
+            break
+        roomier = structure.keeping_two()
+        if roomier != structure and not any(failure(roomier.units, trial) for trial in _trials(roomier, seed)):
+            return roomier
+        structure = structure.demote(_culprits(structure.units, why, functools.partial(failure, trial=trial)))
+    return structure
+
+
+def _culprits(
+    units: Sequence[Unit], why: str, failure: Callable[[Sequence[Unit]], str], beside: Sequence[Unit] = ()
+) -> dict[str, str]:
+    """The units that fail together with those beside them, by halving, branches apart from the others first; of a
+    clash the later ones go.
+    """
+    if len(units) == 1:
+        return {units[0].name: f"together with other units: {why}" if beside else why}
+    middle = sum(not unit.is_branch for unit in units)
+    if middle in (0, len(units)):
+        middle = len(units) // 2
+    first, second = units[:middle], units[middle:]
+    found: dict[str, str] = {}
+    for half in (first, second):
+        if reason := failure([*beside, *half]):
+            found |= _culprits(half, reason, failure, beside)
+    return found or _culprits(second, why, failure, [*beside, *first])
+
+
+def _trials(structure: Structure, seed: int) -> list[Positions]:
+    rng = np.random.default_rng(seed)
+    sides = [*_sides(structure.branches, np.random.default_rng(seed)), set()]
+    return [
+        {
+            u.name: np.arange(int(u.name not in gone))
+            if u.is_branch
+            else np.sort(rng.permutation(u.width)[: u.allowed(keep(u.width, rng))])
+            for u in structure.units
+        }
+        for keep, gone in zip(itertools.cycle(TRIALS), sides)
+    ]
+
+
+def _sides(branches: Mapping[str, Branch], rng: np.random.Generator) -> list[set[str]]:
+    """The branches in two random halves; in more sets where that keeps apart those that lie inside each other."""
+    sides: list[set[str]] = [set(), set()]
+    for index in rng.permutation(len(branches)):
+        name = list(branches)[index]
+        free = [side for side in sides if not any(_touch(branches[name], branches[other]) for other in side)]
+        if not free:
+            sides.append({name})
+            continue
+        min(free, key=len).add(name)
+    return sides
+
+
+def _touch(first: Branch, second: Branch) -> bool:
+    """Whether something goes with both branches."""
+    pairs = ((first.modules, second.modules), (second.modules, first.modules))
+    return any(within(module, others) for modules, others in pairs for module in modules)
+
+
+def _failure(model: nn.Module, structure: Structure, positions: Positions, example_inputs: Examples) -> str:
+    """Why the network without the other positions is wrong; empty when it is right."""
+    try:
+        small = cut(model, structure, positions, share=True)
+    except Exception as error:  # of a fix, for example
+        return _not_running(error)
+    for each in (each for run, each in enumerate(structure.passes) if each.traced == run):
+        where = f" in {each.where}" if each.traced else ""
+        try:
+            report = verify_positions(model, small, structure, positions, example_inputs, passes=[each], share=True)
+        except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
+            return _not_running(error, where)
+        if not report.ok:
+            return f"pruned and masked outputs differ by {report.worst:.2g} relative{where}{report.parted}"
+    return ""
+
+
+def _not_running(error: Exception, where: str = "") -> str:
+    cause = error.__cause__ or error
+    return f"does not run with fewer positions{where}: {type(cause).__name__} at {line_of_error(cause)}: {cause}"
+
+
+def _restored(
+    model: nn.Module, structure: Structure, positions: Positions, weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Full tensors with the values of small ones at the indices they keep."""
+    tensors = named_tensors(model)
+    indices = kept_indices(structure.units, positions, tensors)
+    return {name: _scattered(tensors[name], small, indices.get(name, {})) for name, small in weights.items()}
+
+
+def _scattered(full: torch.Tensor, small: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor:
+    grid = [dims.get(dim, np.arange(length)) for dim, length in enumerate(full.shape)]
+    result = full.detach().clone()
+    if not full.dim():
+        return small.detach().clone()
+    result[tuple(torch.from_numpy(axis).to(full.device) for axis in np.ix_(*grid))] = small.to(full.dtype)
+    return result

@@ -1,0 +1,169 @@
+"""A criterion searched for: formulas judged by the networks that are left when positions go in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from autoprune.core.objective import Objective
+from autoprune.core.space import Candidate
+from autoprune.errors import ConfigError, PluginError, RunExists, RunFailed
+from autoprune.measure.scorer import Scorer
+from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.criteria.ordering import criterion_inputs, order_units
+from autoprune.prune.criteria.symbolic import terms
+from autoprune.prune.modules.borrowed import torch_threads
+from autoprune.run.criterion.evolve import Judged, Orders, evolve
+from autoprune.run.criterion.formula import Formula, orders
+from autoprune.run.criterion.plugin import CriterionScore, FoundCriterion, source_of
+from autoprune.run.loop.guard import guarded
+from autoprune.run.records.folder import check_place, write_text
+from autoprune.run.session.job import Job, OnProgress, Progress, silent
+from autoprune.run.session.session import Session, open_session
+
+SHARES = (0.75, 0.5, 0.375)  # of every unit's width, that the networks keep that criteria are judged by
+RIVALS = ("obs", "l1", "l2", "wanda", "flap", "taylor", "random")
+
+
+def find_criterion(
+    job: Job, out: Path, *, evaluations: int = 200, seed: int = 0, progress: OnProgress = silent
+) -> FoundCriterion:
+    """Searches formulas of weights, inputs and gradients (search.formula_search) and writes the best one to `out`.
+
+    A formula's loss is what the job's guide says of uniform networks ordered by it, averaged over `SHARES`, on the
+    selection set; weights are compensated and batch norms settled as in the job's search.
+
+    Raises:
+        RunExists: there is such a file already.
+        ConfigError: a name that is no Python file's, or a space or objectives that leave nothing to judge or to read.
+        RunFailed: every formula failed.
+    """
+    if out.suffix != ".py":
+        raise ConfigError(f"expected a Python file to write the criterion to, got {out}. Call it my_criterion.py, say.")
+    if out.exists():
+        raise RunExists(f"expected a new file, {out} is already there. Give another --out.")
+    check_place(out)
+    out = out.absolute()  # the job's own code may change the current directory
+    with guarded(), torch_threads(job.threads):
+        judge = Judge(open_session(replace(job, tune="off"), progress))
+        best, measured = _best(judge, evaluations, seed, progress)
+        rows = [judge.scored("found", orders(best, judge.table) or {})]
+        for name in RIVALS:
+            progress(Progress("rivals", RIVALS.index(name), len(RIVALS), name))
+            rows += judge.rival(name)
+        progress(Progress("rivals", len(RIVALS), len(RIVALS)))
+    found = FoundCriterion(best, measured, judge.guide.name, judge.kept, tuple(rows))
+    write_text(out, source_of(found, out.name, seed))
+    return found
+
+
+def _best(judge: Judge, evaluations: int, seed: int, progress: OnProgress) -> tuple[Formula, int]:
+    """The best formula, and how many were measured."""
+
+    def report(done: int, best: Judged) -> None:
+        progress(Progress("formulas", done, evaluations, f"{judge.guide.name} {best.fitness:.4g}: {best.formula}"))
+
+    judged = evolve(judge.table, judge.loss, evaluations=evaluations, seed=seed, report=report)
+    if not judged or not np.isfinite(judged[0].fitness):
+        raise RunFailed(f"none of {len(judged)} formulas gave networks that can be scored")
+    return judged[0].formula, len(judged)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a criterion is worth in one session: a loss on the selection set, and values on the report set."""
+
+    session: Session
+
+    @cached_property
+    def guide(self) -> Objective:
+        """The measured objective that the search follows."""
+        costs = self.session.dense_costs
+        guides = [o for o in self.session.problem.objectives if o.name not in costs]
+        if not guides:
+            raise ConfigError("expected an objective that is measured, got costs alone. Add accuracy, say.")
+        return guides[0]
+
+    @cached_property
+    def table(self) -> dict[str, list[dict[str, np.ndarray]]]:
+        """The terminals of formulas for each consumer of each unit that has statistics of some."""
+        session = self.session
+        units = [session.structure.unit(name) for name in session.sliced]
+        wanted = ("moments", "gradients") if self._classifies else ("moments",)
+        given = criterion_inputs(
+            session.model, session.structure, units, session.bank.moments, session.scorer.calibrate, wanted
+        )
+        known = {u.name: terms(weights, statistics) for u, weights, statistics in given if statistics.consumers}
+        if not known:
+            raise ConfigError(
+                "expected units whose consumers have statistics, found none: formulas have nothing to read"
+            )
+        return {
+            name: [{key: x.numpy() for key, x in vars(own).items() if x is not None} for own in consumers]
+            for name, consumers in known.items()
+        }
+
+    @cached_property
+    def networks(self) -> tuple[Candidate, ...]:
+        """Uniform networks, of which there are less than `SHARES` where levels are few; branches stay."""
+        session, space = self.session, self.session.space
+        narrowed = {name for name in session.sliced if not session.structure.unit(name).is_branch}
+        rows = [
+            tuple(
+                int(np.abs(np.array(counts) / counts[0] - share).argmin()) if unit in narrowed else 0
+                for unit, counts in zip(space.units, space.levels, strict=True)
+            )
+            for share in SHARES
+        ]
+        return tuple(Candidate(row) for row in dict.fromkeys(rows))
+
+    @property
+    def kept(self) -> tuple[float, ...]:
+        """The share of all positions that each of the networks keeps."""
+        space = self.session.space
+        kept = space.kept(np.array([network.levels for network in self.networks]))
+        return tuple((kept.sum(axis=1) / space.kept(space.dense.levels).sum()).tolist())
+
+    def loss(self, found: Orders) -> float:
+        """The mean loss of the networks on the selection set; infinite where one fails."""
+        answers = [self._scorer(found).score(network) for network in self.networks]
+        if not all(answer.ok for answer in answers):
+            return float("inf")
+        return float(np.mean([self.guide.loss(answer.values[self.guide.name]) for answer in answers]))
+
+    def scored(self, name: str, found: Orders) -> CriterionScore:
+        scorer = self._scorer(found)
+        values = [scorer.measure(scorer.network(network), self.session.reported) for network in self.networks]
+        means = {key: float(np.mean([own[key] for own in values])) for key in values[0]}
+        return CriterionScore(name, self.guide.loss(self.loss(found)), means)
+
+    def rival(self, name: str) -> list[CriterionScore]:
+        """The score of a built-in criterion; none where the network has not what it needs, such as batch norms."""
+        try:
+            return [self.scored(name, self._ordered(name))]
+        except PluginError:
+            return []
+
+    def _ordered(self, name: str) -> Orders:
+        session = self.session
+        units = [session.structure.unit(unit) for unit in session.sliced]
+        given = (session.bank.moments, session.scorer.calibrate)
+        return order_units(session.model, session.structure, units, CRITERIA[name], *given)[0]
+
+    @cached_property
+    def _fallback(self) -> Orders:
+        """The order of units that formulas cannot read."""
+        return self._ordered("l2")
+
+    def _scorer(self, found: Orders) -> Scorer:
+        bank = self.session.bank.ordered({**self._fallback, **found})
+        return replace(self.session.scorer, bank=bank, finetune=None)  # what training repairs says little of an order
+
+    @property
+    def _classifies(self) -> bool:
+        """Whether the network's output is of classes, which gradients are taken of."""
+        output = self.session.scorer.select[0].dense
+        return output is not None and output.dim() == 2 and output.is_floating_point()

@@ -1,0 +1,346 @@
+"""Supervision of workers, wherever they run: hands out candidates, and answers for every one of them.
+
+A worker that dies, or does not answer in time, is replaced; its candidate is tried again on another one, a few times.
+All of it is decided here, in the driver: what workers run on (`Site`) only starts, kills and listens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.space import Candidate
+from autoprune.errors import RunFailed
+from autoprune.run.executors.computing import Facts, differences
+
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+Check = Callable[[str, Evaluation, str], None]  # (worker, its answer, its hardware)
+
+FAILED_STARTS = 3  # so many workers in a row that do not start, and nobody else at work, end the run
+START_SECONDS = 600.0  # a worker that is not ready by then is given up: an environment may have to be installed first
+VACANT_SECONDS = 600.0  # so long without a place for any worker ends the run
+FIRST_SECONDS = 3600.0  # of an evaluation while none was seen: a first one also prepares what all share
+PATIENT_SECONDS = 60.0  # a time limit that follows from what was seen is never shorter
+TIMES_SLOWEST = 20  # ... nor than so many times the slowest evaluation
+PAUSE_SECONDS = 0.5  # after a worker that did not start; twice as long after each further one, up to
+LONGEST_PAUSE_SECONDS = 60.0
+POLL_SECONDS = 0.25  # how often limits are looked at
+
+
+class Worker(Protocol):
+    """One worker; it starts by itself and scores one candidate at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    def submit(self, candidate: Candidate) -> None:
+        """Begins to score; the answer comes as News."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it is doing; nothing more is heard of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class News:
+    """What was heard of a worker: that it is ready, with facts about it; an answer; or its death, with the cause.
+
+    `spent` says of an answer that the worker ran out of memory and should not be used again. `begun` says of a death
+    that it was not before the worker could begin with its candidate, which then has nothing to do with it.
+    """
+
+    worker: Worker
+    kind: Literal["ready", "answer", "died"]
+    evaluation: Evaluation | None = None
+    cause: str = ""
+    spent: bool = False
+    begun: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Site(Protocol):
+    """Where workers run."""
+
+    def capacity(self) -> int:
+        """How many workers there is room for now, those at work included."""
+        ...
+
+    def start(self, name: str) -> Worker:
+        """Begins to start a worker; "ready" or "died" follows."""
+        ...
+
+    def wait(self, seconds: float) -> Sequence[News]:
+        """What happened, as soon as anything does; nothing when the seconds are over."""
+        ...
+
+    def close(self) -> None:
+        """Ends all workers and frees what they shared."""
+        ...
+
+
+@dataclass
+class _Task:
+    """A candidate that is wanted, and why earlier attempts gave no answer; or one that a worker is proved by."""
+
+    candidate: Candidate
+    proof: bool = False
+    failures: list[str] = field(default_factory=list)
+    status: Literal["failed", "timeout"] = "failed"
+
+
+@dataclass
+class _Seat:
+    """What the driver knows of one worker: what it works on, since when it starts or works, and on what hardware.
+
+    `proved` says that its values are known to be those of the driver.
+    """
+
+    worker: Worker
+    since: float
+    ready: bool = False
+    proved: bool = False
+    hardware: str = ""
+    task: _Task | None = None
+
+
+class Pool:
+    """An Evaluator over the workers of a site. Use as a context manager: leaving it ends all workers.
+
+    `attempts` limits how often a candidate is begun whose worker dies or exceeds `timeout` seconds; then it is answered
+    as failed, with the causes. A timeout of None follows what was seen: `TIMES_SLOWEST` times the slowest evaluation,
+    at least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. Where the site `trains` networks, only
+    trained ones count, and one that took its seconds for a share of the steps may take as much more for all. An
+    exception that a worker reports is an answer and final. At most `slots` candidates are taken, one a worker and a
+    short queue, so that nobody waits for the driver.
+
+    `own` says what the driver computes with (run.computing): a worker that computes with something else ends the run.
+    From `prove_by` on so does one that measures something else of a candidate whose values are known.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        attempts: int,
+        timeout: float | None,
+        on_event: OnEvent,
+        trains: bool = False,
+        own: Facts | None = None,
+    ) -> None:
+        self._site = site
+        self._trains = trains
+        self._own = own
+        self._known: Candidate | None = None  # that workers are proved by
+        self._check: Check = lambda worker, answer, hardware: None
+        self._attempts = attempts
+        self._timeout = timeout
+        self._on_event = on_event
+        self._seats: dict[str, _Seat] = {}
+        self._idle: deque[_Seat] = deque()
+        self._queue: deque[_Task] = deque()
+        self._finished: deque[Evaluation] = deque()
+        self._capacity = site.capacity()
+        self._started = 0
+        self._failed_starts = 0  # since a worker last became ready
+        self._start_after = 0.0
+        self._slowest = 0.0
+        self._vacant_since: float | None = None
+        self._look_at = 0.0  # when limits are looked at next
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._site.close()
+
+    @property
+    def slots(self) -> int:
+        """One candidate for each worker there is room for, and one in eight of them waiting."""
+        return max(1, self._capacity) + math.ceil(self._capacity / 8)
+
+    @property
+    def alive(self) -> int:
+        """Workers that are ready."""
+        return sum(seat.ready for seat in self._seats.values())
+
+    def submit(self, candidate: Candidate) -> None:
+        self._queue.append(_Task(candidate))
+        self._hand_out()
+
+    def collect(self) -> Evaluation:
+        while not self._finished:
+            self._advance()
+        return self._finished.popleft()
+
+    def wait_ready(self) -> None:
+        """Returns when one worker is ready: everything it needs was imported there. RunFailed when none gets so far."""
+        while not self.alive:
+            self._advance()
+
+    def prove_by(self, answer: Evaluation, check: Check) -> None:
+        """From now on a worker scores the candidate of an answer before anything else, and `check` looks at it.
+
+        The answer is one that a worker gave before; `check` gets the worker's name, its answer and its hardware, and
+        raises where the answer is not what it should be.
+        """
+        seat = self._seats.get(answer.worker)
+        check(answer.worker, answer, seat.hardware if seat else "")
+        if seat:
+            seat.proved = True
+        self._known, self._check = answer.candidate, check
+
+    def _advance(self) -> None:
+        self._hire()
+        for news in self._site.wait(max(0.0, self._look_at - time.monotonic())):
+            self._hear(news)
+        if time.monotonic() >= self._look_at:
+            self._enforce_limits()
+            self._look_at = time.monotonic() + POLL_SECONDS
+        self._hand_out()
+
+    def _hire(self) -> None:
+        """Starts workers while there is room, later and later while they do not get ready."""
+        self._capacity = self._site.capacity()
+        self._check_vacancy()
+        self._dismiss()
+        if time.monotonic() < self._start_after:
+            return
+        while len(self._seats) < self._capacity:
+            name = f"worker-{self._started}"
+            self._started += 1
+            self._seats[name] = _Seat(self._site.start(name), time.monotonic())
+            self._on_event("worker_started", {"worker": name})
+
+    def _dismiss(self) -> None:
+        """Gives up the youngest that are still starting when there is no room for them any more."""
+        surplus = max(0, len(self._seats) - self._capacity)
+        starting = [seat for seat in self._seats.values() if not seat.ready]
+        for seat in starting[::-1][:surplus]:
+            seat.worker.kill()
+            del self._seats[seat.worker.name]
+            self._on_event("worker_lost", {"worker": seat.worker.name, "cause": "there is no room for it any more"})
+
+    def _check_vacancy(self) -> None:
+        if self._capacity > 0:
+            self._vacant_since = None
+            return
+        now = time.monotonic()
+        self._vacant_since = self._vacant_since or now
+        if now - self._vacant_since > VACANT_SECONDS:
+            raise RunFailed(
+                f"there was no room for any worker during {VACANT_SECONDS:.0f} s. "
+                "Nothing that was measured is lost; resume when the cluster has nodes again."
+            )
+
+    def _hand_out(self) -> None:
+        while self._queue and self._idle:
+            seat = self._idle.popleft()
+            if seat.worker.name in self._seats:  # else it was lost while it was idle
+                known = None if seat.proved else self._known
+                task = self._queue.popleft() if known is None else _Task(known, proof=True)
+                seat.task, seat.since = task, time.monotonic()
+                seat.worker.submit(task.candidate)
+
+    def _limit(self, seat: _Seat) -> float:
+        """When a worker is given up, on the monotonic clock."""
+        if not seat.ready:
+            return seat.since + START_SECONDS
+        return seat.since + self._seconds_allowed() if seat.task else math.inf
+
+    def _seconds_allowed(self) -> float:
+        seen = max(PATIENT_SECONDS, TIMES_SLOWEST * self._slowest) if self._slowest else FIRST_SECONDS
+        return self._timeout or seen
+
+    def _hear(self, news: News) -> None:
+        seat = self._seats.get(news.worker.name)
+        if seat is None:  # it was given up before
+            return
+        self._compare(news)
+        if news.kind == "ready":
+            seat.ready, seat.hardware = True, news.facts.get("hardware", "")
+            if self._known is None:
+                self._failed_starts = 0
+            self._idle.append(seat)
+            told = {name: fact for name, fact in news.facts.items() if name != "computing"}
+            self._on_event("worker_ready", {"worker": seat.worker.name, **told})
+        elif news.kind == "died":
+            self._lose(seat, news.cause, "failed", begun=news.begun)
+        elif news.evaluation is not None and seat.task is not None:
+            self._take(seat, seat.task, news.evaluation, spent=news.spent)
+
+    def _compare(self, news: News) -> None:
+        """RunFailed for a worker that computes with something else than the driver."""
+        if self._own is None or not ("computing" in news.facts or news.kind == "ready"):
+            return
+        theirs = news.facts.get("computing", {})
+        own = self._own if news.kind == "ready" else {name: self._own[name] for name in theirs if name in self._own}
+        if found := differences(own, theirs):
+            raise RunFailed(
+                f"{news.worker.name} on {news.facts.get('host')} computes with something else than this process: "
+                f"{'; '.join(found)}. Its values would be others. Install the same everywhere, or send it with "
+                "run.runtime_env."
+            )
+
+    def _take(self, seat: _Seat, task: _Task, evaluation: Evaluation, *, spent: bool) -> None:
+        if spent:
+            seat.worker.kill()
+            self._lose(seat, evaluation.cause, "failed")
+            return
+        seat.task = None
+        self._idle.append(seat)
+        if task.proof:
+            self._check(seat.worker.name, evaluation, seat.hardware)
+            seat.proved, self._failed_starts = True, 0
+            return
+        self._slowest = max(self._slowest, self._seconds_in_full(seat, evaluation))
+        self._finished.append(evaluation)
+
+    def _seconds_in_full(self, seat: _Seat, evaluation: Evaluation) -> float:
+        """How long an evaluation like the one that just ended may take at most; 0 where it says nothing of others."""
+        seconds = time.monotonic() - seat.since
+        if not self._trains:
+            return seconds
+        return seconds / evaluation.candidate.fidelity if evaluation.steps else 0.0
+
+    def _enforce_limits(self) -> None:
+        now = time.monotonic()
+        for seat in [seat for seat in self._seats.values() if self._limit(seat) <= now]:
+            seat.worker.kill()
+            did = "did not answer" if seat.ready else "was not ready"
+            self._lose(seat, f"{did} within {now - seat.since:.0f} s", "timeout")
+
+    def _lose(self, seat: _Seat, cause: str, status: Literal["failed", "timeout"], *, begun: bool = True) -> None:
+        """A worker is gone: its candidate goes back to the queue, or is answered when it had its attempts."""
+        del self._seats[seat.worker.name]
+        self._on_event("worker_lost", {"worker": seat.worker.name, "cause": cause})
+        proving = seat.task is not None and seat.task.proof
+        if not seat.ready or proving:
+            self._note_failed_start(cause)
+        if seat.task is None or proving:
+            return
+        task = seat.task
+        if not begun:
+            self._queue.appendleft(task)
+            return
+        task.failures.append(f"{seat.worker.name} {cause}")
+        task.status = status
+        if len(task.failures) < self._attempts:
+            self._queue.appendleft(task)
+            self._on_event("retry", {"levels": list(task.candidate.levels), "attempts": len(task.failures)})
+            return
+        why = f"no answer in {self._attempts} attempt{'' if self._attempts == 1 else 's'}: {'; '.join(task.failures)}"
+        self._finished.append(Evaluation(task.candidate, {}, task.status, why, worker=seat.worker.name))
+
+    def _note_failed_start(self, cause: str) -> None:
+        self._failed_starts += 1
+        count = self._failed_starts
+        at_work = [seat for seat in self._seats.values() if seat.ready and (seat.proved or self._known is None)]
+        if count >= FAILED_STARTS and not at_work:
+            raise RunFailed(f"{count} workers in a row could not start; the last one {cause}")
+        self._start_after = time.monotonic() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(count - 1, 10))

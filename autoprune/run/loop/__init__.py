@@ -1,0 +1,1 @@
+"""The loop between searcher and evaluator: controller, stopping, progress, and what guards a run."""

@@ -1,0 +1,57 @@
+"""What is kept from ending a run without a word: exits in the code of a job, and a run folder that disappears."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import RunFailed
+from autoprune.run.loop.controller import Append
+from autoprune.run.records.folder import RunFolder
+
+OWN = str(Path(__file__).parents[1])
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turns what code of a job may raise that is no Exception into RunFailed, with the line it came from.
+
+    Such are SystemExit (`sys.exit()` would end the process as if all were well), GeneratorExit and asyncio's
+    CancelledError. A KeyboardInterrupt passes: it is the user's.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        said = f"{type(error).__name__}({error})" if str(error) else type(error).__name__
+        raise RunFailed(
+            f"code of this job raised {said} at {line_of(error)}, which would have ended the process. Return a value "
+            "there, or raise an Exception that says what is wrong."
+        ) from error
+
+
+def line_of(error: BaseException) -> str:
+    """file:line where an error was raised, in the user's code where that is among what ran."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [f for f in frames if not f.filename.startswith((OWN, "<")) and "site-packages" not in f.filename]
+    return next((f"{f.filename}:{f.lineno}" for f in reversed(foreign or frames)), "an unknown line")
+
+
+def watched(folder: RunFolder, append: Append) -> Append:
+    """Writes records as `append` does. RunFailed once the journal is not in its folder any more: the operating system
+    would take what is written to a removed file without a word.
+    """
+
+    def write(record: Mapping[str, Any]) -> None:
+        append(record)
+        if not folder.journal.exists():
+            raise RunFailed(
+                f"{folder.journal} was removed or moved while the run went on, and what was measured since is lost. "
+                "Put the folder back and resume the run, or start it again."
+            )
+
+    return write

@@ -1,0 +1,90 @@
+"""What is said while a search runs: progress for people, an event for every evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autoprune.core.contracts import Evaluator, Remarking, Searcher
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.objective import Bound, Objective
+from autoprune.run.executors.pool import Pool
+from autoprune.run.records.events import Events
+from autoprune.run.session.job import Progress
+from autoprune.run.session.session import Session
+
+SHARE = 0.5  # of the first cost, where the job has no budget to show the best within
+
+
+class Watch:
+    """Follows a search: how many evaluations failed, and which was the best within the budget.
+
+    A searcher that has a `remark` (core.contracts.Remarking) is quoted: in the progress, and once in the events.
+    """
+
+    def __init__(self, session: Session, searcher: Searcher, evaluator: Evaluator, events: Events) -> None:
+        self._session, self._searcher, self._evaluator, self._events = session, searcher, evaluator, events
+        self._remark = ""
+        self._bounds = _bounds(session)
+        self._objective = next((o for o in session.problem.objectives if o.name not in session.dense_costs), None)
+        self._best = math.inf
+        self._failed = 0
+        self._cause = ""
+
+    def begin(self, done: int, told: Sequence[Evaluation]) -> None:
+        """Before the first step of a search, with what a journal knew already."""
+        for evaluation in told:
+            self._learn(evaluation)
+        facts = self._session.finetune_facts
+        finetune = {"finetune": facts} if facts else {}
+        self._events.add("search", {"done": done, "evaluations": self._session.job.evaluations, **finetune})
+        self._say(done)
+
+    def step(self, done: int, evaluation: Evaluation) -> None:
+        self._events.warn(evaluation.remark)
+        self._learn(evaluation)
+        facts = {"done": done, "status": evaluation.status, "seconds": round(evaluation.seconds, 4)}
+        steps = {"steps": evaluation.steps} if evaluation.steps else {}
+        cause = {"cause": evaluation.cause} if evaluation.cause else {}
+        self._events.add("evaluation", {**facts, "worker": evaluation.worker, **steps, **cause})
+        if isinstance(self._searcher, Remarking) and self._searcher.remark != self._remark:
+            self._remark = self._searcher.remark
+            self._events.add("remark", {"done": done, "remark": self._remark})
+        self._say(done)
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        if evaluation.status in ("failed", "timeout"):
+            self._failed += 1
+            self._cause = evaluation.cause
+        elif self._objective and self._is_within(evaluation):
+            self._best = min(self._best, self._objective.loss(evaluation.values[self._objective.name]))
+
+    def _is_within(self, evaluation: Evaluation) -> bool:
+        """Whether a network was scored on everything and is within the bounds."""
+        scored = evaluation.ok and evaluation.candidate.fidelity == 1
+        return scored and all(bound.admits(evaluation.values[bound.name]) for bound in self._bounds)
+
+    def _say(self, done: int) -> None:
+        parts = []
+        if self._objective and math.isfinite(self._best):
+            within = ", ".join(_share(bound, self._session.dense_costs[bound.name]) for bound in self._bounds)
+            parts.append(f"{self._objective.name} {abs(self._best):.4g} at {within}")
+        if isinstance(self._evaluator, Pool):
+            parts.append(f"{self._evaluator.alive} workers")
+        if self._remark:
+            parts.append(self._remark)
+        if self._failed:
+            parts.append(f"{self._failed} failed, last: {self._cause[:120]}")
+        self._session.progress(Progress("search", done, self._session.job.evaluations, ", ".join(parts)))
+
+
+def _bounds(session: Session) -> Sequence[Bound]:
+    """The bounds of the job on costs, or half of its first cost."""
+    if session.problem.bounds:
+        return session.problem.bounds
+    costs: list[Objective] = [o for o in session.problem.objectives if o.name in session.dense_costs]
+    return [Bound(costs[0].name, "<=", SHARE * session.dense_costs[costs[0].name])] if costs else []
+
+
+def _share(bound: Bound, dense: float) -> str:
+    return f"{bound.name}<={bound.value / dense:.3g}"

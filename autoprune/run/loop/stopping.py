@@ -1,0 +1,78 @@
+"""When a search ends before its evaluations are spent: time, a target reached, no progress any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.front import hypervolume, nondominated
+from autoprune.core.objective import Objective
+from autoprune.errors import ConfigError
+from autoprune.run.session.job import Stop
+
+GAIN = 1e-3  # a front that grows by a smaller share of its hypervolume stagnates
+
+
+class Stopping:
+    """Follows what a search is told: `reason` says why it should end, or nothing.
+
+    `dense` are the dense costs, of which a bound of at most 1 is a share. The hypervolume is taken within the worst
+    losses among the first `stagnation` evaluations.
+    """
+
+    def __init__(self, stop: Stop, objectives: Sequence[Objective], dense: Mapping[str, float]) -> None:
+        self._stop = stop
+        self._objectives = tuple(objectives)
+        self._target = [bound.absolute(dense) for bound in stop.target]
+        self._began = time.monotonic()
+        self._read = 0  # of what was told
+        self._seen = 0  # of these, those at full fidelity
+        self._reached = False
+        self._losses: list[list[float]] = []  # of the front so far; of all, before there is a reference
+        self._reference: list[float] = []
+        self._volume = 0.0
+        self._grown_at = 0  # how many had been seen when the front last grew
+
+    def reason(self, told: Sequence[Evaluation]) -> str:
+        """Why to end, from all evaluations so far; "" to go on."""
+        new, self._read = told[self._read :], len(told)
+        for evaluation in (e for e in new if e.candidate.fidelity == 1):
+            self._seen += 1
+            self._learn(evaluation)
+        if self._reached:
+            return f"a network reached the target {', '.join(map(str, self._stop.target))}"
+        if self._stop.seconds is not None and time.monotonic() - self._began >= self._stop.seconds:
+            return f"{self._stop.seconds:g} seconds are over"
+        if self._stop.stagnation is not None and self._seen - self._grown_at >= self._stop.stagnation:
+            return f"the front has not grown by {GAIN:.1%} over the last {self._stop.stagnation} evaluations"
+        return ""
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        if not evaluation.ok:
+            return
+        values = evaluation.values
+        self._reached |= bool(self._target) and all(b.admits(_value(values, b.name)) for b in self._target)
+        if self._stop.stagnation is not None:
+            self._losses.append([o.loss(values[o.name]) for o in self._objectives])
+            self._follow_front(self._stop.stagnation)
+
+    def _follow_front(self, wait: int) -> None:
+        if not self._reference:
+            self._grown_at = self._seen
+            if self._seen < wait:
+                return
+            self._reference = np.max(self._losses, axis=0).tolist()
+        front = np.array(self._losses)[nondominated(np.array(self._losses))]
+        self._losses = front.tolist()
+        volume = hypervolume(front, self._reference)
+        if volume > self._volume * (1 + GAIN):
+            self._volume, self._grown_at = volume, self._seen
+
+
+def _value(values: Mapping[str, float], name: str) -> float:
+    if name not in values:
+        raise ConfigError(f"stop.target: expected a bound on one of {sorted(values)}, got one on {name!r}")
+    return values[name]

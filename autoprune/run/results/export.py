@@ -1,0 +1,260 @@
+"""Exports: a recipe and weights, from which the small network is rebuilt on a fresh model without any pickle.
+
+Both files have checksums, and the recipe has a probe: what the network computes on an input that can be made again.
+So an export that was damaged, mixed up with another one or loaded into another network is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as tensors_of_bytes
+from torch import nn
+
+from autoprune.errors import AutopruneError, RecipeError, RunExists
+from autoprune.plugins import home_of
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.skip import within
+from autoprune.prune.modules.wrappers import unwrapped
+from autoprune.prune.surgery.surgery import Recipe, rebuild
+from autoprune.run.records.folder import naming, write_json
+from autoprune.run.records.tensor_file import write_tensors
+from autoprune.run.results.probe import UNCHECKED, make_probe, probe_difference
+from autoprune.run.results.recipe_file import FORMAT, RecipeDocument, check_fits, read_recipe, sealed
+
+RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
+
+_SCRATCH = ".export-"  # what folders of exports that are not whole yet begin with
+
+_log = logging.getLogger(__name__)
+
+
+def write_export(
+    network: nn.Module,
+    dense: nn.Module,
+    recipe: Recipe,
+    measured: Mapping[str, Any],
+    directory: Path,
+    example: Sequence[torch.Tensor],
+) -> None:
+    """Writes recipe.json and weights.safetensors of a small network into a new directory, both or none.
+
+    `measured` is what the network is known to do (its row of the front), kept for whoever loads it. The probe's input
+    is in the range of the `example`. The export is loaded again before it is put in its place.
+
+    Raises:
+        RunExists: there is something in the directory already.
+        RecipeError: the export would not load again.
+        OSError: a file cannot be written, with its name.
+    """
+    check_free(directory)
+    with _beside(directory) as scratch:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(network).items()}
+        write_tensors(scratch / WEIGHTS, tensors)
+        document = {
+            "format": FORMAT,
+            "class": home_of(type(dense)),
+            "dense_shapes": {name: list(tensor.shape) for name, tensor in named_tensors(dense).items()},
+            "adapted": list(recipe.adapted),
+            "sizes": {module: dict(sizes) for module, sizes in recipe.sizes.items()},
+            "skipped": dict(recipe.skipped),
+            "positions": {unit: list(kept) for unit, kept in recipe.positions.items()},
+            "measured": dict(measured),
+            "weights_sha256": hashlib.sha256((scratch / WEIGHTS).read_bytes()).hexdigest(),
+            "probe": make_probe(network, example),
+        }
+        write_json(scratch / RECIPE, sealed(document))
+        _assembled(dense, *_read(scratch), directory, any_class=False, any_output=False)
+        _publish(scratch, directory)
+
+
+def check_free(directory: Path) -> None:
+    """Raises RunExists for a directory in which something is; what a killed export has left does not count."""
+    if not directory.exists():
+        return
+    visible = (
+        {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.is_dir() else {""}
+    )
+    unfinished = visible == {WEIGHTS} and any(directory.glob(f"{_SCRATCH}*"))
+    if visible and not unfinished:
+        raise RunExists(f"expected a new folder for the export, {directory} is already there. Give another --out.")
+
+
+@contextlib.contextmanager
+def _beside(directory: Path) -> Iterator[Path]:
+    """A new folder beside the directory, or in it where it is there already; nothing of it is left."""
+    around = directory if directory.exists() else directory.parent
+    scratch = around / f"{_SCRATCH}{directory.name}-{os.getpid()}"
+    with naming(directory):
+        around.mkdir(parents=True, exist_ok=True)
+        for old in around.glob(f"{_SCRATCH}{directory.name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: Path, directory: Path) -> None:
+    """Puts a whole export in its place: under its name in one step, or, in a directory that is there, recipe last."""
+    if directory.exists():
+        check_free(directory)
+    with naming(directory):
+        if scratch.parent != directory:
+            scratch.rename(directory)
+            return
+        for name in (WEIGHTS, RECIPE):
+            (scratch / name).replace(directory / name)
+
+
+def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, any_output: bool = False) -> nn.Module:
+    """The exported small network, in eval mode, rebuilt on a fresh model of the class it was made from.
+
+    Args:
+        model: what the model factory returned when the network was pruned; its weights do not matter and it is not
+            changed. The result is on its device.
+        directory: a folder with recipe.json and weights.safetensors.
+        any_class: takes a model whose class has another name than the one the export was made from.
+        any_output: takes a model that computes something else with the weights than was computed when they were
+            exported. What the export says it was measured to do does not hold then.
+
+    Raises:
+        RecipeError: files are missing, damaged or not of one export; the model is of another class, has tensors of
+            other names or shapes, or computes something else.
+
+    >>> small = autoprune.load(resnet20(), "export")
+    """
+    model, _ = unwrapped(model)
+    directory = Path(directory)
+    return _assembled(model, *_read(directory), directory, any_class=any_class, any_output=any_output)
+
+
+def _assembled(
+    model: nn.Module,
+    recipe: RecipeDocument,
+    tensors: Mapping[str, torch.Tensor],
+    directory: Path,
+    *,
+    any_class: bool,
+    any_output: bool,
+) -> nn.Module:
+    """The network of what was read, which is that of the directory in messages."""
+    _check_model(model, recipe, directory, any_class)
+    if tensors.keys() != {name for name in recipe.shapes if not within(name, recipe.skipped)}:
+        raise RecipeError(f"{directory}: weights and recipe do not belong together. Export again.")
+    small = _rebuilt(model, recipe, tensors, directory)
+    _check_output(small, recipe, directory, any_output)
+    return small.eval()
+
+
+def _read(directory: Path) -> tuple[RecipeDocument, dict[str, torch.Tensor]]:
+    for name in (RECIPE, WEIGHTS):
+        if not (directory / name).is_file():
+            raise RecipeError(f"expected an export with {RECIPE} and {WEIGHTS}, {directory} has no {name}")
+    recipe = read_recipe(directory / RECIPE)
+    weights = directory / WEIGHTS
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{weights} cannot be read: {error.strerror or error}") from error
+    if recipe.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise RecipeError(
+            f"{weights}: the export is damaged: the file is not the one that {RECIPE} has the checksum of. Copy both "
+            "again from where they were exported, or export again."
+        )
+    try:
+        return recipe, tensors_of_bytes(content)
+    except Exception as error:  # safetensors raises whatever it stumbles over
+        raise RecipeError(f"{weights}: the export is damaged: {error}. Export again.") from error
+
+
+def _check_model(model: nn.Module, recipe: RecipeDocument, directory: Path, any_class: bool) -> None:
+    """Raises RecipeError for a model that is not the one the export was made from, as far as its tensors can tell."""
+    kind = home_of(type(model))
+    known = kind if recipe.weights_sha256 else type(model).__name__  # earlier exports have no more than that
+    if not (any_class or _same_class(known, recipe.kind)):
+        raise RecipeError(
+            f"{directory} was exported from a {recipe.kind}, got a {kind}. Pass a model of that class; if it is the "
+            "same network under another name, write autoprune.load(model, directory, any_class=True)."
+        )
+    actual = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    if recipe.shapes != actual:
+        raise RecipeError(
+            f"{directory} was exported from a {recipe.kind}, got a {kind} that differs: "
+            + _difference(recipe.shapes, actual)
+        )
+
+
+def _same_class(left: str, right: str) -> bool:
+    """Whether two names are of one class: a file that was named by its path does not know its package."""
+    shorter, longer = sorted((left, right), key=len)
+    return longer == shorter or longer.endswith(f".{shorter}")
+
+
+def _rebuilt(
+    model: nn.Module, recipe: RecipeDocument, tensors: Mapping[str, torch.Tensor], directory: Path
+) -> nn.Module:
+    current = named_tensors(model)
+    for name, tensor in tensors.items():
+        full = current[name].shape
+        if tensor.dim() != len(full) or any(few > many for few, many in zip(tensor.shape, full, strict=True)):
+            raise RecipeError(
+                f"{directory / WEIGHTS}: expected {name} to be a part of {tuple(full)}, got {tuple(tensor.shape)}"
+            )
+    placed = {name: tensor.to(current[name].device) for name, tensor in tensors.items()}
+    try:
+        check_fits(model, recipe)
+        return rebuild(model, placed, recipe.sizes, recipe.adapted, recipe.skipped)
+    except AutopruneError:  # the model cannot be copied
+        raise
+    except Exception as error:  # what modules do with sizes that are not theirs
+        raise RecipeError(f"{directory / RECIPE} does not fit the model: {error}") from error
+
+
+def _check_output(small: nn.Module, recipe: RecipeDocument, directory: Path, any_output: bool) -> None:
+    """Raises RecipeError for a network that computes something else than the one that was exported."""
+    if recipe.probe is None:
+        _log.warning(
+            "%s was written by an earlier autoprune: it has no checksums, and whether the network computes what it did "
+            "then is not checked. Export it again to have both.",
+            directory,
+        )
+        return
+    if UNCHECKED in recipe.probe:
+        _log.warning(
+            "%s: whether the network computes what it did when it was exported is not checked: %s",
+            directory,
+            recipe.probe[UNCHECKED],
+        )
+        return
+    try:
+        difference = probe_difference(small, recipe.probe)
+    except Exception as error:  # a probe that is none
+        raise RecipeError(
+            f"{directory / RECIPE}: the export is damaged: its probe is {error!r}. Export again."
+        ) from error
+    if difference and not any_output:
+        raise RecipeError(
+            f"{directory}: the network does not compute what it did when it was exported: {difference}. Pass a model "
+            "that is built as it was built for the search, by the same code; if its forward is meant to differ, write "
+            "autoprune.load(model, directory, any_output=True)."
+        )
+    if difference:
+        _log.warning("%s: the network does not compute what it did when it was exported: %s", directory, difference)
+
+
+def _difference(expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tuple[int, ...]]) -> str:
+    missing = [name for name in expected if name not in actual]
+    extra = [name for name in actual if name not in expected]
+    other = [f"{n} is {actual[n]}, not {expected[n]}" for n in expected if n in actual and actual[n] != expected[n]]
+    parts = [f"missing {missing[:3]}" if missing else "", f"unexpected {extra[:3]}" if extra else "", *other[:3]]
+    return "; ".join(part for part in parts if part) + ". Build it as it was built for the search."

@@ -1,0 +1,75 @@
+"""A run as an Optuna study, from what is in its folder: no model, no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.core.objective import Objective
+from autoprune.core.space import SearchSpace
+from autoprune.errors import ConfigError, RunNotFound
+from autoprune.run.fingerprint.secrets import scrubbed
+from autoprune.run.records.checks import Record
+from autoprune.run.records.columns import SELECT
+from autoprune.run.records.folder import RunFolder
+from autoprune.run.records.journal import read_run, told
+from autoprune.run.results.front_file import read_document
+from autoprune.searchers.optuna.study import StudyRecord, write_study
+
+FACTS = ("seed", "evaluations", "guide", "criterion", "fitness", "batch_norms", "compensation", "model")
+
+
+@dataclass(frozen=True)
+class ExportedStudy:
+    """A study's name, how many trials it has, and whether it was written just now or was there already."""
+
+    name: str
+    trials: int
+    written: bool
+
+
+def export_study(path: Path, storage: str) -> ExportedStudy:
+    """Writes a finished or interrupted run into a database such as "sqlite:///study.db", see search.optuna_study.
+
+    The study has the name of the run's folder. Its objectives are those the search followed: of a run with a guide the
+    guide, in place of what it stands for, which is among the user attributes of every trial.
+
+    Raises:
+        RunNotFound: no run, or none that has measured anything.
+        ConfigError: the database cannot be opened, or has another study of that name.
+    """
+    record = read_study(path)
+    try:
+        written = write_study(record, storage)
+    except ConfigError as error:  # the address of a database may have a password in it
+        raise ConfigError([scrubbed(problem) for problem in error.problems]) from error
+    return ExportedStudy(record.name, len(record.evaluations), written)
+
+
+def read_study(path: Path) -> StudyRecord:
+    """What a run's folder says of its search."""
+    folder = RunFolder.open(path)
+    records = read_run(folder.journal)
+    evaluations = tuple(told(records))
+    if not evaluations:
+        raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
+    identity = records[0]["identity"]
+    objectives, dense = _problem(folder, records[0])
+    limits = [Objective(name, direction, bound=bound).limit for name, direction, bound in identity["objectives"]]
+    return StudyRecord(
+        name=path.resolve().name,
+        space=SearchSpace.from_json(identity["space"]),
+        objectives=objectives,
+        limits=tuple(limit.absolute(dense) for limit in limits if limit),
+        evaluations=evaluations,
+        facts={name: identity[name] for name in FACTS if name in identity},
+    )
+
+
+def _problem(folder: RunFolder, header: Record) -> tuple[tuple[Objective, ...], Mapping[str, float]]:
+    """What the search followed, and the dense costs: as the journal says, or front.json if it is an old one."""
+    known = header if "followed" in header else {}
+    document = known or read_document(folder)
+    followed = document["followed"] if known else document["objectives"]
+    return tuple(Objective(name.removeprefix(SELECT), direction) for name, direction in followed), document["dense"]

@@ -1,0 +1,50 @@
+"""What can be told of a request to a finished run before anything heavy is loaded: neither torch nor the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoprune.core.objective import Bound
+from autoprune.errors import ConfigError, RunNotFound, did_you_mean
+from autoprune.run.records.documents import understanding
+from autoprune.run.records.folder import RunFolder, check_new
+from autoprune.run.records.journal import read_run
+from autoprune.run.results.front_file import Shown, show_front
+
+
+def check_export(path: Path, pick: str, out: Path) -> Shown:
+    """The row that an export would build, with why. Raises for a pick of nothing and for a folder that is taken."""
+    found = show_front(path, pick)
+    check_new(out, "the export")
+    return found
+
+
+def check_solve(path: Path, budget: str, out: Path | None) -> None:
+    """Raises ConfigError for what is no budget on costs of the run, RunExists for a folder that is taken."""
+    folder = RunFolder.open(path)
+    records = read_run(folder.journal)
+    if not records:
+        raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
+    with understanding(folder.journal):
+        dense = dict(records[0]["dense"])
+    budgets_of(budget, dense)
+    if out is not None:
+        check_new(out, "the export")
+
+
+def budgets_of(text: str, dense: Mapping[str, float]) -> list[Bound]:
+    """The bounds of one or several budgets such as "macs=0.4,params=1e5", all of which have to hold.
+
+    `dense` are the costs of the dense network: a value of at most 1 is a share of them. ConfigError for something else
+    than an upper bound on a cost.
+    """
+    bounds = [Bound.parse(part).absolute(dense) for part in text.split(",")]
+    for bound in bounds:
+        if bound.name not in dense or bound.sense != "<=":
+            known = sorted(dense)
+            raise ConfigError(
+                f"expected a budget on one of {known}, as in macs=0.4 or macs=0.4,params=0.5, got {text!r}"
+                f"{did_you_mean(bound.name, known)}"
+            )
+    return bounds

@@ -1,0 +1,220 @@
+"""The best network of a run for a budget: all that is known within it, compared as built on the selection set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.objective import Bound, Objective
+from autoprune.core.problem import Problem, is_usable
+from autoprune.core.space import Candidate, Levels
+from autoprune.errors import AutopruneError, InfeasibleBudget, RunFailed, VerifyError
+from autoprune.plan.allocation import plan
+from autoprune.plan.damage_model import DamageModel
+from autoprune.plan.ladder import uniform_levels
+from autoprune.run.records.columns import SELECT, STITCHED
+from autoprune.run.results.deployed import deployed
+from autoprune.run.results.front_file import Row
+from autoprune.run.results.members import build_member, export_member, write_member
+from autoprune.run.results.requests import budgets_of
+from autoprune.run.session.emptied import EmptiedWeights
+from autoprune.run.session.job import Progress
+from autoprune.run.session.session import Session
+
+BUILT = 16  # networks that were evaluated and are not on the front are built at most, the best by their scores
+
+MEMBER, EVALUATED, PLAN, UNIFORM = "member of the front", "evaluated network", "plan", "uniform network"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Contender:
+    """A network within a budget, what it is, and its row where it is on the front.
+
+    `built` are its costs and what was measured of it as built, on the selection set; empty until then.
+    """
+
+    candidate: Candidate
+    sources: list[str]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    row: Row | None = None
+    built: Mapping[str, float] = field(default_factory=dict)
+
+
+def solve_within(
+    session: Session, rows: Sequence[Row], evaluations: Sequence[Evaluation], budget: str, out: Path | None
+) -> Row:
+    """The row of the best network within the budget, which is written to `out` where that is given.
+
+    Under "solved" the row says what the network is, what it was compared with, and how those did.
+    """
+    bounds = budgets_of(budget, session.dense_costs)
+    contenders = _contenders(session, rows, evaluations, bounds)
+    ranked = _ranked(session, contenders, bounds)
+    for best in ranked:
+        try:
+            row = _delivered(session, best, out)
+        except VerifyError as error:
+            _log.error("left out: %s", error)
+            continue
+        return {**row, "solved": {"budget": budget, **_account(session, best, contenders)}}
+    raise VerifyError("no network within the budget computes what its masked original computes; the log says which")
+
+
+def _contenders(
+    session: Session, rows: Sequence[Row], evaluations: Sequence[Evaluation], bounds: Sequence[Bound]
+) -> list[Contender]:
+    """All that may be the best, each network once. InfeasibleBudget where there is none."""
+    problem = replace(session.problem, bounds=(*session.problem.bounds, *bounds))
+    scored = _scores(problem, evaluations)
+    found: dict[Levels, Contender] = {}
+    for row in rows:
+        found[tuple(row["levels"])] = _member(session, row)
+    within = [levels for levels, scores in scored.items() if levels not in found and _is_within(scores, bounds)]
+    for levels in sorted(within, key=lambda levels: _key(session, scored[levels], bounds))[:BUILT]:
+        found[levels] = Contender(Candidate(levels), [EVALUATED], scored[levels])
+    found = {levels: c for levels, c in found.items() if _is_within(session.problem.costs_of(c.candidate), bounds)}
+    for source, levels in _made(problem, evaluations, bounds):
+        contender = found.setdefault(levels, Contender(Candidate(levels), [], scored.get(levels, {})))
+        contender.sources += [] if source in contender.sources else [source]
+    EmptiedWeights(session).look([c.candidate for c in found.values() if PLAN in c.sources])
+    if not found:
+        problem.check_bounds()
+        raise InfeasibleBudget(
+            f"expected a network within {_shown(bounds)}, found no plan and none that was evaluated."
+        )
+    return list(found.values())
+
+
+def _scores(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, dict[str, float]]:
+    """Costs and scores of the networks that were scored on everything, by levels."""
+    usable = [e for e in evaluations if e.candidate.fidelity == 1 and is_usable(problem, e)]
+    return {e.candidate.levels: {**e.values, **problem.costs_of(e.candidate)} for e in usable}
+
+
+def _made(problem: Problem, evaluations: Sequence[Evaluation], bounds: Sequence[Bound]) -> Iterator[tuple[str, Levels]]:
+    """A plan for the budget on each cost that is bounded, and the uniform network of most cost within it."""
+    model = DamageModel(problem)
+    model.tell(evaluations)
+    table = model.table()
+    for bound in bounds:
+        try:
+            yield PLAN, plan(problem, table, bound.name, bound.value)
+        except InfeasibleBudget as error:
+            _log.info("no plan for %s: %s", bound, error)
+    rows = uniform_levels(problem.space)
+    rows = rows[problem.feasible(rows)]
+    if len(rows):
+        costs = problem.cost_values(rows, (bounds[0].name,))[bounds[0].name]
+        yield UNIFORM, tuple(rows[int(np.argmax(costs))].tolist())
+
+
+def _member(session: Session, row: Row) -> Contender:
+    """A member of the front; as built where its row has all that networks are compared by."""
+    as_built = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
+    scores = {name.removeprefix(STITCHED): value for name, value in row.items() if name.startswith(STITCHED)}
+    candidate = Candidate(tuple(row["levels"]))
+    built = {**as_built, **session.problem.costs_of(candidate)}
+    whole = all(o.name in built for o in (*session.problem.objectives, *session.job.objectives))
+    return Contender(candidate, [MEMBER], scores, row if whole else None, built if whole else {})
+
+
+def _ranked(session: Session, contenders: Sequence[Contender], bounds: Sequence[Bound]) -> list[Contender]:
+    """Those that can be built and are within the bounds of measured objectives, the best first."""
+    usable = []
+    for index, contender in enumerate(contenders):
+        session.progress(Progress("compare", index, len(contenders)))
+        if not contender.built:
+            _build(session, contender)
+        usable += [contender] if contender.built else []
+    session.progress(Progress("compare", len(contenders), len(contenders)))
+    if not usable:
+        raise RunFailed("no network within the budget can be built; the log has the causes")
+    admitted = [c for c in usable if session.admits(Evaluation(c.candidate, c.built))]
+    if not admitted:
+        limits = ", ".join(str(o.limit) for o in session.job.objectives if o.limit)
+        best = min(usable, key=lambda c: _key(session, c.built, bounds))
+        raise InfeasibleBudget(
+            f"no network within {_shown(bounds)} is within the bounds of the job, {limits}, as built; the best has "
+            f"{_measured(session, best)}. Raise the budget."
+        )
+    return sorted(admitted, key=lambda c: _key(session, c.built, bounds))
+
+
+def _build(session: Session, contender: Contender) -> None:
+    """Measures a network as built, where it can be."""
+    try:
+        if not contender.scores:
+            contender.scores = _scored(session, contender.candidate)
+        network = deployed(session, contender.candidate).network
+        costs = session.problem.costs_of(contender.candidate)
+        contender.built = {**contender.scores, **session.selected(network), **costs}
+    except AutopruneError as error:
+        _log.warning("the %s is left out: %s", " and ".join(contender.sources), error)
+
+
+def _scored(session: Session, candidate: Candidate) -> Mapping[str, float]:
+    evaluation = session.scorer.score(candidate)
+    if not evaluation.ok:
+        raise RunFailed(f"it cannot be scored: {evaluation.cause}")
+    return {**evaluation.values, **session.problem.costs_of(candidate)}
+
+
+def _delivered(session: Session, best: Contender, out: Path | None) -> Row:
+    """The row of the network, measured on the report set; written where there is an `out`."""
+    if best.row is not None:
+        return best.row if out is None else export_member(session, best.row, out)
+    built = build_member(session, Evaluation(best.candidate, best.scores))
+    return built.row if out is None else write_member(session, built, out)
+
+
+def _account(session: Session, best: Contender, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """What the best network is, how many of each kind it was compared with, and why it is the best, in a sentence."""
+    others = [f"the {source} has {_measured(session, c)}" for source, c in _rivals(best, contenders)]
+    compared = {source: sum(source in c.sources for c in contenders) for source in (MEMBER, EVALUATED, PLAN, UNIFORM)}
+    counts = ", ".join(f"{source} {count}" for source, count in compared.items() if count)
+    why = f"{_measured(session, best)}, as built, on the selection set; " + "".join(f"{other}; " for other in others)
+    source = " and ".join(best.sources)
+    return {"source": source, "compared": compared, "why": f"{source}: {why}best of: {counts}"}
+
+
+def _rivals(best: Contender, contenders: Sequence[Contender]) -> Iterator[tuple[str, Contender]]:
+    """The plan and the uniform network that were beaten."""
+    for source in (PLAN, UNIFORM):
+        for contender in contenders:
+            if contender is not best and source in contender.sources and contender.built:
+                yield source, contender
+
+
+def _measured(session: Session, contender: Contender) -> str:
+    """The first measured objective and the costs that are objectives: "kl 0.0894 at macs 151,616"."""
+    objectives = session.problem.objectives
+    costs = [o.name for o in objectives if o.name in session.dense_costs] or [*session.dense_costs][:1]
+    values = [f"{o.name} {contender.built[o.name]:.4g}" for o in _compared(session)[:1]]
+    return " at ".join([*values, " ".join(f"{name} {contender.built[name]:,.6g}" for name in costs)])
+
+
+def _compared(session: Session) -> list[Objective]:
+    """The measured objectives that networks are compared by."""
+    return [o for o in session.problem.objectives if o.name not in session.dense_costs]
+
+
+def _key(session: Session, values: Mapping[str, float], bounds: Sequence[Bound]) -> list[float]:
+    """Losses of the measured objectives and then of the costs; of equals the one with the least of the first budget."""
+    objectives = [*_compared(session), *(o for o in session.problem.objectives if o.name in session.dense_costs)]
+    return [*(o.loss(values[o.name]) for o in objectives), values[bounds[0].name]]
+
+
+def _is_within(values: Mapping[str, float], bounds: Sequence[Bound]) -> bool:
+    return all(bound.admits(values[bound.name]) for bound in bounds)
+
+
+def _shown(bounds: Sequence[Bound]) -> str:
+    return " and ".join(map(str, bounds))

@@ -1,0 +1,48 @@
+"""What a searcher is asked, stated from what the job asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autoprune.core.cost import CostModel
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
+from autoprune.core.problem import Problem
+from autoprune.core.space import SearchSpace
+from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.errors import ConfigError
+from autoprune.run.records.columns import check_named
+from autoprune.run.session.job import Job
+from autoprune.run.session.plugin_checks import CheckedCost, check_costs
+
+
+def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
+    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
+    _check_new(job, costs)
+    for name, cost in job.costs.items():
+        costs = costs.with_cost(name, CheckedCost(name, cost))
+    check_named(costs.names, job.costs, job.objectives, job.guide)
+    dense = costs.dense()
+    limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
+    bounds = [limit.absolute(dense) for limit in limits]
+    stood_for = first_measured(job, dense)
+    guide = Objective(job.guide, KNOWN_DIRECTIONS.get(job.guide, "min")) if job.guide else None
+    objectives = tuple(
+        guide if guide and o.name == stood_for else Objective(o.name, o.direction, o.unit) for o in job.objectives
+    )
+    distortion = guide.name if guide and guide.direction == "min" else None
+    problem = Problem(space, objectives, costs, tuple(bounds), distortion)
+    check_costs(problem, list(job.costs))
+    problem.check_bounds()
+    return problem
+
+
+def _check_new(job: Job, costs: CostModel) -> None:
+    """ConfigError for a cost of the job under the name of one that is there already."""
+    if taken := [name for name in job.costs if name in (*costs.names, *SPARSE_COSTS)]:
+        raise ConfigError([f"cost {name!r} is computed already. Give it another name." for name in taken])
+
+
+def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
+    """The first objective that is measured and no cost; "fitness" when all are costs."""
+    known = set(costs) if costs is not None else {"macs", "params", *SPARSE_COSTS, *job.costs}
+    return next((o.name for o in job.objectives if o.name not in known), "fitness")

@@ -1,0 +1,376 @@
+"""A job made ready: model and data loaded, structure found, bank filled, problem stated, scorer at hand."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.core.contracts import Searcher
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.levels import build_space
+from autoprune.core.problem import Problem
+from autoprune.core.process import ending_forks
+from autoprune.core.space import SearchSpace
+from autoprune.core.sparse import SparseWeight, with_sparse_costs
+from autoprune.core.unit import Unit
+from autoprune.data import Data
+from autoprune.errors import BankError, ConfigError, DataError
+from autoprune.measure.batch import Batch, shuffled
+from autoprune.measure.distortions import check_layers, layer_error
+from autoprune.measure.finetune import TrainingSet
+from autoprune.measure.fitness import averages, reporting
+from autoprune.measure.form import Form, Tuning
+from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.plugins import plugin_name
+from autoprune.prune.bank.channels import Bank, make_bank
+from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
+from autoprune.prune.bank.weights import WeightBank, make_weight_bank
+from autoprune.prune.compensation.targets import EFFORTS, Targets, collect_targets
+from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.criteria.profiles import make_profiles
+from autoprune.prune.find import find_structure
+from autoprune.prune.modules.borrowed import torch_threads
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import model_digest
+from autoprune.prune.modules.wrappers import unwrapped
+from autoprune.prune.moments.consumers import moments_bytes, statistics_bytes
+from autoprune.prune.passes.examples import Example, as_examples
+from autoprune.prune.structure.structure import Structure
+from autoprune.run.fingerprint.fingerprint import Facts, architecture
+from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
+from autoprune.run.session.code import code_of
+from autoprune.run.session.device import pick_device, placed
+from autoprune.run.session.finetuning import check_fidelities, check_finetune, read_training
+from autoprune.run.session.job import Job, OnProgress, Progress
+from autoprune.run.session.plugin_checks import check_data, check_searcher
+from autoprune.run.session.problem import first_measured, state_problem
+from autoprune.run.session.tuning import tune
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
+
+    `example` are the calls that the structure holds for: the example of the data, then those of the job.
+    `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
+    continued, whose scores must come out the same; None tunes anew. `code` has the facts of what the job calls
+    (run.code) and of the model (run.fingerprint).
+    """
+
+    job: Job
+    model: nn.Module
+    data: Data
+    example: tuple[Example, ...]
+    structure: Structure
+    weights: Mapping[str, SparseWeight]
+    space: SearchSpace
+    problem: Problem
+    device: torch.device
+    progress: OnProgress
+    recorded: Tuning | None = None
+    bank_file: Path | None = None
+    code: Mapping[str, Facts] = field(default_factory=dict)
+
+    @property
+    def bank(self) -> Bank:
+        """Statistics, order of positions and compensation: those of the bank file where they are this session's, else
+        made, once, when first needed.
+        """
+        return self._opened_bank[0]
+
+    @functools.cached_property
+    def _opened_bank(self) -> tuple[Bank, str]:
+        """The bank, and why the one on disk is not used."""
+        note = ""
+        if self.bank_file is not None and self.bank_file.exists():
+            try:
+                return load_bank(self.bank_file, self.bank_key, self.model, self.structure), ""
+            except BankError as error:
+                note = str(error)
+        criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
+        self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
+        with ending_forks():
+            bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
+        self.progress(Progress("statistics", 1, 1, note))
+        return bank, note
+
+    @property
+    def bank_facts(self) -> dict[str, Any]:
+        """How the bank came about, and why a file was not used."""
+        bank, note = self._opened_bank
+        return bank.remarks | ({"file": note} if note else {})
+
+    @property
+    def profiled(self) -> Problem:
+        """The problem with what closed-form rules read of its units."""
+        units = [self.structure.unit(name) for name in self.sliced]
+        return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
+
+    @functools.cached_property
+    def searcher(self) -> Searcher:
+        """Who proposes; made once, and told nothing yet."""
+        with ending_forks():
+            searcher = self.job.searcher(self.profiled, self.job.seed)
+        check_searcher(searcher)
+        return searcher
+
+    @property
+    def fidelities(self) -> tuple[float, ...]:
+        """The shares of the selection set, or of a fine-tune, that the searcher may ask for; none where all only."""
+        return tuple(getattr(self.searcher, "fidelities", ()))
+
+    def keep_bank(self, path: Path) -> None:
+        """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
+        bank, note = self._opened_bank
+        if not note and path.exists():
+            return
+        try:
+            save_bank(bank, path, self.bank_key)
+        except OSError as error:
+            _log.warning(
+                "%s cannot be written: %s. The run goes on without it; resume, solve and export will collect the "
+                "statistics again.",
+                path,
+                error.strerror or error,
+            )
+
+    @functools.cached_property
+    def bank_key(self) -> str:
+        """What the bank follows from: model, units, calibration data, criterion, and what its last bits depend on."""
+        facts = {
+            "model": model_digest(self.model),
+            "calibrate": self.data.description["sets"]["calibrate"],
+            "norm_images": self.job.norm_images,
+            "units": self.sliced,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        return bank_key(facts, self.structure, self.job.criterion)
+
+    @functools.cached_property
+    def statistics_bytes(self) -> int:
+        """Memory that the statistics of the searched units take."""
+        zeros = [] if self.job.masks == "magnitude" else list(self.weights)
+        sliced = statistics_bytes(self.model, self.structure, self.sliced)
+        return sliced + moments_bytes(self.model, self.structure, zeros)
+
+    @property
+    def sliced(self) -> tuple[str, ...]:
+        """The searched units that lose positions: all but those that put zeros into weights."""
+        return tuple(name for name in self.space.units if name not in self.weights)
+
+    @functools.cached_property
+    def weight_bank(self) -> WeightBank | None:
+        """Sparse weights; none where no weight unit is searched."""
+        if not self.weights:
+            return None
+        with ending_forks():
+            return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Everything that can be decided: the structure's units and the weights that are searched."""
+        return (*self.structure.units, *sparse_units(self.model, self.weights))
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        return replace(self._untuned, form=self.tuning.form)
+
+    @functools.cached_property
+    def tuning(self) -> Tuning:
+        """The form scores are taken in, with why."""
+        if self.recorded is not None:
+            return self.recorded
+        if self.job.executor.name == "serial":
+            return self._tuned()
+        cpus = max(1, int(self.job.executor.cpus))  # that is how many threads a worker has
+        with torch_threads(cpus):
+            tuning = self._tuned()
+        return replace(tuning, form=replace(tuning.form, threads=cpus))
+
+    def _tuned(self) -> Tuning:
+        if isinstance(self.job.tune, Form):
+            return Tuning(self.job.tune, "as the job says")
+        if self.job.tune == "off":
+            return Tuning(Form(), "tuning is off")
+        self.progress(Progress("tuning", 0, 1))
+        forward = replace(self._untuned, finetune=None)  # the form is of passes; training is always in float32
+        tuning = tune(forward, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
+        self.progress(Progress("tuning", 1, 1, tuning.reason))
+        return tuning
+
+    @functools.cached_property
+    def _untuned(self) -> Scorer:
+        layers = self.job.guide == "layer"
+        if layers:
+            check_layers(self.bank, self.space.units)
+        in_parts = bool(getattr(self.searcher, "in_parts", False))
+        if self.job.finetune:
+            check_fidelities(self.job.finetune, self.fidelities, in_parts=in_parts)
+        if in_parts and not averages(self.job.fitness):
+            raise ConfigError(
+                "expected a fitness whose values are means over examples, as the searcher compares candidates part by "
+                f"part, got {plugin_name(self.job.fitness)}. Mark it with autoprune.measure.fitness.averaging if its "
+                "values are, or take another searcher."
+            )
+        return Scorer(
+            self.bank,
+            self.space,
+            self._norm_inputs,
+            self._selection(),
+            reporting(self.job.fitness, self.job.guide),
+            self.job.norms,
+            reuse_bytes=self.job.reuse_bytes,
+            objective=first_measured(self.job),
+            also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
+            weights=self.weight_bank,
+            fidelities=() if self.job.finetune else self.fidelities,
+            in_parts=in_parts,
+            finetune=self.job.finetune,
+            training=self.training,
+        )
+
+    @functools.cached_property
+    def training(self) -> TrainingSet | None:
+        """What networks are trained on; None without fine-tuning."""
+        plan = self.job.finetune
+        if plan is None:
+            return None
+        self.progress(Progress("train set", 0, 1))
+        training = read_training(plan, self.data, self.model, self._batches)
+        said = f"{plan.steps} steps of {training.size} out of {training.examples.examples:,} examples for a network"
+        self.progress(Progress("train set", 1, 1, said))
+        return training
+
+    @functools.cached_property
+    def select(self) -> Sequence[Batch]:
+        """The selection batches in the order of the data."""
+        return with_dense_outputs(self.model, self._batches(self.data.select))
+
+    def _selection(self) -> Sequence[Batch]:
+        """The selection batches; in a random order of the examples where searches see the first of them only."""
+        if self.job.finetune or not self.fidelities:
+            return self.select
+        batches = self._batches(self.data.select)
+        examples = sum(batch.examples for batch in batches)
+        ends = {math.ceil(share * examples) for share in self.fidelities}
+        if len(ends) < len(self.fidelities):
+            raise DataError(
+                f"expected enough selection examples for the {len(self.fidelities)} shares of them that the searcher "
+                f"scores on, from {self.fidelities[0]:.3g} on, got {examples}. Give more, or take another searcher."
+            )
+        return with_dense_outputs(self.model, shuffled(batches))
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """What the front's networks are fitted to."""
+        inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
+        return collect_targets(self.model, self.structure, inputs, effort=effort)
+
+    def selected(self, network: nn.Module) -> dict[str, float]:
+        """What the fitness says of a network on the selection set."""
+        return self.scorer.measure(network, self.scorer.select)
+
+    @functools.cached_property
+    def reported(self) -> Sequence[Batch]:
+        """The report set, which only the final front may see."""
+        return with_dense_outputs(self.model, self._batches(self.data.report))
+
+    @functools.cached_property
+    def dense_costs(self) -> dict[str, float]:
+        return self.problem.costs.dense()
+
+    def admits(self, evaluation: Evaluation) -> bool:
+        """Whether an ok evaluation is within the bounds of all objectives, measured ones on the selection set."""
+        limits = [o.limit.absolute(self.dense_costs) for o in self.job.objectives if o.limit]
+        return all(limit.admits(evaluation.values[limit.name]) for limit in limits)
+
+    @functools.cached_property
+    def finetune_facts(self) -> dict[str, Any]:
+        """What trained networks follow from; empty without fine-tuning."""
+        plan = self.job.finetune
+        if plan is None or self.training is None:
+            return {}
+        examples = {"batch": self.training.size, "train": self.training.sha256}
+        return {**asdict(plan), "loss": plugin_name(plan.loss), **examples}
+
+    def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
+        return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
+
+    @functools.cached_property
+    def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        """The first calibration batches that have `norm_images` together."""
+        inputs = self._inputs(self.data.calibrate)
+        before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
+        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
+
+    def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
+        return [batch.inputs for batch in self._batches(batches)]
+
+
+@ending_forks()
+def open_session(
+    job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
+) -> Session:
+    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
+
+    `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
+    """
+    progress = ending_forks()(progress)
+    device = pick_device(job.device)
+    code = code_of(job)
+    data, (model, notes) = load_data(job), load_model(job)
+    code["model"] = architecture(model)
+    check_finetune(job, data, model)
+    example = _example_calls(job, data, device)
+    model = model.to(device).eval()
+    if any(x.dim() == 4 for x in data.example):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
+    progress(Progress("trace", 0, 1))
+    structure = find_structure(model, example)
+    structure = replace(structure, notes=(*notes, *structure.notes))
+    progress(Progress("trace", 1, 1))
+    weights = sparse_weights(model, structure, job.rules)
+    if not weights:
+        structure.check_prunable()
+    space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
+    weights = {name: weight for name, weight in weights.items() if name in space.units}
+    problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
+    found = structure, weights, space, problem
+    return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
+
+
+def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example, ...]:
+    """The example of the data, and the further calls of the job."""
+    first = Example(tuple(data.example))
+    further = () if job.calls is None else as_examples(job.calls())
+    return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((first, *further)))
+
+
+def load_data(job: Job) -> Data:
+    """The user's data sets."""
+    data = job.data()
+    check_data(data)
+    return data
+
+
+def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:
+    """A copy of the user's model without what it is wrapped into, and a note about each wrapper."""
+    model = job.model()
+    if not isinstance(model, nn.Module):
+        got = f"the class {model.__name__}; call it" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(f"model: expected the factory to return a torch.nn.Module, got {got}")
+    model, notes = unwrapped(model)
+    return copy_model(model), notes

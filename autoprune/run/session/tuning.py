@@ -1,0 +1,151 @@
+"""Chooses the form scores are taken in, by timing some on this device: layout, images at once, threads, precision.
+
+Each step keeps what was fastest so far and tries one thing more. Layout, batch and threads leave a score as it is but
+for rounding; a lower precision is taken only where it ranks random candidates like float32 does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate
+from autoprune.core.statistics import kendall_tau
+from autoprune.measure.batch import Batch, rebatched
+from autoprune.measure.form import PLAIN, Form, Trial, Tuning
+from autoprune.measure.scorer import Scorer
+from autoprune.plan.repair import stratified
+from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.passes.containers import copied
+
+BATCHES = (50, 100, 250, 500)
+RANKED = 10  # random candidates that precisions are compared on
+AGREEMENT = 0.98  # Kendall tau they must reach; with ten candidates no pair may be ordered otherwise
+GAIN = 1.1  # how much faster a form must be to be taken: less may be noise
+WORTH_SECONDS = 60.0  # a search that scores for less in all is not tuned
+TIMED_SECONDS = 0.15  # of images a form is timed on
+
+
+def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuning:
+    """The fastest form for candidates of about half the width, which is what a search mostly meets.
+
+    `guide` names the measurement that rankings are compared by.
+    """
+    bench = _Bench(scorer)
+    plain = bench.trial(PLAIN)
+    if plain.examples_per_second is None:
+        return Tuning(PLAIN, f"the network could not be timed: {plain.note}", (plain,))
+    needed = evaluations * bench.examples / plain.examples_per_second
+    if needed < WORTH_SECONDS:
+        reason = f"{evaluations} scores take about {needed:.0f} s in all: too little for tuning to pay"
+        return Tuning(PLAIN, reason, (plain,))
+    best = _best_in_float32(bench, plain, tunes_batch=scorer.norms != "batch")
+    low = bench.trial(replace(best.form, dtype="bfloat16"))
+    reason = f"fastest of {len(bench.trials)} forms"
+    if (low.examples_per_second or 0) > GAIN * _rate(best):
+        agreement = bench.agreement(low.form, problem, guide)
+        said = f"bfloat16 ranks {RANKED} random candidates with Kendall tau {agreement:.3f} to float32"
+        if agreement >= AGREEMENT:
+            return Tuning(low.form, f"{reason}; {said}", tuple(bench.trials))
+        reason += f" in float32; {said}, below {AGREEMENT}"
+    return Tuning(best.form, reason, tuple(bench.trials))
+
+
+def _best_in_float32(bench: _Bench, plain: Trial, *, tunes_batch: bool) -> Trial:
+    """One thing after the other. Statistics of a batch depend on its size: then it stays."""
+    best = plain
+    cores = torch.get_num_threads()
+    steps: list[Sequence[dict[str, Any]]] = [
+        [{"layout": layout} for layout in ("channels_last", "contiguous")],
+        [{"batch": batch} for batch in BATCHES if tunes_batch and batch <= bench.examples],
+        [{"threads": count} for count in sorted({1, cores // 2, cores} - {0, cores})],
+    ]
+    for step in steps:
+        trials = [bench.trial(replace(best.form, **change)) for change in step]
+        fastest = max([best, *trials], key=_rate)
+        best = fastest if _rate(fastest) > GAIN * _rate(best) else best
+    return best
+
+
+def _rate(trial: Trial) -> float:
+    return trial.examples_per_second or 0.0
+
+
+class _Bench:
+    """Times bare passes of a half-width candidate over the first selection images."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.trials: list[Trial] = []
+        half = Candidate(tuple(len(counts) // 2 for counts in scorer.space.levels))
+        self._counts = scorer.space.counts(half)
+        self._device = next(scorer.bank.model.parameters()).device
+
+    @property
+    def examples(self) -> int:
+        """How many one score passes through the network."""
+        calibrating = 0 if self.scorer.norms == "batch" else sum(len(x[0]) for x in self.scorer.calibrate)
+        return calibrating + sum(len(batch.inputs[0]) for batch in self.scorer.select)
+
+    def trial(self, form: Form) -> Trial:
+        try:
+            trial = Trial(form, self._examples_per_second(form))
+        except Exception as error:  # whatever a network raises in a form it does not run in
+            trial = Trial(form, None, f"{type(error).__name__}: {error}")
+        self.trials.append(trial)
+        return trial
+
+    def agreement(self, form: Form, problem: Problem, guide: str) -> float:
+        """Kendall tau of random candidates' scores in this form to those in the same in float32, on fewer images."""
+        levels = stratified(problem, np.random.default_rng(0), RANKED)
+        candidates = [Candidate(tuple(row.tolist())) for row in levels]
+        few = replace(self.scorer, calibrate=self.scorer.calibrate[:1], select=self.scorer.select[:2], reuse_bytes=0)
+        low, full = (
+            [replace(few, form=form_).score(c).values.get(guide, math.nan) for c in candidates]
+            for form_ in (form, replace(form, dtype="float32"))
+        )
+        return kendall_tau(low, full) if np.isfinite([low, full]).all() else math.nan
+
+    @torch.no_grad()
+    def _examples_per_second(self, form: Form) -> float:
+        """The faster of two rounds after one to warm up."""
+        with form.running(self._device):
+            network = form.dress(self.scorer.bank.build(self._counts))
+            batches = self._some(form)
+            with evaluating(network):
+                self._round(network, batches[:1])
+                seconds = min(self._round(network, batches) for _ in range(2))
+        return sum(len(batch.inputs[0]) for batch in batches) / seconds
+
+    def _some(self, form: Form) -> list[Batch]:
+        """So many selection batches as a round of the first form takes its time over, one of this form at least."""
+        rate = self.trials[0].examples_per_second if self.trials else None
+        wanted = max(form.batch or 0, int((rate or 0) * TIMED_SECONDS), 1)
+        taken = list(_first(self.scorer.select, wanted))
+        return form.batches(taken if form.batch is None else rebatched(taken, form.batch))
+
+    def _round(self, network: nn.Module, batches: Iterable[Batch]) -> float:
+        start = time.perf_counter()
+        for batch in batches:
+            network(*copied(batch.inputs))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - start
+
+
+def _first(batches: Sequence[Batch], examples: int) -> Iterable[Batch]:
+    """The first batches with so many examples together."""
+    seen = 0
+    for batch in batches:
+        if seen >= examples:
+            return
+        seen += len(batch.inputs[0])
+        yield batch

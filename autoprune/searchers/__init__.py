@@ -1,0 +1,86 @@
+"""Searchers: who decides which candidate is measured next, each behind the ask/tell contract of core.contracts.
+
+Here: proposals, budget repair, exact allocation, closed-form rules and the searchers. Not here: torch, disk, clock,
+global random state: every random choice comes from a generator that the searcher makes from its seed. Imports core,
+numpy, deap, moocore; optuna and scikit-learn once their searchers are used. `run` and `config` may import this room.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+from autoprune.core.contracts import Searcher
+from autoprune.core.problem import Problem
+from autoprune.errors import ConfigError
+
+SEARCHERS: dict[str, str] = {
+    "uniform": "autoprune.searchers.rules.uniform:UniformSearch",
+    "closed_form": "autoprune.searchers.rules.search:ClosedFormSearch",
+    "random": "autoprune.searchers.fronts.random:RandomSearch",
+    "additive": "autoprune.searchers.fronts.additive:AdditiveSearch",
+    "evolution": "autoprune.searchers.fronts.evolution:EvolutionSearch",
+    "genetic": "autoprune.searchers.one_budget.genetic:GeneticSearch",
+    "annealing": "autoprune.searchers.one_budget.annealing:AnnealingSearch",
+    "bees": "autoprune.searchers.one_budget.bees:BeesSearch",
+    "greedy": "autoprune.searchers.rules.greedy:GreedySearch",
+    "legr": "autoprune.searchers.one_budget.legr:LegrSearch",
+    "halving": "autoprune.searchers.partial.halving:HalvingSearch",
+    "asha": "autoprune.searchers.partial.asha:AshaSearch",
+    "screening": "autoprune.searchers.partial.screening:ScreeningSearch",
+    "racing": "autoprune.searchers.partial.racing:RacingSearch",
+    "evopress": "autoprune.searchers.partial.evopress:EvoPressSearch",
+    "optuna": "autoprune.searchers.optuna.search:OptunaSearch",
+    "spdy": "autoprune.searchers.one_budget.spdy:SpdySearch",
+    "emo": "autoprune.searchers.fronts.emo:EmoSearch",
+    "knapsack": "autoprune.searchers.rules.knapsack:KnapsackSearch",
+    "surrogate": "autoprune.searchers.fronts.surrogate:SurrogateSearch",
+    "neighbours": "autoprune.searchers.fronts.neighbours:NeighboursSearch",
+    "portfolio": "autoprune.searchers.fronts.portfolio:PortfolioSearch",
+    "auto": "autoprune.searchers.fronts.auto:AutoSearch",
+}
+
+
+def make_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
+    """The searcher of that name; `options` are its own keyword arguments, checked before it is made.
+
+    Raises ConfigError for an unknown name or option (with the closest known one), InfeasibleBudget for bounds that
+    no candidate of the space is within.
+    """
+    kind = searcher_class(name)
+    known = searcher_options(name)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ConfigError([_unknown(f"option of searcher {name!r}", option, list(known)) for option in unknown])
+    searcher: Searcher = kind(problem, seed=seed, **options)
+    return searcher
+
+
+def make_inner_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
+    """As make_searcher, for one that another searcher asks: ConfigError if it scores on parts of the selection set."""
+    searcher = make_searcher(name, problem, seed=seed, **options)
+    if hasattr(searcher, "fidelities"):
+        raise ConfigError(f"expected a searcher that scores on the whole selection set, got {name!r}. Take evolution.")
+    return searcher
+
+
+def searcher_class(name: str) -> Any:
+    """The class behind a name of SEARCHERS; imports its module only now."""
+    if name not in SEARCHERS:
+        raise ConfigError(_unknown("searcher", name, list(SEARCHERS)))
+    module, _, attribute = SEARCHERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def searcher_options(name: str) -> dict[str, Any]:
+    """The options a searcher has, with their defaults."""
+    parameters = inspect.signature(searcher_class(name)).parameters
+    return {key: p.default for key, p in parameters.items() if key not in ("problem", "seed")}
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"expected a known {what}, one of {known}, got {name!r}.{hint}"

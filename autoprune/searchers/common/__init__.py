@@ -1,0 +1,1 @@
+"""What searchers share: the queue of proposals, repair of budgets, goals, gains, bandits and rivals of plans."""

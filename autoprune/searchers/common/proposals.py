@@ -1,0 +1,106 @@
+"""What a searcher has proposed, what it waits for and what came back: the bookkeeping that all searchers share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, is_usable
+from autoprune.core.space import Candidate, Levels
+
+SYSTEMATIC = 65_536  # spaces up to this size are searched to the last network
+
+
+class Proposals:
+    """A queue that hands out each network once, and the losses of those that came back.
+
+    Networks are known by their levels: kept counts strictly decrease with the level, so levels are equal exactly
+    where `space.key` is. An answer to a candidate never asked counts as well: it is not proposed any more.
+
+    >>> proposals.add((0, 1))    # True: new
+    >>> proposals.take(1)        # [Candidate((0, 1))], pending now
+    >>> proposals.record([of_it])
+    >>> proposals.losses         # {(0, 1): (0.3, 1200.0)}
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        problem.check_bounds()
+        self.problem = problem
+        self.losses: dict[Levels, tuple[float, ...]] = {}
+        self._queue: deque[Levels] = deque()
+        self._known: set[Levels] = set()  # queued, handed out or told
+        self._told: set[Levels] = set()
+        self._pending: set[Levels] = set()
+        self._ended = False  # nothing was there to hand out while nothing was pending
+        self._cursor = 0  # how far the systematic enumeration has come
+
+    def add(self, levels: Iterable[int], *, first: bool = False) -> bool:
+        """Queues a network within the bounds; False if it is known already, or the search has ended.
+
+        With `first` it is the next to be handed out.
+        """
+        row = tuple(map(int, levels))
+        if row in self._known or self._ended:
+            return False
+        self._known.add(row)
+        if first:
+            self._queue.appendleft(row)
+        else:
+            self._queue.append(row)
+        return True
+
+    def take(self, n: int) -> list[Candidate]:
+        """Up to n candidates from the queue, which are pending from now on; none while none is pending is the end."""
+        taken: list[Candidate] = []
+        while self._queue and len(taken) < n:
+            levels = self._queue.popleft()
+            if levels not in self._told:
+                self._pending.add(levels)
+                taken.append(Candidate(levels))
+        self._ended |= n > 0 and not self._pending
+        return taken
+
+    def record(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+        """Takes answers at full fidelity in; returns those that are new and usable, in order."""
+        usable = []
+        for evaluation in evaluations:
+            levels = evaluation.candidate.levels
+            if evaluation.candidate.fidelity < 1:
+                continue  # not comparable with what was scored on everything
+            self._pending.discard(levels)
+            if levels in self._told:
+                continue
+            self._told.add(levels)
+            self._known.add(levels)
+            if is_usable(self.problem, evaluation):
+                self.losses[levels] = tuple(float(o.loss(evaluation.values[o.name])) for o in self.problem.objectives)
+                usable.append(evaluation)
+        return usable
+
+    def knows(self, levels: Levels) -> bool:
+        """Whether a network is queued, handed out or told."""
+        return levels in self._known
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a candidate was handed out that no answer came for."""
+        return bool(self._pending)
+
+    def remaining(self, n: int) -> list[Levels]:
+        """The next n or some more networks not known yet, in lexicographic order; none in a large space."""
+        count = self.problem.space.count
+        found: list[Levels] = []
+        while len(found) < n and self._cursor < count <= SYSTEMATIC:
+            block = np.arange(self._cursor, min(self._cursor + 256, count))
+            rows = np.stack(np.unravel_index(block, tuple(self.problem.space.sizes)), axis=1)
+            inside = rows[self.problem.feasible(rows)].tolist()
+            found += [tuple(row) for row in inside if tuple(row) not in self._known]
+            self._cursor = int(block[-1]) + 1
+        return found

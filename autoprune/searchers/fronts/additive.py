@@ -1,0 +1,123 @@
+"""Plans from one-unit probes: measure what each unit costs alone, add up, and measure the best sums end to end.
+
+The additive-distortion method of RD_PRUNE (Xu et al., ICCV 2023, https://arxiv.org/abs/2308.10438) and of OBC (Frantar
+and Alistarh, NeurIPS 2022, https://arxiv.org/abs/2208.11580), section 3 there, with these departures: every budget is
+planned from the same probes, costs that couple neighbouring widths are planned at their true value (see
+search.allocation), rounding never leads over a budget, and no plan is trusted before it was measured as a whole, since
+damages do not simply add up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, cost_range, primary_cost
+from autoprune.core.space import Candidate, Levels
+from autoprune.plan.allocation import Allocator, Total, check_total, reachable
+from autoprune.plan.damages import damage_name, distortions_from, probes
+from autoprune.searchers.common.proposals import Proposals
+from autoprune.searchers.common.rivals import UniformRivals
+from autoprune.searchers.fronts.refinement import Refinement
+
+
+class AdditiveSearch:
+    """Proposes the probes, and once all are answered plans at `plans` budgets spread evenly over the first cost.
+
+    A plan is followed by the uniform network of equal cost, which it has to beat (search.rivals). Then the best
+    networks within `refined` budgets are improved one after the other (search.refinement), whoever proposed them: a
+    bound on the cost is the first of these budgets, the others lie evenly below. `probe_levels` caps
+    the levels probed per unit (None: all); levels between are interpolated. `total` is what plans keep low: the "sum"
+    of the units' damages, or the "max" of them as FastNAS and ALDS do. Nothing is random: the seed is taken because
+    every searcher has one.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        plans: int = 24,
+        probe_levels: int | None = None,
+        total: Total = "sum",
+        refined: int = 0,
+    ) -> None:
+        damage_name(problem)  # a problem without anything to plan by is an error now, not after the probes
+        self._plans = at_least("plans", plans, 1)
+        self._probe_levels = None if probe_levels is None else at_least("probe_levels", probe_levels, 1)
+        self._total = check_total(total)
+        self._refined = at_least("refined", refined, 0)
+        self._refinements: deque[Refinement] = deque()
+        self._proposals = Proposals(problem)
+        self._rivals = UniformRivals(problem, primary_cost(problem))
+        self._measured: list[Evaluation] = []
+        self._phase = "start"
+
+    def ask(self, n: int) -> list[Candidate]:
+        if self._phase == "start":
+            self._phase = "probes"
+            for levels in probes(self._proposals.problem, self._probe_levels):
+                self._proposals.add(levels)
+        if self._phase == "probes" and not self._proposals.queued and not self._proposals.waiting:
+            self._phase = "plans"
+            for levels in self._planned():
+                self._proposals.add(levels)
+                self._rivals.planned(levels)
+        if self._phase == "plans" and not self._proposals.queued and not self._proposals.waiting:
+            self._phase = "refinements"
+            self._refinements.extend(self._begun())
+        if self._phase == "refinements":
+            return self._refining(n)
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)
+        self._measured += evaluations
+        for rival in self._rivals.tell(evaluations):
+            self._proposals.add(rival, first=True)
+        for refinement in self._refinements:
+            refinement.tell(evaluations)
+
+    @property
+    def remark(self) -> str:
+        """How many plans are worse than the uniform network of equal cost."""
+        return self._rivals.remark
+
+    def _begun(self) -> Iterator[Refinement]:
+        """A refinement for each budget, told of everything measured."""
+        problem = self._proposals.problem
+        cost = primary_cost(problem)
+        table = distortions_from(problem, self._measured)
+        least, most = cost_range(problem, cost)
+        bounded = most < problem.reach()[cost][1]
+        steps = self._refined if bounded else self._refined + 1  # without a bound the largest is the dense network's
+        for budget in np.linspace(most, least, steps + 1)[steps - self._refined : -1].tolist():
+            refinement = Refinement(problem, table, cost, budget)
+            refinement.tell(self._measured)
+            yield refinement
+
+    def _refining(self, n: int) -> list[Candidate]:
+        """What the first refinement that has not ended asks for."""
+        while self._refinements:
+            asked = self._refinements[0].ask(n)
+            if asked or n == 0 or self._refinements[0].waiting:
+                return asked
+            self._refinements.popleft()
+        return []
+
+    def _planned(self) -> list[Levels]:
+        """One plan per budget; none where probes failed so that nothing measured is within it."""
+        problem = self._proposals.problem
+        table = distortions_from(problem, self._measured)
+        if np.isinf(table).all(axis=1).any():
+            return []  # a unit without any level that worked: there is nothing to add up
+        cost = primary_cost(problem)
+        allocator = Allocator(problem, table, cost, total=self._total)
+        most = cost_range(problem, cost)[1]
+        budgets = np.linspace(min(allocator.least, most), most, self._plans).tolist()
+        allocator.expect(budgets)
+        return list(reachable(allocator.plan, budgets))

@@ -1,0 +1,159 @@
+"""The default search: a ladder, plans from a model of damage that learns from them, evolution in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, cost_range, primary_cost
+from autoprune.core.space import Candidate, Levels
+from autoprune.plan.allocation import Allocator, reachable
+from autoprune.plan.damage_model import DamageModel
+from autoprune.plan.damages import damage_name, probes
+from autoprune.plan.ladder import coarse_to_fine, ladder
+from autoprune.searchers.common.proposals import Proposals
+from autoprune.searchers.common.rivals import UniformRivals
+from autoprune.searchers.fronts.evolution import EvolutionSearch
+from autoprune.searchers.rules.search import ClosedFormSearch
+
+SKETCHES = 4  # plans before the probes and after each lot of them, on average
+LOTS, LOT = 4, 8  # lots that the probes of a round come in, and how many are in one at least
+ROUND = 8  # plans, and then children, in turn once all is probed
+MANY = 10_000  # more than any rule plans
+
+Budgets = tuple[str, list[float]]  # on one cost, by its name
+
+
+class AutoSearch:
+    """A ladder of up to `rungs` uniform networks, one-unit probes with plans in between, `plans` plans over the whole
+    range of the first cost, and then plans and children of an evolution of `population` networks in turn.
+
+    Plans come from what all answers so far say about damage (search.damage_model), so there are some from the start,
+    and nobody waits: whoever asks before the answers are there gets plans that know less. `probe_levels` are probed
+    per unit. A plan that may be worse than the uniform network of equal cost is followed by that (search.rivals).
+    `closed_forms` counts the budgets that closed-form rules are tried at after the ladder
+    (search.closed_form_search); 0: none. Goes on until the space is exhausted, or nothing new is found in a large one.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        plans: int = 24,
+        probe_levels: int = 1,
+        population: int = 40,
+        rungs: int = 12,
+        closed_forms: int = 0,
+    ) -> None:
+        damage_name(problem)  # a problem without anything to plan by is an error now, not after the ladder
+        self._proposals = Proposals(problem)
+        self._plans = at_least("plans", plans, 1)
+        self._probe_levels = at_least("probe_levels", probe_levels, 0)
+        self._rungs = at_least("rungs", rungs, 1)
+        at_least("closed_forms", closed_forms, 0)
+        self._rules = [ClosedFormSearch(problem, seed=seed, plans=closed_forms)] if closed_forms else []
+        self._evolution = EvolutionSearch(problem, seed=seed, population=population, rungs=rungs)
+        self._model = DamageModel(problem)
+        self._budgets = _Budgets(problem)
+        self._rivals = {cost: UniformRivals(problem, cost) for cost in self._budgets.costs}
+        self._opening = self._first_steps()
+        self._rounds = self._later_steps()
+
+    def ask(self, n: int) -> list[Candidate]:
+        fruitless = 0
+        while self._proposals.queued < n and fruitless < 2:  # plans may all be known, and children too
+            first = next(self._opening, None)
+            new = self._add(next(self._rounds) if first is None else first)
+            fruitless = 0 if new or first is not None else fruitless + 1
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)
+        self._model.tell(evaluations)
+        self._evolution.tell(evaluations)
+        for rivals in self._rivals.values():
+            for rival in rivals.tell(evaluations):
+                self._proposals.add(rival, first=True)
+
+    @property
+    def remark(self) -> str:
+        """How many plans on each cost are worse than the uniform network of equal cost."""
+        return ", ".join(rivals.remark for rivals in self._rivals.values() if rivals.remark)
+
+    def _add(self, step: Iterable[Levels]) -> bool:
+        """Queues a step; whether any of it is new."""
+        return sum(self._proposals.add(levels) for levels in step) > 0  # all of them: any() would stop at the first
+
+    def _first_steps(self) -> Iterator[Iterable[Levels]]:
+        """What to propose at first; each step is made when it is needed, of what is known then."""
+        problem = self._proposals.problem
+        yield coarse_to_fine(ladder(problem, self._rungs))
+        for rule in self._rules:
+            yield [candidate.levels for candidate in rule.ask(MANY)]
+        first, later = _sketches(len(problem.space.units))
+        yield self._planned(self._budgets.next(first))
+        rows = probes(problem, self._probe_levels) if self._probe_levels else []
+        lot = max(LOT, -(-len(problem.space.units) // LOTS))
+        for start in range(0, len(rows), lot):
+            yield rows[start : start + lot]
+            yield self._planned(self._budgets.next(later))
+        yield self._planned(self._budgets.next(self._plans))
+
+    def _later_steps(self) -> Iterator[Iterable[Levels]]:
+        """Without end."""
+        while True:
+            yield self._planned(self._budgets.next(ROUND))
+            yield [candidate.levels for candidate in self._evolution.ask(ROUND)]
+
+    def _planned(self, budgets: Budgets) -> Iterator[Levels]:
+        """A plan for each budget that one can be within."""
+        cost, values = budgets
+        allocator = Allocator(self._proposals.problem, self._model.table(), cost)
+        allocator.expect(values)
+        for levels in reachable(allocator.sketch, values):
+            self._rivals[cost].planned(levels)
+            yield levels
+
+
+def _sketches(units: int) -> tuple[int, int]:
+    """Plans before the probes and after each lot: more at first where probes take long, as a front needs members."""
+    first = min(max(SKETCHES, units // 8), 3 * SKETCHES)
+    return first, (SKETCHES * (LOTS + 1) - first) // LOTS
+
+
+class _Budgets:
+    """Budgets over the reachable range of each cost that is an objective, one cost after the other.
+
+    Where no cost is, the only one worth planning for is the largest.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        names = [o.name for o in problem.objectives if o.name in problem.costs.names]
+        self._ranges = [(name, *cost_range(problem, name)) for name in names or [primary_cost(problem)]]
+        self._single = not names
+        self._turn = 0
+        self._drawn = [0] * len(self._ranges)
+
+    @property
+    def costs(self) -> list[str]:
+        """The costs that budgets are on."""
+        return [name for name, _, _ in self._ranges]
+
+    def next(self, n: int) -> Budgets:
+        """The next n budgets on the next cost, such that all drawn so far are spread evenly."""
+        place = self._turn % len(self._ranges)
+        name, least, most = self._ranges[place]
+        self._turn += 1
+        if self._single:
+            return name, [most]
+        first = self._drawn[place] + 1
+        self._drawn[place] += n
+        return name, [least + (most - least) * _corput(index) for index in range(first, first + n)]
+
+
+def _corput(index: int) -> float:
+    """The van der Corput sequence from 1 on: 1/2, 1/4, 3/4, 1/8, ... (its digits in base 2, mirrored)."""
+    digits = f"{index:b}"
+    return float(int(digits[::-1], 2) / 2 ** len(digits))

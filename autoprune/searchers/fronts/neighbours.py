@@ -1,0 +1,132 @@
+"""Local search along the front: networks between two neighbours of it, most where that gained most.
+
+Pareto local search (Paquete, Chiarandini and Stuetzle, Pareto Local Optimum Sets in the Biobjective Traveling Salesman
+Problem, 2004, https://doi.org/10.1007/978-3-642-17144-4_7) samples around the members of a front. Here, with these
+departures: a sample is made of two members that are next to each other by cost; where the next one is taken is a
+bandit's choice (search.bandit), whose arms are the gaps between members and whose reward is what the front gained by a
+sample from there (search.gains).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, cost_range, primary_cost
+from autoprune.core.space import Candidate, Levels
+from autoprune.plan.ladder import coarse_to_fine, ladder
+from autoprune.plan.repair import mutated, repair, stratified
+from autoprune.searchers.common.bandit import Arm, Rule, check_rule, ranked
+from autoprune.searchers.common.gains import Gains
+from autoprune.searchers.common.proposals import Proposals
+
+ATTEMPTS = 10  # samples of one gap in a row that may be known already
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Two neighbours of the front by cost, the cheaper one first, and the costs between them.
+
+    At both ends of the front, a member and itself, and the costs beyond it.
+    """
+
+    left: Levels
+    right: Levels
+    above: float
+    below: float
+
+
+class NeighboursSearch:
+    """Samples between neighbours of the front, after up to `rungs` uniform networks where nothing was told before.
+
+    `rule` is "ucb" or "thompson". Ends when nothing new can be sampled or drawn; spaces of up to 65,536 networks are
+    finished systematically.
+    """
+
+    def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 12, rule: Rule = "thompson") -> None:
+        self._proposals = Proposals(problem)
+        self._rungs = at_least("rungs", rungs, 1)
+        self._rule = check_rule(rule)
+        self._cost = primary_cost(problem)
+        self._range = cost_range(problem, self._cost)
+        self._rng = np.random.default_rng(seed)
+        self._gains = Gains()
+        self._gaps: list[Gap] = []
+        self._arms: list[Arm] = []  # of the gaps
+        self._samples: dict[Levels, Arm] = {}  # under way, with what their gap was
+        self._started = False
+
+    def ask(self, n: int) -> list[Candidate]:
+        problem = self._proposals.problem
+        if not self._started and not self._gaps:
+            for levels in coarse_to_fine(ladder(problem, self._rungs)):
+                self._proposals.add(levels)
+        self._started = True
+        while self._proposals.queued < n and self._sample():
+            pass
+        if not (self._proposals.queued or self._proposals.waiting):
+            for levels in [*map(tuple, stratified(problem, self._rng, n)), *self._proposals.remaining(n)]:
+                self._proposals.add(levels)
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        usable = {evaluation.candidate.levels for evaluation in self._proposals.record(evaluations)}
+        for levels in dict.fromkeys(evaluation.candidate.levels for evaluation in evaluations):
+            arm = self._samples.pop(levels, None)
+            reward = self._learn(levels, levels in usable)
+            if arm is not None:
+                arm.open -= 1
+                arm.rewards.append(reward)
+
+    def _learn(self, levels: Levels, usable: bool) -> float:
+        """The reward of an answer; the gap that it divides lives on in both parts."""
+        inside = usable and bool(self._proposals.problem.feasible(np.array([levels]))[0])
+        before = self._gains.front
+        reward = self._gains.add(levels, self._proposals.losses[levels] if inside else None)
+        if self._gains.front is not before:
+            self._divide()
+        return reward
+
+    def _divide(self) -> None:
+        """The gaps of the front as it is now; a new one has the rewards of the one its middle was in."""
+        rows = list(self._gains.front)
+        costs = self._proposals.problem.cost_values(np.array(rows), (self._cost,))[self._cost]
+        order = np.argsort(costs, kind="stable")
+        rows, values = [rows[index] for index in order], costs[order].tolist()
+        ends = [self._range[0], *values, self._range[1]]
+        pairs = zip([rows[0], *rows], [*rows, rows[-1]], ends, ends[1:], strict=False)
+        gaps = [Gap(*pair) for pair in pairs if pair[2] < pair[3]]
+        known = {(gap.above, gap.below): arm for gap, arm in zip(self._gaps, self._arms, strict=True)}
+        self._arms = [known.get((gap.above, gap.below)) or self._inherited(gap) for gap in gaps]
+        self._gaps = gaps
+
+    def _inherited(self, new: Gap) -> Arm:
+        """A copy of the arm of the gap that the middle of a new one lies in."""
+        middle = (new.above + new.below) / 2
+        old = (arm for gap, arm in zip(self._gaps, self._arms, strict=True) if gap.above <= middle <= gap.below)
+        return next((arm.copy() for arm in old), Arm())
+
+    def _sample(self) -> bool:
+        """Queues one new network of the first gap by the bandit's choice that has any; False where none has."""
+        for index in ranked(self._rule, self._arms, self._rng):
+            for _ in range(ATTEMPTS):
+                levels = self._between(self._gaps[index])
+                if self._proposals.add(levels):
+                    self._arms[index].open += 1
+                    self._samples[levels] = self._arms[index]
+                    return True
+        return False
+
+    def _between(self, gap: Gap) -> Levels:
+        """Each unit from either neighbour, and a few moved by a few levels.
+
+        We first moved all samples to a cost within the gap; the many random steps this takes undo what makes the
+        neighbours good.
+        """
+        problem = self._proposals.problem
+        levels = np.where(self._rng.random(len(gap.left)) < 0.5, gap.left, gap.right)
+        return tuple(repair(problem, mutated(problem, levels, self._rng), self._rng).tolist())

@@ -1,0 +1,1 @@
+"""Searches for the best network within one budget."""

@@ -1,0 +1,34 @@
+"""Optuna's samplers for as many objectives as a search has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import ConfigError
+from autoprune.searchers.optuna.classes import class_of, make
+
+if TYPE_CHECKING:
+    import optuna
+
+SINGLE_OBJECTIVE = ("CmaEsSampler",)  # Optuna raises for several only when it samples
+
+
+def make_sampler(name: str, options: Mapping[str, Any], seed: int, objectives: int) -> optuna.samplers.BaseSampler:
+    """The sampler of that name, for that many objectives; seeded where it takes a seed and the options have none.
+
+    Args:
+        name: a class of optuna.samplers, or "module:Class" for one's own.
+        options: keyword arguments of its constructor.
+
+    Raises:
+        ConfigError: an unknown name, options it refuses, or more objectives than it handles.
+    """
+    class_of("sampler", name)
+    if objectives > 1 and name in SINGLE_OBJECTIVE:
+        raise ConfigError(
+            f"sampler {name!r} handles one objective, got {objectives}. Take one for several, such as TPESampler or "
+            "NSGAIISampler, or search at one budget: over: sensitivities with budget: 0.5."
+        )
+    sampler: optuna.samplers.BaseSampler = make("sampler", name, {"seed": seed}, options)
+    return sampler

@@ -1,0 +1,1 @@
+"""Searches that score networks on parts of the selection set first."""

@@ -1,0 +1,77 @@
+"""Successive halving and Hyperband: many networks on few images, the best of them on more.
+
+Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016,
+https://arxiv.org/abs/1502.07943; Li et al., Hyperband, JMLR 18, 2018, https://arxiv.org/abs/1603.06560, algorithm 1.
+Departures: the resource is the share of the selection images, and a network that goes on is scored only on the images
+that are new to it; the best are those of the first fronts, spread out, so that a whole front is searched for (Schmucker
+et al., MO-ASHA, 2021, https://arxiv.org/abs/2106.12639); networks come from any searcher, where theirs are random.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate, Levels
+from autoprune.searchers.partial.rungs import Rungs, Source, geometric
+
+
+class HalvingSearch:
+    """Brackets one after the other: `width` networks of `source` at the least fidelity, one in `eta` goes up a rung.
+
+    Fidelities are 1, 1 / eta, ... down to `least`. With `hyperband` brackets begin at each of them in turn, with fewer
+    networks the higher they begin. `source_options` are those of the source. Ends when the source has.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        source: str = "evolution",
+        source_options: Mapping[str, Any] | None = None,
+        width: int = 27,
+        eta: int = 3,
+        least: float = 1 / 9,
+        hyperband: bool = False,
+    ) -> None:
+        self._eta = at_least("eta", eta, 2)
+        self._width = at_least("width", width, 1)
+        self.fidelities = geometric(least, eta)
+        self._rungs = Rungs(problem, self.fidelities)
+        self._source = Source(problem, seed, source, source_options)
+        self._starts = itertools.cycle(range(len(self.fidelities)) if hyperband else (0,))
+        self._rung = 0
+        self._first = 0  # the rung that the bracket began at
+        self._bracket: list[Levels] = []
+
+    def ask(self, n: int) -> list[Candidate]:
+        if n > 0 and not self._rungs.queued and not self._rungs.waiting:
+            self._go_on()
+        return self._rungs.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        for rung, evaluation in self._rungs.record(evaluations):
+            if rung == self._first:
+                self._source.tell(evaluation)
+
+    def _go_on(self) -> None:
+        """The best of the bracket go up; where none is left, another bracket begins."""
+        survivors = self._rungs.best(self._bracket, self._rung, math.ceil(len(self._bracket) / self._eta))
+        if survivors and self._rung < self._rungs.top:
+            self._bracket, self._rung = survivors, self._rung + 1
+        else:
+            self._rung = self._first = next(self._starts)
+            self._bracket = self._drawn()
+        self._rungs.add(self._bracket, self._rung)
+
+    def _drawn(self) -> list[Levels]:
+        """The networks of a bracket (Hyperband's n_s, for a width other than eta to the number of rungs too)."""
+        rungs = len(self.fidelities)
+        share = rungs / (rungs - self._first) / self._eta**self._first
+        return self._source.draw(max(1, math.ceil(self._width * share - 1e-9)))

@@ -1,0 +1,157 @@
+"""Racing: a network is scored part by part of the selection set, and dropped once it is surely dominated.
+
+After Maron and Moore, Hoeffding Races, NIPS 1993, and Birattari et al., A Racing Algorithm for Configuring
+Metaheuristics, GECCO 2002. Departures: what is raced for is a front; the statistic is Student's t of the differences to
+one rival on the same parts (paired, as all networks see the same images in the same order), one-sided, at a level that
+is shared out over all rivals and looks (Bonferroni): a network that nothing dominates is dropped with a probability of
+at most `alpha`, over the whole of its race, as far as means over parts of the images are normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, is_usable
+from autoprune.core.space import Candidate, Levels
+from autoprune.errors import ConfigError
+from autoprune.searchers.partial.rungs import Rungs, Source
+
+FIRST = 4  # parts that a network is scored on before it can be dropped
+GROWTH = 1.5  # from one look at a network to the next
+
+
+class RacingSearch:
+    """Networks of `source`, scored on more and more of `parts` equal parts of the images.
+
+    A rival costs no more in any objective that is a cost, and dominates where it is better in all that are measured.
+    `alpha` is the probability to drop a network that is not dominated. `source_options` are those of the source. Ends
+    when the source has.
+    """
+
+    in_parts = True
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        source: str = "evolution",
+        source_options: Mapping[str, Any] | None = None,
+        parts: int = 32,
+        alpha: float = 0.05,
+    ) -> None:
+        if not 0 < alpha < 1:
+            raise ConfigError(f"expected alpha to be a probability, got {alpha!r}")
+        parts = at_least("parts", parts, FIRST)
+        self.fidelities = tuple((part + 1) / parts for part in range(parts))
+        self._measured = [o for o in problem.objectives if o.name not in problem.costs.names]
+        if not self._measured:
+            raise ConfigError("expected an objective that is measured to race for, got costs alone. Add accuracy, say.")
+        self._costs = [o.name for o in problem.objectives if o.name in problem.costs.names]
+        self._rungs = Rungs(problem, self.fidelities)
+        self._source = Source(problem, seed, source, source_options)
+        self._looks = looks(parts)
+        self._alpha = alpha
+        self._running: dict[Levels, int] = {}  # the look that each waits for or was at last
+        self._parts: dict[Levels, np.ndarray] = {}  # (o, p) losses by part, of those that race or have finished
+
+    def ask(self, n: int) -> list[Candidate]:
+        while self._rungs.queued < n and self._start():
+            pass
+        return self._rungs.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        for _, evaluation in self._rungs.record(evaluations):
+            self._learn(evaluation)
+
+    def _start(self) -> bool:
+        """One more network at the first look; False where the source has none."""
+        for levels in self._source.draw(1):
+            self._running[levels] = 0
+            return self._rungs.add([levels], self._looks[0] - 1)
+        return False
+
+    def _learn(self, evaluation: Evaluation) -> None:
+        levels = evaluation.candidate.levels
+        look = self._running.pop(levels)
+        if look == 0:
+            self._source.tell(evaluation)
+        if not is_usable(self._rungs.problem, evaluation):
+            self._parts.pop(levels, None)
+            return
+        self._parts[levels] = np.array([[o.loss(x) for x in evaluation.parts[o.name]] for o in self._measured])
+        if self._looks[look] == self._looks[-1]:
+            return
+        if self._is_dominated(levels):
+            del self._parts[levels]
+            return
+        self._running[levels] = look + 1
+        self._rungs.add([levels], self._looks[look + 1] - 1)
+
+    def _is_dominated(self, levels: Levels) -> bool:
+        """Whether a rival is better in all that is measured, beyond what chance may do."""
+        own = self._parts[levels]
+        rivals = [parts[:, : own.shape[1]] for parts in self._rivals(levels)]
+        if not rivals:
+            return False
+        worse = t_statistic(own - np.stack(rivals))  # (r, o)
+        level = self._alpha / (len(rivals) * (len(self._looks) - 1))
+        return bool((worse.min(axis=1) > t_quantile(level, own.shape[1] - 1)).any())
+
+    def _rivals(self, levels: Levels) -> list[np.ndarray]:
+        """The parts of all that cost no more, as far along at least."""
+        others = [row for row, parts in self._parts.items() if parts.shape[1] >= self._parts[levels].shape[1]]
+        costs = self._rungs.problem.cost_values(np.array(others), self._costs)
+        own = others.index(levels)
+        cheap = np.ones(len(others), dtype=bool)
+        for name in self._costs:
+            cheap &= costs[name] <= costs[name][own]
+        cheap[own] = False
+        return [self._parts[others[index]] for index in np.flatnonzero(cheap)]
+
+
+def looks(parts: int) -> tuple[int, ...]:
+    """After how many parts a network is looked at: the first few, then half as many more each time, at last all."""
+    counts = [min(FIRST, parts)]
+    while counts[-1] < parts:
+        counts.append(min(parts, math.ceil(counts[-1] * GROWTH)))
+    return tuple(counts)
+
+
+def t_statistic(differences: np.ndarray) -> np.ndarray:
+    """Student's t of (..., n) differences against a mean of 0, (...); infinite where all are the same and not 0."""
+    count = differences.shape[-1]
+    mean, deviation = differences.mean(axis=-1), differences.std(axis=-1, ddof=1)
+    sure = np.where(mean == 0, 0.0, np.copysign(np.inf, mean))
+    return np.asarray(np.divide(mean * math.sqrt(count), deviation, out=sure, where=deviation > 0))
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """The t that is exceeded with probability `level`, by bisection."""
+    low, high = 0.0, 1.0
+    while t_exceeded(high, freedom) > level:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_exceeded(middle, freedom) > level else (low, middle)
+    return high
+
+
+def t_exceeded(t: float, freedom: int) -> float:
+    """P(T > t) for t >= 0 (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4: exact, for whole degrees of freedom)."""
+    theta = math.atan2(t, math.sqrt(freedom))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    total = 0.0 if freedom == 1 else term
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    inside = 2 / math.pi * (theta + sine * total) if odd else sine * total
+    return (1 - inside) / 2

@@ -1,0 +1,150 @@
+"""What searchers on parts of the selection set share: who was measured at which fidelity, and who goes on.
+
+A rung is a fidelity with the networks measured at it. All fidelities are first parts of one order of the examples, so
+that networks on a rung were measured on the same ones, and going up a rung costs only the examples between.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import moocore
+import numpy as np
+
+from autoprune.core.contracts import Searcher
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, is_usable
+from autoprune.core.space import Candidate, Levels
+from autoprune.errors import ConfigError
+from autoprune.searchers import make_inner_searcher
+
+
+def geometric(least: float, eta: int) -> tuple[float, ...]:
+    """Fidelities from `least` or the next above it to 1, each `eta` times the one before."""
+    if not 0 < least <= 1:
+        raise ConfigError(f"expected least to be a share above 0 and at most 1, got {least!r}")
+    shares = [1.0]
+    while shares[0] / eta >= least * (1 - 1e-9):
+        shares.insert(0, shares[0] / eta)
+    return tuple(shares)
+
+
+class Rungs:
+    """A queue of networks to be measured at fidelities, each pair once, and the losses that came back.
+
+    `losses[rung]` holds those of usable answers by levels, in the order they came.
+    """
+
+    def __init__(self, problem: Problem, fidelities: Sequence[float]) -> None:
+        problem.check_bounds()
+        self.problem = problem
+        self.fidelities = tuple(fidelities)
+        self.losses: list[dict[Levels, tuple[float, ...]]] = [{} for _ in fidelities]
+        self._queue: deque[Candidate] = deque()
+        self._known: set[Candidate] = set()
+        self._pending: set[Candidate] = set()
+        self._ended = False  # nothing was there to hand out while nothing was pending
+
+    @property
+    def top(self) -> int:
+        """The rung of full fidelity."""
+        return len(self.fidelities) - 1
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything was handed out that no answer came for."""
+        return bool(self._pending)
+
+    def add(self, rows: Iterable[Levels], rung: int) -> bool:
+        """Queues networks for a rung, those that were not before; none once the search has ended. Whether any were."""
+        candidates = dict.fromkeys(Candidate(levels, self.fidelities[rung]) for levels in rows)
+        new = [] if self._ended else [candidate for candidate in candidates if candidate not in self._known]
+        self._known.update(new)
+        self._queue += new
+        return bool(new)
+
+    def take(self, n: int) -> list[Candidate]:
+        """Up to n candidates from the queue, which are pending from now on; none while none is pending is the end."""
+        taken = [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
+        self._pending.update(taken)
+        self._ended |= n > 0 and not self._pending
+        return taken
+
+    def record(self, evaluations: Sequence[Evaluation]) -> list[tuple[int, Evaluation]]:
+        """Takes answers to what was handed out in; returns them with their rungs, in order, usable or not."""
+        answered = [e for e in evaluations if e.candidate in self._pending]
+        found = []
+        for evaluation in answered:
+            self._pending.discard(evaluation.candidate)
+            rung = self.fidelities.index(evaluation.candidate.fidelity)
+            if is_usable(self.problem, evaluation):
+                self.losses[rung][evaluation.candidate.levels] = tuple(self.problem.losses([evaluation])[0].tolist())
+            found.append((rung, evaluation))
+        return found
+
+    def best(self, rows: Sequence[Levels], rung: int, count: int) -> list[Levels]:
+        """So many of the networks that were measured at a rung as are best; see `best_rows`."""
+        usable = [levels for levels in rows if levels in self.losses[rung]]
+        losses = np.array([self.losses[rung][levels] for levels in usable])
+        return [usable[index] for index in best_rows(losses, count)]
+
+    def leaders(self, rung: int) -> list[Levels]:
+        """The networks that no other one dominates at a rung."""
+        rows = list(self.losses[rung])
+        if not rows:
+            return []
+        ranks = moocore.pareto_rank(np.array(list(self.losses[rung].values())))
+        return [levels for levels, rank in zip(rows, ranks, strict=True) if rank == 0]
+
+
+def best_rows(losses: np.ndarray, count: int) -> list[int]:
+    """(k,) indices of the best of (n, m) losses: front by front, and of the front that does not fit whole those that
+    lie farthest apart, ends first.
+
+    The farthest-first choice is the epsilon net of Schmucker et al. (2021), https://arxiv.org/abs/2106.12639.
+    """
+    if len(losses) <= count:
+        return list(range(len(losses)))
+    ranks = np.asarray(moocore.pareto_rank(losses))
+    last = int(np.sort(ranks)[count - 1]) if count else -1
+    whole = np.flatnonzero(ranks < last).tolist()
+    return whole + _farthest(losses, np.flatnonzero(ranks == last), count - len(whole))
+
+
+def _farthest(losses: np.ndarray, members: np.ndarray, count: int) -> list[int]:
+    """`count` of the members, each the farthest from those chosen before it; first the best of the first loss."""
+    if count <= 0:
+        return []
+    spread = np.ptp(losses[members], axis=0)
+    scaled = losses[members] / np.where(spread > 0, spread, 1.0)
+    chosen = [int(scaled[:, 0].argmin())]
+    nearest = np.linalg.norm(scaled - scaled[chosen[0]], axis=1)
+    while len(chosen) < count:
+        nearest[chosen[-1]] = -1.0  # never again
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
+    return [int(members[index]) for index in chosen]
+
+
+class Source:
+    """Another searcher by name, whose proposals are measured from the lowest rung on.
+
+    It is told what came of the first rung, as if that were all: so it compares networks on the same examples.
+    """
+
+    def __init__(self, problem: Problem, seed: int, name: str, options: Mapping[str, Any] | None) -> None:
+        self._searcher: Searcher = make_inner_searcher(name, problem, seed=seed, **(options or {}))
+
+    def draw(self, n: int) -> list[Levels]:
+        """Up to n new networks; none while the source waits for answers, or when it has ended."""
+        return [candidate.levels for candidate in self._searcher.ask(n)]
+
+    def tell(self, evaluation: Evaluation) -> None:
+        self._searcher.tell([replace(evaluation, candidate=Candidate(evaluation.candidate.levels))])

@@ -1,0 +1,1 @@
+"""Rules without feedback: ladders, closed forms, greedy paths and knapsacks over importance."""

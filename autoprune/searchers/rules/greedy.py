@@ -1,0 +1,109 @@
+"""Greedy paths from the widest network down: every round tries one move of each unit and keeps the best of them.
+
+"autoslim": Yu and Huang, AutoSlim: Towards One-Shot Architecture Search for Channel Numbers, 2019,
+https://arxiv.org/abs/1903.11728, algorithm 1: one level of each unit, the least loss is kept. "netadapt": Yang et al.,
+NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications, ECCV 2018, https://arxiv.org/abs/1804.03230,
+algorithm 1: of each unit the widest level that alone saves so much of the cost, a share that falls from round to round;
+the least loss for the cost saved is kept. Departures: no fine-tuning between rounds; where bounds forbid the dense
+network the path begins at the widest uniform network within them; a unit that cannot save enough alone offers its last
+level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate, Levels
+from autoprune.errors import ConfigError
+from autoprune.plan.greedy import unit_costs
+from autoprune.plan.ladder import ladder
+from autoprune.searchers.common.goal import make_goal
+from autoprune.searchers.common.proposals import Proposals
+
+Rule = Literal["autoslim", "netadapt"]
+
+
+class GreedySearch:
+    """One path, whose networks and all that was tried beside them are a whole front from one run.
+
+    `first_cut` and `decay` are NetAdapt's: round k saves `first_cut * decay ** k` of the dense cost. Ends at the
+    smallest network, or when nothing that was tried worked. Nothing is random: the seed is taken because every searcher
+    has one.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int = 0,
+        rule: Rule = "autoslim",
+        first_cut: float = 0.025,
+        decay: float = 0.96,
+    ) -> None:
+        if rule not in get_args(Rule):
+            raise ConfigError(f"expected rule to be one of {list(get_args(Rule))}, got {rule!r}")
+        if not (0 < first_cut < 1 and 0 < decay <= 1):
+            raise ConfigError(f"expected first_cut and decay as shares, got {first_cut!r} and {decay!r}")
+        self._proposals = Proposals(problem)
+        self._goal = make_goal(problem, 1.0)
+        self._rule, self._first_cut, self._decay = rule, first_cut, decay
+        self._at: Levels | None = None
+        self._round = 0
+        self._tried: list[Levels] = []
+        self._ended = False
+
+    def ask(self, n: int) -> list[Candidate]:
+        while not (self._ended or self._proposals.queued or self._proposals.waiting):
+            self._next_round()
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)
+
+    def _next_round(self) -> None:
+        """Keeps the best move and tries those from there; what is known already needs no answer."""
+        if self._at is None:
+            self._at = ladder(self._goal.problem, 1)[0]
+            self._tried = [self._at]
+        else:
+            best = min(self._tried, key=self._price, default=None)
+            if best is None or math.isinf(self._price(best)):
+                self._ended = True
+                return
+            self._at, self._round = best, self._round + 1
+            self._tried = self._moves(self._at)
+        for levels in self._tried:
+            self._proposals.add(levels)
+
+    def _price(self, levels: Levels) -> float:
+        """What a move costs: the loss, for netadapt its rise for the cost saved; infinite for one that failed."""
+        if levels not in self._proposals.losses:
+            return math.inf
+        loss = self._goal.loss(self._proposals.losses[levels])
+        if self._rule == "autoslim" or self._at is None or levels == self._at:
+            return loss
+        saved = float(np.subtract(*self._goal.problem.cost_values(np.array([self._at, levels]))[self._goal.cost]))
+        return (loss - self._goal.loss(self._proposals.losses[self._at])) / saved
+
+    def _moves(self, at: Levels) -> list[Levels]:
+        """One narrower network for every unit that can be narrowed, within all bounds and of less cost."""
+        problem, sizes = self._goal.problem, self._goal.problem.space.sizes
+        costs = unit_costs(problem, np.array(at), self._goal.cost)
+        now = costs[0, at[0]]
+        wanted = self._first_cut * self._decay**self._round * problem.reach()[self._goal.cost][1]
+        rows = []
+        for unit, level in enumerate(at):
+            narrower = np.arange(level + 1, sizes[unit])
+            if self._rule == "netadapt" and len(narrower):
+                enough = narrower[now - costs[unit, narrower] >= wanted]
+                narrower = enough if len(enough) else narrower[-1:]
+            if len(narrower) and costs[unit, narrower[0]] < now:
+                rows.append((*at[:unit], int(narrower[0]), *at[unit + 1 :]))
+        inside = problem.feasible(np.array(rows)) if rows else ()
+        return [row for row, fits in zip(rows, inside, strict=True) if fits]

@@ -1,0 +1,167 @@
+"""The plans of closed-form rules for a ladder of budgets: the baselines of the field, measured like everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem, cost_range, primary_cost
+from autoprune.core.profile import Profile
+from autoprune.core.space import Candidate, Levels
+from autoprune.errors import ConfigError
+from autoprune.searchers.common.proposals import Proposals
+from autoprune.searchers.rules import closed_form
+
+DIALS = np.linspace(1.0, 0.0, 257)  # settings of a rule, from dense down, that are priced to meet a budget
+
+Shares = Callable[[Sequence[Profile], np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """(d, u) kept shares from profiles and (d,) dials from 1, dense, to 0; `needs` names the measurements it reads."""
+
+    shares: Shares
+    needs: tuple[str, ...]
+
+
+def _counted(count: Callable[[Sequence[Profile], np.ndarray], np.ndarray]) -> Shares:
+    """Shares of a rule that keeps a number of all units' positions."""
+
+    def shares(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
+        widths = np.array([len(profile.magnitudes) for profile in profiles])
+        return np.asarray(count(profiles, (dials * widths.sum()).round().astype(int)) / widths)
+
+    return shares
+
+
+def _magnitudes(profiles: Sequence[Profile]) -> list[np.ndarray]:
+    return [profile.magnitudes for profile in profiles]
+
+
+def _flap(profiles: Sequence[Profile], keep: np.ndarray) -> np.ndarray:
+    fluctuations = [np.asarray(profile.fluctuation) for profile in profiles]
+    return closed_form.flap(_magnitudes(profiles), fluctuations, keep)
+
+
+def _owl(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
+    return closed_form.owl(np.array([profile.outlier_share for profile in profiles], dtype=float), dials)
+
+
+def _sap(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
+    gamma = 1 / np.maximum(dials, 1e-9) - 1
+    return closed_form.sap(_magnitudes(profiles), gamma, most=1.0)
+
+
+RULES: Mapping[str, Rule] = {
+    "erk": Rule(lambda profiles, dials: closed_form.erk([p.shape for p in profiles], dials), ("shape",)),
+    "global_magnitude": Rule(
+        _counted(lambda profiles, keep: closed_form.global_magnitude(_magnitudes(profiles), keep)), ("magnitudes",)
+    ),
+    "lamp": Rule(_counted(lambda profiles, keep: closed_form.lamp(_magnitudes(profiles), keep)), ("magnitudes",)),
+    "flap": Rule(_counted(_flap), ("magnitudes", "fluctuation")),
+    "owl": Rule(_owl, ("outlier_share",)),
+    "sap": Rule(_sap, ("magnitudes",)),
+}
+NAMES = ("uniform", *RULES)
+
+
+class ClosedFormSearch:
+    """Proposes, for `plans` budgets spread evenly over the first cost, what each rule gives, and ends.
+
+    A rule's shares become the nearest levels, and its dial is set as high as the budget and all bounds allow. `rules`
+    are names of NAMES; None for all whose data the problem's profiles hold, and `left_out` says why others are not
+    used. Nothing is random: the seed is taken because every searcher has one.
+
+    Raises ConfigError for an unknown rule, or one asked for by name whose data are missing.
+    """
+
+    def __init__(self, problem: Problem, *, seed: int = 0, plans: int = 12, rules: Sequence[str] | None = None) -> None:
+        self._plans = at_least("plans", plans, 1)
+        self._proposals = Proposals(problem)
+        self.left_out = _missing(problem, NAMES if rules is None else rules)
+        if rules is not None and self.left_out:
+            raise ConfigError(list(self.left_out.values()))
+        self._rules = [name for name in (NAMES if rules is None else rules) if name not in self.left_out]
+        self._started = False
+
+    def ask(self, n: int) -> list[Candidate]:
+        if not self._started:
+            self._started = True
+            for levels in self._planned():
+                self._proposals.add(levels)
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)
+
+    def _planned(self) -> list[Levels]:
+        """The plans budget by budget from the largest, dense being that of all rules where it is allowed."""
+        problem = self._proposals.problem
+        cost = primary_cost(problem)
+        ladders = [_ladder(problem, name, cost) for name in self._rules]
+        least, most = cost_range(problem, cost)
+        found = []
+        for budget in np.linspace(most, least, self._plans):
+            for rows, costs in ladders:
+                within = np.flatnonzero(costs <= budget)
+                if len(within):  # a rule may not reach down to every budget
+                    found.append(tuple(rows[within[costs[within].argmax()]].tolist()))
+        return found
+
+
+def plans_of(problem: Problem, rule: str, cost: str) -> list[tuple[float, Levels]]:
+    """Every network within the bounds that a rule's dial goes through: costs and levels, from the widest down.
+
+    Raises ConfigError for a rule whose data the problem's profiles do not hold.
+    """
+    missing = _missing(problem, [rule])
+    if missing:
+        raise ConfigError(list(missing.values()))
+    rows, costs = _ladder(problem, rule, cost)
+    return [(float(value), tuple(row.tolist())) for value, row in zip(costs, rows, strict=True)]
+
+
+def _ladder(problem: Problem, name: str, cost: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n, u) levels over the dial, within the bounds and none twice, and their (n,) costs."""
+    units = problem.space.units
+    if name == "uniform":
+        shares = closed_form.uniform(len(units), DIALS)
+    else:
+        shares = RULES[name].shares([problem.profiles[unit] for unit in units], DIALS)
+    rows = nearest_levels(problem, shares)
+    rows = rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
+    rows = rows[problem.feasible(rows)]
+    return rows, problem.cost_values(rows, (cost,))[cost]
+
+
+def nearest_levels(problem: Problem, shares: np.ndarray) -> np.ndarray:
+    """(n, u) levels whose kept shares are nearest to (n, u) shares; of two equally near the one that keeps more."""
+    kept = enumerate(problem.space.shares)
+    nearest = [np.abs(shares[:, unit, None] - levels).argmin(axis=1) for unit, levels in kept]
+    return np.stack(nearest, axis=1)
+
+
+def _missing(problem: Problem, names: Sequence[str]) -> dict[str, str]:
+    """Why rules cannot be used, by name. ConfigError for a name that is no rule."""
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ConfigError(f"expected closed-form rules among {list(NAMES)}, got {unknown}")
+    reasons = {}
+    for name in names:
+        needs = RULES[name].needs if name in RULES else ()
+        without = [unit for unit in problem.space.units if not _holds(problem.profiles.get(unit), needs)]
+        if without:
+            reasons[name] = (
+                f"rule {name!r} needs {' and '.join(needs)} of every unit, and the problem's profiles lack them for "
+                f"{len(without)} of {len(problem.space.units)}, {without[0]!r} first. Leave the rule out, or the units."
+            )
+    return reasons
+
+
+def _holds(profile: Profile | None, needs: Sequence[str]) -> bool:
+    return not needs or (profile is not None and all(getattr(profile, need) is not None for need in needs))

@@ -1,0 +1,34 @@
+"""The ladder of uniform widths: the same share everywhere, the baseline any search has to beat and a seed for most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoprune.core.checks import at_least
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.space import Candidate
+from autoprune.plan.ladder import coarse_to_fine, ladder
+from autoprune.searchers.common.proposals import Proposals
+
+
+class UniformSearch:
+    """Proposes up to `rungs` uniform networks within the bounds, ends first, then the middles of what is left.
+
+    Nothing is random: the seed is taken because every searcher has one.
+    """
+
+    def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 20) -> None:
+        self._rungs = at_least("rungs", rungs, 1)
+        self._proposals = Proposals(problem)
+        self._started = False
+
+    def ask(self, n: int) -> list[Candidate]:
+        if not self._started:
+            self._started = True
+            for levels in coarse_to_fine(ladder(self._proposals.problem, self._rungs)):
+                self._proposals.add(levels)
+        return self._proposals.take(n)
+
+    def tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._proposals.record(evaluations)

@@ -1,0 +1,413 @@
+"""Sequential compensation against networks whose best repair is known, and held-out images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import HEADS, PATTERNS, SEQUENCE_HEADS, SEQUENCES, example_of, fingerprint, network, same, some_positions
+from torch import nn
+from torch.nn import functional as F
+
+import autoprune
+from autoprune.prune.compensation import compensate as compensation
+from autoprune.prune.compensation.compensate import compensate
+from autoprune.prune.compensation.targets import Effort, collect_targets
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.surgery.surgery import cut, kept_indices
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, as in the residual networks of CIFAR; `how` they are added."""
+
+    def __init__(self, c: int = 6, wide: int = 8, *, norm: bool = True, how: str = "plain", project: bool = False):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c, wide, 3, padding=1, bias=not norm)
+        self.bn1 = nn.BatchNorm2d(wide) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(wide, c, 3, padding=1, bias=not norm)
+        self.bn2 = nn.BatchNorm2d(c) if norm else nn.Identity()
+        self.project = nn.Conv2d(c, c, 1) if project else None
+        self.how = how
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.project is not None:
+            x = self.project(x)
+        if self.how == "in place":
+            y += x
+            return F.relu(y)
+        return F.relu(x + y if self.how == "reversed" else y + x)
+
+
+class Net(nn.Module):
+    def __init__(self, blocks):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(F.relu(self.stem(x))).mean((2, 3)))
+
+
+def made(*blocks):
+    """A network in eval mode whose batch norms have the statistics of its own images."""
+    model = Net(blocks)
+    with torch.no_grad():
+        for _ in range(40):
+            model.train()(photos(64, seed=9))
+    return model.eval()
+
+
+def photos(count, seed=0):
+    """Images with correlated neighbours, as photographs have them."""
+    noise = torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return F.avg_pool2d(noise, 3, 1) * 3
+
+
+def halved(model, images, share=0.5):
+    """The structure, the network with the first half of every inner unit, and what is kept."""
+    structure = autoprune.find_structure(model, images[:2])
+    inner = [unit for unit in structure.units if unit.name.endswith("conv1")]
+    positions = {unit.name: np.arange(int(unit.width * share)) for unit in inner}
+    small = cut(model, structure, positions)
+    return structure, small, kept_indices(structure.units, positions, named_tensors(model))
+
+
+def repaired(model, images, share=0.5):
+    structure, small, indices = halved(model, images, share)
+    targets = collect_targets(model, structure, [(part,) for part in images.split(32)])
+    result = compensate(small, structure, targets, indices, named_tensors(model))
+    return small, result
+
+
+def error(model, small, images):
+    with torch.no_grad():
+        return float((model(images) - small(images)).square().mean())
+
+
+@pytest.mark.parametrize("kind", [*PATTERNS, *SEQUENCES])
+def test_a_whole_network_is_left_alone(kind):
+    model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
+    example = example_of(model)
+    structure = autoprune.find_structure(model, example)
+    copy = cut(model, structure, {})
+    expected = copy(example)
+    compensate(copy, structure, collect_targets(model, structure, [(example,)]), {}, named_tensors(model))
+    torch.testing.assert_close(copy(example), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*PATTERNS, *SEQUENCES])
+def test_every_pattern_can_be_pruned_and_fitted(kind):
+    model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
+    example = example_of(model)
+    structure = autoprune.find_structure(model, example)
+    positions = some_positions(structure, seed=3)
+    small = cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    before = fingerprint(model)
+    result = compensate(
+        small, structure, collect_targets(model, structure, [(example,)]), indices, named_tensors(model)
+    )
+    assert same(before, fingerprint(model))
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+    assert all(0 <= left < 2 for left in result.unexplained.values())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {},
+        {"norm": False},
+        {"how": "in place"},
+        {"how": "reversed"},
+        {"project": True},
+    ],
+)
+def test_the_error_on_other_images_falls(block):
+    model = made(Block(**block), Block(**block))
+    images = photos(256)
+    _, sliced, _ = halved(model, images)
+    small, _ = repaired(model, images)
+    assert error(model, small, photos(64, seed=1)) < 0.2 * error(model, sliced, photos(64, seed=1))
+
+
+class Mlp(nn.Module):
+    """A block of a transformer without its attention: normalised, widened, narrowed, added."""
+
+    def __init__(self, c: int = 8):
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(c), nn.Linear(c, 4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, x):
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+def test_normalised_blocks_of_transformers_are_repaired_on_other_tokens():
+    model = nn.Sequential(nn.Linear(5, 8), Mlp(), Mlp(), nn.Linear(8, 3)).eval()
+    tokens, others = (torch.randn(count, 6, 5, generator=torch.Generator().manual_seed(count)) for count in (200, 50))
+    structure = autoprune.find_structure(model, tokens[:2])
+    positions = {name: np.arange(16) for name in ("1.up", "2.up")}
+    sliced = cut(model, structure, positions)
+    small = cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    result = compensate(small, structure, collect_targets(model, structure, [(tokens,)]), indices, named_tensors(model))
+    assert {"1.down", "2.down", "3"} <= result.unexplained.keys()
+    assert error(model, small, others) < 0.2 * error(model, sliced, others)
+
+
+def test_duplicated_channels_cost_nothing():
+    block = Block(wide=8)
+    with torch.no_grad():
+        for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias):
+            tensor[4:] = tensor[:4]
+    model = made(block)
+    small, result = repaired(model, photos(256))
+    assert error(model, small, photos(64, seed=1)) < 1e-6 * float(model(photos(64, seed=1)).detach().var())
+    assert result.unexplained["blocks.0.conv2"] < 1e-5
+
+
+def test_batch_norms_hold_the_statistics_of_what_they_read():
+    model = made(Block(), Block())
+    images = photos(256)
+    small, _ = repaired(model, images)
+    with torch.no_grad():
+        before = small(images)
+        autoprune.recalibrate(small, [(images,)])
+        assert float((small(images) - before).square().mean()) < 1e-3 * float(before.var())
+
+
+def test_a_batch_norm_in_front_of_its_layer_is_estimated_anew_and_anchored():
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+    pooled = nn.Sequential(first, nn.AvgPool2d(2), nn.BatchNorm2d(8), nn.ReLU(), second, nn.Flatten(), nn.LazyLinear(5))
+    images = photos(128)
+    pooled(images)
+    model = pooled.eval()
+    structure = autoprune.find_structure(model, images[:2])
+    small = cut(model, structure, {"0": np.arange(4)})
+    indices = kept_indices(structure.units, {"0": np.arange(4)}, named_tensors(model))
+    compensate(small, structure, collect_targets(model, structure, [(images,)]), indices, named_tensors(model))
+    # the first layer keeps its filters, so its statistics are the dense network's own, sample error and all
+    torch.testing.assert_close(small[2].running_mean, model[2].running_mean[:4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(small[2].running_var, model[2].running_var[:4], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_cannot_be_fitted_are_named_with_the_reason():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.twice = nn.Linear(6, 6)
+            self.left = nn.Linear(6, 6)
+            self.right = nn.Linear(6, 6)
+            self.right.weight = self.left.weight
+            self.idle = nn.Linear(6, 6)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.right(F.relu(self.left(self.twice(self.twice(x))))))
+
+    model = Odd().eval()
+    example = torch.randn(16, 6)
+    structure = autoprune.find_structure(model, example)
+    result = compensate(
+        cut(model, structure, {}), structure, collect_targets(model, structure, [(example,)]), {}, named_tensors(model)
+    )
+    assert "more than once" in result.untouched["twice"]
+    assert "several modules" in result.untouched["left"]
+    assert "not called" in result.untouched["idle"]
+    assert "head" in result.unexplained
+
+
+def test_one_image_and_constant_images_leave_finite_weights():
+    model = made(Block())
+    for images in (photos(1), torch.zeros(8, 3, 10, 10)):
+        small, _ = repaired(model, images)
+        assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+
+
+def test_nothing_is_written_where_activations_are_not_finite():
+    model = made(Block())
+    images = photos(64)
+    structure, small, indices = halved(model, images)
+    targets = collect_targets(model, structure, [(images,)])
+    with torch.no_grad():
+        small.stem.weight[0] = torch.nan
+    result = compensate(small, structure, targets, indices, named_tensors(model))
+    assert "cannot be solved" in result.untouched["blocks.0.conv1"]
+    assert torch.isfinite(small.blocks[0].conv1.weight).all()
+
+
+def test_nothing_is_written_where_the_dense_networks_outputs_are_not_finite():
+    model = made(Block())
+    images = photos(64)
+    structure, small, indices = halved(model, images)
+    targets = collect_targets(model, structure, [(images,)])
+    targets.layers["blocks.0.conv2"].rows[5, 2] = torch.inf
+    result = compensate(small, structure, targets, indices, named_tensors(model), jointly=False)
+    assert "not finite" in result.untouched["blocks.0.conv2"]
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+
+
+def test_half_precision_networks_are_fitted_in_float32():
+    model = made(Block(), Block())
+    images = photos(128)
+    half = made(Block(), Block())
+    half.load_state_dict(model.state_dict())
+    half.bfloat16()
+    structure, small, indices = halved(half, images.bfloat16())
+    sliced = error(half, small, photos(64, seed=1).bfloat16())
+    targets = collect_targets(half, structure, [(images.bfloat16(),)])
+    compensate(small, structure, targets, indices, named_tensors(half))
+    assert next(small.parameters()).dtype == torch.bfloat16
+    assert error(half, small, photos(64, seed=1).bfloat16()) < 0.5 * sliced
+
+
+def test_whole_images_are_the_first_ones_where_an_image_is_several_entries():
+    """Windows of 4 tokens: 3 images of 2 windows make up for 20 rows, in batches of 2 images."""
+
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.down(F.relu(self.up(x.reshape(-1, 4, 3)))).reshape(len(x), 8, 2)
+
+    model, images = Windows().eval(), torch.randn(6, 8, 3)
+    structure = autoprune.find_structure(model, images[:1])
+    batches = [(part,) for part in images.split(2)]
+    whole = collect_targets(model, structure, batches, effort=Effort(10, 20, 2)).layers["down"].whole
+    torch.testing.assert_close(whole, model(images[:3]).reshape(-1, 4, 2).detach())
+
+
+def test_layers_whose_output_is_replaced_run_once_on_all_images():
+    """Of a block the first layer runs on the first images, for joint fits, and then on all of them; so does the second.
+
+    Before there was nothing to wait for both ran on all images twice.
+    """
+    model = made(Block())
+    images = photos(64)
+    structure, small, indices = halved(model, images)
+    targets = collect_targets(model, structure, [(images,)], effort=Effort(500, 1000, 2))
+    ran = []
+    forward = nn.Conv2d._conv_forward
+
+    def counted(module, x, weight, bias):
+        ran.append((module, len(x)))
+        return forward(module, x, weight, bias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Conv2d, "_conv_forward", counted)
+        compensate(small, structure, targets, indices, named_tensors(model))
+    for layer in (small.stem, small.blocks[0].conv1, small.blocks[0].conv2):
+        on_the_cpu = [n for module, n in ran if module is layer]
+        assert on_the_cpu.count(64) == (1 if layer is small.stem else 2)  # one is the pass that tells shapes
+
+
+@pytest.mark.parametrize("how", ["plain", "in place", "reversed"])
+def test_a_summed_output_that_is_read_elsewhere_too_is_fitted(how):
+    class Twice(Block):
+        def forward(self, x):
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            aside = y.abs().mean()
+            if how == "in place":
+                y += x
+                return F.relu(y) + aside
+            return F.relu(x + y if how == "reversed" else y + x) + aside
+
+    model = made(Twice(), Twice())
+    images = photos(256)
+    _, sliced, _ = halved(model, images)
+    small, result = repaired(model, images)
+    assert {"blocks.0.conv1", "blocks.0.conv2"} <= result.unexplained.keys()
+    assert error(model, small, photos(64, seed=1)) < 0.3 * error(model, sliced, photos(64, seed=1))
+
+
+def test_a_layer_that_reads_tokens_before_images_is_left_alone_and_named():
+    class TokensFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.down(F.relu(self.up(x.transpose(0, 1)))).transpose(0, 1)
+
+    model, images = TokensFirst().eval(), torch.randn(8, 5, 3)
+    structure = autoprune.find_structure(model, images[:1])
+    targets = collect_targets(model, structure, [(part,) for part in images.split(4)])
+    assert not targets.layers
+    assert targets.untouched["down"] == "its rows do not belong to images"
+
+
+def with_zeros(model, share, seed=0):
+    """A copy with that share of every convolution's entries 0, at random, and the names of their weights."""
+    structure = autoprune.find_structure(model, photos(2))
+    copy = cut(model, structure, {})
+    names = [name for name, tensor in named_tensors(copy).items() if tensor.dim() == 4]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name in names:
+            weight = copy.get_parameter(name)
+            weight *= torch.rand(weight.shape, generator=generator) >= share
+    return structure, copy, names
+
+
+@pytest.mark.parametrize("jointly", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_zeros_stay_and_the_error_on_other_images_falls(share, jointly):
+    model = made(Block(), Block())
+    images, others = photos(256), photos(64, seed=1)
+    structure, small, names = with_zeros(model, share)
+    masks = {name: small.get_parameter(name) != 0 for name in names}
+    before = error(model, small, others)
+    targets = collect_targets(model, structure, [(images,)])
+    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=names, jointly=jointly)
+    assert {name.removesuffix(".weight") for name in names} <= result.unexplained.keys()
+    for name, mask in masks.items():
+        assert torch.equal(small.get_parameter(name) != 0, mask)
+    assert error(model, small, others) < 0.6 * before
+
+
+@pytest.mark.parametrize("images", [photos(1), torch.zeros(8, 3, 10, 10)], ids=["one", "constant"])
+def test_zeros_stay_and_weights_are_finite_whatever_the_images(images):
+    model = made(Block())
+    structure, small, names = with_zeros(model, 0.8)
+    with torch.no_grad():
+        small.blocks[0].conv2.weight[2] = 0.0
+    masks = {name: small.get_parameter(name) != 0 for name in names}
+    targets = collect_targets(model, structure, [(images,)])
+    compensate(small, structure, targets, {}, named_tensors(model), sparse=names)
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+    assert not any((small.get_parameter(name)[~mask] != 0).any() for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("kind", [*PATTERNS, *SEQUENCES])
+def test_zeros_stay_in_every_pattern(kind):
+    model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
+    example = example_of(model)
+    structure = autoprune.find_structure(model, example)
+    targets = collect_targets(model, structure, [(example,)])
+    small = cut(model, structure, {})
+    weights = {name: named_tensors(small)[f"{name}.weight"] for name in targets.layers}
+    with torch.no_grad():
+        for weight in weights.values():
+            weight[..., ::2] = 0.0
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    sparse = [f"{name}.weight" for name in weights]
+    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=sparse)
+    assert result.unexplained.keys() == weights.keys()
+    assert not any((weights[name][~mask] != 0).any() for name, mask in masks.items())
+    assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
+
+
+def test_a_layer_with_too_many_entries_left_is_named_and_keeps_its_weights(monkeypatch):
+    monkeypatch.setattr(compensation, "FACTOR_BYTES", 8 * 6 * 27**2)  # enough for the stem
+    model = made(Block())
+    structure, small, names = with_zeros(model, 0.3)
+    before = small.blocks[0].conv1.weight.clone()
+    targets = collect_targets(model, structure, [(photos(128),)])
+    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=names)
+    assert set(result.unexplained) == {"stem", "head"}
+    assert "GiB" in result.untouched["blocks.0.conv1"]
+    assert torch.equal(small.blocks[0].conv1.weight, before)
