@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAD = """
 import multiprocessing, os, subprocess, sys
-from autoprune.core.forks import end_unless, ending_forks
+from autoprune.core.process import end_unless, ending_forks
 """
 WAIT = """
 if child:

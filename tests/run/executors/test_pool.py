@@ -13,7 +13,7 @@ import pytest
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import RunFailed
-from autoprune.run.executors.evaluator import pool as pools
+from autoprune.run.executors import pool as pools
 from autoprune.run.executors.pool import (
     FAILED_STARTS,
     FIRST_SECONDS,

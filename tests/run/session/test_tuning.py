@@ -12,8 +12,9 @@ from autoprune.config import load
 from autoprune.errors import ConfigError
 from autoprune.measure.form import PLAIN, Form, Tuning
 from autoprune.run.drive import resume, search
+from autoprune.run.session import tuning
 from autoprune.run.session.job import silent
-from autoprune.run.session.session import open_session, tuning
+from autoprune.run.session.session import open_session
 from autoprune.run.session.tuning import tune
 
 
