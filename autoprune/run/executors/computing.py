@@ -90,7 +90,7 @@ def differences(ours: Facts, theirs: Facts) -> list[str]:
 
 @functools.cache
 def _source_of_autoprune() -> str:
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
