@@ -108,6 +108,18 @@ def runs(pid):
         return False
 
 
+def processes_with(name, value):
+    """The command lines by process of those that have been started with a variable."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{name}={value}".encode() in (folder / "environ").read_bytes().split(b"\0") and runs(folder.name):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+        except OSError:  # it has just ended, or is somebody else's
+            continue
+    return found
+
+
 def wait_until(true, seconds=10.0):
     """What `true` says as soon as it is true, or after so many seconds."""
     end = time.monotonic() + seconds
