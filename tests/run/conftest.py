@@ -5,11 +5,12 @@ import os
 import signal
 import socket
 import uuid
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
 import torch
-from commands import end_all, processes_with, wait_until
+from commands import ROOT, WarmCommand, end_all, processes_with, wait_until, warm
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
@@ -80,6 +81,17 @@ def job(data, model):
 def nothing_left_running():
     yield
     end_all()
+
+
+@pytest.fixture(scope="session")
+def start_warm():
+    """Starts the command in processes that are forked from one that has imported torch and scikit-learn."""
+    warm.set_forkserver_preload(["autoprune.cli", "autoprune.run.api", "sklearn.datasets", "torch"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        environment.setenv("PYTHONPATH", str(ROOT))
+        forkserver.ensure_running()
+    return WarmCommand
 
 
 @pytest.fixture(autouse=True)

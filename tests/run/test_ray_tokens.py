@@ -34,8 +34,8 @@ def fresh(home, **more):
 def head(environment):
     """The address for jobs of a `ray start --head` that is ready for them, which is gone on leaving.
 
-    It has ports of its own: on the usual ones another Ray of this machine may listen, and the agent that takes the jobs
-    of a head ends when it finds its port taken.
+    It has ports of its own: another Ray of this machine may listen on the usual ones, and an agent that finds its port
+    taken goes on without taking jobs.
     """
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
