@@ -14,7 +14,7 @@ from autoprune.prune.modules.adapting import adapt
 from autoprune.prune.modules.borrowed import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.modules.copying import copy_with
 from autoprune.prune.modules.wrappers import uncompiled
-from autoprune.prune.passes.compare import TOLERANCE, largest_of
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of
 from autoprune.prune.passes.containers import copied, tensors_of
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.train_mode import deterministic_training
@@ -90,4 +90,4 @@ def _without_common_nan(
 
 def _tolerance(outputs: Sequence[torch.Tensor]) -> float:
     """Adapters run in the model's own precision."""
-    return max([TOLERANCE, *(16 * torch.finfo(x.dtype).eps for x in outputs if x.is_floating_point())])
+    return max([OUTPUT_TOLERANCE, *(16 * torch.finfo(x.dtype).eps for x in outputs if x.is_floating_point())])

@@ -14,11 +14,11 @@ from autoprune.prune.modules.attributes import get
 from autoprune.prune.modules.names import numbered
 from autoprune.prune.modules.skip import within
 from autoprune.prune.structure.axes import Atom, Axis, Product, Sum, leaves, resolve, size, spans
-from autoprune.prune.structure.recorder import Contraction, Mark, Recorder
+from autoprune.prune.structure.recorder import Contraction, Recorder, RoleMark
 from autoprune.prune.structure.structure import Branch, Frozen, ModuleSize, Read, Structure, Term
 from autoprune.prune.structure.widths import follow_widths
 
-Found = dict[Atom, list[Slot]]
+SlotsByAtom = dict[Atom, list[Slot]]
 UNSLICED = "not both produced and consumed by a weight"
 
 
@@ -96,7 +96,7 @@ class _Roles:
 
     def __init__(self, recorder: Recorder) -> None:
         self.exact: dict[int, list[Role]] = {}
-        self.loose: dict[str, list[Mark]] = {}
+        self.loose: dict[str, list[RoleMark]] = {}
         roots = {id(axis) for axes in recorder.roots.values() for axis in axes}
         for mark in recorder.marks:
             if id(mark.axis) in roots:
@@ -110,8 +110,8 @@ class _Roles:
         return list(dict.fromkeys(self.exact.get(id(root), []) + loose)) or ["along"]
 
 
-def _slots(recorder: Recorder, roles: _Roles) -> Found:
-    slots: Found = {}
+def _slots(recorder: Recorder, roles: _Roles) -> SlotsByAtom:
+    slots: SlotsByAtom = {}
     for tensor, roots in recorder.roots.items():
         for dim, root in enumerate(roots):
             for atom, span in spans(root):
@@ -213,7 +213,7 @@ def _reasons(contraction: Contraction, computed: Mapping[Atom, str]) -> dict[str
     return found
 
 
-def _kept_whole(between: Found, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:
+def _kept_whole(between: SlotsByAtom, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:
     """What would be a unit but for a reason, in modules whose operators other units touch: no share, but told."""
     told = {row.what for row in rows}
     found: dict[str, dict[str, None]] = {}

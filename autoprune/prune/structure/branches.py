@@ -19,7 +19,7 @@ from autoprune.prune.modules.names import numbered
 from autoprune.prune.modules.skip import within
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.structure.axes import leaves, symbolic_size
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.structure import Addition, Branch
 
 ADDITIONS = ("add", "add_")
@@ -40,14 +40,14 @@ class Node:
 
     inputs: list[int]
     outputs: list[int] = field(default_factory=list)
-    call: Call | None = None
+    call: OperatorCall | None = None
     module: str = ""
     length: int | None = None
     contracts: bool = False
 
 
 @dataclass(eq=False)
-class Frame:
+class CallFrame:
     """One call of a module: its node in the frame around it, and the graph of what it calls itself.
 
     A token is an index into `tensors`; an operator in place makes a new one for the same tensor.
@@ -78,7 +78,7 @@ class Operand:
     operators make that are given sizes or numbers of pieces.
     """
 
-    call: Call
+    call: OperatorCall
     argument: str
     nodes: Sequence[Node]
     axes: Axes
@@ -93,11 +93,11 @@ class Flow:
         self.recorder, self.run = recorder, recorder.run
         self.operands: list[Operand] = []
         self.calls: Counter[str] = Counter()  # of modules
-        self._frames = [Frame(Node([]))]
+        self._frames = [CallFrame(Node([]))]
 
     def enter(self, module: str, inputs: Sequence[torch.Tensor]) -> None:
         self.calls[module] += 1
-        self._frames.append(Frame(Node(self._frames[-1].read(inputs), module=module)))
+        self._frames.append(CallFrame(Node(self._frames[-1].read(inputs), module=module)))
 
     def leave(self, output: Any) -> None:
         frame = self._frames.pop()
@@ -107,7 +107,7 @@ class Flow:
         node.contracts = any(inner.contracts for inner in frame.nodes)
         around.nodes.append(node)
 
-    def operator(self, call: Call, *, contracts: bool) -> None:
+    def operator(self, call: OperatorCall, *, contracts: bool) -> None:
         frame = self._frames[-1]
         inputs = frame.read(call.tensors)
         frame.nodes.append(Node(inputs, frame.made(call.outputs), call, contracts=contracts))
@@ -120,7 +120,7 @@ def _length(output: Any) -> int | None:
     return len(output) if listed else None
 
 
-def _operands(frame: Frame, leaving: set[int], recorder: Recorder) -> list[Operand]:
+def _operands(frame: CallFrame, leaving: set[int], recorder: Recorder) -> list[Operand]:
     """The operands of a frame's additions of two activations of one shape that something in it makes."""
     readers: dict[int, list[Node]] = {}
     for node in frame.nodes:
@@ -155,7 +155,7 @@ def _serving(
     return list(reversed(inside))
 
 
-def _vanishes(operand: int, inside: Sequence[Node], frame: Frame, recorder: Recorder) -> bool:
+def _vanishes(operand: int, inside: Sequence[Node], frame: CallFrame, recorder: Recorder) -> bool:
     """Whether the operand is zero when every module in it returns zeros, as far as the graph can say.
 
     A sum is zero when all of its operands are; other operators, and modules without parameters, when one of them is.
@@ -170,7 +170,7 @@ def _vanishes(operand: int, inside: Sequence[Node], frame: Frame, recorder: Reco
 
 
 def _operand(
-    call: Call, argument: str, token: int, inside: Sequence[Node], frame: Frame, recorder: Recorder
+    call: OperatorCall, argument: str, token: int, inside: Sequence[Node], frame: CallFrame, recorder: Recorder
 ) -> Operand:
     tensor, made = frame.tensors[token], {output for node in inside for output in node.outputs}
     outer = dict.fromkeys(t for node in inside for t in node.inputs if t not in made)
@@ -200,14 +200,16 @@ def find_branches(model: nn.Module, flows: Sequence[Flow]) -> dict[str, Branch]:
     return dict(zip(numbered([f"{[*branch.modules][-1]}/branch" for branch in kept]), kept, strict=True))
 
 
-Key = tuple[tuple[tuple[str, int], ...], int]  # modules with the length of what they return; which operand of them
+BranchKey = tuple[
+    tuple[tuple[str, int], ...], int
+]  # modules with the length of what they return; which operand of them
 
 
-def _candidates(model: nn.Module, flow: Flow) -> dict[Key, tuple[Addition, frozenset[str]]]:
+def _candidates(model: nn.Module, flow: Flow) -> dict[BranchKey, tuple[Addition, frozenset[str]]]:
     """The removable operands of one pass, each with those of its modules that contract."""
     tensors = _names_by_tensor(model)
     owned = {name for names in tensors for name in names}
-    found: dict[Key, tuple[Addition, frozenset[str]]] = {}
+    found: dict[BranchKey, tuple[Addition, frozenset[str]]] = {}
     for operand in flow.operands:
         modules = [n for n in operand.nodes if any(within(name, [n.module]) for name in owned if n.module)]
         if _removable(operand, modules, flow.calls) and _closed([n.module for n in modules], tensors):

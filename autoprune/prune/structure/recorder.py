@@ -13,7 +13,7 @@ from torch import nn
 from autoprune.core.unit import Role
 from autoprune.prune.passes.by_tensor import ByTensor, by_tensor
 from autoprune.prune.passes.containers import tensors_of
-from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.site import CallSite
 from autoprune.prune.structure.axes import Atom, Axis, freeze, fresh, one, size
 from autoprune.prune.structure.sizes import Sizes
 
@@ -28,7 +28,7 @@ MIXING = frozenset(("mul", "div", "add", "sub", "neg", "sum", "mean", "cat", "st
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """One operator call: its name, arguments by schema name, its output, and where it happened.
 
     `line` is the place in the model's own code, and the call is visit number `visit`, from 1, at its site.
@@ -38,7 +38,7 @@ class Call:
     arguments: Mapping[str, Any]
     output: Any
     module: str
-    site: Site = field(default=Site("", ""))
+    site: CallSite = field(default=CallSite("", ""))
     visit: int = 0
     line: str = ""
 
@@ -78,7 +78,7 @@ class Contraction:
 class Reading:
     """An argument of one operator call that is summed, averaged or normalised over along one of its dimensions."""
 
-    site: Site
+    site: CallSite
     visit: int
     argument: str
     dim: int
@@ -87,7 +87,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Mark:
+class RoleMark:
     """Parameters that produce ("out") or contract ("in") the positions of an axis."""
 
     parameters: Sequence[str]
@@ -102,7 +102,7 @@ class Recorder:
     run: int = 0  # the forward pass that is watched
     contractions: list[Contraction] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[RoleMark] = field(default_factory=list)
     normalised: list[Axis] = field(default_factory=list)  # a reduction that is no product runs over them
     convolved: list[Axis] = field(default_factory=list)  # made or contracted by convolutions
     attended: list[Axis] = field(default_factory=list)  # contracted or made by products of two activations
@@ -118,7 +118,7 @@ class Recorder:
     batch_norms: dict[str, str] = field(default_factory=dict)  # of a module: the batch norm its output goes into
     uses: Counter[str] = field(default_factory=Counter)  # of a module: how many operators read its output
     readers: list[tuple[dict[str, str], Counter[str]]] = field(default_factory=list)  # the two above, of each pass
-    visits: dict[int, Counter[Site]] = field(default_factory=dict)  # of each pass: how often it came where
+    visits: dict[int, Counter[CallSite]] = field(default_factory=dict)  # of each pass: how often it came where
     met: set[str] = field(default_factory=set)  # parameters and buffers that an operator has read
     seen: dict[str, dict[int, Axis]] = field(default_factory=dict)  # what the code of each module saw, by id
     uncounted: dict[str, None] = field(default_factory=dict)
@@ -194,11 +194,11 @@ class Recorder:
             for axis in self.axes(tensor):
                 freeze(axis, reason)
 
-    def read(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
+    def read(self, call: OperatorCall, argument: str, dim: int, axis: Axis) -> None:
         """Notes that the operator contracts an argument along a dimension: what is removed there must not count."""
         self.readings.append(Reading(call.site, call.visit, argument, dim, axis, self.run))
 
-    def reduce(self, call: Call, argument: str, dim: int, axis: Axis) -> None:
+    def reduce(self, call: OperatorCall, argument: str, dim: int, axis: Axis) -> None:
         """Notes that the operator reduces or normalises an argument along a dimension, over the positions that stay."""
         self.read(call, argument, dim, axis)
         self.normalised.append(axis)
@@ -230,9 +230,9 @@ class Recorder:
     def mark(self, weight: torch.Tensor | None, role: Role, dim: int) -> None:
         """Notes what a parameter, or what is computed from parameters alone, does along one of its dimensions."""
         if weight is not None and self.is_weight(weight):
-            self.marks.append(Mark(self._sources[weight], role, self.axes(weight)[dim]))
+            self.marks.append(RoleMark(self._sources[weight], role, self.axes(weight)[dim]))
 
-    def mark_computed(self, call: Call, weight: torch.Tensor, dims: tuple[int, int]) -> None:
+    def mark_computed(self, call: OperatorCall, weight: torch.Tensor, dims: tuple[int, int]) -> None:
         """Notes a weight that is computed from activations, with its (contracted, made) dimensions.
 
         Parameters that were multiplied by activations produce and contract positions as if they were it.
@@ -242,9 +242,9 @@ class Recorder:
         contracted, made = (self.axes(weight)[dim] for dim in dims)
         self.computed += [(contracted, why), (made, why)]
         if names := self._factors.get(weight, ()):
-            self.marks += [Mark(names, "in", contracted), Mark(names, "out", made)]
+            self.marks += [RoleMark(names, "in", contracted), RoleMark(names, "out", made)]
 
-    def keep_sizes(self, call: Call, weight: torch.Tensor | None, **axes: Axis) -> None:
+    def keep_sizes(self, call: OperatorCall, weight: torch.Tensor | None, **axes: Axis) -> None:
         """Notes which attributes of the running module, and of those owning a weight, hold the size of which axis."""
         names = self._names.get(weight, []) if weight is not None else []
         for module in dict.fromkeys([call.module, *(name.rpartition(".")[0] for name in names)]):
@@ -255,7 +255,7 @@ class Recorder:
         if module is not None:
             self._producers[tensor] = module
 
-    def note_sources(self, call: Call) -> None:
+    def note_sources(self, call: OperatorCall) -> None:
         """What is computed from parameters and constants alone is made of these parameters."""
         inputs = call.tensors
         self.met.update(name for tensor in inputs if tensor in self._names for name in self._names[tensor])
@@ -268,7 +268,7 @@ class Recorder:
                 self._sources.pop(output, None)
             self._note_factors(call)
 
-    def _note_factors(self, call: Call) -> None:
+    def _note_factors(self, call: OperatorCall) -> None:
         """Notes of what is computed from activations by which operator, and the weights it was multiplied with.
 
         Those are weights with rows and columns, as kernels have them; rearranged or added up they are still there.
@@ -294,7 +294,7 @@ class Recorder:
     def places(self, tensor: torch.Tensor) -> Axis | None:
         return self._places.get(tensor)
 
-    def tell_places(self, call: Call, tensor: torch.Tensor, axis: Axis) -> None:
+    def tell_places(self, call: OperatorCall, tensor: torch.Tensor, axis: Axis) -> None:
         """The values of a tensor of integers are positions along an axis, which stays as it is once they are read."""
         self._told.setdefault(tensor, []).append((axis, call.where))
 
@@ -304,12 +304,12 @@ class Recorder:
             for axis, where in self._told.get(tensor, ()):
                 freeze(axis, f"{reader} gets the indices that {where} returns")
 
-    def note_places(self, call: Call) -> None:
+    def note_places(self, call: OperatorCall) -> None:
         """Integers that are rearranged, chosen from or converted still name the same positions."""
         if call.operator in REARRANGING and (axis := self.places(call.tensors[0])) is not None:
             self.name_places(call.outputs[0], axis)
 
-    def note_uses(self, call: Call) -> None:
+    def note_uses(self, call: OperatorCall) -> None:
         """Counts readers of what weights made; an output written in place is no longer what the weight made."""
         self.read_places(call.tensors, call.where)
         for tensor in call.tensors:

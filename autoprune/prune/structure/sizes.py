@@ -29,7 +29,7 @@ from autoprune.prune.structure.axes import (
     unify,
 )
 
-Key = tuple[str, str]  # a module and the path of a number it keeps: "num_heads", "normalized_shape[0]"
+NumberKey = tuple[str, str]  # a module and the path of a number it keeps: "num_heads", "normalized_shape[0]"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Length:
 class Kept:
     """A number that a module keeps."""
 
-    key: Key
+    key: NumberKey
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,13 @@ class Size(int):
 class Sizes:
     """What the numbers that modules keep turned out to be: an axis each."""
 
-    kept: dict[Key, Axis] = field(default_factory=dict)
-    numbers: dict[Key, str] = field(default_factory=dict)  # kept numbers that are computed with: where
+    kept: dict[NumberKey, Axis] = field(default_factory=dict)
+    numbers: dict[NumberKey, str] = field(default_factory=dict)  # kept numbers that are computed with: where
 
     def length(self, axis: Axis, length: int) -> Size:
         return Size(length, Length(axis), self)
 
-    def keep(self, key: Key, value: int) -> Size:
+    def keep(self, key: NumberKey, value: int) -> Size:
         return Size(value, Kept(key), self)
 
     def axis(self, value: int, where: str) -> Axis:

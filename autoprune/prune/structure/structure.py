@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.unit import Span, Unit
 from autoprune.errors import SpaceError, UnsupportedModel
-from autoprune.prune.passes.site import Pass, Site
+from autoprune.prune.passes.site import CallSite, Pass
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Read:
     `units` say where along `dim` the positions of which unit lie.
     """
 
-    site: Site
+    site: CallSite
     visit: int
     visits: int
     argument: str
@@ -67,7 +67,7 @@ class Unmet:
 class Addition:
     """An addition in a pass, number `visit` of the `visits` traced at its site, and the argument that is meant."""
 
-    site: Site
+    site: CallSite
     visit: int
     visits: int
     argument: str

@@ -27,13 +27,13 @@ from autoprune.prune.passes.examples import Example, Examples, as_examples
 from autoprune.prune.passes.planned import plan_passes
 from autoprune.prune.passes.site import Pass
 from autoprune.prune.passes.train_mode import deterministic_training
-from autoprune.prune.passes.watch import Execute, Watch, line_of_model
+from autoprune.prune.passes.watch import Execute, OperatorWatch, line_of_model
 from autoprune.prune.structure.adapted import check_adapters
 from autoprune.prune.structure.assemble import assemble
 from autoprune.prune.structure.axes import freeze, fresh
 from autoprune.prune.structure.branches import Flow, find_branches
 from autoprune.prune.structure.memory import freeze_plain, freeze_read_parts, relate_ties
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules import find_rule, find_sized
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.unmet import find_unmet, freeze_for
@@ -115,7 +115,7 @@ def _mark_numbers(recorder: Recorder, model: nn.Module) -> None:
             put(module, path, recorder.sizes.keep((name, path), value))
 
 
-class _Trace(Watch):
+class _Trace(OperatorWatch):
     """Passes every operator call to its rule, and every size a forward computes to the axis it is the size of.
 
     The flow gets the calls of operators and modules.
@@ -146,7 +146,7 @@ class _Trace(Watch):
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         site = self.visit(name, arguments)
         output = execute(arguments)
-        call = Call(name, arguments, output, site.module, site, self.visits[site], site.line)
+        call = OperatorCall(name, arguments, output, site.module, site, self.visits[site], site.line)
         self.recorder.note_sources(call)
         self.recorder.note_uses(call)
         before = len(self.recorder.contractions)
@@ -162,7 +162,7 @@ class _Trace(Watch):
         sized = find_sized(function)
         if sized is None:
             return output
-        call = Call(name, {}, output, self.modules[-1], line=line_of_model())
+        call = OperatorCall(name, {}, output, self.modules[-1], line=line_of_model())
         try:
             return sized(self.recorder, call, args, kwargs)
         except Exception as error:  # as below
@@ -171,7 +171,7 @@ class _Trace(Watch):
             )
             return output
 
-    def _related(self, call: Call, overload: Any) -> Axes | list[Axes] | None:
+    def _related(self, call: OperatorCall, overload: Any) -> Axes | list[Axes] | None:
         """The axes of the outputs by the operator's rule; where that is impossible everything it touches is frozen."""
         rule = find_rule(call.operator, overload)
         if rule is not None:
@@ -186,7 +186,7 @@ class _Trace(Watch):
             self.recorder.freeze(call.tensors, why)
         return None
 
-    def _record(self, call: Call, axes: Axes | list[Axes] | None) -> None:
+    def _record(self, call: OperatorCall, axes: Axes | list[Axes] | None) -> None:
         made = [axes] if isinstance(axes, tuple) else axes or []
         for index, tensor in enumerate(call.outputs):
             if index < len(made):

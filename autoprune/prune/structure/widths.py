@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from torch import nn
 
 from autoprune.core.cost import Polynomial
-from autoprune.prune.modules.attributes import Step, get, name_of, numbers, place_of, says_width
+from autoprune.prune.modules.attributes import PathStep, get, last_name, numbers, place_of, says_width
 from autoprune.prune.structure.axes import Axis, leaves, size
 from autoprune.prune.structure.recorder import Recorder
 from autoprune.prune.structure.structure import ModuleSize
@@ -44,12 +44,12 @@ def follow_widths(
 class _Search:
     def __init__(self, model: nn.Module, recorder: Recorder, sizer: Sizer) -> None:
         self.model, self.recorder, self.sizer = model, recorder, sizer
-        self.done: set[tuple[int, tuple[Step, ...]]] = set()  # by what holds them: several modules share a config
+        self.done: set[tuple[int, tuple[PathStep, ...]]] = set()  # by what holds them: several modules share a config
         self.found: list[ModuleSize] = []
         self.notes: list[str] = []
         self.roots = Counter(p for axes in recorder.roots.values() for p in map(self._key, axes))
 
-    def holder(self, module: str, path: str) -> tuple[int, tuple[Step, ...]]:
+    def holder(self, module: str, path: str) -> tuple[int, tuple[PathStep, ...]]:
         return place_of(self.model.get_submodule(module), path)
 
     def add(self, module: str, path: str, value: int) -> None:
@@ -73,7 +73,7 @@ class _Search:
         sizes = list({self._key(axis): self.sizer(axis) for axis in axes}.values())
         if len(sizes) < 2:
             return sizes[0] if sizes else Polynomial()
-        if name_of(path) in _LAST:
+        if last_name(path) in _LAST:
             return self.sizer(axes[-1])
         most, second, *_ = sorted(sizes, key=lambda p: -self.roots[_text(p)])
         return most if self.roots[_text(most)] > 2 * self.roots[_text(second)] else None

@@ -18,11 +18,11 @@ from autoprune.prune.modules.copying import copy_with, named_tensors
 from autoprune.prune.modules.outside import Outside, Place
 from autoprune.prune.modules.reach import reached
 from autoprune.prune.modules.snapshots import preserved, same_values
-from autoprune.prune.passes.compare import TOLERANCE, largest_of, outputs
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of, outputs
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.variation import differs, varied
-from autoprune.prune.passes.watch import Execute, Watch, line_of_model
+from autoprune.prune.passes.watch import Execute, OperatorWatch, line_of_model
 
 _ADVICE = (
     "Keep it in the model: an attribute of the module that writes it, written by a method of that module "
@@ -81,7 +81,9 @@ class _Comparison:
             self._check_equal(seasoned, fresh, again=True)
         return note
 
-    def _outputs(self, network: nn.Module, example: Example, watch: Watch | None = None) -> list[torch.Tensor] | None:
+    def _outputs(
+        self, network: nn.Module, example: Example, watch: OperatorWatch | None = None
+    ) -> list[torch.Tensor] | None:
         """The outputs of the copy; None where the model itself does not run in eval mode, which trace.py deals with."""
         try:
             return outputs(network, example, watch)
@@ -149,7 +151,7 @@ class _Comparison:
     def _check_equal(self, left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], *, again: bool = False) -> None:
         """Raises UnsupportedModel unless the outputs are equal, of the copy run `again` or of copy and model."""
         difference = largest_of(left, right)
-        if difference <= TOLERANCE:
+        if difference <= OUTPUT_TOLERANCE:
             return
         if not again:
             raise self._error(f"the outputs differ by {difference:.2g} relative")
@@ -169,7 +171,7 @@ class _Comparison:
         )
 
 
-class _Strangers(Watch):
+class _Strangers(OperatorWatch):
     """Looks for tensors of the original among those a copy computes with."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.site import CallSite
 from autoprune.prune.passes.watch import Execute, Route
 from autoprune.prune.structure.structure import Addition, Read, Structure
 from autoprune.prune.surgery.surgery import Positions
@@ -33,16 +33,16 @@ class _BySite(Generic[Found]):
 
     def __init__(self, found: Sequence[Found]) -> None:
         self.visits = {each.site: each.visits for each in found}
-        self._by_visit: dict[Site, dict[int, list[Found]]] = {}
+        self._by_visit: dict[CallSite, dict[int, list[Found]]] = {}
         for each in found:
             self._by_visit.setdefault(each.site, {}).setdefault(each.visit, []).append(each)
         self.differing = [site for site in self._by_visit if not self._agree(site)]
 
-    def at(self, site: Site, visit: int) -> Sequence[Found]:
+    def at(self, site: CallSite, visit: int) -> Sequence[Found]:
         visits = self._by_visit.get(site, {})
         return visits.get(visit, []) if site in self.differing else next(iter(visits.values()), [])
 
-    def _agree(self, site: Site) -> bool:
+    def _agree(self, site: CallSite) -> bool:
         visits = [[replace(each, visit=0) for each in found] for found in self._by_visit[site].values()]
         return len(visits) == self.visits[site] and all(found == visits[0] for found in visits)
 

@@ -12,7 +12,7 @@ from autoprune.errors import VerifyError
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.compare import in_precision, outputs, precise
 from autoprune.prune.passes.examples import Example, Examples, as_examples
-from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.site import CallSite
 from autoprune.prune.passes.watch import Route
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
@@ -37,7 +37,7 @@ def make_probe(model: nn.Module, structure: Structure, example_inputs: Examples,
     return probe
 
 
-def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Example]) -> list[Counter[Site]]:
+def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Example]) -> list[Counter[CallSite]]:
     """How often a network comes to which site in each pass that was traced."""
     network = precise(rebuild(model, {}, {}, structure.adapted))
     watches = []

@@ -16,7 +16,14 @@ from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
-from autoprune.prune.passes.compare import TOLERANCE, in_precision, largest_difference, largest_of, outputs, precise
+from autoprune.prune.passes.compare import (
+    OUTPUT_TOLERANCE,
+    in_precision,
+    largest_difference,
+    largest_of,
+    outputs,
+    precise,
+)
 from autoprune.prune.passes.examples import Example, Examples
 from autoprune.prune.passes.site import Pass
 from autoprune.prune.passes.watch import Route, line_of_error
@@ -50,7 +57,7 @@ class VerifyReport:
     errors: tuple[float, ...]
     compared: str
     normalised: tuple[str, ...] = ()
-    tolerance: float = TOLERANCE
+    tolerance: float = OUTPUT_TOLERANCE
     parted: str = ""
 
     @property
@@ -96,8 +103,8 @@ def verify_positions(
         f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
         + (" and normalisations run over the positions that stay" if across else ""),
         across,
-        comparison.tolerance(*pair, examples) if TOLERANCE < worst <= LARGEST else TOLERANCE,
-        comparison.parted(*pair, examples) if TOLERANCE < worst < float("inf") else "",
+        comparison.tolerance(*pair, examples) if OUTPUT_TOLERANCE < worst <= LARGEST else OUTPUT_TOLERANCE,
+        comparison.parted(*pair, examples) if OUTPUT_TOLERANCE < worst < float("inf") else "",
     )
 
 
@@ -128,8 +135,8 @@ class _Comparison:
         exact = {name: in_precision(example, torch.float64) for name, example in examples.items()}
         try:
             pair = copy_model(small).double(), copy_model(dense).double()
-            if max(self.errors(*pair, exact)) > TOLERANCE:
-                return TOLERANCE
+            if max(self.errors(*pair, exact)) > OUTPUT_TOLERANCE:
+                return OUTPUT_TOLERANCE
             rounded = max(
                 largest_of(
                     outputs(dense, examples[each.example], self._mask(dense, each), train=each.train),
@@ -138,8 +145,8 @@ class _Comparison:
                 for each in self._given(examples)
             )
         except (UnsupportedModel, RuntimeError, TypeError):  # code or a device that insists on float32
-            return TOLERANCE
-        return min(max(4 * rounded, TOLERANCE), LARGEST)
+            return OUTPUT_TOLERANCE
+        return min(max(4 * rounded, OUTPUT_TOLERANCE), LARGEST)
 
     def parted(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> str:
         """Where the two networks run different operators, or choose another number of rows; empty where they do not."""

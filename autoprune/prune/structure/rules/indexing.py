@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from autoprune.prune.structure.axes import Axis, freeze, fresh, size, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("embedding")
-def embedding(recorder: Recorder, call: Call) -> Axes:
+def embedding(recorder: Recorder, call: OperatorCall) -> Axes:
     """Rows of the weight: they are the vocabulary, which the caller knows."""
     rows, features = recorder.axes(call["weight"])
     freeze(rows, f"looked up by {call.where}")
@@ -23,7 +23,7 @@ def embedding(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index_select")
-def index_select(recorder: Recorder, call: Call) -> Axes:
+def index_select(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     freeze(axes[dim], f"indexed by {call.where}")
@@ -32,7 +32,7 @@ def index_select(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index")
-def index(recorder: Recorder, call: Call) -> Axes:
+def index(recorder: Recorder, call: OperatorCall) -> Axes:
     """x[i, :, j]: indexed dimensions give way to those of the indices, in place when together, else first.
 
     Indices that are known to name positions of an axis follow it; all others keep the dimension as it is.
@@ -53,7 +53,7 @@ def index(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index_add", "index_copy", "index_fill", "scatter_add", "scatter", "gather", "take_along_dim")
-def along(recorder: Recorder, call: Call) -> Axes:
+def along(recorder: Recorder, call: OperatorCall) -> Axes:
     """Places along one dimension are looked up or written to; the others belong together where they have one size."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
@@ -70,7 +70,7 @@ def along(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index_put", "_index_put_impl")
-def index_put(recorder: Recorder, call: Call) -> Axes:
+def index_put(recorder: Recorder, call: OperatorCall) -> Axes:
     """Writes values to the indexed places; the dimensions that pass are those of the values."""
     axes = recorder.axes(call["self"])
     indexed = _indexed(call["indices"])
@@ -83,7 +83,7 @@ def index_put(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("nonzero", "unique_consecutive", "_unique2", "histc", "bincount")
-def positions(recorder: Recorder, call: Call) -> list[Axes]:
+def positions(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     """What comes out says where something is: every dimension stays as it is."""
     recorder.freeze(call["self"], f"positions told by {call.where}")
     return [fresh(output.shape, f"made by {call.where}") for output in call.outputs]

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 
-Rule = Callable[[Recorder, Call], Axes | list[Axes]]
+Rule = Callable[[Recorder, OperatorCall], Axes | list[Axes]]
 Registered = TypeVar("Registered", bound=Rule)
 RULES: dict[str, Rule] = {}
 

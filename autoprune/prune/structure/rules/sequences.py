@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from autoprune.prune.structure.axes import freeze, fresh, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("pad_sequence")
-def pad_together(recorder: Recorder, call: Call) -> Axes:
+def pad_together(recorder: Recorder, call: OperatorCall) -> Axes:
     """Sequences of several lengths, padded at the end, become one tensor; features pass."""
     (_, *features), *others = [recorder.axes(tensor) for tensor in call["sequences"]]
     for other in others:
@@ -20,7 +20,7 @@ def pad_together(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("_pack_padded_sequence")
-def pack(recorder: Recorder, call: Call) -> list[Axes]:
+def packed_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     """Padded sequences become the rows of all time steps one after the other; features pass."""
     sequences, (steps,) = recorder.axes(call["input"]), fresh(call.outputs[1].shape, "time steps of packed sequences")
     for axis in sequences[:2]:
@@ -30,7 +30,7 @@ def pack(recorder: Recorder, call: Call) -> list[Axes]:
 
 
 @rule("_pad_packed_sequence")
-def unpack(recorder: Recorder, call: Call) -> list[Axes]:
+def unpacked_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     """The rows of packed sequences become padded ones again; features pass."""
     rows, *features = recorder.axes(call["data"])
     freeze(rows, "rows of packed sequences")

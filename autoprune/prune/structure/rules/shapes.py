@@ -6,12 +6,12 @@ import math
 from itertools import accumulate, pairwise
 
 from autoprune.prune.structure.axes import Atom, Axis, concatenate, cut, factor, freeze, fresh, nest, one, size, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "view_copy", "flatten", "unflatten")
-def view(recorder: Recorder, call: Call) -> Axes:
+def view(recorder: Recorder, call: OperatorCall) -> Axes:
     """Matches the shortest runs of dimensions with equal products: each run is merged, then split row-major."""
     axes = list(recorder.axes(call["self"]))
     target = list(call.shape)
@@ -39,7 +39,7 @@ def _split(axis: Axis, sizes: list[int], where: str) -> list[Axis]:
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T")
-def permute(recorder: Recorder, call: Call) -> Axes:
+def permute(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = recorder.axes(call["self"])
     recorder.alias(call.output, call["self"])
     if "dims" in call.arguments:
@@ -52,7 +52,7 @@ def permute(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("expand")
-def expand(recorder: Recorder, call: Call) -> Axes:
+def expand(recorder: Recorder, call: OperatorCall) -> Axes:
     """A dimension of size 1 is repeated: its positions are all alike, so any of them may go."""
     axes, shape = recorder.axes(call["self"]), call.shape
     padded = (*(one() for _ in range(len(shape) - len(axes))), *axes)
@@ -60,7 +60,7 @@ def expand(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("repeat")
-def repeat(recorder: Recorder, call: Call) -> Axes:
+def repeat(recorder: Recorder, call: OperatorCall) -> Axes:
     """Whole tensors one after the other: a dimension becomes repetitions x positions."""
     axes, times = recorder.axes(call["self"]), call["repeats"]
     padded = (*(one() for _ in range(len(times) - len(axes))), *axes)
@@ -68,7 +68,7 @@ def repeat(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("cat", "concat", "concatenate")
-def cat(recorder: Recorder, call: Call) -> Axes:
+def cat(recorder: Recorder, call: OperatorCall) -> Axes:
     parts = [recorder.axes(tensor) for tensor in call["tensors"] if tensor.shape != (0,)]  # torch skips empty ones
     joined = call["dim"] % len(parts[0])
     for other in parts[1:]:
@@ -81,7 +81,7 @@ def cat(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("stack")
-def stack(recorder: Recorder, call: Call) -> Axes:
+def stack(recorder: Recorder, call: OperatorCall) -> Axes:
     """The new dimension has a fixed meaning for each of its positions."""
     parts = [recorder.axes(tensor) for tensor in call["tensors"]]
     for other in parts[1:]:
@@ -92,21 +92,21 @@ def stack(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("unbind")
-def unbind(recorder: Recorder, call: Call) -> list[Axes]:
+def unbind(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     axes = list(recorder.axes(call["self"]))
     freeze(axes.pop(call["dim"]), f"taken apart by {call.where}")
     return [tuple(axes) for _ in call.outputs]
 
 
 @rule("select")
-def select(recorder: Recorder, call: Call) -> Axes:
+def select(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = list(recorder.axes(call["self"]))
     freeze(axes.pop(call["dim"]), f"one position chosen by {call.where}")
     return tuple(axes)
 
 
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "split_copy", "chunk", "tensor_split")
-def split(recorder: Recorder, call: Call) -> list[Axes]:
+def split(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     axes = recorder.axes(call["self"])
     dim = call["dim"] % len(axes)
     boundaries = [0, *accumulate(output.shape[dim] for output in call.outputs)]
@@ -121,7 +121,7 @@ def _pieces(axis: Axis, boundaries: list[int], where: str) -> list[Axis]:
 
 
 @rule("slice", "narrow")
-def slice_(recorder: Recorder, call: Call) -> Axes:
+def slice_(recorder: Recorder, call: OperatorCall) -> Axes:
     """A part of a dimension; every k-th position of it is one factor of a product with k."""
     axes = list(recorder.axes(call["self"]))
     dim, length, whole = call["dim"] % len(axes), call.shape[call["dim"]], size(axes[call["dim"]])
@@ -146,7 +146,7 @@ def _strided(axis: Axis, step: int, length: int, where: str) -> Axis:
 
 
 @rule("constant_pad_nd")
-def pad(recorder: Recorder, call: Call) -> Axes:
+def pad(recorder: Recorder, call: OperatorCall) -> Axes:
     """Padding makes a sum with frozen parts; cropping (a negative pad) cuts and is frozen."""
     axes = list(recorder.axes(call["self"]))
     amounts = call["pad"]  # (last dim before, after, second to last before, after, ...)
@@ -162,7 +162,7 @@ def pad(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("as_strided")
-def restride(recorder: Recorder, call: Call) -> Axes:
+def restride(recorder: Recorder, call: OperatorCall) -> Axes:
     """Renaming the strides of a dense tensor, as pooling to one pixel does in channels-last; all else is frozen."""
     axes = recorder.axes(call["self"])
     if tuple(map(size, axes)) == tuple(call.shape) and call.output.squeeze().is_contiguous():
@@ -172,7 +172,7 @@ def restride(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("roll")
-def roll(recorder: Recorder, call: Call) -> Axes:
+def roll(recorder: Recorder, call: OperatorCall) -> Axes:
     """Positions change places along some dimensions, which therefore stay as they are."""
     axes = recorder.axes(call["self"])
     dims = {dim % len(axes) for dim in call["dims"]} or set(range(len(axes)))
@@ -182,7 +182,7 @@ def roll(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("unfold")
-def unfold(recorder: Recorder, call: Call) -> Axes:
+def unfold(recorder: Recorder, call: OperatorCall) -> Axes:
     """Windows along a dimension: it becomes windows, and what is inside comes last."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dimension"] % len(axes)
