@@ -22,6 +22,7 @@ from autoprune.config.document import KeyPath
 from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
@@ -47,7 +48,7 @@ class RuleSpec(_Section):
     """What the units of a name pattern may keep: exactly one of `keep`, `levels`, `grid` and `skip`."""
 
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
-    kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
+    kind: Kind | None = Field(None, description=f"only units of this kind: {', '.join(KINDS)}", examples=["channels"])
     keep: tuple[Share, ...] | None = Field(
         None,
         strict=False,

@@ -24,8 +24,8 @@ class Searcher(Protocol):
     `[]` while nothing is pending means the searcher has ended. Two searchers built with the same problem and seed and
     given the same calls propose the same candidates: that is how a run resumes.
 
-    One that asks for fidelities below 1 has `fidelities`, all that it may ask for, in ascending order and with 1 last.
-    One that reads the `parts` of evaluations, from one of these fidelities to the next, has `in_parts = True`.
+    A searcher that asks for fidelities below 1 is also `MultiFidelity`, one that reads the `parts` of evaluations also
+    `Comparing`, one that reports how it is doing also `Remarking`.
     """
 
     def ask(self, n: int) -> list[Candidate]:
@@ -38,8 +38,38 @@ class Searcher(Protocol):
 
 
 @runtime_checkable
+class MultiFidelity(Protocol):
+    """A searcher that scores networks on parts of the selection set, or of a fine-tune; optional."""
+
+    @property
+    def fidelities(self) -> tuple[float, ...]:
+        """Every share it may ask for, in ascending order and with 1 last."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A searcher that compares networks part by part; optional."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether evaluations need `parts`: the means between each fidelity and the next."""
+        ...
+
+
+def fidelities_of(searcher: object) -> tuple[float, ...]:
+    """The fidelities that a searcher announces; none where it scores networks on the whole selection set only."""
+    return tuple(searcher.fidelities) if isinstance(searcher, MultiFidelity) else ()
+
+
+def reads_parts(searcher: object) -> bool:
+    """Whether a searcher needs the `parts` of evaluations."""
+    return isinstance(searcher, Comparing) and bool(searcher.in_parts)
+
+
+@runtime_checkable
 class Remarking(Protocol):
-    """A searcher that has something to say about how it is doing; optional."""
+    """A searcher that reports how it is doing; optional."""
 
     @property
     def remark(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import MultiFidelity, Searcher
 from autoprune.core.cost import UserCost
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, SearchSpace
@@ -47,7 +47,7 @@ def check_searcher(searcher: object) -> None:
             f"expected the searcher to be an object with ask(n) and tell(evaluations), got {kind_of(searcher)}, which "
             f"{lack}. {_TEST}"
         )
-    given: Any = getattr(searcher, "fidelities", (1.0,)) or (1.0,)
+    given: Any = (searcher.fidelities if isinstance(searcher, MultiFidelity) else ()) or (1.0,)
     shares = [share for share in given if isinstance(share, int | float) and 0 < share <= 1]
     rising = all(a < b for a, b in itertools.pairwise(shares))
     if len(shares) < len(given) or not rising or shares[-1] != 1:

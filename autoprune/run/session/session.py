@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import Searcher, fidelities_of, reads_parts
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.problem import Problem
@@ -128,7 +128,7 @@ class Session:
     @property
     def fidelities(self) -> tuple[float, ...]:
         """The shares of the selection set, or of a fine-tune, that the searcher may ask for; none where all only."""
-        return tuple(getattr(self.searcher, "fidelities", ()))
+        return fidelities_of(self.searcher)
 
     def keep_bank(self, path: Path) -> None:
         """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
@@ -216,7 +216,7 @@ class Session:
         layers = self.job.guide == "layer"
         if layers:
             check_layers(self.bank, self.space.units)
-        in_parts = bool(getattr(self.searcher, "in_parts", False))
+        in_parts = reads_parts(self.searcher)
         if self.job.finetune:
             check_fidelities(self.job.finetune, self.fidelities, in_parts=in_parts)
         if in_parts and not averages(self.job.fitness):
