@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeGuard
 from torch import nn
 
 from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
+from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
@@ -103,7 +103,7 @@ def search(
     calls: Examples | None = None,
     criterion: str | Criterion = "obs",
     masks: str | Scores = "obs",
-    costs: Mapping[str, UserCost] | None = None,
+    costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = None,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
@@ -129,6 +129,8 @@ def search(
             is compared with the original in all of them.
         masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
             "wanda" or a function (weight, moments) -> scores.
+        costs: further costs by name: functions of kept counts by unit name, or factories marked with
+            `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
         evaluations: how many networks to score.
         guide: a measurement (lower is better) to search by in place of the first objective that is no cost; by
             default "kl" with the default fitness and none with another.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
+from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
@@ -145,7 +145,7 @@ class Job:
     calls: Callable[[], Examples] | None = None
     criterion: str | Callable[..., Any] = "obs"
     masks: str | Callable[..., Any] = "obs"
-    costs: Mapping[str, UserCost] = field(default_factory=dict)
+    costs: Mapping[str, UserCost | CostFactory] = field(default_factory=dict)
     evaluations: int = 300
     front_size: int = 32
     seed: int = 0
