@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeGuard
 
 from torch import nn
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
@@ -27,7 +27,7 @@ from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.front_file import LeftOut, Row, pick_row, to_csv
 from autoprune.run.results.members import document_of, export_member, rebuild_member
-from autoprune.run.session.job import Executor, Job, OnProgress, silent
+from autoprune.run.session.job import Executor, Job, MakeTracker, OnProgress, silent
 from autoprune.run.session.limits import told, word
 from autoprune.run.session.plugin_checks import check_data, kind_of
 from autoprune.searchers import SEARCHERS, make_searcher
@@ -115,6 +115,7 @@ def search(
     resume: bool = False,
     fork: str | Path | None = None,
     progress: OnProgress = silent,
+    trackers: Sequence[Tracker | MakeTracker] = (),
 ) -> Networks:
     """Searches how much of each unit of a trained network to keep.
 
@@ -144,6 +145,7 @@ def search(
         out: a new folder for journal and front; without it nothing is written.
         resume: continue the run in `out`, if it is there already, with the arguments it was started with. Arguments
             whose options, source or content changed are refused with JournalMismatch, which says what changed.
+        trackers: objects that are told of the run (core.contracts.Tracker), or functions that make them.
         fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
 
     >>> front = autoprune.search(model, data, evaluations=300)
@@ -179,6 +181,7 @@ def search(
         executor=Executor(executor) if isinstance(executor, str) else executor,
         ordered=deterministic,
         expected=expected or {},
+        trackers=tuple(trackers),
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
     path = None if out is None else Path(out)

@@ -118,6 +118,10 @@ class CostCall(Call):
         return FACTORY_ARGUMENTS if is_factory(plugin) else cls.given
 
 
+class TrackerCall(Call):
+    """() -> Tracker."""
+
+
 class _Choice(_Code):
     """A built-in by its name or a plug-in: "obs", {name: evolution, population: 20}, {call: ...}."""
 

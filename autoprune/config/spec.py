@@ -16,6 +16,7 @@ from autoprune.config.calls import (
     LossChoice,
     MaskChoice,
     SearcherChoice,
+    TrackerCall,
     mistakes,
 )
 from autoprune.config.document import KeyPath
@@ -320,6 +321,12 @@ class RunSpec(_Section):
         description="how candidates are run while scored: auto, off or a form",
         examples=["auto"],
     )
+    trackers: tuple[TrackerCall, ...] = Field(
+        (),
+        strict=False,
+        description="what is told of the run while it goes on",
+        examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
+    )
     reuse_gib: float = Field(
         REUSE_BYTES / (1 << 30),
         ge=0,
@@ -532,6 +539,7 @@ class JobSpec(_Section):
             reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             executor=self.run.resolve(),
             ordered=self.run.deterministic,
+            trackers=tuple(tracker.bound() for tracker in self.run.trackers),
             document=self.document(),
         )
 

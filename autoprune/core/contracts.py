@@ -1,9 +1,9 @@
-"""The two contracts: who proposes candidates, and who turns them into numbers."""
+"""The contracts of a run: a searcher proposes candidates, an evaluator measures them, a tracker is told of both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
@@ -95,4 +95,41 @@ class Evaluator(Protocol):
 
     def collect(self) -> Evaluation:
         """The next finished evaluation; waits for one."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Is told of a run while it goes on, in the driver's process: for dashboards, logs and databases.
+
+    >>> tracker.started(facts)                 # once a start: a run that is resumed starts again
+    >>> tracker.evaluated(evaluation, 1, 300)  # every new evaluation, failed ones too
+    >>> tracker.finished(rows)                 # the front; not called for a run that ends with an error
+
+    A tracker changes nothing: it gets copies, and one that raises is dropped with a warning. The search waits for each
+    call.
+    """
+
+    def started(self, facts: Mapping[str, Any]) -> None:
+        """A run starts or goes on.
+
+        Args:
+            facts: plain data: `name`, `folder` (None in memory), `done` and `evaluations` (how many were made before
+                and how many there will be), `seed`, `objectives` (names and directions), `dense` (costs of the dense
+                network), `units` (names) and `document` (the job, without secrets).
+        """
+        ...
+
+    def evaluated(self, evaluation: Evaluation, n: int, total: int) -> None:
+        """A candidate was evaluated. What a resumed run reads from its journal is not told again.
+
+        Args:
+            evaluation: the candidate with its values and costs, or with its cause where it failed.
+            n: how many evaluations are spent; evaluations on a part of the selection set count as that part.
+            total: how many there will be at most.
+        """
+        ...
+
+    def finished(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The front is built and written; one row for each of its networks, as in front.csv."""
         ...
