@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.api import search as search
+    from autoprune.core.cost import Formula as Formula
+    from autoprune.core.cost import Polynomial as Polynomial
+    from autoprune.core.cost import cost_factory as cost_factory
+    from autoprune.core.cost import vectorised as vectorised
     from autoprune.core.evaluation import Evaluation as Evaluation
     from autoprune.core.front import Front as Front
     from autoprune.core.levels import LevelRule as LevelRule
@@ -46,13 +50,17 @@ _HOMES = {
     "Evaluation": "autoprune.core.evaluation",
     "Executor": "autoprune.run.session.job",
     "FineTune": "autoprune.measure.finetune",
+    "Formula": "autoprune.core.cost",
     "Front": "autoprune.core.front",
     "LevelRule": "autoprune.core.levels",
     "Objective": "autoprune.core.objective",
+    "Polynomial": "autoprune.core.cost",
     "Problem": "autoprune.core.problem",
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure.structure",
     "Unit": "autoprune.core.unit",
+    "cost_factory": "autoprune.core.cost",
+    "vectorised": "autoprune.core.cost",
     "call": "autoprune.prune.passes.examples",
     "find_structure": "autoprune.prune.find",
     "adapter": "autoprune.prune.modules.adapting",

@@ -66,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
         *("run.fingerprint", "run.records", "plugins", "errors"),
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
-    "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "errors"},
+    "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.surgery", "prune.bank"),
         *("prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from autoprune.config.document import Document, KeyPath
 from autoprune.config.explain import expected, shown
 from autoprune.core.contracts import Searcher
+from autoprune.core.cost import FACTORY_ARGUMENTS, is_factory
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError, did_you_mean
 from autoprune.measure.finetune import LOSSES
@@ -72,9 +73,14 @@ class _Code(BaseModel):
     @classmethod
     def _hold(cls, plugin: Plugin, options: Iterable[str], name: str) -> None:
         """Raises unless the plug-in takes what it is given and the options."""
-        pairs = misfits(plugin, cls.given, cls.always, list(options))
+        pairs = misfits(plugin, cls._given_to(plugin), cls.always, list(options))
         if pairs:
             raise mistakes(*(((key,) if key else (), f"{sentence} (of {name})") for key, sentence in pairs))
+
+    @classmethod
+    def _given_to(cls, plugin: Plugin) -> tuple[str, ...]:
+        """The positional arguments that a plug-in will get."""
+        return cls.given
 
 
 class Call(_Code):
@@ -103,9 +109,17 @@ class FitnessCall(Call):
 
 
 class CostCall(Call):
-    """(kept counts by unit name) -> float."""
+    """(kept counts by unit name) -> float, or a factory (structure, model, example) that makes such a function."""
 
     given = ("kept",)
+
+    @classmethod
+    def _given_to(cls, plugin: Plugin) -> tuple[str, ...]:
+        return FACTORY_ARGUMENTS if is_factory(plugin) else cls.given
+
+
+class TrackerCall(Call):
+    """() -> Tracker."""
 
 
 class _Choice(_Code):

@@ -16,12 +16,14 @@ from autoprune.config.calls import (
     LossChoice,
     MaskChoice,
     SearcherChoice,
+    TrackerCall,
     mistakes,
 )
 from autoprune.config.document import KeyPath
 from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
@@ -47,7 +49,7 @@ class RuleSpec(_Section):
     """What the units of a name pattern may keep: exactly one of `keep`, `levels`, `grid` and `skip`."""
 
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
-    kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
+    kind: Kind | None = Field(None, description=f"only units of this kind: {', '.join(KINDS)}", examples=["channels"])
     keep: tuple[Share, ...] | None = Field(
         None,
         strict=False,
@@ -319,6 +321,12 @@ class RunSpec(_Section):
         description="how candidates are run while scored: auto, off or a form",
         examples=["auto"],
     )
+    trackers: tuple[TrackerCall, ...] = Field(
+        (),
+        strict=False,
+        description="what is told of the run while it goes on",
+        examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
+    )
     reuse_gib: float = Field(
         REUSE_BYTES / (1 << 30),
         ge=0,
@@ -531,6 +539,7 @@ class JobSpec(_Section):
             reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             executor=self.run.resolve(),
             ordered=self.run.deterministic,
+            trackers=tuple(tracker.bound() for tracker in self.run.trackers),
             document=self.document(),
         )
 

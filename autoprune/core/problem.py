@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,13 +17,29 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 
 
+class Profiles(Mapping[str, Profile]):
+    """Profiles by the names of units, which nothing changes; unlike a MappingProxyType it can be pickled."""
+
+    def __init__(self, profiles: Mapping[str, Profile]) -> None:
+        self._profiles = dict(profiles)
+
+    def __getitem__(self, unit: str) -> Profile:
+        return self._profiles[unit]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._profiles)
+
+    def __len__(self) -> int:
+        return len(self._profiles)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A search space with what to optimise in it.
 
     `bounds` limit costs in their own units (never a share) and hold for every candidate a searcher may propose.
     `distortion` names a measured value that grows with damage (0 when dense, e.g. "kl"), or None. `profiles` hold what
-    is known of units without an evaluation, by name; a unit may have none.
+    is known of units without an evaluation, by name, and are read-only; a unit may have none.
     Letters: n candidates, u units, m objectives.
     """
 
@@ -33,6 +49,9 @@ class Problem:
     bounds: tuple[Bound, ...] = ()
     distortion: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profiles", Profiles(self.profiles))
 
     def cost_values(self, levels: np.ndarray, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Every cost, or those of the names, of (n, u) level indices, (n,) each."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Role = Literal["out", "in", "along"]
+Kind = Literal["channels", "neurons", "heads", "head_dim", "branches", "experts", "weights", "pattern"]
 
-SPARSE_KINDS = ("weights", "pattern")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SPARSE_KINDS: tuple[Kind, ...] = ("weights", "pattern")
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,15 @@ class Slot:
 class Unit:
     """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear.
 
-    `kind` is channels, neurons, heads, head_dim, branches or experts. Two more are there only where a search asks, and
-    put zeros into one weight: weights, whose positions are its entries, and pattern, whose positions are those of every
-    group of inputs in a row (core.sparse). A `normalised` unit has a normalisation or another reduction over its
+    `kind` is one of KINDS. Those of SPARSE_KINDS are there only where a search asks, and put zeros into one weight:
+    weights, whose positions are its entries, and pattern, whose positions are those of every group of inputs in a row
+    (core.sparse). A `normalised` unit has a normalisation or another reduction over its
     positions: removing one is not the same as setting it to zero. Counts that may stay are multiples of `multiple`, at
     least `least` (0 for a branch, whose one position is all of the modules in it), and the width itself.
     """
 
     name: str
-    kind: str
+    kind: Kind
     width: int
     slots: tuple[Slot, ...]
     normalised: bool = False

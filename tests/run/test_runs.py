@@ -26,8 +26,8 @@ from autoprune.measure.fitness import classification
 from autoprune.prune.modules.copying import model_digest
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import inspect_job, read_evaluations, read_front, resume, search, solve
+from autoprune.run.after import export
 from autoprune.run.records.journal import read_journal
-from autoprune.run.results import export
 from autoprune.run.results.members import rebuild_member
 from autoprune.run.results.recipe_file import sealed
 from autoprune.run.session.session import open_session

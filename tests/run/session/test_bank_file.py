@@ -23,7 +23,7 @@ from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.structure.trace import trace
 from autoprune.run import inspect_job, resume, search, solve
-from autoprune.run.results import export
+from autoprune.run.after import export
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
 
 

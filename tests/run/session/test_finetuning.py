@@ -21,7 +21,7 @@ from autoprune.errors import ConfigError, DataError, JournalMismatch, RunFailed
 from autoprune.measure.finetune import FineTune
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import read_evaluations, resume, search, solve
-from autoprune.run.results import export
+from autoprune.run.after import export
 from autoprune.run.results.deployed import deployed
 from autoprune.run.results.export import load
 from autoprune.run.session.job import Executor
