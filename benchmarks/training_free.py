@@ -256,17 +256,15 @@ def by_norm(session: Session, candidate: Candidate) -> nn.Module:
 
 
 def stitched(session: Session, candidate: Candidate) -> nn.Module:
-    network = session.bank.build(session.space.counts(candidate))
+    network = session.bank.build(session.scorer.subnet(candidate))
     recalibrate(network, session.scorer.calibrate)
     return network
 
 
 def fit(session: Session, candidate: Candidate, *, jointly: bool, targets: Targets | None = None) -> nn.Module:
-    counts = session.space.counts(candidate)
-    network = session.bank.build(counts)
-    indices = session.bank.indices(session.bank.positions(counts))
-    dense = named_tensors(session.model)
-    compensate(network, session.structure, targets or session.targets, indices, dense, jointly=jointly)
+    subnet, dense = session.scorer.subnet(candidate), named_tensors(session.model)
+    network = session.bank.build(subnet)
+    compensate(network, session.structure, targets or session.targets, subnet.indices, dense, jointly=jointly)
     return network
 
 

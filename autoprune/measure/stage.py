@@ -6,7 +6,7 @@ import bisect
 import contextlib
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -22,10 +22,10 @@ from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
 from autoprune.measure.quick import BatchAnchor
 from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye
 from autoprune.prune.bank.channels import Bank
-from autoprune.prune.bank.weights import WeightBank, is_whole, stitched
+from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.modules.skip import within
-from autoprune.prune.surgery.surgery import Indices, make_recipe
+from autoprune.prune.surgery.surgery import Indices
 
 Norms = Literal["anchored", "reestimated", "eagleeye", "batch"]
 Inputs = tuple[torch.Tensor, ...]
@@ -35,13 +35,13 @@ TINY = 1e-9  # a product of a share and a count may lie above the count that is 
 
 @dataclass(eq=False)
 class Stage:
-    """Scores are taken on it: `on(counts)` has a candidate's network ready to be measured on `batches`.
+    """Prepares networks for scoring: inside `with stage.on(subnet) as network` the network can be run on `batches`.
 
     `norms` says what batch norms use: "anchored", statistics re-estimated on `calibrate` and corrected by the dense
     network's own error (measure.anchor); "reestimated", the same uncorrected; "eagleeye", EagleEye's recipe; "batch",
     those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept
-    of the dense network's outputs (measure.prefix), 0 for nothing. `weights` puts the zeros in where any are searched.
-    At each of the `fidelities`, shares of the selection examples, a batch ends.
+    of the dense network's outputs (measure.prefix), 0 for nothing. At each of the `fidelities`, shares of the selection
+    examples, a batch ends.
     """
 
     bank: Bank
@@ -50,21 +50,19 @@ class Stage:
     norms: Norms = "anchored"
     form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
-    weights: WeightBank | None = None
     fidelities: Sequence[float] = ()
 
     @contextlib.contextmanager
-    def on(self, counts: Mapping[str, int]) -> Iterator[nn.Module]:
-        """Inside, the small network for the counts, in this form, with its batch norms settled."""
+    def on(self, subnet: Subnet) -> Iterator[nn.Module]:
+        """Inside, the network of a subnet, in this form, with its batch norms settled."""
         with self.form.running(self._device):
-            network = self.form.dress(stitched(self.bank, self.weights, counts))
-            if is_whole(self.bank, self.weights, counts):
+            network = self.form.dress(self.bank.build(subnet))
+            if subnet.is_whole:
                 yield network  # the dense network keeps its own statistics
                 return
-            positions = self.bank.positions(counts)
-            indices = self.bank.indices(positions)
-            cut = self._prefixes.cut(network, make_recipe(self.bank.structure, positions))
-            with self._followed.following(network), self._reused(network, cut), self._settled(network, indices, cut):
+            cut = self._prefixes.cut(network, subnet.recipe)
+            settled = self._settled(network, subnet.indices, cut)
+            with self._followed.following(network), self._reused(network, cut), settled:
                 yield network
 
     @contextlib.contextmanager
@@ -133,7 +131,7 @@ class Stage:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        return self.form.dress(self.bank.build({}))
+        return self.form.dress(self.bank.build(self.bank.subnet({})))
 
     @cached_property
     def _inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
@@ -150,8 +148,8 @@ class Stage:
 
     @cached_property
     def _prefixes(self) -> Prefixes:
-        dense = make_recipe(self.bank.structure, {})
-        return Prefixes(self._dense, dense, tuple(x[:EXAMPLES] for x in self.batches[0].inputs), self.reuse_bytes)
+        example = tuple(x[:EXAMPLES] for x in self.batches[0].inputs)
+        return Prefixes(self._dense, self.bank.subnet({}).recipe, example, self.reuse_bytes)
 
     @cached_property
     def _anchor(self) -> Anchor:

@@ -90,7 +90,7 @@ def differences(ours: Facts, theirs: Facts) -> list[str]:
 
 @functools.cache
 def _source_of_autoprune() -> str:
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
@@ -108,7 +108,7 @@ def _sources(scorer: Scorer) -> dict[str, str]:
 def _homes(scorer: Scorer) -> Iterator[str]:
     """The names of the modules that are imported again where a scorer is sent to."""
     used = [type(module) for module in scorer.bank.model.modules()]
-    for function in (scorer.fitness, getattr(scorer.finetune, "loss", None), getattr(scorer.weights, "scores", None)):
+    for function in (scorer.fitness, getattr(scorer.finetune, "loss", None), scorer.bank.weights.scores):
         used += _used_by(function)
     for thing in used:
         name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None)
