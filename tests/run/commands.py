@@ -1,8 +1,10 @@
 """Runs of the command line in processes of their own, on the digits, for tests that kill and interrupt them."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ EXECUTORS = {
 }
 
 started = []
+warm = multiprocessing.get_context("forkserver")  # its processes are forked from one that has imported what is slow
 
 
 def write_job(folder, executor="serial", evaluations=80, fitness=None):
@@ -47,6 +50,42 @@ def start(*arguments, **options):
     )
     started.append(process)
     return process
+
+
+class WarmCommand:
+    """The same command in a process that starts in a fraction of the time, for tests that start it many times."""
+
+    def __init__(self, *arguments):
+        self._errors = tempfile.NamedTemporaryFile("r", prefix="errors")
+        given = [*map(str, arguments), "--quiet"], dict(os.environ), self._errors.name
+        self._process = warm.Process(target=_run, args=given)
+        self._process.start()
+        started.append(self)
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self._process.exitcode
+
+    def kill(self):
+        self._process.kill()
+
+    def communicate(self):
+        self._process.join()
+        return "", self._errors.read()
+
+
+def _run(arguments, environment, errors):
+    """What the process does."""
+    from autoprune.cli import main
+
+    os.dup2(os.open(errors, os.O_WRONLY), sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.environ.update(environment)
+    sys.argv = ["autoprune", *arguments]
+    main()
 
 
 def end_all():
@@ -106,6 +145,18 @@ def runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def processes_with(name, value):
+    """The command lines by process of those that have been started with a variable."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{name}={value}".encode() in (folder / "environ").read_bytes().split(b"\0") and runs(folder.name):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+        except OSError:  # it has just ended, or is somebody else's
+            continue
+    return found
 
 
 def wait_until(true, seconds=10.0):

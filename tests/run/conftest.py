@@ -1,12 +1,16 @@
 """A tiny job: a residual network with random weights on random images, searched in a second or two."""
 
 import contextlib
+import os
+import signal
 import socket
+import uuid
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
 import torch
-from commands import end_all
+from commands import ROOT, WarmCommand, end_all, processes_with, wait_until, warm
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
@@ -17,6 +21,7 @@ from autoprune.searchers import make_searcher
 from autoprune.zoo.resnet import ResNet
 
 HALVES = (0.25, 0.5, 0.75)
+STARTED_BY = "AUTOPRUNE_TEST_STARTED_BY"  # a variable that tells of a process which test it belongs to
 
 
 def random_data(seed, train=0):
@@ -79,11 +84,39 @@ def nothing_left_running():
 
 
 @pytest.fixture(scope="session")
+def start_warm():
+    """Starts the command in processes that are forked from one that has imported torch and scikit-learn."""
+    warm.set_forkserver_preload(["autoprune.cli", "autoprune.run.api", "sklearn.datasets", "torch"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        environment.setenv("PYTHONPATH", str(ROOT))
+        forkserver.ensure_running()
+    return WarmCommand
+
+
+@pytest.fixture(autouse=True)
+def no_ray_left_running(request, monkeypatch):
+    """A test on Ray ends every process it starts; those of the cluster that all tests share are not of a test."""
+    if request.node.get_closest_marker("ray") is None:
+        yield
+        return
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(STARTED_BY, mark)
+    yield
+    wait_until(lambda: not processes_with(STARTED_BY, mark), 30)
+    left = processes_with(STARTED_BY, mark)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, "the test has left processes running"
+
+
+@pytest.fixture(scope="session")
 def cluster():
     """A Ray cluster of one node with room for two workers, a dashboard and a server for clients, on this machine."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": free_port()}
-    head["ray_client_server_port"] = free_port()
+    names = ("dashboard_port", "ray_client_server_port", "dashboard_agent_listen_port")
+    head = {"num_cpus": 2, "include_dashboard": True, **dict(zip(names, free_ports(len(names)), strict=True))}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it the server for clients dies where it forks
         environment.setenv("RAY_worker_niceness", "0")  # not 15, with which workers starve on a busy machine
@@ -92,10 +125,13 @@ def cluster():
         started.shutdown()
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def free_ports(count):
+    """So many different ports on which nothing listens."""
+    with contextlib.ExitStack() as listening:
+        listeners = [listening.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 @pytest.fixture

@@ -32,14 +32,14 @@ def whole(request, tmp_path_factory):
     return job, folder / "run"
 
 
-def test_twenty_kills_at_random_moments_leave_the_front_of_the_uninterrupted_run(whole, tmp_path):
+def test_twenty_kills_at_random_moments_leave_the_front_of_the_uninterrupted_run(whole, start_warm, tmp_path):
     job, uninterrupted = whole
     rng = np.random.default_rng(0)
     killed = number = 0
     while killed < KILLS:
         run = tmp_path / str(number)
         again = (run / "job.yaml").exists()
-        process = start("resume", run) if again else start("search", job, "--out", run)
+        process = start_warm("resume", run) if again else start_warm("search", job, "--out", run)
         if let_run(process, run, rng.integers(1, 70)):
             time.sleep(rng.uniform(0, 0.3))
             known = evaluations_in(run)

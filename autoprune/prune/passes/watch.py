@@ -32,7 +32,7 @@ WHOLE = {
 }
 _RUN = (str(Path(__file__).parent / "examples.py"), "run")  # calls the model: what is around it is not the model's
 Execute = Callable[[Mapping[str, Any]], Any]
-_OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}", "<")  # not the model's code
+_OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}", "<")  # not the model's code
 
 
 class Watch(ABC):

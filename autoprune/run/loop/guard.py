@@ -12,7 +12,7 @@ from autoprune.errors import RunFailed
 from autoprune.run.loop.controller import Append
 from autoprune.run.records.folder import RunFolder
 
-OWN = str(Path(__file__).parents[1])
+OWN = str(Path(__file__).parents[2])
 
 
 @contextmanager

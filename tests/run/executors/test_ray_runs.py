@@ -118,13 +118,13 @@ def test_a_deterministic_run_has_the_front_of_a_serial_one_and_is_quiet(job_file
     assert (tmp_path / "run" / "front.csv").read_bytes() == (serial / "front.csv").read_bytes()
 
 
-def test_twenty_kills_of_the_driver_leave_the_front_of_the_uninterrupted_run(job_file, serial, tmp_path):
+def test_twenty_kills_of_the_driver_leave_the_front_of_the_uninterrupted_run(job_file, serial, start_warm, tmp_path):
     rng = np.random.default_rng(0)
     killed = number = 0
     while killed < KILLS:
         run = tmp_path / str(number)
         known = evaluations(run)
-        process = start("resume", run) if known is not None else start("search", job_file, "--out", run)
+        process = start_warm("resume", run) if known is not None else start_warm("search", job_file, "--out", run)
         aim = len(known or ()) + rng.integers(0, 25)  # so many evaluations, and then some time
         while process.poll() is None and len(evaluations(run) or ()) < aim:
             time.sleep(0.05)
