@@ -35,7 +35,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},  # subcommands take it from here
 )
 
-Config = Annotated[Path, typer.Argument(help="A job file, such as configs/quickstart.yaml.", show_default=False)]
+Config = Annotated[
+    Path,
+    typer.Argument(
+        help="A job file: yours, or one of autoprune's such as configs/quickstart.yaml.", show_default=False
+    ),
+]
 Run = Annotated[Path, typer.Argument(help="A run folder, such as results/quickstart.", show_default=False)]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: search.evaluations=100.")
@@ -110,7 +115,7 @@ def inspect(
         from autoprune import console, run
         from autoprune.run.records.folder import check_place, write_text
 
-        spec = configs.load(config, settings or ())
+        spec = _told(configs.load(config, settings or ()))
         place = None if json_file is None else json_file.absolute()  # the job's own code may change the folder
         if place is not None:
             check_place(place)
@@ -139,7 +144,7 @@ def search(
         from autoprune import config as configs
         from autoprune import console, run
 
-        spec = configs.load(config, settings or ())
+        spec = _told(configs.load(config, settings or ()))
         folder = out or next_free(Path("results") / spec.name)
         with _placed(spec), _resumable(folder), console.progress_display(quiet, plain) as progress:
             result = run.search(spec.resolve(), folder, progress=progress)
@@ -163,7 +168,7 @@ def resume(
         from autoprune import config as configs
         from autoprune import console, run
 
-        job = configs.load_run(folder, settings or ()).resolve()
+        job = _told(configs.load_run(folder, settings or ())).resolve()
         with _resumable(fork or folder), console.progress_display(quiet, plain) as progress:
             if fork is None:
                 result = run.resume(job, folder, progress=progress, repair=repair)
@@ -273,12 +278,19 @@ def criterion(
         from autoprune import config as configs
         from autoprune import console, run
 
-        spec = configs.load(config, settings or ())
+        spec = _told(configs.load(config, settings or ()))
         with _placed(spec), console.progress_display(quiet, plain) as progress:
             found = run.find_criterion(spec.resolve(), out, evaluations=evaluations, seed=seed, progress=progress)
         typer.echo(f"{run.table_of(found)}\nfound:  {found.formula}")
         setting = f"criterion={{call: {out}:scores}}"
         typer.echo(f"next:   autoprune search {shlex.quote(str(config))} --set {shlex.quote(setting)}")
+
+
+def _told(spec: JobSpec) -> JobSpec:
+    """The job, after a line on standard error for each of its files that came with autoprune."""
+    for remark in spec.remarks:
+        typer.echo(remark, err=True)
+    return spec
 
 
 def _print_result(result: RunResult, folder: Path) -> None:

@@ -565,7 +565,7 @@ def test_help_lists_the_commands_without_importing_torch(folder):
 def test_the_module_runs_and_its_exit_code_is_the_errors(folder):
     done = python("-m", "autoprune", "inspect", "none.yaml", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: expected a file 'none.yaml', found none.")
+    assert done.stderr.startswith(f"error: expected a file 'none.yaml', found none in {folder}. Check")
 
 
 def test_modules_in_the_current_directory_can_be_plug_ins(folder, monkeypatch, capsys):

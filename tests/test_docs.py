@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+import autoprune
 from autoprune.searchers import SEARCHERS, searcher_options
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md"))]
 
 
 def rows(page: str) -> dict[str, set[str]]:
@@ -39,7 +43,28 @@ def test_the_page_of_methods_lists_all_presets():
     assert sorted(re.findall(r"`(\w+)`", section)) == sorted(presets)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_the_reference_has_every_public_name_once():
+    listed = re.findall(r"^::: autoprune\.(\w+)$", (DOCS / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    public = {*autoprune.__all__} - {
+        "__version__",
+        "AutopruneError",
+    }  # the errors are listed as a module, as is testing
+    assert sorted(listed) == sorted({*public, "errors", "testing"})
+
+
+def test_a_commit_and_a_pull_request_run_the_checkers_that_everything_runs():
+    everything = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    checkers = everything[everything.index("ruff check .") : everything.index("mypy") + 1]
+    assert [hook["entry"] for hook in hooks] == [line.removesuffix(" .").removesuffix(" --check") for line in checkers]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert [jobs[name]["steps"][-1]["run"] for name in ("fast", "all")] == ["bash .ci/run fast", "bash .ci/run"]
+    lane, *rest = everything[everything.index("pytest -n 2") + 1 :]
+    assert lane.endswith("= fast ]; then exit; fi")
+    assert all(re.search(r"-m .*(slow|faults|ray)", line) for line in rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_somewhere(page):
     """To files that exist, and to headings that are there."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):

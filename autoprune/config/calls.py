@@ -27,10 +27,11 @@ from autoprune.searchers import SEARCHERS
 
 @dataclass(frozen=True)
 class Context:
-    """What validation needs to know beside the data: the folders of files, and the places of keys."""
+    """What goes with the data of a job: the places of keys, the folders of files, and remarks on how it was read."""
 
     document: Document = field(default_factory=lambda: Document({}, {(): "job"}))
     folders: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @staticmethod
     def of(info: ValidationInfo) -> Context:

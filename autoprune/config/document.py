@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from autoprune.config.limits import check_depth, check_size
+from autoprune.config.shipped import places
 from autoprune.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
@@ -60,8 +61,8 @@ def read_document(path: Path, begins: str = "version: 1") -> Document:
             f"autoprune resume {path}"
         ) from None
     except FileNotFoundError:
-        sentence = f"expected a file {str(path)!r}, found none. Check the path; the current directory is {Path.cwd()}."
-        raise ConfigError(sentence) from None
+        where = places(path, (Path.cwd(),))
+        raise ConfigError(f"expected a file {str(path)!r}, found none in {where}. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a readable UTF-8 text file: {error}") from error
     if len(content) > MOST_BYTES:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config.document import Document, KeyPath, blanks, override, read_document
+from autoprune.config.shipped import places, shipped_file, taken
 from autoprune.errors import ConfigError
 from autoprune.plugins import find_path
 
@@ -31,29 +32,69 @@ KINDS = {
 
 @dataclass
 class Assembly:
-    """A document on its way to be whole: `problems` of it and of the settings, `broken` the sentences by section."""
+    """A document on its way to be whole.
+
+    `problems` are those of the document and of the settings, `broken` the sentences by section, and `remarks` the lines
+    that name files which came with autoprune.
+    """
 
     document: Document
     folder: Path
     problems: list[str]
     broken: dict[str, list[str]]
+    remarks: list[str]
 
     def inline(self, section: str) -> None:
         """Puts a section's file, if it names one, in place of its name."""
         try:
-            self.document = _inlined(self.document, section, self.folder)
+            self.document = self._inlined(section)
         except ConfigError as error:
             self.broken[section] = error.problems
             self.document = _replaced(self.document, section, None)
+
+    def _inlined(self, section: str) -> Document:
+        document = self.document
+        given = document.data.get(section)
+        if isinstance(given, str):
+            return _merged(document, section, self._read((section,), given), {})
+        if section == "search" and isinstance(given, Mapping) and PRESET in given:
+            own = {key: value for key, value in given.items() if key != PRESET}
+            return _merged(document, section, self._read((section, PRESET), given[PRESET]), own)
+        return document
+
+    def _read(self, path: KeyPath, name: Any) -> Document:
+        """The document of the file that the key at `path` names."""
+        section = str(path[0])
+        read = read_document(_short(self._find(path, name)), KINDS[section].begins)
+        if section == "search" and PRESET in read.data:
+            raise ConfigError(
+                read.problem((PRESET,), "expected what a search is, got another preset. Copy what it says.")
+            )
+        return read
+
+    def _find(self, path: KeyPath, name: Any) -> Path:
+        """The user's own file of that name, or else the one that comes with autoprune."""
+        own = find_path(name, (self.folder,)) if isinstance(name, str) else None
+        if own is not None:
+            return own
+        shipped = shipped_file(name) if isinstance(name, str) else None
+        if shipped is not None:
+            self.remarks.append(taken(name, shipped))
+            return shipped
+        section = str(path[0])
+        where = places(str(name), (Path.cwd(), self.folder))
+        sentence = f"expected a {section} file, found no {name!r} in {where}. {KINDS[section].remedy}"
+        raise ConfigError(self.document.problem(path, sentence))
 
 
 def assembled(document: Document, settings: Sequence[str], folder: Path) -> Assembly:
     """The document after the settings `a.b=c`, applied in order, with the files of its sections inlined.
 
     A setting below a section that is a file (`search.evaluations=100`) changes what the file says; one of the section
-    itself (`search=FILE`) names another file. Files are looked for in the current directory, then in `folder`.
+    itself (`search=FILE`) names another file. Files are looked for in the current directory, then in `folder`, then
+    among the files that come with autoprune.
     """
-    whole = Assembly(document, folder, [], {})
+    whole = Assembly(document, folder, [], {}, [])
     for setting in settings:
         section, *below = (word.strip() for word in setting.partition("=")[0].split("."))
         if section in KINDS and below:
@@ -64,29 +105,6 @@ def assembled(document: Document, settings: Sequence[str], folder: Path) -> Asse
     for section in KINDS:
         whole.inline(section)
     return whole
-
-
-def _inlined(document: Document, section: str, folder: Path) -> Document:
-    given = document.data.get(section)
-    if isinstance(given, str):
-        return _merged(document, section, _read(document, (section,), given, folder), {})
-    if section == "search" and isinstance(given, Mapping) and PRESET in given:
-        own = {key: value for key, value in given.items() if key != PRESET}
-        return _merged(document, section, _read(document, (section, PRESET), given[PRESET], folder), own)
-    return document
-
-
-def _read(document: Document, path: KeyPath, name: Any, folder: Path) -> Document:
-    """The document of the file that the key at `path` names."""
-    section = str(path[0])
-    found = find_path(name, (folder,)) if isinstance(name, str) else None
-    if found is None:
-        sentence = f"expected a {section} file, found no {name!r} in {Path.cwd()} or {folder}. {KINDS[section].remedy}"
-        raise ConfigError(document.problem(path, sentence))
-    read = read_document(_short(found), KINDS[section].begins)
-    if section == "search" and PRESET in read.data:
-        raise ConfigError(read.problem((PRESET,), "expected what a search is, got another preset. Copy what it says."))
-    return read
 
 
 def _merged(document: Document, section: str, file: Document, own: Mapping[str, Any]) -> Document:

@@ -13,6 +13,7 @@ from autoprune.config.calls import Context
 from autoprune.config.document import Document, KeyPath, dotted, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
+from autoprune.config.shipped import shipped_file, taken
 from autoprune.config.spec import JobSpec
 from autoprune.errors import ConfigError
 from autoprune.run.fingerprint.secrets import restored
@@ -22,16 +23,24 @@ from autoprune.run.records.folder import RunFolder
 def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     """The job of a YAML file after the settings `a.b=c`, with every plug-in imported and held against its arguments.
 
-    Relative files in it are looked for in the current directory, then in the file's folder. Raises one ConfigError
-    with all mistakes: of the file, of its space and search files, of the settings and of the plug-ins.
+    Relative files in it are looked for in the current directory, then in the file's folder. The job file, and the space
+    and search files it names, may also be files that come with autoprune, such as configs/quickstart.yaml; the
+    `remarks` of the result name those that were taken.
+
+    Raises:
+        ConfigError: there are mistakes in the file, in its space and search files, in the settings or in the plug-ins;
+            the error has all of them.
     """
-    path = Path(path)
+    given = Path(path)
+    shipped = None if given.exists() else shipped_file(given)
+    path = shipped or given
     whole = assembled(read_document(path), overrides, path.parent)
+    remarks = (*([taken(given, shipped)] if shipped else []), *whole.remarks)
     document, absent = with_secrets(whole.document)
     problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent
     data = {"name": path.stem.lstrip(".") or "job", **document.data}
     try:
-        spec = JobSpec.model_validate(data, context=Context(document, (path.parent.absolute(),)))
+        spec = JobSpec.model_validate(data, context=Context(document, (path.parent.absolute(),), remarks))
     except ValidationError as error:
         raise ConfigError(problems + explain(error, JobSpec, document, ignore=whole.broken)) from None
     if problems:

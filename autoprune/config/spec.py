@@ -491,6 +491,11 @@ class JobSpec(_Section):
         """Where a key is written: "configs/quickstart.yaml:7"."""
         return self._context.document.place(path)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A line for each file of the job that came with autoprune."""
+        return self._context.remarks
+
     def document(self) -> dict[str, Any]:
         """The job as plain data that `load` makes the same job of again, from any folder."""
         document: dict[str, Any] = _plain(self)

@@ -56,7 +56,7 @@ class WarmCommand:
     """The same command in a process that starts in a fraction of the time, for tests that start it many times."""
 
     def __init__(self, *arguments):
-        self._errors = tempfile.NamedTemporaryFile("r", prefix="errors")
+        self._errors = tempfile.NamedTemporaryFile("r", prefix="errors")  # noqa: SIM115  # open while the process runs
         given = [*map(str, arguments), "--quiet"], dict(os.environ), self._errors.name
         self._process = warm.Process(target=_run, args=given)
         self._process.start()

@@ -175,7 +175,7 @@ def python(code: str, hash_seed: str = "0") -> str:
 
 def test_proposals_do_not_depend_on_pythons_hash_seed():
     code = (
-        "from autoprune.search import make_searcher\n"
+        "from autoprune.searchers import make_searcher\n"
         "from autoprune.testing import synthetic_problem, trace\n"
         "s = synthetic_problem(units=5, levels=4)\n"
         "print(trace(make_searcher('auto', s.problem, seed=3), s.problem, lambda _, c: s.evaluate(c), 60, slots=3))"
@@ -188,7 +188,7 @@ def test_proposals_do_not_depend_on_pythons_hash_seed():
 def test_optuna_sklearn_and_torch_are_not_imported_until_needed():
     code = (
         "import sys\n"
-        "from autoprune.search import SEARCHERS, make_searcher, searcher_class\n"
+        "from autoprune.searchers import SEARCHERS, make_searcher, searcher_class\n"
         "from autoprune.testing import synthetic_problem\n"
         "[searcher_class(name) for name in SEARCHERS]\n"
         "make_searcher('auto', synthetic_problem().problem).ask(3)\n"

@@ -16,7 +16,7 @@ import autoprune
 from autoprune.measure.fitness import classification
 from autoprune.run.after import read_evaluations
 from autoprune.run.session.job import Executor
-from autoprune.search import make_searcher
+from autoprune.searchers import make_searcher
 from conftest import random_data
 from autoprune.zoo.resnet import ResNet
 
