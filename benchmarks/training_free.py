@@ -45,8 +45,8 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.plan.allocation import plan
 from autoprune.plan.damages import distortions_from
 from autoprune.plan.ladder import uniform_levels

@@ -18,15 +18,15 @@ from autoprune.core.evaluation import Evaluation, joined
 from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
-from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.contract import Name, WrittenStatistics
+from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import Fitness, averages, is_own
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.intact import Intact
 from autoprune.measure.prefix import REUSE_BYTES
-from autoprune.measure.recalibrate import recalibrate
-from autoprune.measure.stage import Norms, Stage
+from autoprune.measure.stage import Stage
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
@@ -45,7 +45,7 @@ class Scorer:
     elsewhere with a batch. When `in_parts`, values of a fitness that averages over examples are also given for what is
     between one of the fidelities and the next. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
     the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
-    have two-pass statistics, anchored unless `norms` is "reestimated", and nothing of the form. `objective` names the
+    have the statistics that the policy says, and nothing of the form. `objective` names the
     value of a fitness that returns a float; `also` are further measurements by name, of a subnet.
 
     With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
@@ -58,7 +58,7 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
-    norms: Norms = "anchored"
+    norms: Name = "anchored"
     form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
     objective: str = "fitness"
@@ -70,9 +70,9 @@ class Scorer:
     training: TrainingSet | None = None
 
     @cached_property
-    def anchor(self) -> Anchor | None:
-        """What corrects the statistics of deployed networks; None where they are taken as re-estimated."""
-        return None if self.norms == "reestimated" else Anchor.of(self.bank.model, self.calibrate)
+    def deployed_norms(self) -> WrittenStatistics:
+        """What settles the batch norms of deployed networks."""
+        return POLICIES[self.norms].deployed()(self.bank.model, self.calibrate)
 
     @cached_property
     def stage(self) -> Stage:
@@ -105,9 +105,7 @@ class Scorer:
         """The same for a subnet, whose counts need not be levels of the space."""
         network = self.bank.build(subnet)
         if not subnet.is_whole:  # the dense network keeps its own statistics
-            recalibrate(network, self.calibrate)
-            if self.anchor is not None:
-                self.anchor.correct(network, subnet.indices)
+            self.deployed_norms.settle(network, subnet.indices)
         return network
 
     def steps(self, subnet: Subnet, fidelity: float = 1.0) -> int:

@@ -14,9 +14,9 @@ from autoprune.core.levels import LevelRule, build_space
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, DataError, PluginError, TrainingDiverged
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.finetune import SETTLING, FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import classification
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights

@@ -13,8 +13,8 @@ from small_network import SPACE, A, B, Network
 from autoprune.core.evaluation import joined
 from autoprune.core.space import Candidate
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import averaging, classification
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria.surgeon import obs

@@ -20,6 +20,7 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch, rebatched
+from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.form import PLAIN, Form, Trial, Tuning
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.repair import stratified
@@ -47,7 +48,7 @@ def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuni
     if needed < WORTH_SECONDS:
         reason = f"{evaluations} scores take about {needed:.0f} s in all: too little for tuning to pay"
         return Tuning(PLAIN, reason, (plain,))
-    best = _best_in_float32(bench, plain, tunes_batch=scorer.norms != "batch")
+    best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.norms].tunes_batch)
     low = bench.trial(replace(best.form, dtype="bfloat16"))
     reason = f"fastest of {len(bench.trials)} forms"
     if (low.examples_per_second or 0) > GAIN * _rate(best):
@@ -94,7 +95,8 @@ class _Bench:
     @property
     def examples(self) -> int:
         """How many one score passes through the network."""
-        calibrating = 0 if self.scorer.norms == "batch" else sum(len(x[0]) for x in self.scorer.calibrate)
+        calibrates = POLICIES[self.scorer.norms].calibrates
+        calibrating = sum(len(x[0]) for x in self.scorer.calibrate) if calibrates else 0
         return calibrating + sum(len(batch.inputs[0]) for batch in self.scorer.select)
 
     def trial(self, form: Form) -> Trial:
