@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from autoprune.data import Data as Data
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.measure.batch import Batch as Batch
+    from autoprune.measure.batch_norms.recalibrate import recalibrate as recalibrate
     from autoprune.measure.finetune import FineTune as FineTune
-    from autoprune.measure.recalibrate import recalibrate as recalibrate
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
     from autoprune.prune.modules.adapting import adapter as adapter
@@ -69,7 +69,7 @@ _HOMES = {
     "VerifyReport": "autoprune.prune.surgery.verify",
     "load": "autoprune.run.results.export",
     "needs": "autoprune.prune.criteria.contract",
-    "recalibrate": "autoprune.measure.recalibrate",
+    "recalibrate": "autoprune.measure.batch_norms.recalibrate",
     "search": "autoprune.api",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",

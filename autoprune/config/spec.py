@@ -25,11 +25,11 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
+from autoprune.measure.batch_norms.contract import Name
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
-from autoprune.measure.stage import Norms
 from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
@@ -194,7 +194,7 @@ class SearchSpec(_Section):
         "that is no cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
         examples=["kl"],
     )
-    batch_norms: Norms = Field(
+    batch_norms: Name = Field(
         "anchored",
         description="their statistics while a candidate is scored: anchored, reestimated, eagleeye or batch",
         examples=["anchored"],

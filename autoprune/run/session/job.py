@@ -12,11 +12,11 @@ from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
+from autoprune.measure.batch_norms.contract import Name
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form
 from autoprune.measure.prefix import REUSE_BYTES
-from autoprune.measure.stage import Norms
 from autoprune.plugins import load_plugin
 from autoprune.prune.bank.masks import MASKS
 from autoprune.prune.criteria import CRITERIA
@@ -154,7 +154,7 @@ class Job:
     front_size: int = 32
     seed: int = 0
     guide: str | None = "kl"
-    norms: Norms = "anchored"
+    norms: Name = "anchored"
     norm_images: int = 500
     compensation: Literal["sequential", "thorough", "none"] = "sequential"
     finetune: FineTune | None = None

@@ -93,6 +93,11 @@ class Session:
     @functools.cached_property
     def _opened_bank(self) -> tuple[Bank, str]:
         """The bank, and why the one on disk is not used."""
+        bank, note = self._read_or_made_bank()
+        return (bank.with_weights(self._made_weights()) if self.weights else bank), note
+
+    def _read_or_made_bank(self) -> tuple[Bank, str]:
+        """The same without sparse weights."""
         note = ""
         if self.bank_file is not None and self.bank_file.exists():
             try:
@@ -172,11 +177,7 @@ class Session:
         """The searched units that lose positions: all but those that put zeros into weights."""
         return tuple(name for name in self.space.units if name not in self.weights)
 
-    @functools.cached_property
-    def weight_bank(self) -> WeightBank | None:
-        """Sparse weights; none where no weight unit is searched."""
-        if not self.weights:
-            return None
+    def _made_weights(self) -> WeightBank:
         with ending_forks():
             return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
@@ -236,7 +237,6 @@ class Session:
             reuse_bytes=self.job.reuse_bytes,
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
-            weights=self.weight_bank,
             fidelities=() if self.job.finetune else self.fidelities,
             in_parts=in_parts,
             finetune=self.job.finetune,
