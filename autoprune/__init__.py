@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.api import search as search
+    from autoprune.core.cost import Formula as Formula
+    from autoprune.core.cost import Polynomial as Polynomial
+    from autoprune.core.cost import cost_factory as cost_factory
+    from autoprune.core.cost import vectorised as vectorised
     from autoprune.core.evaluation import Evaluation as Evaluation
     from autoprune.core.front import Front as Front
     from autoprune.core.levels import LevelRule as LevelRule
@@ -22,8 +26,8 @@ if TYPE_CHECKING:
     from autoprune.data import Data as Data
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.measure.batch import Batch as Batch
+    from autoprune.measure.batch_norms.recalibrate import recalibrate as recalibrate
     from autoprune.measure.finetune import FineTune as FineTune
-    from autoprune.measure.recalibrate import recalibrate as recalibrate
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
     from autoprune.prune.modules.adapting import adapter as adapter
@@ -46,13 +50,17 @@ _HOMES = {
     "Evaluation": "autoprune.core.evaluation",
     "Executor": "autoprune.run.session.job",
     "FineTune": "autoprune.measure.finetune",
+    "Formula": "autoprune.core.cost",
     "Front": "autoprune.core.front",
     "LevelRule": "autoprune.core.levels",
     "Objective": "autoprune.core.objective",
+    "Polynomial": "autoprune.core.cost",
     "Problem": "autoprune.core.problem",
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure.structure",
     "Unit": "autoprune.core.unit",
+    "cost_factory": "autoprune.core.cost",
+    "vectorised": "autoprune.core.cost",
     "call": "autoprune.prune.passes.examples",
     "find_structure": "autoprune.prune.find",
     "adapter": "autoprune.prune.modules.adapting",
@@ -61,7 +69,7 @@ _HOMES = {
     "VerifyReport": "autoprune.prune.surgery.verify",
     "load": "autoprune.run.results.export",
     "needs": "autoprune.prune.criteria.contract",
-    "recalibrate": "autoprune.measure.recalibrate",
+    "recalibrate": "autoprune.measure.batch_norms.recalibrate",
     "search": "autoprune.api",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",

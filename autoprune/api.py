@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeGuard
 
 from torch import nn
 
-from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
+from autoprune.core.contracts import Searcher, Tracker
+from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
@@ -27,7 +27,7 @@ from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.front_file import LeftOut, Row, pick_row, to_csv
 from autoprune.run.results.members import document_of, export_member, rebuild_member
-from autoprune.run.session.job import Executor, Job, OnProgress, silent
+from autoprune.run.session.job import Executor, Job, MakeTracker, OnProgress, silent
 from autoprune.run.session.limits import told, word
 from autoprune.run.session.plugin_checks import check_data, kind_of
 from autoprune.searchers import SEARCHERS, make_searcher
@@ -103,7 +103,7 @@ def search(
     calls: Examples | None = None,
     criterion: str | Criterion = "obs",
     masks: str | Scores = "obs",
-    costs: Mapping[str, UserCost] | None = None,
+    costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = None,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
@@ -115,6 +115,7 @@ def search(
     resume: bool = False,
     fork: str | Path | None = None,
     progress: OnProgress = silent,
+    trackers: Sequence[Tracker | MakeTracker] = (),
 ) -> Networks:
     """Searches how much of each unit of a trained network to keep.
 
@@ -129,6 +130,8 @@ def search(
             is compared with the original in all of them.
         masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
             "wanda" or a function (weight, moments) -> scores.
+        costs: further costs by name: functions of kept counts by unit name, or factories marked with
+            `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
         evaluations: how many networks to score.
         guide: a measurement (lower is better) to search by in place of the first objective that is no cost; by
             default "kl" with the default fitness and none with another.
@@ -142,6 +145,7 @@ def search(
         out: a new folder for journal and front; without it nothing is written.
         resume: continue the run in `out`, if it is there already, with the arguments it was started with. Arguments
             whose options, source or content changed are refused with JournalMismatch, which says what changed.
+        trackers: objects that are told of the run (core.contracts.Tracker), or functions that make them.
         fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
 
     >>> front = autoprune.search(model, data, evaluations=300)
@@ -177,6 +181,7 @@ def search(
         executor=Executor(executor) if isinstance(executor, str) else executor,
         ordered=deterministic,
         expected=expected or {},
+        trackers=tuple(trackers),
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )
     path = None if out is None else Path(out)

@@ -1,4 +1,4 @@
-"""KL to the dense network with batch norms re-estimated, and with them anchored (autoprune/measure/anchor.py).
+"""KL to the dense network with batch norms re-estimated, and with them anchored (measure/batch_norms/two_pass.py).
 
     python benchmarks/batch_norms.py --data DIR --weights FILE
 
@@ -18,7 +18,7 @@ from typing import Any
 from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
-from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.allocation import plan
 from autoprune.plan.damages import damage_table, probes

@@ -144,8 +144,8 @@ def filled(units: int, levels: int) -> tuple[float, str]:
     names = [unit.name for unit in structure.units]
     made, seconds = clocked(lambda: make_bank(model, structure, names, obs, batches))
     counts = [{unit.name: unit.width * k // levels for unit in structure.units} for k in range(1, levels)]
-    _, solved = clocked(lambda: [made.build(kept) for kept in counts])
-    _, stitched = clocked(lambda: [made.build(kept) for kept in counts])
+    _, solved = clocked(lambda: [made.build(made.subnet(kept)) for kept in counts])
+    _, stitched = clocked(lambda: [made.build(made.subnet(kept)) for kept in counts])
     held = sum(moments.gram.nbytes + moments.mean.nbytes for moments in made.moments.values())
     predicted = statistics_bytes(model, structure, names)
     each = 1000 / len(counts)

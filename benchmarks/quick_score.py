@@ -34,10 +34,10 @@ from autoprune.config import load
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.batch import BatchAnchor
+from autoprune.measure.batch_norms.eagleeye import recalibrate_as_eagleeye
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
-from autoprune.measure.quick import BatchAnchor
-from autoprune.measure.recalibrate import recalibrate_as_eagleeye
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
 from autoprune.plan.repair import fit_to_budget, stratified
@@ -141,9 +141,9 @@ def first(values: np.ndarray, share: float) -> list[float]:
 def scorer_of(session: Session, way: Way) -> Scorer:
     scorer = replace(session.scorer, norms=way.norms, form=way.form)
     if way.name == "quick, plain":
-        anchor = scorer.stage.batch_anchor
+        anchor = scorer.stage.batch_norms.anchor
         own = {key: {n: [anchor.own[n]] * len(calls) for n, calls in seen.items()} for key, seen in anchor.seen.items()}
-        scorer.stage.batch_anchor = BatchAnchor(anchor.own, own)  # as if batches did nothing to the dense network
+        scorer.stage.batch_norms.anchor = BatchAnchor(anchor.own, own)  # as if batches did nothing to the dense network
     return scorer
 
 

@@ -116,9 +116,10 @@ def make(session: Session, probed: Planned, masks: str, name: str, sparsity: flo
     weights = {unit: session.model.get_parameter(unit).detach().cpu().double().numpy() for unit in session.space.units}
     start = time.process_time()
     counts = allocated(session, probed.evaluations, weights, name, sparsity)
-    networks = {"": session.scorer.build(counts)}
+    subnet = session.bank.subnet(counts)
+    networks = {"": session.scorer.build(subnet)}
     stitching = time.process_time() - start
-    networks[FITTED] = fitted(session, counts).network
+    networks[FITTED] = fitted(session, subnet).network
     fitting = time.process_time() - start - stitching
     costs = session.problem.costs.evaluate(list(counts), np.array([list(counts.values())]))
     return Made(

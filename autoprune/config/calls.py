@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from autoprune.config.document import Document, KeyPath
 from autoprune.config.explain import expected, shown_value
 from autoprune.core.contracts import Searcher
+from autoprune.core.cost import FACTORY_ARGUMENTS, is_factory
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError, did_you_mean
 from autoprune.measure.finetune import LOSSES
@@ -74,9 +75,14 @@ class _Code(BaseModel):
     @classmethod
     def _hold(cls, plugin: Plugin, options: Iterable[str], name: str) -> None:
         """Raises unless the plug-in accepts `given`, `always` and the options."""
-        pairs = misfits(plugin, cls.given, cls.always, list(options))
+        pairs = misfits(plugin, cls._given_to(plugin), cls.always, list(options))
         if pairs:
             raise mistakes(*(((key,) if key else (), f"{sentence} (of {name})") for key, sentence in pairs))
+
+    @classmethod
+    def _given_to(cls, plugin: Plugin) -> tuple[str, ...]:
+        """The positional arguments that a plug-in will get."""
+        return cls.given
 
 
 class Call(_Code):
@@ -108,6 +114,14 @@ class CostCall(Call):
     """A call of (kept counts by unit name) -> float."""
 
     given = ("kept",)
+
+    @classmethod
+    def _given_to(cls, plugin: Plugin) -> tuple[str, ...]:
+        return FACTORY_ARGUMENTS if is_factory(plugin) else cls.given
+
+
+class TrackerCall(Call):
+    """() -> Tracker."""
 
 
 class _Choice(_Code):

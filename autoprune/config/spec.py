@@ -16,18 +16,20 @@ from autoprune.config.calls import (
     LossChoice,
     MaskChoice,
     SearcherChoice,
+    TrackerCall,
     mistakes,
 )
 from autoprune.config.document import KeyPath
 from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
+from autoprune.measure.batch_norms.contract import Name
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.prefix import REUSE_BYTES
-from autoprune.measure.stage import Norms
 from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
@@ -47,7 +49,7 @@ class RuleSpec(_Section):
     """The levels of units that match a name pattern: exactly one of `keep`, `levels`, `grid` and `skip`."""
 
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
-    kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
+    kind: Kind | None = Field(None, description=f"only units of this kind: {', '.join(KINDS)}", examples=["channels"])
     keep: tuple[Share, ...] | None = Field(
         None,
         strict=False,
@@ -209,7 +211,7 @@ class SearchSpec(_Section):
         "that is no cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
         examples=["kl"],
     )
-    batch_norms: Norms = Field(
+    batch_norms: Name = Field(
         "anchored",
         description="their statistics while a candidate is scored: anchored, reestimated, eagleeye or batch",
         examples=["anchored"],
@@ -352,6 +354,12 @@ class RunSpec(_Section):
         validate_default=True,
         description="the form in which candidates are scored: auto, off or a form",
         examples=["auto"],
+    )
+    trackers: tuple[TrackerCall, ...] = Field(
+        (),
+        strict=False,
+        description="what is told of the run while it goes on",
+        examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
     )
     reuse_gib: float = Field(
         REUSE_BYTES / (1 << 30),
@@ -569,6 +577,7 @@ class JobSpec(_Section):
             reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             executor=self.run.resolve(),
             ordered=self.run.deterministic,
+            trackers=tuple(tracker.bound() for tracker in self.run.trackers),
             document=self.document(),
         )
 

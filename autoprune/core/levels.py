@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from autoprune.core.space import SearchSpace
-from autoprune.core.unit import Unit
+from autoprune.core.unit import Kind, Unit
 from autoprune.errors import SpaceError
 
 GRIDS = {
@@ -50,7 +50,7 @@ class LevelRule:
 
     match: str
     keep: tuple[float, ...] = ()
-    kind: str | None = None
+    kind: Kind | None = None
     round_to: int = 1
     min_keep: float | None = None
     source: str = field(default="", compare=False, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,22 @@ from autoprune.core.objective import Bound, Objective, losses
 from autoprune.core.profile import Profile
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
+
+
+class Profiles(Mapping[str, Profile]):
+    """Immutable profiles by unit name; unlike a MappingProxyType they can be pickled."""
+
+    def __init__(self, profiles: Mapping[str, Profile]) -> None:
+        self._profiles = dict(profiles)
+
+    def __getitem__(self, unit: str) -> Profile:
+        return self._profiles[unit]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._profiles)
+
+    def __len__(self) -> int:
+        return len(self._profiles)
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Problem:
         costs: costs that follow from kept counts alone.
         bounds: limits on costs in their own units (never a share); they hold for every candidate a searcher proposes.
         distortion: the name of a measured value that grows with damage (0 when dense, e.g. "kl"), or None.
-        profiles: statistics of units that need no evaluation, by name; a unit may have none.
+        profiles: statistics of units that need no evaluation, by name, read-only; a unit may have none.
     """
 
     space: SearchSpace
@@ -38,6 +54,9 @@ class Problem:
     bounds: tuple[Bound, ...] = ()
     distortion: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profiles", Profiles(self.profiles))
 
     def cost_values(self, levels: np.ndarray, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Costs by name, (n,) each, of (n, u) level indices; `names` restricts them, None returns all."""

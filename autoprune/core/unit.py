@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Role = Literal["out", "in", "along"]
+Kind = Literal["channels", "neurons", "heads", "head_dim", "branches", "experts", "weights", "pattern"]
 
-SPARSE_KINDS = ("weights", "pattern")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SPARSE_KINDS: tuple[Kind, ...] = ("weights", "pattern")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Unit:
 
     Attributes:
         name: the unit's name, from the module that produces it.
-        kind: channels, neurons, heads, head_dim, branches or experts, which remove positions; or, if a search asks for
-            them, weights (a weight's single entries) and pattern (entries of every group of consecutive inputs; see
-            core.sparse), which set entries to zero.
+        kind: one of KINDS. Those of SPARSE_KINDS exist only if a search asks for them, and set entries of one weight to
+            zero: weights (its single entries) and pattern (entries of every group of consecutive inputs; see
+            core.sparse). The others remove positions.
         width: the number of positions.
         slots: the tensor dimensions that hold the positions.
         normalised: whether a normalisation or another reduction runs over the positions, so that removing one differs
@@ -67,7 +69,7 @@ class Unit:
     """
 
     name: str
-    kind: str
+    kind: Kind
     width: int
     slots: tuple[Slot, ...]
     normalised: bool = False

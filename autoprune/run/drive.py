@@ -30,6 +30,7 @@ from autoprune.run.loop.guard import guarded, watched
 from autoprune.run.loop.hiding import check_given, hiding, secrets_of
 from autoprune.run.loop.progress import Watch
 from autoprune.run.loop.stopping import Stopping
+from autoprune.run.loop.tracking import Trackers
 from autoprune.run.records.checks import Record
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.events import Events
@@ -89,6 +90,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator, events)
+            trackers = Trackers(job, events)
             append: Append = _forget
             records = _still_valid(session, earlier)
             if folder is not None:  # only now: a job that cannot start leaves nothing behind
@@ -96,8 +98,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
                 append = hiding(watched(folder, stack.enter_context(Journal(folder.journal)).append), clean)
             for record in [_header(session), *records]:
                 append(record)
-            controller, ended = _explore(session, evaluator, events, folder, append, records)
-        return _finish(session, controller, ended, folder, events)
+            controller, ended = _explore(session, evaluator, events, trackers, folder, append, records)
+        return _finish(session, controller, ended, folder, events, trackers)
 
 
 @ending_forks()
@@ -120,10 +122,11 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
                 check_identity(session, records[0])
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
                 preflight(session, evaluator, events)
+                trackers = Trackers(job, events)
                 if not records:
                     append(_header(session))
-                controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
-            return _finish(session, controller, ended, folder, events)
+                controller, ended = _explore(session, evaluator, events, trackers, folder, append, records[1:])
+            return _finish(session, controller, ended, folder, events, trackers)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
@@ -182,6 +185,7 @@ def _explore(
     session: Session,
     evaluator: Evaluator,
     events: Events,
+    trackers: Trackers,
     folder: RunFolder | None,
     append: Append,
     records: Sequence[Record],
@@ -194,7 +198,7 @@ def _explore(
         write_checked(folder.space, session.space.to_json())
         write_checked(folder.structure, coupling_of(session))
         write_checked(folder.environment, redacted(environment_of(session)))
-    watch = Watch(session, session.searcher, evaluator, events)
+    watch = Watch(session, session.searcher, evaluator, events, trackers)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
         session.problem,
@@ -208,7 +212,7 @@ def _explore(
         EmptiedWeights(session).look,
     )
     controller.replay(records)
-    watch.begin(controller.done, controller.told)
+    watch.begin(controller.done, controller.told, folder.path if folder else None)
     try:
         ended = controller.run()
     except BaseException as error:
@@ -219,7 +223,12 @@ def _explore(
 
 
 def _finish(
-    session: Session, controller: Controller, ended: str, folder: RunFolder | None, events: Events
+    session: Session,
+    controller: Controller,
+    ended: str,
+    folder: RunFolder | None,
+    events: Events,
+    trackers: Trackers,
 ) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
     if failures := most_failed(controller.told):
@@ -230,6 +239,7 @@ def _finish(
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
+    trackers.finished(rows)
     told, path = tuple(controller.told), folder.path if folder else None
     remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
     return RunResult(path, tuple(rows), ended, told, session, additivity_summary(sums), left_out, failures, remark)

@@ -12,7 +12,7 @@ import importlib
 import inspect
 from typing import Any
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import MultiFidelity, Searcher
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError
 
@@ -71,7 +71,7 @@ def make_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any)
 def make_inner_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
     """Like make_searcher, for use by another searcher: ConfigError if it scores on parts of the selection set."""
     searcher = make_searcher(name, problem, seed=seed, **options)
-    if hasattr(searcher, "fidelities"):
+    if isinstance(searcher, MultiFidelity):
         raise ConfigError(f"expected a searcher that scores on the whole selection set, got {name!r}. Take evolution.")
     return searcher
 

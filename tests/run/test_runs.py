@@ -26,8 +26,8 @@ from autoprune.measure.fitness import classification
 from autoprune.prune.modules.copying import model_digest
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import inspect_job, read_evaluations, read_front, resume, search, solve
+from autoprune.run.after import export
 from autoprune.run.records.journal import read_journal
-from autoprune.run.results import export
 from autoprune.run.results.members import rebuild_member
 from autoprune.run.results.recipe_file import sealed
 from autoprune.run.session.session import open_session
@@ -160,8 +160,7 @@ def test_every_network_tried_computes_what_its_masked_original_computes(job, tmp
     worst = 0.0
     for evaluation in result.evaluations:
         network = session.scorer.network(evaluation.candidate)
-        counts = dict(zip(session.space.units, session.space.key(evaluation.candidate), strict=True))
-        positions = session.bank.positions(counts)
+        positions = session.scorer.subnet(evaluation.candidate).positions
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         report = verify_positions(session.model, network, session.structure, positions, session.example, tensors)
         worst = max(worst, report.worst)
@@ -291,7 +290,7 @@ def test_a_users_criterion_orders_the_positions(job, model):
         return -torch.arange(len(weights.producers[0]), dtype=torch.float64)
 
     session = open_session(job(criterion=first_come), lambda progress: None)
-    kept = session.bank.positions({"layer1.0.conv1": 3, "conv1": 2})
+    kept = session.bank.subnet({"layer1.0.conv1": 3, "conv1": 2}).positions
     assert kept["layer1.0.conv1"].tolist() == [0, 1, 2]
     assert kept["conv1"].tolist() == [0, 1]
 

@@ -12,7 +12,7 @@ from autoprune import console
 from autoprune.errors import RunFailed
 from autoprune.measure.fitness import classification
 from autoprune.run import read_front, report, resume, search, show_front, solve
-from autoprune.run.results import export
+from autoprune.run.after import export
 from autoprune.run.results import members as fronts
 from autoprune.run.session.job import silent
 from autoprune.run.session.session import open_session
