@@ -101,7 +101,7 @@ def test_a_weight_that_is_not_searched_costs_what_its_channels_leave():
 
 
 def test_a_table_that_would_be_too_large_is_none(monkeypatch):
-    monkeypatch.setattr("autoprune.plan.exact.terms.LARGEST_TABLE_TABLE", 3 * 4 * 2 - 1)
+    monkeypatch.setattr("autoprune.plan.exact.terms.LARGEST_TABLE", 3 * 4 * 2 - 1)
     assert terms_of(problem(*MIXED, "nonzeros"), "nonzeros") is None
 
 

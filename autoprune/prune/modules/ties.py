@@ -79,7 +79,7 @@ def _tie(base: str, name: str, tensors: Mapping[str, torch.Tensor]) -> Tie:
     inside = offset >= 0 and offset + _extent(part) <= _extent(whole)
     if part.dtype != whole.dtype or not inside:
         raise UnsupportedModel(
-            f"expected tensors that are identical or share no memory, {base!r} and {name!r} overlap.  Give one of "
+            f"expected tensors that are identical or share no memory, {base!r} and {name!r} overlap. Give one of "
             "them a copy, as in x.data = x.data.clone(), or make them the same parameter."
         )
     return Tie(base, _same_dims(whole, part) if not offset else None, tuple(part.shape), part.stride(), int(offset))

@@ -1,7 +1,7 @@
-"""Whether a copy of a model stands alone: it computes what the model computes, and shares no state with it.
+"""Checks that a copy of a model is independent: it computes the same as the model, and shares no state with it.
 
-Everything that follows works on copies. A copy that writes to, or reads from, something that lies outside the module
-tree would be analysed with features of another network or another image, and nothing later would show it.
+Everything that follows works on copies. A copy that reads or writes something outside the module tree would be analysed
+with features of another network or another input, and nothing later would show it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _ADVICE = (
 def check_alone(model: nn.Module, example: Example) -> tuple[str, ...]:
     """Compares a copy with the model on the example and on a variation of it; returns what could not be checked.
 
-    Afterwards the model and what lies outside of it are as they were.
+    The model and the state outside of it are restored.
 
-    Raises UnsupportedModel for a model whose copies depend on something outside, or that computes something else when
-    it runs again.
+    Raises:
+        UnsupportedModel: copies of the model depend on something outside it, or two runs of it differ.
     """
     if any(tensor.is_meta for tensor in named_tensors(model).values()):
         return ()
@@ -50,7 +50,7 @@ def check_alone(model: nn.Module, example: Example) -> tuple[str, ...]:
 
 
 class _Comparison:
-    """Runs of the model and of one copy by turns."""
+    """Alternating runs of the model and of one copy."""
 
     def __init__(self, model: nn.Module, outside: Outside) -> None:
         self.model, self.outside = model, outside
@@ -84,7 +84,7 @@ class _Comparison:
     def _outputs(
         self, network: nn.Module, example: Example, watch: OperatorWatch | None = None
     ) -> list[torch.Tensor] | None:
-        """The outputs of the copy; None where the model itself does not run in eval mode, which trace.py deals with."""
+        """The outputs of the copy; None if the model itself does not run in eval mode, which trace.py handles."""
         try:
             return outputs(network, example, watch)
         except UnsupportedModel as error:
@@ -102,7 +102,7 @@ class _Comparison:
         return True
 
     def _check_places(self, example: Example) -> None:
-        """What a run writes to outside must not depend on inputs or weights, as a table of constants does not."""
+        """Checks that what a run writes outside depends on neither inputs nor weights, like a table of constants."""
         written = {place.name: place for place in self.outside.changed() if place.tensors}
         written |= self._written_when_empty(example)
         contents = {name: place.tensors for name, place in written.items()}
@@ -125,17 +125,17 @@ class _Comparison:
             raise self._error("a run writes to it", found)
 
     def _written_when_empty(self, example: Example) -> dict[str, Place]:
-        """What is filled again when it is emptied: a cache that an earlier run has filled already."""
+        """The places that are filled again after being emptied: caches that an earlier run has filled."""
         if not self.outside.empty():
             return {}
         empty = [(place, place.tensors) for place in self.outside.places]
-        with contextlib.suppress(UnsupportedModel):  # where it needs what was there
+        with contextlib.suppress(UnsupportedModel):  # if it needs the previous content
             outputs(copy_with(self.model, {}), example)
             return {place.name: place for place, before in empty if place.tensors.keys() - before.keys()}
         return {}
 
     def _variation(self, example: Example) -> tuple[Example | None, list[torch.Tensor], tuple[str, ...]]:
-        """Another input that the model runs on, with the outputs of a fresh copy; None, and a note, where none is."""
+        """Another input on which the model runs, with the outputs of a fresh copy; else None, and a note."""
         why = "they hold nothing but flags and integers that are all the same"
         for integers in (True, False):
             other = varied(example, integers=integers)
@@ -149,7 +149,7 @@ class _Comparison:
         return None, [], (note,)
 
     def _check_equal(self, left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], *, again: bool = False) -> None:
-        """Raises UnsupportedModel unless the outputs are equal, of the copy run `again` or of copy and model."""
+        """Raises UnsupportedModel unless the outputs of copy and model, or with `again` of two runs, are equal."""
         difference = largest_of(left, right)
         if difference <= OUTPUT_TOLERANCE:
             return
@@ -172,7 +172,7 @@ class _Comparison:
 
 
 class _Strangers(OperatorWatch):
-    """Looks for tensors of the original among those a copy computes with."""
+    """Finds the original's tensors among those that a copy computes with."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class _Strangers(OperatorWatch):
         return execute(arguments)
 
     def check(self, outside: Outside) -> None:
-        """Raises UnsupportedModel where a copy has computed with a tensor of the original."""
+        """Raises UnsupportedModel if a copy has computed with a tensor of the original."""
         if not self.found:
             return
         modules = {id(module) for module in self.model.modules()}

@@ -18,7 +18,7 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
 from autoprune.prune.surgery.probes import randomised
 from autoprune.prune.surgery.surgery import cut, kept_indices, rebuild
-from autoprune.prune.surgery.verify import LARGEST, verify_positions
+from autoprune.prune.surgery.verify import LARGEST_TOLERANCE, verify_positions
 
 Positions = dict[str, np.ndarray]
 NETWORKS = ["plain", "dense_concat", "grouped_queries", "fused_qkv", "depthwise", "lstm", "swiglu", "layer_norm"]
@@ -119,7 +119,7 @@ def test_the_tolerance_follows_from_rounding_and_wrong_networks_are_still_found(
     positions = {unit.name: np.arange(1, unit.width, 2) for unit in structure.units if not unit.is_branch}
     report = verify_positions(model, cut(model, structure, positions), structure, positions, x)
     assert report.worst > OUTPUT_TOLERANCE
-    assert OUTPUT_TOLERANCE < report.tolerance <= LARGEST
+    assert OUTPUT_TOLERANCE < report.tolerance <= LARGEST_TOLERANCE
     assert report.ok
     wrong = cut(model, structure, positions)
     with torch.no_grad():

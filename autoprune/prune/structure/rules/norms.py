@@ -1,4 +1,4 @@
-"""Normalisations, reductions and softmax: they run over positions, so removing some is not the same as masking them."""
+"""Normalisations, reductions and softmax: they run over positions, so that removing some differs from masking them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from autoprune.prune.structure.axes import cut, factor, freeze, fresh, nest, one, size, unify
+from autoprune.prune.structure.axes import cut_axis, factor, freeze, fresh, nest, one, size, unify
 from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.elementwise import pointwise
 from autoprune.prune.structure.rules.registry import rule
@@ -29,7 +29,7 @@ def batch_norm(recorder: Recorder, call: OperatorCall) -> Axes:
         if tensor is not None:
             unify(recorder.axes(tensor)[0], axes[1], call.where)
             recorder.keep_sizes(call, tensor, num_features=axes[1])
-    if call.arguments.get("training"):  # statistics of this very tensor, as weight standardisation takes them
+    if call.arguments.get("training"):  # statistics of this tensor itself, as in weight standardisation
         for dim in (dim for dim in range(len(axes)) if dim != 1):
             recorder.reduce(call, "input", dim, axes[dim])
     module, maker = recorder.owner(next((t for t in beside if t is not None), None)), recorder.maker(call["input"])
@@ -53,7 +53,7 @@ def layer_norm(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("native_group_norm")
 def group_norm(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Channels = groups x positions: whole groups go without a trace, positions change what a group is divided by."""
+    """Channels = groups x positions: removing whole groups changes nothing else, removing positions the statistics."""
     axes = recorder.axes(call["input"])
     group, inside = factor(axes[1], call["group"], call.where)
     channels = nest((group, inside))
@@ -68,7 +68,7 @@ def group_norm(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp")
 def along_one(recorder: Recorder, call: OperatorCall) -> Axes:
-    """A value for each position that depends on the others."""
+    """A value for each position that depends on all others."""
     axes = recorder.axes(call["self"])
     dim = call["dim"] % max(len(axes), 1)
     recorder.reduce(call, "self", dim, axes[dim])
@@ -107,7 +107,7 @@ def two_reductions(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 @rule("cummax", "cummin")
 def cumulated(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """For each position the largest so far, and where that is."""
+    """The largest value so far at each position, and its index."""
     axes = along_one(recorder, call)
     recorder.tell_places(call, call.outputs[1], axes[call["dim"] % max(len(axes), 1)])
     return [axes, axes]
@@ -115,7 +115,7 @@ def cumulated(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 @rule("max", "min", "median", "nanmedian", "mode")
 def chosen(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """One position's value for all positions, over a dimension together with where it is, or over all of them."""
+    """One position's value out of all, over a dimension together with its index, or over all dimensions."""
     if "other" in call.arguments:  # the larger of two tensors
         return [pointwise(recorder, call)]
     axes = reduction(recorder, call)
@@ -129,13 +129,13 @@ def two_chosen(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 @rule("argmax", "argmin")
 def place(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Where the largest or the smallest is."""
+    """The index of the largest or the smallest value."""
     return _told(recorder, call, call.outputs[0], reduction(recorder, call))
 
 
 @rule("kthvalue")
 def kth(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """The k-th smallest, and where it is: at least k positions must stay."""
+    """The k-th smallest value and its index: at least k positions must stay."""
     (dim,) = _reduced(call, len(recorder.axes(call["self"])))
     recorder.least.append((recorder.axes(call["self"])[dim], int(call["k"])))
     return chosen(recorder, call)
@@ -143,7 +143,7 @@ def kth(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 @rule("topk")
 def largest(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """The k largest, and where they are: at least k positions must stay."""
+    """The k largest values and their indices: at least k positions must stay."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     recorder.reduce(call, "self", dim, axes[dim])
@@ -155,7 +155,7 @@ def largest(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 @rule("sort", "msort", "argsort")
 def ordered(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """Positions by rank: what comes first, second, ... has a meaning of its own, so the dimension stays as it is."""
+    """Positions sorted by value: each rank has a meaning of its own, so the dimension is frozen."""
     axes = recorder.axes(call["self"])
     for dim in _reduced(call, len(axes)):
         freeze(axes[dim], f"sorted by {call.where}")
@@ -171,7 +171,7 @@ def flipped(recorder: Recorder, call: OperatorCall) -> Axes:
 
 
 def _told(recorder: Recorder, call: OperatorCall, places: torch.Tensor, axes: Axes) -> Axes:
-    """The axes of integers that tell where along the reduced dimensions something is."""
+    """The axes of integers that denote places along the reduced dimensions."""
     inputs = recorder.axes(call["self"])
     for dim in _reduced(call, len(inputs)):
         recorder.tell_places(call, places, inputs[dim])
@@ -196,6 +196,6 @@ def glu(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     half = call.shape[dim]
-    axes[dim], gate = cut(axes[dim], [0, half, 2 * half], call.where)
+    axes[dim], gate = cut_axis(axes[dim], [0, half, 2 * half], call.where)
     unify(axes[dim], gate, call.where)
     return tuple(axes)

@@ -115,7 +115,7 @@ def _batched(recorder: Recorder, call: OperatorCall, left: str, right: str, bias
 
 @rule("_grouped_mm", "transformers::grouped_mm_fallback")
 def grouped_mm(recorder: Recorder, call: OperatorCall) -> Axes:
-    """(s, k) by (e, k, m): every row meets the one of e matrices that offsets say, as tokens meet their experts."""
+    """(s, k) by (e, k, m): every row meets one of e matrices, given by offsets, as tokens meet their experts."""
     left, right = ("self", "mat2") if "self" in call.arguments else ("input", "weight")
     x, weight = call[left], call[right]
     (rows, contracted), (experts, also, columns) = recorder.axes(x), recorder.axes(weight)
@@ -123,7 +123,7 @@ def grouped_mm(recorder: Recorder, call: OperatorCall) -> Axes:
     unify(recorder.axes(call["offs"])[0], experts, call.where)
     recorder.read(call, left, 1, contracted)
     recorder.routed.append(experts)
-    aligned = 16 // weight.element_size()  # the kernel wants rows of whole 16 bytes
+    aligned = 16 // weight.element_size()  # the kernel requires rows of a multiple of 16 bytes
     recorder.multiples += [(contracted, aligned), (columns, aligned)]
     return _product(recorder, call, (rows, contracted, columns), (x, weight), (None, (1, 2)), None)
 
@@ -138,7 +138,7 @@ def attention(recorder: Recorder, call: OperatorCall) -> Axes:
         grouped = call.arguments.get("enable_gqa") and dim == len(query) - 3
         _unify_broadcast(factor(mine, size(other), call.where)[0] if grouped else mine, other, call.where)
     unify(query[-1], key[-1], call.where)
-    note = recorder.read if call.arguments.get("scale") else recorder.reduce  # by default a power of the size
+    note = recorder.read if call.arguments.get("scale") else recorder.reduce  # the default is a power of the size
     for name, axis in (("query", query[-1]), ("key", key[-1])):
         note(call, name, len(query) - 1, axis)
     for name in ("key", "value"):
@@ -162,7 +162,7 @@ def _product(
     dims: tuple[tuple[int, int] | None, tuple[int, int]],
     bias: Any,
 ) -> Axes:
-    """Bookkeeping of a product with axes (..., contracted, out) of two factors; `dims` are their (contracted, made)."""
+    """Records a product with axes (..., contracted, out) of two factors; `dims` are their (contracted, made)."""
     *rest, contracted, out = axes
     if bias is not None:
         for added, made in zip(reversed(recorder.axes(bias)), (out, *reversed(rest)), strict=False):
@@ -181,16 +181,16 @@ def _product(
 
 
 def _unify_broadcast(mine: Axis, other: Axis, where: str) -> None:
-    """The same positions, unless one of them is one that stands for all."""
+    """Unifies two axes unless one of them has size 1 and is broadcast."""
     if size(mine) == size(other):
         unify(mine, other, where)
 
 
 def _note_weights(recorder: Recorder, contracted: Axis, factors: Iterable[tuple[Any, Any]]) -> None:
-    """Marks what weights contract and make along their (contracted, made) dimensions.
+    """Marks the dimensions that weights contract and make, given as (contracted, made).
 
-    Where both factors are made of weights, as for the length of one, nothing of an input is contracted: the result
-    depends on all positions, as that of a normalisation does.
+    If both factors are computed from weights, as for a norm, no input is contracted: the result depends on all
+    positions, like that of a normalisation.
     """
     factors = list(factors)
     if all(recorder.is_weight(weight) for weight, _ in factors):

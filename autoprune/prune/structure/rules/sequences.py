@@ -1,4 +1,4 @@
-"""Sequences of several lengths: padded to one tensor, packed into the rows of all time steps, and back."""
+"""Sequences of different lengths: padded to one tensor, packed into the rows of all time steps, and unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autoprune.prune.structure.rules.registry import rule
 
 @rule("pad_sequence")
 def pad_together(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Sequences of several lengths, padded at the end, become one tensor; features pass."""
+    """Pads sequences of different lengths at the end into one tensor; features pass through."""
     (_, *features), *others = [recorder.axes(tensor) for tensor in call["sequences"]]
     for other in others:
         for mine, also in zip(features, other[1:], strict=True):
@@ -21,7 +21,7 @@ def pad_together(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("_pack_padded_sequence")
 def packed_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """Padded sequences become the rows of all time steps one after the other; features pass."""
+    """Padded sequences become the concatenated rows of all time steps; features pass through."""
     sequences, (steps,) = recorder.axes(call["input"]), fresh(call.outputs[1].shape, "time steps of packed sequences")
     for axis in sequences[:2]:
         freeze(axis, f"packed by {call.where}")
@@ -31,7 +31,7 @@ def packed_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 @rule("_pad_packed_sequence")
 def unpacked_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
-    """The rows of packed sequences become padded ones again; features pass."""
+    """The rows of packed sequences become padded sequences again; features pass through."""
     rows, *features = recorder.axes(call["data"])
     freeze(rows, "rows of packed sequences")
     return [

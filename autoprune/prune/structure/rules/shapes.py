@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from itertools import accumulate, pairwise
 
-from autoprune.prune.structure.axes import Atom, Axis, concatenate, cut, factor, freeze, fresh, nest, one, size, unify
+from autoprune.prune.structure.axes import (
+    Atom,
+    Axis,
+    concatenate,
+    cut_axis,
+    factor,
+    freeze,
+    fresh,
+    nest,
+    one,
+    size,
+    unify,
+)
 from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
@@ -44,7 +56,7 @@ def permute(recorder: Recorder, call: OperatorCall) -> Axes:
     recorder.alias(call.output, call["self"])
     if "dims" in call.arguments:
         return tuple(axes[dim] for dim in call["dims"])
-    first, second = call.arguments.get("dim0", 0), call.arguments.get("dim1", 1)  # aten::t has neither
+    first, second = call.arguments.get("dim0", 0), call.arguments.get("dim1", 1)  # aten::t has neither argument
     order = list(range(len(axes)))
     if len(order) > 1:
         order[first], order[second] = order[second], order[first]
@@ -53,7 +65,7 @@ def permute(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("expand")
 def expand(recorder: Recorder, call: OperatorCall) -> Axes:
-    """A dimension of size 1 is repeated: its positions are all alike, so any of them may go."""
+    """A dimension of size 1 is repeated: its positions are equal, so any of them may be removed."""
     axes, shape = recorder.axes(call["self"]), call.shape
     padded = (*(one() for _ in range(len(shape) - len(axes))), *axes)
     return tuple(a if size(a) == n else Atom(n) for a, n in zip(padded, shape, strict=True))
@@ -61,7 +73,7 @@ def expand(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("repeat")
 def repeat(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Whole tensors one after the other: a dimension becomes repetitions x positions."""
+    """Concatenates copies of the tensor: a dimension becomes repetitions x positions."""
     axes, times = recorder.axes(call["self"]), call["repeats"]
     padded = (*(one() for _ in range(len(times) - len(axes))), *axes)
     return tuple(nest((Atom(n), a)) if n > 1 else a for a, n in zip(padded, times, strict=True))
@@ -69,7 +81,7 @@ def repeat(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("cat", "concat", "concatenate")
 def cat(recorder: Recorder, call: OperatorCall) -> Axes:
-    parts = [recorder.axes(tensor) for tensor in call["tensors"] if tensor.shape != (0,)]  # torch skips empty ones
+    parts = [recorder.axes(tensor) for tensor in call["tensors"] if tensor.shape != (0,)]  # torch skips empty tensors
     joined = call["dim"] % len(parts[0])
     for other in parts[1:]:
         for dim, (a, b) in enumerate(zip(parts[0], other, strict=True)):
@@ -99,7 +111,7 @@ def unbind(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 
 @rule("select")
-def select(recorder: Recorder, call: OperatorCall) -> Axes:
+def select_position(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = list(recorder.axes(call["self"]))
     freeze(axes.pop(call["dim"]), f"one position chosen by {call.where}")
     return tuple(axes)
@@ -115,8 +127,8 @@ def split(recorder: Recorder, call: OperatorCall) -> list[Axes]:
 
 
 def _pieces(axis: Axis, boundaries: list[int], where: str) -> list[Axis]:
-    """What lies between boundaries, of which some may be the same."""
-    whole = iter(cut(axis, sorted(set(boundaries)), where))
+    """The pieces between boundaries, some of which may coincide."""
+    whole = iter(cut_axis(axis, sorted(set(boundaries)), where))
     return [next(whole) if end > start else Atom(0, "empty") for start, end in pairwise(boundaries)]
 
 
@@ -163,7 +175,7 @@ def pad(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("as_strided")
 def restride(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Renaming the strides of a dense tensor, as pooling to one pixel does in channels-last; all else is frozen."""
+    """New strides of a dense tensor, as pooling to one pixel makes in channels-last; everything else is frozen."""
     axes = recorder.axes(call["self"])
     if tuple(map(size, axes)) == tuple(call.shape) and call.output.squeeze().is_contiguous():
         return axes
@@ -173,7 +185,7 @@ def restride(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("roll")
 def roll(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Positions change places along some dimensions, which therefore stay as they are."""
+    """Shifts positions along some dimensions, which are therefore frozen."""
     axes = recorder.axes(call["self"])
     dims = {dim % len(axes) for dim in call["dims"]} or set(range(len(axes)))
     for dim in dims:
@@ -183,7 +195,7 @@ def roll(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("unfold")
 def unfold(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Windows along a dimension: it becomes windows, and what is inside comes last."""
+    """Windows along a dimension: it becomes the number of windows, and their content comes last."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dimension"] % len(axes)
     freeze(axes[dim], f"windows taken by {call.where}")

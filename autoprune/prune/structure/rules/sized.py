@@ -1,7 +1,7 @@
-"""Functions that are given sizes: what a forward computed for a dimension says what the dimension's axis is.
+"""Functions that take sizes: the size that a forward computed for a dimension determines the dimension's axis.
 
-These see torch's Python interface, before sizes become plain integers. The axes of the results are known already, from
-the rules of the operators the functions are made of; here they are related to the sizes that were asked for.
+These intercept torch's Python interface, before sizes become plain integers. The axes of the results are already known
+from the rules of the underlying operators; here they are related to the requested sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from autoprune.prune.structure.axes import Axis, concatenate, cut, factor, size, unify
+from autoprune.prune.structure.axes import Axis, concatenate, cut_axis, factor, size, unify
 from autoprune.prune.structure.recorder import OperatorCall, Recorder
 from autoprune.prune.structure.sizes import Size
 
@@ -30,14 +30,14 @@ def sized(*names: str) -> Callable[[Sized], Sized]:
 
 
 def find_sized(function: Any) -> Sized | None:
-    """What relates the sizes given to (or returned by) a function of torch's Python interface to axes, or None."""
+    """The function that relates sizes in a call of torch's Python interface to axes; None if there is none."""
     if function == torch.Tensor.shape.__get__:  # type: ignore[attr-defined]  # a getter has no name of its own
         return shape
     return SIZED.get(getattr(function, "__name__", ""))
 
 
 def shape(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The lengths of a tensor's dimensions remember its axes."""
+    """The lengths of a tensor's dimensions, which remember their axes."""
     lengths = recorder.sizes.length
     return torch.Size([lengths(a, n) for a, n in zip(recorder.axes(args[0]), call.output, strict=True)])
 
@@ -70,7 +70,7 @@ def computed(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwar
 @sized("view", "reshape", "expand")
 def reshaped(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = kwargs.get("shape", kwargs.get("size", _listed(args[1:])))
-    if all(isinstance(n, int) for n in given):  # view(dtype) is another matter
+    if all(isinstance(n, int) for n in given):  # view(dtype) takes no size
         for length, axis in zip(reversed(given), reversed(recorder.axes(call.output)), strict=False):
             if length != -1:
                 recorder.sizes.require(length, axis, call.where)
@@ -95,7 +95,7 @@ def as_another(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kw
 
 @sized("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
 def created_sizes(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """All positions are alike: any may go, as many as the size says."""
+    """All positions are equal: any may be removed, as many as the size says."""
     given = args[1:] if call.operator.startswith("new_") else args
     sizes = kwargs.get("size", _listed(given[:1] if given and not isinstance(given[0], int | torch.Tensor) else given))
     if len(sizes) == call.output.dim():
@@ -105,7 +105,7 @@ def created_sizes(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...],
 
 @sized("histc", "one_hot")
 def counted(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """As many bins as there are positions that the integers name."""
+    """As many bins as there are positions that the integers denote."""
     bins = _argument(args, kwargs, 1, "bins" if "histc" in call.operator else "num_classes", -1)
     if (places := recorder.places(args[0])) is not None and bins == size(places):
         recorder.record(call.output, (*recorder.axes(call.output)[:-1], places))
@@ -129,14 +129,14 @@ def split_sizes(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], k
     pieces = [recorder.axes(output)[dim] for output in call.output]
     lengths = [given] * len(pieces) if isinstance(given, int) else given
     for length, piece in zip(lengths, pieces, strict=True):
-        if size(piece) == length:  # the last one may be what is left
+        if size(piece) == length:  # the last one may be smaller
             recorder.sizes.require(length, piece, call.where)
     return call.output
 
 
 @sized("chunk", "tensor_split")
 def chunk(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Pieces of equal size, and equal they must stay: they lose the same positions."""
+    """Pieces of equal size, which must stay equal: they lose the same positions."""
     dim = _argument(args, kwargs, 2, "dim", 0)
     first, *others = [recorder.axes(output)[dim] for output in call.output]
     for other in others:
@@ -155,7 +155,7 @@ def narrow(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs
 
 @sized("__getitem__")
 def item(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Slices of dimensions: what is before, inside and behind has the sizes the bounds say."""
+    """Slices of dimensions: the parts before, inside and behind have the sizes given by the bounds."""
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
     consumed = [_dimensions(part) for part in index]
     dim = 0
@@ -196,7 +196,7 @@ def group_norm_sizes(recorder: Recorder, call: OperatorCall, args: tuple[Any, ..
 
 @sized("repeat_interleave")
 def repeat_interleave(recorder: Recorder, call: OperatorCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Each position several times in a row."""
+    """Repeats each position several times in a row."""
     count, dim = _argument(args, kwargs, 1, "repeats"), _argument(args, kwargs, 2, "dim", None)
     if isinstance(count, int) and dim is not None:
         whole, axes = recorder.axes(call.output)[dim], list(recorder.axes(args[0]))
@@ -219,9 +219,9 @@ def _bounded(recorder: Recorder, call: OperatorCall, axis: Axis, start: int | No
 
 
 def _three(axis: Axis, first: int, last: int, where: str) -> list[Axis | None]:
-    """What lies before, between and behind two boundaries; None where that is nothing."""
+    """The parts before, between and behind two boundaries; None for an empty one."""
     boundaries = sorted({0, first, last, size(axis)})
-    pieces = iter(cut(axis, boundaries, where))
+    pieces = iter(cut_axis(axis, boundaries, where))
     spans = ((0, first), (first, last), (last, size(axis)))
     return [next(pieces) if end > start else None for start, end in spans]
 
@@ -233,7 +233,7 @@ def _place(bound: Any, default: int, whole: int) -> int:
 
 
 def _dimensions(part: Any) -> int:
-    """How many dimensions of a tensor one part of an index takes."""
+    """The number of a tensor's dimensions that one part of an index takes."""
     if part is None or part is Ellipsis or isinstance(part, bool):
         return 0
     if isinstance(part, torch.Tensor) and part.dtype in (torch.bool, torch.uint8):
@@ -242,7 +242,7 @@ def _dimensions(part: Any) -> int:
 
 
 def _listed(given: Sequence[Any]) -> Sequence[Any]:
-    """Sizes given one by one or as one list."""
+    """Sizes as a list, whether given one by one or as one list."""
     return given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
 
 

@@ -1,4 +1,4 @@
-"""Pooling, resampling and neighbourhoods: trailing dimensions are mixed, those before them pass."""
+"""Pooling, resampling and neighbourhoods: trailing dimensions are mixed, leading ones pass through."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autoprune.prune.structure.rules.registry import rule
     *("upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d", "max_pool2d"),
 )
 def spatial(recorder: Recorder, call: OperatorCall) -> Axes | list[Axes]:
-    """As many trailing dimensions as the operator's name says are mixed."""
+    """Mixes as many trailing dimensions as the operator's name says."""
     digits = re.search(r"(\d)d", call.operator.replace("grid_sampler_2d", "2d"))
     mixed = int(digits.group(1)) if digits else 2
     axes = recorder.axes(call.tensors[0])
