@@ -15,34 +15,35 @@ from autoprune.core.process import ending_forks
 UserCost = Callable[[Mapping[str, int]], float]
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
-BLOCK = 16_384  # products of a polynomial's terms looked at together: what stays in a processor's cache
+BLOCK = 16_384  # entries per block when a polynomial is evaluated, so that a block fits into the cache
 
 
 class Formula(ABC):
-    """A cost that is known exactly for any kept counts."""
+    """A cost with an exact formula over the kept counts."""
 
     @abstractmethod
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-        """(n,) exact integer values at (n, u) kept counts of the u named units."""
+        """Returns the (n,) exact integer costs at (n, u) kept counts of the u named units."""
 
 
 @dataclass(frozen=True)
 class Polynomial(Formula):
     """An integer polynomial in the kept counts of units, e.g. 9216 * a * b + 16 * a.
 
-    An operator's MACs are the product of its axes' sizes, and the size of an axis is a sum or product of kept
-    counts; so MACs, parameters and bytes of any candidate are such polynomials.
+    An operator's MACs are the product of its axes' sizes, and the size of an axis is a sum or product of kept counts;
+    hence MACs, parameters and bytes of any candidate are such polynomials.
     """
 
     terms: Mapping[Monomial, int] = field(default_factory=dict)
 
     @staticmethod
     def constant(value: int) -> Polynomial:
+        """The polynomial that is `value` everywhere."""
         return Polynomial({(): value} if value else {})
 
     @staticmethod
     def of(unit: str) -> Polynomial:
-        """The kept count of one unit."""
+        """The polynomial that equals one unit's kept count."""
         return Polynomial({(unit,): 1})
 
     def __add__(self, other: Polynomial) -> Polynomial:
@@ -64,7 +65,7 @@ class Polynomial(Formula):
         return frozenset(unit for monomial in self.terms for unit in monomial)
 
     def substitute(self, counts: Mapping[str, int]) -> Polynomial:
-        """The same polynomial with the named units fixed at the given kept counts."""
+        """The polynomial that remains when the named units are fixed at the given kept counts."""
         terms: dict[Monomial, int] = {}
         for monomial, coefficient in self.terms.items():
             for unit in monomial:
@@ -90,7 +91,10 @@ class Polynomial(Formula):
 
     @functools.cached_property
     def _tables(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Its units, (degree, t) positions in them of each term's factors, the last for none, (t,) coefficients."""
+        """The polynomial's units, its terms' factors as (degree, t) positions among them, and (t,) coefficients.
+
+        Terms with fewer factors are padded with the position one past the last unit.
+        """
         own = sorted(self.units)
         column = {unit: position for position, unit in enumerate(own)}
         degree = max((len(monomial) for monomial in self.terms), default=0)
@@ -110,8 +114,10 @@ class Polynomial(Formula):
 class CostModel:
     """Named costs over named units.
 
-    A cost is a Formula or a user's function from kept counts by unit name to a float. `widths` are the dense
-    counts; `macs` counts one fused multiply-add once (flops = 2 * macs).
+    Attributes:
+        widths: the dense count of every unit, by name.
+        costs: by name, a Formula or a user's function from kept counts by unit name to a float. `macs` counts one fused
+            multiply-add once (flops = 2 * macs).
     """
 
     widths: Mapping[str, int]
@@ -124,9 +130,9 @@ class CostModel:
     def evaluate(
         self, units: Sequence[str], kept: np.ndarray, names: Iterable[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Every cost, or those of the names, at (n, u) kept counts of the named units, (n,) each.
+        """Returns costs by name, (n,) each, at (n, u) kept counts of the named units; other units stay dense.
 
-        Units not named stay dense.
+        `names` restricts the result to these costs; None returns all of them.
         """
         position, dense = self._widths
         if tuple(units) == tuple(position):
@@ -139,17 +145,17 @@ class CostModel:
 
     @functools.cached_property
     def _widths(self) -> tuple[dict[str, int], np.ndarray]:
-        """Where each unit is in the order of widths, and the (u,) widths."""
+        """The position of each unit in `widths`, and the (u,) widths."""
         order = {unit: index for index, unit in enumerate(self.widths)}
         return order, np.array(list(self.widths.values()), dtype=np.int64)
 
     def dense(self) -> dict[str, float]:
-        """Every cost of the dense network."""
+        """The costs of the dense network, by name."""
         values = self.evaluate((), np.zeros((1, 0), dtype=np.int64))
         return {name: value[0].item() for name, value in values.items()}
 
     def with_cost(self, name: str, cost: UserCost) -> CostModel:
-        """The same model with one more cost."""
+        """A copy with one more cost."""
         return CostModel(self.widths, {**self.costs, name: cost})
 
 
