@@ -1,4 +1,4 @@
-"""Sections of a job that lie in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
+"""Sections of a job in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from autoprune.config.document import Document, KeyPath, blanks, override, read_
 from autoprune.errors import ConfigError
 from autoprune.plugins import find_path
 
-PRESET = "preset"  # names the file of a section that has keys of its own beside it, which win
+PRESET = "preset"  # the key that names a section's file; keys beside it override the file's
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What such a file begins with, and what to do about a name that is no file."""
+    """The first line of such a file, and the remedy for a name that is no file."""
 
     begins: str
     remedy: str
@@ -31,7 +31,10 @@ KINDS = {
 
 @dataclass
 class Assembly:
-    """A document on its way to be whole: `problems` of it and of the settings, `broken` the sentences by section."""
+    """A document whose sections are being inlined.
+
+    `problems` holds sentences about it and the settings, `broken` those about files, by section.
+    """
 
     document: Document
     folder: Path
@@ -39,7 +42,7 @@ class Assembly:
     broken: dict[str, list[str]]
 
     def inline(self, section: str) -> None:
-        """Puts a section's file, if it names one, in place of its name."""
+        """Replaces the name of a section's file by the file's content."""
         try:
             self.document = _inlined(self.document, section, self.folder)
         except ConfigError as error:
@@ -50,8 +53,8 @@ class Assembly:
 def assembled(document: Document, settings: Sequence[str], folder: Path) -> Assembly:
     """The document after the settings `a.b=c`, applied in order, with the files of its sections inlined.
 
-    A setting below a section that is a file (`search.evaluations=100`) changes what the file says; one of the section
-    itself (`search=FILE`) names another file. Files are looked for in the current directory, then in `folder`.
+    A setting below a section that is a file (`search.evaluations=100`) overrides the file's value; one of the section
+    itself (`search=FILE`) names another file. Files are looked up in the current directory, then in `folder`.
     """
     whole = Assembly(document, folder, [], {})
     for setting in settings:
@@ -77,7 +80,7 @@ def _inlined(document: Document, section: str, folder: Path) -> Document:
 
 
 def _read(document: Document, path: KeyPath, name: Any, folder: Path) -> Document:
-    """The document of the file that the key at `path` names."""
+    """Reads the file that the key at `path` names."""
     section = str(path[0])
     found = find_path(name, (folder,)) if isinstance(name, str) else None
     if found is None:
@@ -85,12 +88,12 @@ def _read(document: Document, path: KeyPath, name: Any, folder: Path) -> Documen
         raise ConfigError(document.problem(path, sentence))
     read = read_document(_short(found), KINDS[section].begins)
     if section == "search" and PRESET in read.data:
-        raise ConfigError(read.problem((PRESET,), "expected what a search is, got another preset. Copy what it says."))
+        raise ConfigError(read.problem((PRESET,), "expected the keys of a search, got another preset. Copy its keys."))
     return read
 
 
 def _merged(document: Document, section: str, file: Document, own: Mapping[str, Any]) -> Document:
-    """The document with the file's content as a section, less what the section's own keys say."""
+    """The document with the file's content as a section, overridden by the section's own keys."""
     places: dict[KeyPath, str] = {
         (section, *path): place for path, place in file.places.items() if not path or path[0] not in own
     }
@@ -103,6 +106,6 @@ def _replaced(document: Document, section: str, content: dict[str, Any] | None) 
 
 
 def _short(path: Path) -> Path:
-    """The path as seen from the current directory where that is shorter, for messages."""
+    """The path relative to the current directory if that is shorter, for messages."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else Path(relative)
