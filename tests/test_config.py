@@ -425,7 +425,8 @@ def test_a_mistake_in_an_optional_section_is_told_too(folder, line, message):
 
 def test_a_word_is_no_list_of_objectives_and_an_empty_list_none(folder):
     objectives = "[{name: accuracy, direction: max}, {name: macs, direction: min}]"
-    assert "objectives: expected a list (the objectives to trade off), got 'x'" in problems(replaced(objectives, "x"))[0]
+    (message, *_) = problems(replaced(objectives, "x"))
+    assert "objectives: expected a list (the objectives to trade off), got 'x'" in message
     assert "objectives: expected a list with at least one entry" in problems(replaced(objectives, "[]"))[0]
 
 
