@@ -1,4 +1,4 @@
-"""A job file read, overridden, checked: `load`."""
+"""Reads a job file, applies overrides and checks it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from autoprune.config.calls import Context
-from autoprune.config.document import Document, KeyPath, dotted, read_document
+from autoprune.config.document import Document, KeyPath, dotted_key, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
 from autoprune.config.shipped import shipped_file, taken
@@ -21,7 +21,7 @@ from autoprune.run.records.folder import RunFolder
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job of a YAML file after the settings `a.b=c`, with every plug-in imported and held against its arguments.
+    """The job of a YAML file after the settings `a.b=c`, with every plug-in imported and checked against its arguments.
 
     Relative files in it are looked for in the current directory, then in the file's folder. The job file, and the space
     and search files it names, may also be files that come with autoprune, such as configs/quickstart.yaml; the
@@ -49,17 +49,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
 
 
 def with_secrets(document: Document) -> tuple[Document, list[str]]:
-    """The document with what a run folder does not keep from the environment, and a sentence for what is not there.
+    """The document with the secrets that a run folder does not store, and a sentence for each that is not set.
 
-    What workers need is missed where they are started: a run is exported without them.
+    Secrets that only workers need are not required here: a run can be exported without them.
     """
     problems: list[str] = []
 
     def miss(path: KeyPath, variable: str) -> None:
         if path[0] != "run":
             sentence = (
-                f"expected the environment variable {variable}, which is not set. What may be secret is not written to "
-                f"a run folder; set it, or pass --set {dotted(path)}=..."
+                f"expected the environment variable {variable}, which is not set. Possible secrets are not written to "
+                f"a run folder; set it, or pass --set {dotted_key(path)}=..."
             )
             problems.append(document.problem(path, sentence))
 
@@ -67,11 +67,16 @@ def with_secrets(document: Document) -> tuple[Document, list[str]]:
 
 
 def load_run(folder: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job of a run folder after the settings. RunNotFound if there is none, ConfigError if it is one of Python."""
+    """The job of a run folder after the settings.
+
+    Raises:
+        RunNotFound: there is no run in the folder.
+        ConfigError: the run was started in Python, or a setting is wrong.
+    """
     path = RunFolder.open(Path(folder)).job
     if "made_by" in read_document(path).data:
         raise ConfigError(
-            f"expected a run that was started from a job file, {folder} was started in Python. Go on with it there: "
+            f"expected a run that was started from a job file, {folder} was started in Python. Continue it there: "
             "autoprune.search(the same arguments, resume=True)."
         )
     return load(path, overrides)

@@ -13,9 +13,9 @@ from autoprune.core.space import Candidate
 class Searcher(Protocol):
     """Proposes candidates and learns from evaluations; never evaluates, never touches disk, clock or global state.
 
-    >>> searcher.ask(2)          # at most 2 candidates, new ones
+    >>> searcher.ask(2)          # at most 2 candidates, none proposed before
     [A, B]
-    >>> searcher.ask(2)          # nothing to propose before an answer
+    >>> searcher.ask(2)          # no proposal until an answer arrives
     []
     >>> searcher.tell([of_B])    # answers come in any order, failed ones too
     >>> searcher.ask(2)
@@ -29,11 +29,11 @@ class Searcher(Protocol):
     """
 
     def ask(self, n: int) -> list[Candidate]:
-        """Up to n candidates to evaluate next."""
+        """Returns up to n candidates to evaluate next."""
         ...
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Answers to candidates asked before, in any order, ok or not."""
+        """Receives answers to earlier candidates, in any order, whether ok or failed."""
         ...
 
 
@@ -69,11 +69,11 @@ def reads_parts(searcher: object) -> bool:
 
 @runtime_checkable
 class Remarking(Protocol):
-    """A searcher that reports how it is doing; optional."""
+    """Optional: a searcher that reports its state in a few words."""
 
     @property
     def remark(self) -> str:
-        """A few words for the line of progress; empty while there is nothing to say."""
+        """A few words for the progress line; empty while there is nothing to report."""
         ...
 
 
@@ -86,15 +86,15 @@ class Evaluator(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many candidates can be in flight at once."""
+        """The number of candidates that can be in flight at once."""
         ...
 
     def submit(self, candidate: Candidate) -> None:
-        """Takes one candidate; at most `slots` may be uncollected."""
+        """Starts one candidate; at most `slots` may be uncollected."""
         ...
 
     def collect(self) -> Evaluation:
-        """The next finished evaluation; waits for one."""
+        """Waits for and returns the next finished evaluation."""
         ...
 
 

@@ -22,7 +22,7 @@ AnyCost = TypeVar("AnyCost", bound=Callable[..., Any])
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
 FACTORY_ARGUMENTS = ("structure", "model", "example")
-BLOCK = 16_384  # products of a polynomial's terms looked at together: what stays in a processor's cache
+BLOCK = 16_384  # entries per block when a polynomial is evaluated, so that a block fits into the cache
 
 
 @runtime_checkable
@@ -77,11 +77,11 @@ def _form(cost: object) -> str:
 
 
 class Formula(ABC):
-    """A cost that is known for any kept counts, evaluated for many candidates at once."""
+    """A cost with a formula over the kept counts, evaluated for many candidates at once."""
 
     @abstractmethod
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-        """(n,) values at (n, u) kept counts of the u named units."""
+        """Returns the (n,) costs at (n, u) kept counts of the u named units."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,12 @@ class Polynomial(Formula):
 
     @staticmethod
     def constant(value: float) -> Polynomial:
+        """The polynomial that is `value` everywhere."""
         return Polynomial({(): value} if value else {})
 
     @staticmethod
     def of(unit: str) -> Polynomial:
-        """The kept count of one unit."""
+        """The polynomial that equals one unit's kept count."""
         return Polynomial({(unit,): 1})
 
     def __add__(self, other: Polynomial | float) -> Polynomial:
@@ -128,7 +129,7 @@ class Polynomial(Formula):
         return frozenset(unit for monomial in self.terms for unit in monomial)
 
     def substitute(self, counts: Mapping[str, int]) -> Polynomial:
-        """The same polynomial with the named units fixed at the given kept counts."""
+        """The polynomial that remains when the named units are fixed at the given kept counts."""
         terms: dict[Monomial, float] = {}
         for monomial, coefficient in self.terms.items():
             for unit in monomial:
@@ -158,7 +159,10 @@ class Polynomial(Formula):
 
     @functools.cached_property
     def _tables(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Its units, (degree, t) positions in them of each term's factors, the last for none, (t,) coefficients."""
+        """The polynomial's units, its terms' factors as (degree, t) positions among them, and (t,) coefficients.
+
+        Terms with fewer factors are padded with the position one past the last unit.
+        """
         own = sorted(self.units)
         column = {unit: position for position, unit in enumerate(own)}
         degree = max((len(monomial) for monomial in self.terms), default=0)
@@ -198,9 +202,9 @@ class CostModel:
     def evaluate(
         self, units: Sequence[str], kept: np.ndarray, names: Iterable[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Every cost, or those of the names, at (n, u) kept counts of the named units, (n,) each.
+        """Returns costs by name, (n,) each, at (n, u) kept counts of the named units; other units stay dense.
 
-        Units not named stay dense.
+        `names` restricts the result to these costs; None returns all of them.
         """
         position, dense = self._widths
         if tuple(units) == tuple(position):
@@ -213,17 +217,17 @@ class CostModel:
 
     @functools.cached_property
     def _widths(self) -> tuple[dict[str, int], np.ndarray]:
-        """Where each unit is in the order of widths, and the (u,) widths."""
+        """The position of each unit in `widths`, and the (u,) widths."""
         order = {unit: index for index, unit in enumerate(self.widths)}
         return order, np.array(list(self.widths.values()), dtype=np.int64)
 
     def dense(self) -> dict[str, float]:
-        """Every cost of the dense network."""
+        """The costs of the dense network, by name."""
         values = self.evaluate((), np.zeros((1, 0), dtype=np.int64))
         return {name: value[0].item() for name, value in values.items()}
 
     def with_cost(self, name: str, cost: Formula | UserCost) -> CostModel:
-        """The same model with one more cost."""
+        """A copy with one more cost."""
         return CostModel(self.widths, {**self.costs, name: cost})
 
 

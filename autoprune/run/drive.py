@@ -16,7 +16,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.process import ending_forks
 from autoprune.errors import RunFailed
 from autoprune.measure.form import Tuning
-from autoprune.plan.additivity import Additivity, additivity, summary
+from autoprune.plan.additivity import Additivity, additivity, additivity_summary
 from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.changes import changes, check_identity
 from autoprune.run.executors.evaluator import open_evaluator
@@ -242,7 +242,7 @@ def _finish(
     trackers.finished(rows)
     told, path = tuple(controller.told), folder.path if folder else None
     remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
-    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures, remark)
+    return RunResult(path, tuple(rows), ended, told, session, additivity_summary(sums), left_out, failures, remark)
 
 
 def _report(folder: RunFolder) -> None:
@@ -256,7 +256,7 @@ def _report(folder: RunFolder) -> None:
 
 def additivity_csv(rows: Sequence[Additivity]) -> str:
     """The summary, then one line a network that changes several units: levels, damage predicted and measured, gap."""
-    lines = [f"# {summary(rows)}", "levels,predicted,measured,gap"]
+    lines = [f"# {additivity_summary(rows)}", "levels,predicted,measured,gap"]
     lines += [f"{'-'.join(map(str, r.candidate.levels))},{r.predicted!r},{r.measured!r},{r.gap!r}" for r in rows]
     return "\n".join(lines) + "\n"
 
