@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.api import search as search
+    from autoprune.api.front import PrunedFront as PrunedFront
+    from autoprune.api.opening import open_run as open_run
+    from autoprune.api.searching import search as search
     from autoprune.core.evaluation import Evaluation as Evaluation
     from autoprune.core.front import Front as Front
     from autoprune.core.levels import LevelRule as LevelRule
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.measure.batch import Batch as Batch
     from autoprune.measure.finetune import FineTune as FineTune
+    from autoprune.measure.form import Form as Form
     from autoprune.measure.recalibrate import recalibrate as recalibrate
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
     from autoprune.prune.structure.structure import Structure as Structure
     from autoprune.prune.surgery.verify import VerifyReport as VerifyReport
     from autoprune.run.results.export import load as load
+    from autoprune.run.results.front_file import LeftOut as LeftOut
+    from autoprune.run.results.member import Member as Member
     from autoprune.run.session.job import Executor as Executor
+    from autoprune.run.session.job import Progress as Progress
 
 _HOMES = {
     "AutopruneError": "autoprune.errors",
@@ -46,10 +52,15 @@ _HOMES = {
     "Evaluation": "autoprune.core.evaluation",
     "Executor": "autoprune.run.session.job",
     "FineTune": "autoprune.measure.finetune",
+    "Form": "autoprune.measure.form",
     "Front": "autoprune.core.front",
+    "LeftOut": "autoprune.run.results.front_file",
     "LevelRule": "autoprune.core.levels",
+    "Member": "autoprune.run.results.member",
     "Objective": "autoprune.core.objective",
     "Problem": "autoprune.core.problem",
+    "Progress": "autoprune.run.session.job",
+    "PrunedFront": "autoprune.api.front",
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure.structure",
     "Unit": "autoprune.core.unit",
@@ -61,8 +72,9 @@ _HOMES = {
     "VerifyReport": "autoprune.prune.surgery.verify",
     "load": "autoprune.run.results.export",
     "needs": "autoprune.prune.criteria.contract",
+    "open_run": "autoprune.api.opening",
     "recalibrate": "autoprune.measure.recalibrate",
-    "search": "autoprune.api",
+    "search": "autoprune.api.searching",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",
 }

@@ -95,10 +95,15 @@ def override(document: Document, settings: Sequence[str]) -> tuple[Document, lis
 
 def blanks(document: Document) -> list[str]:
     """A sentence for every value that is `???`: left open in the file, for the user to set."""
-    paths = list(_paths(document.data, ()))
+    paths = _paths(document.data, ())
     return [
         document.problem(path, f"expected a value in place of ???. Pass --set {dotted(path)}=...") for path in paths
     ]
+
+
+def blank_keys(document: Document) -> list[str]:
+    """The keys whose values are `???`, in the form that --set takes."""
+    return list(map(dotted, _paths(document.data, ())))
 
 
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:

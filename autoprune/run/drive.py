@@ -36,7 +36,8 @@ from autoprune.run.records.events import Events
 from autoprune.run.records.folder import RunFolder, claimed, short, write_text, write_yaml
 from autoprune.run.records.journal import VERSION, Journal, check_records, read_run
 from autoprune.run.report import write_report
-from autoprune.run.results.front_file import LeftOut, Row
+from autoprune.run.results.front_file import LeftOut
+from autoprune.run.results.member import Member
 from autoprune.run.results.members import finish
 from autoprune.run.session.dense import check_reported, measure_dense
 from autoprune.run.session.emptied import EmptiedWeights
@@ -48,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
+    """What a finished run left: its folder, the members of the front, why the search ended, the session it ran in.
 
     `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
     because they could not be built or measured, `failures` why most evaluations failed where they did, and `remark`
@@ -56,7 +57,7 @@ class RunResult:
     """
 
     folder: Path | None
-    rows: tuple[Row, ...]
+    members: tuple[Member, ...]
     ended: str
     evaluations: tuple[Evaluation, ...]
     session: Session
@@ -224,7 +225,7 @@ def _finish(
     """Builds the front and writes what a finished run leaves."""
     if failures := most_failed(controller.told):
         _log.warning(failures)
-    rows, left_out = finish(session, controller.told, folder)
+    members, left_out = finish(session, controller.told, folder)
     events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
@@ -232,7 +233,7 @@ def _finish(
         _report(folder)
     told, path = tuple(controller.told), folder.path if folder else None
     remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
-    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures, remark)
+    return RunResult(path, members, ended, told, session, summary(sums), left_out, failures, remark)
 
 
 def _report(folder: RunFolder) -> None:
