@@ -93,7 +93,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank", "measure", "data", "run"),
-        *("run.records", "run.results", "run.session", "errors"),
+        *("run.records", "run.report", "run.results", "run.session", "config", "console", "plugins", "errors"),
     },
     "config": {
         *(
