@@ -92,8 +92,18 @@ ROOMS: dict[str, set[str]] = {
         *("run.report", "run.criterion"),
     },
     "api": {
-        *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank", "measure", "data", "run"),
-        *("run.records", "run.results", "run.session", "errors"),
+        *(
+            "core",
+            "searchers",
+            "prune.passes",
+            "prune.criteria",
+            "prune.bank",
+            "measure",
+            "measure.batch_norms",
+            "data",
+            "run",
+        ),
+        *("run.records", "run.report", "run.results", "run.session", "config", "console", "plugins", "errors"),
     },
     "config": {
         *(

@@ -106,6 +106,11 @@ def blanks(document: Document) -> list[str]:
     ]
 
 
+def blank_keys(document: Document) -> list[str]:
+    """The keys whose values are `???`, in the form that --set takes."""
+    return list(map(dotted_key, _paths(document.data, ())))
+
+
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     """The key paths of the blanks in plain data."""
     if value == BLANK:

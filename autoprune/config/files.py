@@ -1,4 +1,4 @@
-"""Sections of a job that lie in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
+"""Sections of a job in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
 
 from __future__ import annotations
 

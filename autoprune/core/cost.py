@@ -27,7 +27,7 @@ BLOCK = 16_384  # entries per block when a polynomial is evaluated, so that a bl
 
 @runtime_checkable
 class Marked(Protocol):
-    """A user's cost with a mark on it, set by `cost_factory` or `vectorised`."""
+    """A user's cost that says what it is; `cost_factory` and `vectorised` make one of a function or class."""
 
     cost_form: Literal["factory", "vectorised"]
 
@@ -61,12 +61,12 @@ def vectorised(cost: AnyCost) -> AnyCost:
 
 
 def is_factory(cost: object) -> TypeGuard[CostFactory]:
-    """Whether a user's cost, or the callable inside a partial, is marked with `cost_factory`."""
+    """Whether a user's cost, or what a partial application of it calls, is marked with `cost_factory`."""
     return _form(cost) == "factory"
 
 
 def is_vectorised(cost: object) -> bool:
-    """Whether a user's cost, or the callable inside a partial, is marked with `vectorised`."""
+    """Whether a user's cost, or what a partial application of it calls, is marked with `vectorised`."""
     return _form(cost) == "vectorised"
 
 
@@ -81,16 +81,16 @@ class Formula(ABC):
 
     @abstractmethod
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-        """The (n,) values at (n, u) kept counts of the u named units."""
+        """Returns the (n,) costs at (n, u) kept counts of the u named units."""
 
 
 @dataclass(frozen=True)
 class Polynomial(Formula):
-    """A polynomial in the kept counts of units, e.g. 9216 * a * b + 16 * a; exact if all coefficients are integers.
+    """A polynomial in the kept counts of units, e.g. 9216 * a * b + 16 * a; exact where all coefficients are integers.
 
-    An operator's MACs are the product of its axes' sizes, and the size of an axis is a sum or product of kept counts;
-    hence MACs, parameters and bytes of any candidate are such polynomials. Numbers in sums and products are constant
-    polynomials.
+    An operator's MACs are the product of its axes' sizes, and the size of an axis is a sum or product of kept
+    counts; so MACs, parameters and bytes of any candidate are such polynomials. Numbers are constant polynomials in
+    sums and products.
 
     >>> 0.5 * Polynomial.of("a") * Polynomial.of("b") + 16
     """
@@ -188,10 +188,8 @@ def _polynomial(value: Polynomial | float) -> Polynomial:
 class CostModel:
     """Named costs over named units.
 
-    Attributes:
-        widths: the dense count of every unit, by name.
-        costs: by name, a Formula or a user's function from kept counts by unit name to a float, which may be
-            `vectorised`. `macs` counts one fused multiply-add once (flops = 2 * macs).
+    A cost is a Formula or a user's function from kept counts by unit name to a float, which may be `vectorised`.
+    `widths` are the dense counts; `macs` counts one fused multiply-add once (flops = 2 * macs).
     """
 
     widths: Mapping[str, int]

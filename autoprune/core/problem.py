@@ -18,7 +18,7 @@ from autoprune.errors import ConfigError, InfeasibleBudget
 
 
 class Profiles(Mapping[str, Profile]):
-    """Immutable profiles by unit name; unlike a MappingProxyType they can be pickled."""
+    """Profiles by the names of units, which nothing changes; unlike a MappingProxyType it can be pickled."""
 
     def __init__(self, profiles: Mapping[str, Profile]) -> None:
         self._profiles = dict(profiles)
@@ -45,7 +45,7 @@ class Problem:
         costs: costs that follow from kept counts alone.
         bounds: limits on costs in their own units (never a share); they hold for every candidate a searcher proposes.
         distortion: the name of a measured value that grows with damage (0 when dense, e.g. "kl"), or None.
-        profiles: statistics of units that need no evaluation, by name, read-only; a unit may have none.
+        profiles: statistics of units that need no evaluation, by name; read-only, and a unit may have none.
     """
 
     space: SearchSpace

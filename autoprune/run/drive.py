@@ -37,7 +37,8 @@ from autoprune.run.records.events import Events
 from autoprune.run.records.folder import RunFolder, claimed, short, write_text, write_yaml
 from autoprune.run.records.journal import VERSION, Journal, check_records, read_run
 from autoprune.run.report import write_report
-from autoprune.run.results.front_file import LeftOut, Row
+from autoprune.run.results.front_file import LeftOut
+from autoprune.run.results.member import Member
 from autoprune.run.results.members import finish
 from autoprune.run.session.dense import check_reported, measure_dense
 from autoprune.run.session.emptied import EmptiedWeights
@@ -49,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
+    """What a finished run left: its folder, the members of the front, why the search ended, the session it ran in.
 
     `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
     because they could not be built or measured, `failures` why most evaluations failed where they did, and `remark`
@@ -57,7 +58,7 @@ class RunResult:
     """
 
     folder: Path | None
-    rows: tuple[Row, ...]
+    members: tuple[Member, ...]
     ended: str
     evaluations: tuple[Evaluation, ...]
     session: Session
@@ -233,16 +234,16 @@ def _finish(
     """Builds the front and writes what a finished run leaves."""
     if failures := most_failed(controller.told):
         _log.warning(failures)
-    rows, left_out = finish(session, controller.told, folder)
+    members, left_out = finish(session, controller.told, folder)
     events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
-    trackers.finished(rows)
+    trackers.finished([member.flat() for member in members])
     told, path = tuple(controller.told), folder.path if folder else None
     remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
-    return RunResult(path, tuple(rows), ended, told, session, additivity_summary(sums), left_out, failures, remark)
+    return RunResult(path, members, ended, told, session, additivity_summary(sums), left_out, failures, remark)
 
 
 def _report(folder: RunFolder) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from autoprune.core.contracts import MultiFidelity, Searcher
@@ -60,10 +61,8 @@ def make_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any)
         InfeasibleBudget: no candidate of the space is within the bounds.
     """
     kind = searcher_class(name)
-    known = searcher_options(name)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ConfigError([_unknown(f"option of searcher {name!r}", option, list(known)) for option in unknown])
+    if unknown := unknown_options(name, options):
+        raise ConfigError(unknown)
     searcher: Searcher = kind(problem, seed=seed, **options)
     return searcher
 
@@ -82,6 +81,12 @@ def searcher_class(name: str) -> Any:
         raise ConfigError(_unknown("searcher", name, list(SEARCHERS)))
     module, _, attribute = SEARCHERS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def unknown_options(name: str, options: Iterable[str]) -> list[str]:
+    """A sentence for every option that the searcher of that name does not have."""
+    known = searcher_options(name)
+    return [_unknown(f"option of searcher {name!r}", key, list(known)) for key in options if key not in known]
 
 
 def searcher_options(name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_a_fitness_with_the_name_of_the_jobs_own_cost_is_refused(job):
 
 def test_names_that_only_look_alike_are_accepted(job):
     made = reporting(macs_measured=1.0, selected=2.0, low=3.0, accuracy_lower=4.0)
-    assert search(job("uniform", 2, fitness=made), None).rows[0]["accuracy_lower"] == 4.0
+    assert search(job("uniform", 2, fitness=made), None).members[0]["accuracy_lower"] == 4.0
 
 
 def test_a_name_that_only_some_networks_have_fails_those(job):
@@ -96,7 +96,7 @@ def test_a_fitness_that_reports_a_name_twice_is_refused(job):
 
 def test_every_column_of_a_front_is_known(job, tmp_path):
     result = search(job("uniform", 2), tmp_path / "run")
-    for row in result.rows:
+    for row in result.members:
         measured = ("accuracy", "kl")
         rest = {n for n in row if n not in ("macs", "params") and n not in measured and n not in OWN}
         assert len(clashes({*measured, *rest}, ("macs", "params"))) == len(rest)
