@@ -14,6 +14,7 @@ from autoprune.config.calls import Context
 from autoprune.config.document import Document, KeyPath, blank_keys, dotted_key, override, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
+from autoprune.config.renamed import with_new_names
 from autoprune.config.shipped import shipped_file, taken
 from autoprune.config.spec import JobSpec
 from autoprune.errors import ConfigError
@@ -28,7 +29,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
 
     Relative files in it are looked for in the current directory, then in the file's folder. The job file, and the space
     and search files it names, may also be files that come with autoprune, such as configs/quickstart.yaml; the
-    `remarks` of the result name those that were taken.
+    `remarks` of the result name those that were taken, and keys that have a new name.
 
     Raises:
         ConfigError: there are mistakes in the file, in its space and search files, in the settings or in the plug-ins;
@@ -44,11 +45,12 @@ def _validated(read: Document, overrides: Sequence[str], path: Path, remarks: Se
     """The job of what a file holds, after the settings."""
     whole = assembled(read, overrides, path.parent)
     document, absent = with_secrets(whole.document)
-    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent
+    document, doubled, renamed = with_new_names(document)
+    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent + doubled
     data = {"name": path.stem.lstrip(".") or "job", **document.data}
     try:
         spec = JobSpec.model_validate(
-            data, context=Context(document, (path.parent.absolute(),), (*remarks, *whole.remarks))
+            data, context=Context(document, (path.parent.absolute(),), (*remarks, *whole.remarks, *renamed))
         )
     except ValidationError as error:
         raise ConfigError(problems + explain(error, JobSpec, document, ignore=whole.broken)) from None
