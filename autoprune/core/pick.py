@@ -12,7 +12,7 @@ from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError, InfeasibleBudget, did_you_mean
 
 RATIO = "_ratio"  # suffix of a cost given as a share of the dense network's
-ROW = re.compile(r"#?(\d+)")
+ROW_NUMBER = re.compile(r"#?(\d+)")
 BOUNDED = re.compile(r"[<>=]")
 
 
@@ -62,7 +62,7 @@ class Choice:
 
     def _named(self, text: str) -> Picked:
         """The member with this row number or candidate's name; a name may be a number, too."""
-        number = ROW.fullmatch(text)
+        number = ROW_NUMBER.fullmatch(text)
         rows = [int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(self.members) else []
         named = [index for index, name in enumerate(self.names) if name == text]
         if len({*rows, *named}) > 1:
