@@ -1,4 +1,4 @@
-"""Which member of a front a text names: bounds on values, a row number, or the name of a candidate."""
+"""Finds the member of a front that a text names: by bounds on values, a row number, or a candidate's name."""
 
 from __future__ import annotations
 
