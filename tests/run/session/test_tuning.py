@@ -138,7 +138,9 @@ def test_a_job_runs_with_every_form_of_batch_norms(job, norms):
     assert all(row["verify_error"] < 1e-4 for row in result.members)
 
 
-@pytest.mark.parametrize("guide", ["mse", "loss", "accuracy", "layer"])
+@pytest.mark.parametrize(
+    "guide", ["mse", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loss", "accuracy", "layer"))]
+)
 def test_a_job_is_guided_by_every_distortion(job, guide):
     result = search(job("additive", 30, guide=guide), None)
     assert all(guide in evaluation.values for evaluation in result.evaluations)
