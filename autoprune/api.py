@@ -25,6 +25,7 @@ from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import RunFolder, write_text
+from autoprune.run.results.exporter import DEFAULT, Format
 from autoprune.run.results.front_file import LeftOut, Row, pick_row, to_csv
 from autoprune.run.results.members import document_of, export_member, rebuild_member
 from autoprune.run.session.job import Executor, Job, MakeTracker, OnProgress, silent
@@ -46,9 +47,15 @@ class Network:
         """The small network in eval mode: compensated, batch norms re-estimated, really smaller."""
         return rebuild_member(self._result.session, self.row).network
 
-    def export(self, directory: str | Path) -> None:
-        """Writes recipe.json and weights.safetensors into a new folder, whole or not at all, for `autoprune.load`."""
-        export_member(self._result.session, self.row, Path(directory))
+    def export(self, directory: str | Path, format: Format = DEFAULT) -> None:
+        """Writes the network into a new folder, whole or not at all.
+
+        Args:
+            directory: a folder that is not there yet.
+            format: "autoprune" writes recipe.json and weights.safetensors, for `autoprune.load`; "pt2" writes
+                network.pt2, a program for `torch.export.load`; or an exporter of your own, by "pkg.mod:name" or itself.
+        """
+        export_member(self._result.session, self.row, Path(directory), format)
 
 
 @dataclass(frozen=True)

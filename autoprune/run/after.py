@@ -14,6 +14,7 @@ from autoprune.run.drive import recorded_threads, recorded_tuning
 from autoprune.run.loop.guard import guarded
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.records.journal import read_run, told
+from autoprune.run.results.exporter import DEFAULT, Format
 from autoprune.run.results.front_file import Row, read_document
 from autoprune.run.results.members import export_member
 from autoprune.run.results.requests import check_export, check_solve
@@ -27,11 +28,11 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     return told(read_run(RunFolder.open(path).journal))
 
 
-def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Row:
+def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent, format: Format = DEFAULT) -> Row:
     """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
-    row, out = check_export(path, pick, out).rows[0], out.absolute()  # the job's own code may change the folder
+    row, out = check_export(path, pick, out, format).rows[0], out.absolute()  # the job's own code may change the folder
     with _reopened(job, path, progress) as session:
-        return export_member(session, row, out)
+        return export_member(session, row, out, format)
 
 
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Row:

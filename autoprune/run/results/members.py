@@ -29,8 +29,9 @@ from autoprune.run.records.columns import HIGH, LOW, RATIO, SELECT, STITCHED, ch
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.deployed import deployed
-from autoprune.run.results.export import write_export
+from autoprune.run.results.exporter import DEFAULT, Exporter, ExportFacts, Format, find_exporter
 from autoprune.run.results.front_file import LeftOut, Row, to_csv
+from autoprune.run.results.publishing import write_export
 from autoprune.run.session.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
@@ -217,15 +218,17 @@ def rebuild_member(session: Session, row: Row) -> Built:
     return build_member(session, Evaluation(Candidate(tuple(row["levels"])), values))
 
 
-def export_member(session: Session, row: Row, directory: Path) -> Row:
+def export_member(session: Session, row: Row, directory: Path, format: Format = DEFAULT) -> Row:
     """Builds the network of a row again and writes it, with what it was measured to do just now."""
-    return write_member(session, rebuild_member(session, row), directory)
+    exporter = find_exporter(format)  # before what takes long
+    return write_member(session, rebuild_member(session, row), directory, exporter)
 
 
-def write_member(session: Session, built: Built, directory: Path) -> Row:
+def write_member(session: Session, built: Built, directory: Path, exporter: Exporter | None = None) -> Row:
     """Writes a network that was just built."""
     recipe = make_recipe(session.structure, session.bank.positions(built.row["kept"]))
-    write_export(built.network, session.model, recipe, built.row, directory, session.data.example)
+    facts = ExportFacts(session.model, recipe, built.row)
+    write_export(built.network, facts, session.data.example, directory, exporter or find_exporter(DEFAULT))
     return built.row
 
 
