@@ -50,6 +50,10 @@ PICKS = (
     "network's cost). 'accuracy>=0.97': the cheapest one, by the first cost, within bounds on measurements; with "
     "bounds on both, the best measured one. '#3': that row of the front. '2-2-2-4': that candidate."
 )
+FORMATS = (
+    "autoprune: recipe.json and weights.safetensors. pt2: network.pt2, a torch.export program. 'pkg.mod:name' or "
+    "'path/to/file.py:name': an exporter of your own."
+)
 Pick = Annotated[str, typer.Option(metavar="WHICH", help=PICKS)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines, for a log.")]
@@ -235,22 +239,23 @@ def export(
     folder: Run,
     pick: Pick,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    format: Annotated[str, typer.Option(metavar="NAME", help=FORMATS)] = "autoprune",
     quiet: Quiet = False,
 ) -> None:
-    """Write one network of a run: recipe.json and weights.safetensors."""
+    """Write one network of a run: recipe.json and weights.safetensors, or another format."""
     with _reporting(ctx):
         from autoprune import run
 
-        why = run.check_export(folder, pick, out).why  # before the imports that take seconds
+        why = run.check_export(folder, pick, out, format).why  # before the imports that take seconds
         from autoprune import config as configs
         from autoprune import console
 
         job = configs.load_run(folder).resolve()
         with console.progress_display(quiet) as progress:
-            member = run.export(job, folder, pick, out, progress=progress)
+            member = run.export(job, folder, pick, out, progress=progress, format=format)
         console.print_members([member])
         typer.echo(why)
-        _print_export(out)
+        _print_export(out, format)
 
 
 @app.command()
@@ -313,8 +318,12 @@ def _print_result(result: RunResult, folder: Path) -> None:
         typer.echo(f"next:   autoprune export {name} --pick '{pick}' --out {name}-small")
 
 
-def _print_export(out: Path) -> None:
-    typer.echo(f"written to {out}; load it with autoprune.load(fresh_model, {str(out)!r})")
+def _print_export(out: Path, format: str = "autoprune") -> None:
+    loading = {
+        "autoprune": f"; load it with autoprune.load(fresh_model, {str(out)!r})",
+        "pt2": f"; load it with torch.export.load({str(out / 'network.pt2')!r}).module()",
+    }
+    typer.echo(f"written to {out}{loading.get(format, '')}")
 
 
 @contextmanager

@@ -59,7 +59,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "data": {"measure", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
-    "testing": {"core", "measure"},
+    "testing": {
+        *("core", "measure", "data", "prune", "prune.modules", "prune.passes", "prune.structure"),
+        *("prune.structure.rules", "prune.surgery", "prune.moments", "prune.criteria", "prune.bank"),
+        *("run.session", "run.results", "errors"),
+    },
     "run.fingerprint": {"prune.modules", "plugins"},
     "run.records": {"core", "measure", "errors"},
     "run.session": {
