@@ -15,8 +15,6 @@ from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SELECT, STITCHE
 if TYPE_CHECKING:
     from torch import nn
 
-SOLVED = "solved"  # the key of what a row says of the budget it answers
-
 
 class Builder(Protocol):
     """Builds the networks of members; a front that has the model and the data gives its members one."""
@@ -159,7 +157,7 @@ class Member:
             **(named or {}),
             **_given("finetune_steps", self.steps),
             **({} if named or self.emptied is None else counted),  # the front counts them because another member does
-            **({} if self.solved is None else {SOLVED: dict(self.solved)}),
+            **({} if self.solved is None else {"solved": dict(self.solved)}),
         }
 
     @staticmethod
@@ -170,7 +168,7 @@ class Member:
             LookupError, TypeError, ValueError: the row is not one.
         """
         _check(row, costs)
-        known = {*OWN, *costs, *(name + RATIO for name in costs), SOLVED}
+        known = {*OWN, *costs, *(name + RATIO for name in costs)}
         values = {name: value for name, value in row.items() if name not in known}
         select, search = (_without(prefix, values) for prefix in (SELECT, STITCHED))
         rest = {name: value for name, value in values.items() if not name.startswith((SELECT, STITCHED))}
@@ -195,7 +193,7 @@ class Member:
             steps=row.get("finetune_steps"),
             emptied=row.get("emptied"),
             emptied_weights=None if names is None else tuple(names),
-            solved=row.get(SOLVED),
+            solved=row.get("solved"),
         )
 
 
