@@ -81,7 +81,7 @@ def allocated(shape: str, units: int, levels: int, what: str) -> str:
         return f"{len(front)} plans, " + ("exact" if front.exact else f"buckets of {share:.2g} % of the range of costs")
     dense = float(solver.terms.cost(np.zeros((1, units), dtype=int))[0])
     found = solver.solve(0.5 * dense)
-    return "exact" if found.exact else f"at most {found.plan.error / found.bound - 1:.2g} above the optimum"
+    return "exact" if found.exact else f"at most {found.plan.damage / found.bound - 1:.2g} above the optimum"
 
 
 def allocation_instance(shape: str, units: int, levels: int) -> tuple[Terms, list[np.ndarray]]:
@@ -144,8 +144,8 @@ def filled(units: int, levels: int) -> tuple[float, str]:
     names = [unit.name for unit in structure.units]
     made, seconds = clocked(lambda: make_bank(model, structure, names, obs, batches))
     counts = [{unit.name: unit.width * k // levels for unit in structure.units} for k in range(1, levels)]
-    _, solved = clocked(lambda: [made.build(kept) for kept in counts])
-    _, stitched = clocked(lambda: [made.build(kept) for kept in counts])
+    _, solved = clocked(lambda: [made.build(made.subnet(kept)) for kept in counts])
+    _, stitched = clocked(lambda: [made.build(made.subnet(kept)) for kept in counts])
     held = sum(moments.gram.nbytes + moments.mean.nbytes for moments in made.moments.values())
     predicted = statistics_bytes(model, structure, names)
     each = 1000 / len(counts)

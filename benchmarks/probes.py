@@ -26,8 +26,8 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.data import Data
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
 from autoprune.run.session.job import Job

@@ -34,13 +34,13 @@ from autoprune.config import load
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.batch import BatchAnchor
+from autoprune.measure.batch_norms.eagleeye import recalibrate_as_eagleeye
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
-from autoprune.measure.quick import BatchAnchor
-from autoprune.measure.recalibrate import recalibrate_as_eagleeye
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.plan.repair import fit, stratified
+from autoprune.plan.repair import fit_to_budget, stratified
 from autoprune.prune.criteria import CRITERIA, UnitStatistics
 from autoprune.prune.criteria.ordering import order_unit
 from autoprune.prune.modules.borrowed import evaluating
@@ -103,7 +103,7 @@ def in_band(session: Session, rng: np.random.Generator, count: int) -> list[Cand
     dense = session.dense_costs["macs"]
     while len(found) < count:
         start, target = rng.integers(0, session.space.sizes), rng.uniform(*BAND)
-        candidate = Candidate(tuple(fit(session.problem, start, rng, "macs", target * dense).tolist()))
+        candidate = Candidate(tuple(fit_to_budget(session.problem, start, rng, "macs", target * dense).tolist()))
         if session.problem.costs_of(candidate)["macs"] >= BAND[0] * dense:
             found[candidate] = None
     return list(found)
@@ -141,9 +141,9 @@ def first(values: np.ndarray, share: float) -> list[float]:
 def scorer_of(session: Session, way: Way) -> Scorer:
     scorer = replace(session.scorer, norms=way.norms, form=way.form)
     if way.name == "quick, plain":
-        anchor = scorer.stage.batch_anchor
+        anchor = scorer.stage.batch_norms.anchor
         own = {key: {n: [anchor.own[n]] * len(calls) for n, calls in seen.items()} for key, seen in anchor.seen.items()}
-        scorer.stage.batch_anchor = BatchAnchor(anchor.own, own)  # as if batches did nothing to the dense network
+        scorer.stage.batch_norms.anchor = BatchAnchor(anchor.own, own)  # as if batches did nothing to the dense network
     return scorer
 
 

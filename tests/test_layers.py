@@ -52,8 +52,10 @@ ROOMS: dict[str, set[str]] = {
     "prune": {
         *("core", "prune.modules", "prune.passes", "prune.structure", "prune.surgery", "prune.criteria", "errors"),
     },
+    "measure.batch_norms": {"measure", "prune.modules", "prune.passes", "prune.surgery", "errors"},
     "measure": {
-        *("core", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank", "errors"),
+        *("core", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank"),
+        *("measure.batch_norms", "errors"),
     },
     "data": {"measure", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
@@ -62,11 +64,19 @@ ROOMS: dict[str, set[str]] = {
     "run.records": {"core", "measure", "errors"},
     "run.session": {
         *("core", "plan", "prune", "prune.modules", "prune.passes", "prune.structure"),
-        *("prune.moments", "prune.criteria", "prune.bank", "prune.compensation", "measure", "data"),
+        *(
+            "prune.moments",
+            "prune.criteria",
+            "prune.bank",
+            "prune.compensation",
+            "measure",
+            "measure.batch_norms",
+            "data",
+        ),
         *("run.fingerprint", "run.records", "plugins", "errors"),
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
-    "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "errors"},
+    "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.surgery", "prune.bank"),
         *("prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
@@ -92,11 +102,30 @@ ROOMS: dict[str, set[str]] = {
         *("run.report", "run.criterion"),
     },
     "api": {
-        *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank", "measure", "data", "run"),
+        *(
+            "core",
+            "searchers",
+            "prune.passes",
+            "prune.criteria",
+            "prune.bank",
+            "measure",
+            "measure.batch_norms",
+            "data",
+            "run",
+        ),
         *("run.records", "run.report", "run.results", "run.session", "config", "console", "plugins", "errors"),
     },
     "config": {
-        *("core", "searchers", "prune.criteria", "prune.bank", "measure", "run.fingerprint", "run.records"),
+        *(
+            "core",
+            "searchers",
+            "prune.criteria",
+            "prune.bank",
+            "measure",
+            "measure.batch_norms",
+            "run.fingerprint",
+            "run.records",
+        ),
         *("run.session", "plugins", "errors"),
     },
     "console": {"core", "run", "run.records", "run.results", "run.session"},
@@ -104,7 +133,16 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {  # resolves the public names
         *("api", "core", "prune", "prune.modules", "prune.passes", "prune.structure", "prune.structure.rules"),
-        *("prune.surgery", "prune.criteria", "measure", "data", "run.results", "run.session", "errors"),
+        *(
+            "prune.surgery",
+            "prune.criteria",
+            "measure",
+            "measure.batch_norms",
+            "data",
+            "run.results",
+            "run.session",
+            "errors",
+        ),
     },
 }
 

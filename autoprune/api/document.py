@@ -54,6 +54,7 @@ def document_of(job: Job) -> Document:
         "run": {
             **_executor(job.executor),
             "deterministic": job.ordered,
+            "trackers": [call for call in map(_call, job.trackers) if call != BLANK],  # the others change no result
             "device": job.device,
             **_given(threads=job.threads),
             "tune": _tune(job.tune),

@@ -13,24 +13,24 @@ from autoprune.api.document import GIB, document_of
 from autoprune.api.front import PrunedFront
 from autoprune.api.opened import OpenedRun
 from autoprune.api.progress import Relay
-from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
+from autoprune.core.contracts import Searcher, Tracker
+from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
+from autoprune.measure.batch_norms.contract import Name as BatchNormsName
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
 from autoprune.measure.prefix import REUSE_BYTES
-from autoprune.measure.stage import Norms
 from autoprune.prune.bank.masks import Scores
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.records.folder import RunFolder
-from autoprune.run.session.job import Executor, Job, NamedSearcher, OnProgress, Stop, parse_target
+from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
 from autoprune.run.session.plugin_checks import check_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
@@ -58,9 +58,9 @@ def search(
     calls: Examples | None = None,
     criterion: str | Criterion = "obs",
     masks: str | Scores = "obs",
-    costs: Mapping[str, UserCost] | None = None,
+    costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
-    batch_norms: Norms = "anchored",
+    batch_norms: BatchNormsName = "anchored",
     norm_images: int = 500,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
@@ -76,6 +76,7 @@ def search(
     resume: bool = False,
     fork: str | Path | None = None,
     progress: bool | OnProgress = True,
+    trackers: Sequence[Tracker | MakeTracker] = (),
 ) -> PrunedFront:
     """Searches how much of each unit of a trained network to keep.
 
@@ -102,7 +103,8 @@ def search(
             (weights, statistics) -> scores.
         masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
             "wanda" or a function (weight, moments) -> scores.
-        costs: more costs: functions of the kept counts by unit, by name.
+        costs: further costs by name: functions of kept counts by unit name, or factories marked with
+            `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
         guide: a measurement (lower is better) to search by in place of the first objective that is no cost. "auto" is
             "kl" with the default fitness and none with another one; None is none.
         batch_norms: the statistics of batch norms while a candidate is scored: "anchored", "reestimated", "eagleeye"
@@ -128,6 +130,7 @@ def search(
         fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
         progress: True shows bars in a terminal or a notebook, on standard error, False nothing; a function gets each
             `Progress`.
+        trackers: objects that are told of the run (core.contracts.Tracker), or functions that make them.
 
     Returns:
         The front: members by rising cost, which are picked, built and exported.
@@ -174,6 +177,7 @@ def search(
         executor=Executor(executor) if isinstance(executor, str) else executor,
         ordered=deterministic,
         expected=expected or {},
+        trackers=tuple(trackers),
     )
     job = replace(job, document=document_of(job))
     path, relay = None if out is None else Path(out), Relay(progress)
@@ -235,7 +239,7 @@ def _wrong_settings(
 ) -> list[str]:
     """A sentence for every setting that is out of bounds and that a Job does not check itself."""
     return [
-        *word("batch_norms", batch_norms, get_args(Norms)),
+        *word("batch_norms", batch_norms, get_args(BatchNormsName)),
         *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
         *number("reuse_gib", reuse_gib, 0, MOST_GIB),
         *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),

@@ -1,4 +1,4 @@
-"""A job file read, overridden, checked: `load`."""
+"""Reads a job file, applies overrides and checks it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from autoprune.config.absent import NAME as ABSENT
 from autoprune.config.calls import Context
-from autoprune.config.document import Document, KeyPath, blank_keys, dotted, override, read_document
+from autoprune.config.document import Document, KeyPath, blank_keys, dotted_key, override, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
 from autoprune.config.shipped import shipped_file, taken
@@ -25,7 +25,7 @@ MADE_BY = "made_by"  # the key that job files of runs from Python have
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job of a YAML file after the settings `a.b=c`, with every plug-in imported and held against its arguments.
+    """The job of a YAML file after the settings `a.b=c`, with every plug-in imported and checked against its arguments.
 
     Relative files in it are looked for in the current directory, then in the file's folder. The job file, and the space
     and search files it names, may also be files that come with autoprune, such as configs/quickstart.yaml; the
@@ -59,17 +59,17 @@ def _validated(read: Document, overrides: Sequence[str], path: Path, remarks: Se
 
 
 def with_secrets(document: Document) -> tuple[Document, list[str]]:
-    """The document with what a run folder does not keep from the environment, and a sentence for what is not there.
+    """The document with the secrets that a run folder does not store, and a sentence for each that is not set.
 
-    What workers need is missed where they are started: a run is exported without them.
+    Secrets that only workers need are not required here: a run can be exported without them.
     """
     problems: list[str] = []
 
     def miss(path: KeyPath, variable: str) -> None:
         if path[0] != "run":
             sentence = (
-                f"expected the environment variable {variable}, which is not set. What may be secret is not written to "
-                f"a run folder; set it, or pass --set {dotted(path)}=..."
+                f"expected the environment variable {variable}, which is not set. Possible secrets are not written to "
+                f"a run folder; set it, or pass --set {dotted_key(path)}=..."
             )
             problems.append(document.problem(path, sentence))
 

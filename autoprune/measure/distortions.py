@@ -9,6 +9,7 @@ import torch
 
 from autoprune.errors import ConfigError
 from autoprune.prune.bank.channels import Bank
+from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import consumers_of
 from autoprune.prune.moments.moments import Moments
@@ -27,7 +28,7 @@ def check_layers(bank: Bank, units: Sequence[str]) -> None:
         )
 
 
-def layer_error(bank: Bank, counts: Mapping[str, int]) -> float:
+def layer_error(bank: Bank, subnet: Subnet) -> float:
     """The sum over consumers of the relative squared error of their outputs, each on the dense network's inputs.
 
     With W a consumer's weights, V those it has after compensation (0 at the inputs that are gone) and H the second
@@ -35,8 +36,8 @@ def layer_error(bank: Bank, counts: Mapping[str, int]) -> float:
     objective of layer-wise pruning (Dong et al. 2017, https://arxiv.org/abs/1705.07565, equation 1), which we divide by
     the output's energy so that layers of different scale add up. It sees nothing of what an error does downstream.
     """
-    indices = bank.indices(bank.positions(counts))
-    compensated, tensors = bank.compensated(indices), named_tensors(bank.model)
+    indices = subnet.indices
+    compensated, tensors = bank.compensated(subnet), named_tensors(bank.model)
     changed = [name for name, moments in bank.moments.items() if moments.design.input_dim in indices.get(name, {})]
     return sum(
         _relative_error(bank.moments[name], indices[name], tensors[name], compensated[name])

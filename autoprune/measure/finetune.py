@@ -7,7 +7,7 @@ it stopped ends with the same bits as one that is trained from the start (on a G
 What is measured is a copy whose batch norms are re-estimated on the first training examples. The running statistics of
 the training itself lag behind its weights: on the digits, widths of a quarter, KL to the dense network after 7 steps
 1.25 by those and 0.51 re-estimated, after 20 steps 0.33 and 0.29, after 100 steps 0.15 and 0.14. The dense network's
-error says nothing of a network that was trained on statistics of batches: with anchored ones (measure.anchor) 0.16.
+error says nothing of a network that was trained on statistics of batches: with anchored ones 0.16.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ import torch
 from torch import nn
 
 from autoprune.errors import ConfigError, PluginError, TrainingDiverged
-from autoprune.measure.anchor import Moments
 from autoprune.measure.batch import Batch, gathered
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import MEASURES
-from autoprune.measure.recalibrate import recalibrate
-from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
 from autoprune.prune.modules.borrowed import repeatable, seeded, training
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
@@ -234,7 +233,7 @@ class Trainer:
 
 def _trained_tensors(network: nn.Module) -> list[torch.Tensor]:
     """Parameters and statistics of batch norms; other buffers may hold infinities, as masks of attention do."""
-    statistics = [Moments.of(norm) for norm in tracked_norms(network).values()]
+    statistics = [NormStatistics.of(norm) for norm in tracked_norms(network).values()]
     return [*network.parameters(), *(tensor for own in statistics for tensor in (own.mean, own.variance))]
 
 

@@ -1,4 +1,4 @@
-"""Scores one candidate: stitch, settle batch norms, apply the fitness. No score depends on those before it."""
+"""Scores one candidate: builds its network, settles batch norms, applies the fitness. No score depends on another."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
-from autoprune.measure.anchor import Anchor
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.contract import Name, WrittenStatistics
+from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import Fitness, averages, is_own
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.intact import Intact
 from autoprune.measure.prefix import REUSE_BYTES
-from autoprune.measure.recalibrate import recalibrate
-from autoprune.measure.stage import Norms, Stage
+from autoprune.measure.stage import Stage
 from autoprune.prune.bank.channels import Bank
-from autoprune.prune.bank.weights import WeightBank, is_whole, stitched
+from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.containers import copied
@@ -45,9 +45,8 @@ class Scorer:
     elsewhere with a batch. When `in_parts`, values of a fitness that averages over examples are also given for what is
     between one of the fidelities and the next. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
     the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
-    have two-pass statistics, anchored unless `norms` is "reestimated", and nothing of the form. `objective` names the
-    value of a fitness that returns a float; `also` are further measurements by name, from the kept counts. `weights`
-    puts the zeros into networks of a space with weight units.
+    have the statistics that the policy says, and nothing of the form. `objective` names the
+    value of a fitness that returns a float; `also` are further measurements by name, of a subnet.
 
     With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
     `norms` to do. Its fidelity is then the share of the steps, and all selection examples are measured; `reuse_bytes`
@@ -59,28 +58,27 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
-    norms: Norms = "anchored"
+    norms: Name = "anchored"
     form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
     objective: str = "fitness"
-    also: Mapping[str, Callable[[Mapping[str, int]], float]] = field(default_factory=dict)
+    also: Mapping[str, Callable[[Subnet], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
-    weights: WeightBank | None = None
     fidelities: Sequence[float] = ()
     in_parts: bool = False
     finetune: FineTune | None = None
     training: TrainingSet | None = None
 
     @cached_property
-    def anchor(self) -> Anchor | None:
-        """What corrects the statistics of deployed networks; None where they are taken as re-estimated."""
-        return None if self.norms == "reestimated" else Anchor.of(self.bank.model, self.calibrate)
+    def deployed_norms(self) -> WrittenStatistics:
+        """What settles the batch norms of deployed networks."""
+        return POLICIES[self.norms].deployed()(self.bank.model, self.calibrate)
 
     @cached_property
     def stage(self) -> Stage:
         """Where scores are taken."""
         how = self.norms, self.form, self.reuse_bytes
-        return Stage(self.bank, self.calibrate, self.select, *how, self.weights, self.fidelities)
+        return Stage(self.bank, self.calibrate, self.select, *how, self.fidelities)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -94,41 +92,39 @@ class Scorer:
         if self.finetune is None:
             self.stage.prepare()
 
-    def network(self, candidate: Candidate) -> nn.Module:
-        """The small network of a candidate as it would be deployed without training: stitched, batch norms settled."""
+    def subnet(self, candidate: Candidate) -> Subnet:
+        """What a candidate keeps. SpaceError for one that is not of the space."""
         self.space.check(candidate)
-        return self.build(self.space.counts(candidate))
+        return self.bank.subnet(self.space.counts(candidate))
 
-    def build(self, counts: Mapping[str, int]) -> nn.Module:
-        """The same for kept counts by unit, which need not be levels of the space."""
-        network = stitched(self.bank, self.weights, counts)
-        if counts != self.space.counts(self.space.dense):  # the dense network keeps its own statistics
-            recalibrate(network, self.calibrate)
-            if self.anchor is not None:
-                self.anchor.correct(network, self.bank.indices(self.bank.positions(counts)))
+    def network(self, candidate: Candidate) -> nn.Module:
+        """The small network of a candidate as it would be deployed without training or fit, batch norms settled."""
+        return self.build(self.subnet(candidate))
+
+    def build(self, subnet: Subnet) -> nn.Module:
+        """The same for a subnet, whose counts need not be levels of the space."""
+        network = self.bank.build(subnet)
+        if not subnet.is_whole:  # the dense network keeps its own statistics
+            self.deployed_norms.settle(network, subnet.indices)
         return network
 
-    def steps(self, counts: Mapping[str, int], fidelity: float = 1.0) -> int:
-        """How long the network for kept counts is trained; the dense one never is."""
-        if self.finetune is None or is_whole(self.bank, self.weights, counts):
+    def steps(self, subnet: Subnet, fidelity: float = 1.0) -> int:
+        """How many steps the network of a subnet is trained for; the dense one never is."""
+        if self.finetune is None or subnet.is_whole:
             return 0
         return self.finetune.steps_at(fidelity)
 
-    def trained(self, counts: Mapping[str, int], steps: int) -> nn.Module:
-        """The network for kept counts after so many steps, as it would be deployed."""
-        key, begin = tuple(counts.items()), functools.partial(stitched, self.bank, self.weights, counts)
+    def trained(self, subnet: Subnet, steps: int) -> nn.Module:
+        """The network of a subnet after so many steps, as it would be deployed."""
+        key, begin = tuple(subnet.counts.items()), functools.partial(self.bank.build, subnet)
         with torch_threads(self.form.threads):
-            return self.trainer.trained(key, begin, self._sparse(counts), steps)
+            return self.trainer.trained(key, begin, subnet.sparse, steps)
 
-    def fully_trained(self, network: nn.Module, counts: Mapping[str, int]) -> nn.Module:
-        """A copy of a network for kept counts, whatever its weights, after all steps."""
-        learner = Learner.of(copy_model(network), self.trainer.plan, self._sparse(counts))
+    def fully_trained(self, network: nn.Module, subnet: Subnet) -> nn.Module:
+        """A copy of a network of a subnet, whatever its weights, after all steps."""
+        learner = Learner.of(copy_model(network), self.trainer.plan, subnet.sparse)
         with torch_threads(self.form.threads):
             return self.trainer.train(learner, self.trainer.plan.steps)
-
-    def _sparse(self, counts: Mapping[str, int]) -> Sequence[str]:
-        """The weights that have zeros for the counts."""
-        return [] if self.weights is None else self.weights.touched(counts)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, see `measured`."""
@@ -158,13 +154,12 @@ class Scorer:
         return replace(evaluation, seconds=time.perf_counter() - start)
 
     def _measured(self, candidate: Candidate) -> Evaluation:
-        self.space.check(candidate)
-        counts = self.space.counts(candidate)
-        steps = self.steps(counts, candidate.fidelity)
-        with self.stage.holding(self.trained(counts, steps)) if steps else self.stage.on(counts) as network:
+        subnet = self.subnet(candidate)
+        steps = self.steps(subnet, candidate.fidelity)
+        with self.stage.holding(self.trained(subnet, steps)) if steps else self.stage.on(subnet) as network:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
-        whole = functools.reduce(joined, parts)
-        also = {name: measurement(counts) for name, measurement in self.also.items()}  # the same whatever the examples
+        whole = functools.reduce(merged, parts)
+        also = {name: measurement(subnet) for name, measurement in self.also.items()}  # the same whatever the examples
         if twice := sorted(whole.values.keys() & also.keys()):
             raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
         by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}

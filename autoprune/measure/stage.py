@@ -6,65 +6,57 @@ import bisect
 import contextlib
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import nn
 
-from autoprune.measure.anchor import Anchor, settle
 from autoprune.measure.batch import Batch, divided
+from autoprune.measure.batch_norms.contract import BatchNorms, Inputs, Name
+from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.following import Followed
 from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
-from autoprune.measure.quick import BatchAnchor
-from autoprune.measure.recalibrate import recalibrate, recalibrate_as_eagleeye
 from autoprune.prune.bank.channels import Bank
-from autoprune.prune.bank.weights import WeightBank, is_whole, stitched
+from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.modules.skip import within
-from autoprune.prune.surgery.surgery import Indices, make_recipe
 
-Norms = Literal["anchored", "reestimated", "eagleeye", "batch"]
-Inputs = tuple[torch.Tensor, ...]
 EXAMPLES = 2  # that the order of calls is read from
 TINY = 1e-9  # a product of a share and a count may lie above the count that is meant
 
 
 @dataclass(eq=False)
 class Stage:
-    """Scores are taken on it: `on(counts)` has a candidate's network ready to be measured on `batches`.
+    """Prepares networks for scoring: inside `with stage.on(subnet) as network` the network can be run on `batches`.
 
-    `norms` says what batch norms use: "anchored", statistics re-estimated on `calibrate` and corrected by the dense
-    network's own error (measure.anchor); "reestimated", the same uncorrected; "eagleeye", EagleEye's recipe; "batch",
-    those of the batch at hand (measure.quick), which needs one pass instead of two. `reuse_bytes` limits what is kept
-    of the dense network's outputs (measure.prefix), 0 for nothing. `weights` puts the zeros in where any are searched.
-    At each of the `fidelities`, shares of the selection examples, a batch ends.
+    `norms` names what settles batch norms (measure.batch_norms). `reuse_bytes` limits what is kept
+    of the dense network's outputs (measure.prefix), 0 for nothing. At each of the `fidelities`, shares of the selection
+    examples, a batch ends.
     """
 
     bank: Bank
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
-    norms: Norms = "anchored"
+    norms: Name = "anchored"
     form: Form = PLAIN
     reuse_bytes: int = REUSE_BYTES
-    weights: WeightBank | None = None
     fidelities: Sequence[float] = ()
 
     @contextlib.contextmanager
-    def on(self, counts: Mapping[str, int]) -> Iterator[nn.Module]:
-        """Inside, the small network for the counts, in this form, with its batch norms settled."""
+    def on(self, subnet: Subnet) -> Iterator[nn.Module]:
+        """Inside, the network of a subnet, in this form, with its batch norms settled."""
         with self.form.running(self._device):
-            network = self.form.dress(stitched(self.bank, self.weights, counts))
-            if is_whole(self.bank, self.weights, counts):
+            network = self.form.dress(self.bank.build(subnet))
+            if subnet.is_whole:
                 yield network  # the dense network keeps its own statistics
                 return
-            positions = self.bank.positions(counts)
-            indices = self.bank.indices(positions)
-            cut = self._prefixes.cut(network, make_recipe(self.bank.structure, positions))
-            with self._followed.following(network), self._reused(network, cut), self._settled(network, indices, cut):
+            cut = self._prefixes.cut(network, subnet.recipe)
+            intact = [name for name in tracked_norms(network) if within(name, cut.modules)]
+            settled = self.batch_norms.settled(network, subnet.indices, intact)
+            with self._followed.following(network), self._reused(network, cut), settled:
                 yield network
 
     @contextlib.contextmanager
@@ -76,9 +68,8 @@ class Stage:
     def prepare(self) -> None:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
         with self.form.running(self._device):
-            shared = {"batch": "batch_anchor", "eagleeye": "_dense"}.get(self.norms, "_anchor")
-            for name in ("_prefixes", shared):
-                getattr(self, name)
+            _ = self._prefixes
+            self.batch_norms.prepare()
 
     @cached_property
     def batches(self) -> Sequence[Batch]:
@@ -99,33 +90,9 @@ class Stage:
         return self._prefixes.bytes
 
     def _reused(self, network: nn.Module, cut: Cut) -> contextlib.AbstractContextManager[None]:
-        """EagleEye's recipe puts every module in train mode: nothing before a cut is as in the dense network then."""
-        if self.norms == "eagleeye" or not self.reuse_bytes:
+        if not self.reuse_bytes or not self.batch_norms.reuses_prefix:
             return contextlib.nullcontext()
         return self._prefixes.reused(network, cut, self._followed)
-
-    @contextlib.contextmanager
-    def _settled(self, network: nn.Module, indices: Indices, cut: Cut) -> Iterator[None]:
-        intact = [name for name in tracked_norms(network) if within(name, cut.modules)]
-        if self.norms == "batch":
-            with self.batch_anchor.applied(network, indices, self._followed, intact):
-                yield
-            return
-        if self.norms == "eagleeye":
-            recalibrate_as_eagleeye(network, self._inputs)
-        else:
-            self._estimate(network, indices, intact)
-        yield
-
-    def _estimate(self, network: nn.Module, indices: Indices, intact: Sequence[str]) -> None:
-        """Statistics from the calibration batches; norms before which nothing was pruned get the dense network's."""
-        recalibrate(network, self._inputs)
-        if self.norms == "anchored":
-            self._anchor.correct(network, indices)
-        reference = self._anchor.own if self.norms == "anchored" else self._anchor.estimated
-        norms = tracked_norms(network)
-        for name in intact:
-            settle(norms[name], reference[name])
 
     @property
     def _device(self) -> torch.device:
@@ -133,7 +100,7 @@ class Stage:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        return self.form.dress(self.bank.build({}))
+        return self.form.dress(self.bank.build(self.bank.subnet({})))
 
     @cached_property
     def _inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
@@ -150,14 +117,10 @@ class Stage:
 
     @cached_property
     def _prefixes(self) -> Prefixes:
-        dense = make_recipe(self.bank.structure, {})
-        return Prefixes(self._dense, dense, tuple(x[:EXAMPLES] for x in self.batches[0].inputs), self.reuse_bytes)
+        example = tuple(x[:EXAMPLES] for x in self.batches[0].inputs)
+        return Prefixes(self._dense, self.bank.subnet({}).recipe, example, self.reuse_bytes)
 
     @cached_property
-    def _anchor(self) -> Anchor:
-        return Anchor.of(self._dense, self._inputs)
-
-    @cached_property
-    def batch_anchor(self) -> BatchAnchor:
-        """What corrects the statistics of selection batches in quick scores."""
-        return BatchAnchor.of(self._dense, self._selected)
+    def batch_norms(self) -> BatchNorms:
+        """What settles the batch norms of candidates."""
+        return POLICIES[self.norms](self._dense, self._inputs, self._selected)

@@ -74,7 +74,7 @@ def environment_of(session: Session) -> dict[str, Any]:
         "data": session.data.description,
         **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
         "bank": session.bank_facts,
-        **({"weights": session.weight_bank.remarks} if session.weight_bank else {}),
+        **({"weights": session.bank.weights.remarks} if session.weights else {}),
         "frozen": [[row.what, row.share, row.reason] for row in session.structure.frozen],
         "uncounted_operators": list(session.structure.uncounted),
         "unmet": [[row.name, row.share] for row in session.structure.unmet],

@@ -21,7 +21,7 @@ import torch
 from modelopt.torch.prune.fastnas import FastNASConfig
 from torch import nn
 
-from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from compensation.setting import Pruned, Setting, Spent, accuracy, timed
 
 WIDTHS = 4  # widths tried are multiples of it

@@ -16,7 +16,7 @@ from typing import Literal
 import torch_pruning as tp
 from torch import nn
 
-from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from compensation.setting import Pruned, Setting, macs
 
 STEPS = 10  # halvings of the interval of ratios: finer than a channel of the widest layer

@@ -101,7 +101,7 @@ def bank():
 
 
 def test_a_network_that_lost_nothing_has_no_layer_error(bank):
-    assert layer_error(bank, {"a": 6, "b": 5}) == 0
+    assert layer_error(bank, bank.subnet({"a": 6, "b": 5})) == 0
 
 
 @torch.no_grad()
@@ -110,16 +110,16 @@ def test_the_layer_error_is_what_running_the_consumer_on_dense_inputs_shows():
     structure = find_structure(model, torch.randn(2, 2, 7, 7))
     images = torch.randn(256, 2, 7, 7)
     bank = make_bank(model, structure, ["a", "b"], obs, [(images,)])
-    small = bank.build({"a": 3, "b": 5})
-    kept = bank.positions({"a": 3})["a"]
+    small = bank.build(bank.subnet({"a": 3, "b": 5}))
+    kept = bank.subnet({"a": 3}).positions["a"]
     inputs = F.relu(model.a(images))
     dense, pruned = F.conv2d(inputs, model.b.weight), F.conv2d(inputs[:, kept], small.b.weight)
     expected = (dense - pruned).square().sum() / dense.square().sum()
-    assert layer_error(bank, {"a": 3, "b": 5}) == pytest.approx(float(expected), rel=1e-3)
+    assert layer_error(bank, bank.subnet({"a": 3, "b": 5})) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_layer_errors_grow_as_less_is_kept(bank):
-    errors = [layer_error(bank, {"a": count, "b": 5}) for count in (6, 5, 4, 3, 2, 1)]
+    errors = [layer_error(bank, bank.subnet({"a": count, "b": 5})) for count in (6, 5, 4, 3, 2, 1)]
     assert errors == sorted(errors)
     assert errors[-1] > 0
 

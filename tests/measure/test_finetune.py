@@ -14,9 +14,9 @@ from autoprune.core.levels import LevelRule, build_space
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, DataError, PluginError, TrainingDiverged
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.finetune import SETTLING, FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import classification
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
@@ -117,8 +117,8 @@ def test_a_network_that_goes_on_is_the_one_trained_from_the_start_bit_by_bit(sco
     assert [e.steps for e in going] == [3, 6, 12]
     assert going[-1].values == at_once.values
     assert going[0].values == other.score(Candidate(A.levels, 0.25)).values != at_once.values
-    counts = SPACE.counts(A)
-    assert same(scorer.trained(counts, 12), other.trained(counts, 12))
+    subnet = scorer.subnet(A)
+    assert same(scorer.trained(subnet, 12), other.trained(subnet, 12))
 
 
 def test_what_is_scored_in_between_changes_nothing(scorer):
@@ -180,8 +180,8 @@ def test_the_users_model_is_untouched_and_random_states_are_put_back(model, scor
 
 
 def test_batch_norms_of_a_trained_network_are_those_of_the_first_training_examples(scorer):
-    network = scorer.trained(SPACE.counts(A), 5)
-    again = scorer.trained(SPACE.counts(A), 5)
+    network = scorer.trained(scorer.subnet(A), 5)
+    again = scorer.trained(scorer.subnet(A), 5)
     recalibrate(again, [scorer.training.batch(step).inputs for step in range(4)])
     assert same(network, again)
     assert SETTLING >= 40
@@ -201,10 +201,10 @@ def test_a_fitness_that_spoils_the_network_spoils_no_later_step(scorer):
 
 def test_parameters_that_need_no_gradient_stay_as_they_are(model, scorer):
     scorer.bank.model.a.weight.requires_grad_(False)
-    network = scorer.trained(SPACE.counts(A), 5)
-    stitched = scorer.bank.build(SPACE.counts(A))
-    assert torch.equal(network.a.weight, stitched.a.weight)
-    assert not torch.equal(network.b.weight, stitched.b.weight)
+    network = scorer.trained(scorer.subnet(A), 5)
+    untrained = scorer.bank.build(scorer.subnet(A))
+    assert torch.equal(network.a.weight, untrained.a.weight)
+    assert not torch.equal(network.b.weight, untrained.b.weight)
 
 
 @pytest.mark.parametrize("kind", ["weights", "pattern"])
@@ -214,11 +214,12 @@ def test_zeros_stay_zeros(model, kind):
     weights = sparse_weights(model, structure, rules)
     space = build_space((*structure.units, *sparse_units(model, weights)), rules)
     bank = make_bank(model, structure, (), obs, inputs(1))
-    zeros = make_weight_bank(model, structure, {name: weights[name] for name in space.units}, "magnitude", inputs(1))
+    sparse = make_weight_bank(model, structure, {name: weights[name] for name in space.units}, "magnitude", inputs(1))
     examples = TrainingSet.of(batches(3))
-    scorer = Scorer(bank, space, inputs(1), batches(2), classification, weights=zeros, finetune=PLAN, training=examples)
-    counts = space.counts(space.smallest)
-    before, after = scorer.build(counts).b.weight, scorer.trained(counts, 12).b.weight
+    bank = bank.with_weights(sparse)
+    scorer = Scorer(bank, space, inputs(1), batches(2), classification, finetune=PLAN, training=examples)
+    subnet = scorer.subnet(space.smallest)
+    before, after = scorer.build(subnet).b.weight, scorer.trained(subnet, 12).b.weight
     assert torch.equal(before == 0, after == 0)
     assert int((after == 0).sum()) == before.numel() // 2
     assert not torch.equal(before, after)

@@ -126,10 +126,10 @@ def scorer_with_zeros(model, **changes):
     scorer = scorer_of(model, **changes)
     structure, rule = scorer.bank.structure, LevelRule("*", (0.5,), "weights")
     sparse = dict(list(sparse_weights(model, structure, [rule]).items())[::2])
-    bank = make_weight_bank(model, structure, sparse, "obs", inputs(1))
+    bank = scorer.bank.with_weights(make_weight_bank(model, structure, sparse, "obs", inputs(1)))
     widths = [(weight.width, weight.width // 2) for weight in sparse.values()]
     space = SearchSpace((*scorer.space.units, *sparse), (*scorer.space.levels, *widths))
-    return replace(scorer, space=space, weights=bank)
+    return replace(scorer, space=space, bank=bank)
 
 
 def probes(space):

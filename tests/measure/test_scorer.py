@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_network import SPACE, A, B, Network
 
-from autoprune.core.evaluation import joined
+from autoprune.core.evaluation import merged
 from autoprune.core.space import Candidate
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import averaging, classification
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria.surgeon import obs
@@ -82,10 +82,10 @@ def test_the_dense_candidate_is_the_dense_network_with_its_own_statistics(model,
 
 def test_a_smaller_candidate_has_statistics_of_its_own(scorer):
     network = scorer.network(A)
-    stitched = scorer.bank.build({"a": 4, "b": 3})
-    assert not torch.equal(network.bn.running_mean, stitched.bn.running_mean)
-    recalibrate(stitched, scorer.calibrate)
-    assert torch.equal(network.bn.running_mean, stitched.bn.running_mean)
+    assembled = scorer.bank.build(scorer.bank.subnet({"a": 4, "b": 3}))
+    assert not torch.equal(network.bn.running_mean, assembled.bn.running_mean)
+    recalibrate(assembled, scorer.calibrate)
+    assert torch.equal(network.bn.running_mean, assembled.bn.running_mean)
     assert (network.a.out_channels, network.b.out_channels, network.out.in_features) == (4, 3, 3)
 
 
@@ -113,7 +113,7 @@ def test_parts_since_an_earlier_score_join_to_the_score_of_all(model):
     whole = scorer.score(A)
     first = scorer.score(Candidate(A.levels, 0.25))
     second = scorer.score(Candidate(A.levels, 1.0, since=0.25))
-    both = joined(first, second)
+    both = merged(first, second)
     assert first.examples + second.examples == whole.examples == both.examples
     assert both.candidate == A
     assert both.values == pytest.approx(dict(whole.values))
@@ -126,12 +126,12 @@ def test_values_by_part_are_those_of_the_fitness_on_each(model):
     second = scorer.score(Candidate(A.levels, 1.0, since=0.5))
     network = scorer.network(A)
     wanted = [scorer.measure(network, scorer.stage.part(*ends))["kl"] for ends in ((0, 0.25), (0.25, 0.5), (0.5, 1))]
-    assert joined(first, second).parts["kl"] == pytest.approx(wanted)
-    assert joined(first, second).values["kl"] == pytest.approx(0.25 * wanted[0] + 0.25 * wanted[1] + 0.5 * wanted[2])
+    assert merged(first, second).parts["kl"] == pytest.approx(wanted)
+    assert merged(first, second).values["kl"] == pytest.approx(0.25 * wanted[0] + 0.25 * wanted[1] + 0.5 * wanted[2])
 
 
 def test_what_follows_from_the_counts_alone_is_the_same_in_every_part(model):
-    also = {"width": lambda counts: float(counts["a"])}
+    also = {"width": lambda subnet: float(subnet.counts["a"])}
     scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0), in_parts=True, also=also)
     assert scorer.score(Candidate(A.levels, 0.5)).parts["width"] == (4.0, 4.0)
 

@@ -35,7 +35,8 @@ def bank_of(model, batches, criterion="obs"):
 def builds(bank):
     """Networks at half of every unit, and at the least."""
     for share in (0.5, 0.01):
-        yield bank.build({unit.name: unit.allowed(round(share * unit.width)) for unit in bank.structure.units})
+        counts = {unit.name: unit.allowed(round(share * unit.width)) for unit in bank.structure.units}
+        yield bank.build(bank.subnet(counts))
 
 
 def finite(model):
@@ -67,8 +68,8 @@ def test_a_constant_input_moves_into_the_bias():
         model[0].weight[2] = 0.0
         model[0].bias[2] = 3.0
     bank = bank_of(model, [(images(24),)], "activation_variance")
-    small = bank.build({"0": 5})
-    assert bank.positions({"0": 5})["0"].tolist() == [0, 1, 3, 4, 5]
+    small = bank.build(bank.subnet({"0": 5}))
+    assert bank.subnet({"0": 5}).positions["0"].tolist() == [0, 1, 3, 4, 5]
     assert torch.allclose(small(images()), model(images()), atol=1e-4)
 
 
@@ -81,7 +82,7 @@ def test_twins_give_one_network_that_repeats_the_dense_one(spread):
         model[0].bias[1] = model[0].bias[0]
     bank = bank_of(model, [(images(24),)])
     bank.orders["0"] = np.array([0, 2, 3, 4, 5, 1])
-    small = bank.build({"0": 5})
+    small = bank.build(bank.subnet({"0": 5}))
     assert finite(small)
     assert torch.allclose(small(images()), model(images()), atol=1e-3)
 
@@ -94,10 +95,10 @@ def test_a_network_in_half_precision_keeps_its_units_and_is_proved_on_a_copy_in_
     assert structure.units == find_structure(model, (x[:1],)).units
     bank = make_bank(low, structure, [unit.name for unit in structure.units], CRITERIA["obs"], [(x.to(dtype),)])
     counts = {unit.name: unit.allowed(unit.width // 2) for unit in structure.units if not unit.is_branch}
-    small = bank.build(counts)
+    small = bank.build(bank.subnet(counts))
     assert {p.dtype for p in small.parameters()} == {dtype}
     weights = dict(small.named_parameters()) | dict(small.named_buffers())
-    report = verify_positions(low, small, structure, bank.positions(counts), (x[:1].to(dtype),), weights)
+    report = verify_positions(low, small, structure, bank.subnet(counts).positions, (x[:1].to(dtype),), weights)
     assert report.ok
 
 
@@ -105,7 +106,7 @@ def test_a_network_in_half_precision_keeps_its_units_and_is_proved_on_a_copy_in_
 def test_the_weights_of_a_half_precision_network_are_those_of_its_single_precision_copy_rounded(dtype):
     low, x = layers().to(dtype), images(16)
     first, second = bank_of(low, [(x.to(dtype),)], "l2"), bank_of(low.float(), [(x.to(dtype).float(),)], "l2")
-    a, b = first.build({"0": 3})[2].weight.detach().float(), second.build({"0": 3})[2].weight.detach()
+    a, b = (bank.build(bank.subnet({"0": 3}))[2].weight.detach().float() for bank in (first, second))
     # what flows in was rounded too, to the precision of the type
     assert float((a - b).norm() / b.norm()) < 8 * torch.finfo(dtype).eps
 
@@ -119,7 +120,7 @@ def test_a_solution_beyond_the_range_of_its_type_falls_back_to_slices_with_a_not
     low = model.half()
     bank = bank_of(low, [(images(8).half(),)])
     bank.orders["0"] = np.arange(6)
-    small = bank.build({"0": 1})
+    small = bank.build(bank.subnet({"0": 1}))
     assert torch.equal(small[2].weight, low[2].weight[:, :1])
     assert bank.notes["2.weight"] == "keeps slices of its weights where least squares leave the range of torch.float16"
 

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -118,6 +119,21 @@ def test_nothing_that_a_job_file_can_say_is_out_of_reach():
     assert {*REACHED} <= {*keys}
 
 
+class Log:
+    """A tracker that notes how it was called."""
+
+    told: ClassVar = []
+
+    def started(self, facts):
+        self.told.append("started")
+
+    def evaluated(self, evaluation, done, evaluations):
+        self.told.append((done, evaluations))
+
+    def finished(self, rows):
+        self.told.append(len(rows))
+
+
 EVERYTHING = {
     "objectives": (Objective("accuracy", "max", bound=0.0), "macs", Objective("halves", "min", unit="pairs")),
     "rules": (LevelRule("conv1"), LevelRule("*", (0.75, 0.25), "channels", 2, 2)),
@@ -144,6 +160,7 @@ EVERYTHING = {
     "deterministic": True,
     "expected": {"kl": 0.0},
     "name": "everything",
+    "trackers": (Log,),
 }
 
 
@@ -301,7 +318,8 @@ def test_a_run_from_python_is_opened_built_solved_and_resumed_with_model_and_dat
     assert size(autoprune.load(model, tmp_path / "small")) == front[0]["params"]
     for file in ("front.csv", "front.json"):
         (run / file).unlink()
-    again = front.resume()
+    again = autoprune.open_run(run, model, data, trackers=[Log()], progress=False).resume()
+    assert Log.told == ["started", len(front)]
     assert again.rows == front.rows
     assert (run / "front.csv").read_bytes() == whole
 

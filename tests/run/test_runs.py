@@ -160,8 +160,7 @@ def test_every_network_tried_computes_what_its_masked_original_computes(job, tmp
     worst = 0.0
     for evaluation in result.evaluations:
         network = session.scorer.network(evaluation.candidate)
-        counts = dict(zip(session.space.units, session.space.key(evaluation.candidate), strict=True))
-        positions = session.bank.positions(counts)
+        positions = session.scorer.subnet(evaluation.candidate).positions
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         report = verify_positions(session.model, network, session.structure, positions, session.example, tensors)
         worst = max(worst, report.worst)
@@ -291,7 +290,7 @@ def test_a_users_criterion_orders_the_positions(job, model):
         return -torch.arange(len(weights.producers[0]), dtype=torch.float64)
 
     session = open_session(job(criterion=first_come), lambda progress: None)
-    kept = session.bank.positions({"layer1.0.conv1": 3, "conv1": 2})
+    kept = session.bank.subnet({"layer1.0.conv1": 3, "conv1": 2}).positions
     assert kept["layer1.0.conv1"].tolist() == [0, 1, 2]
     assert kept["conv1"].tolist() == [0, 1]
 

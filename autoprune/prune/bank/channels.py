@@ -1,6 +1,6 @@
 """The bank: which positions each unit keeps at any count, and what its consumers' weights become.
 
-A candidate is stitched from it by indexing; least squares are solved once for every consumer and combination of its
+Networks are assembled from it by indexing; least squares are solved once for every consumer and combination of its
 input units' counts, and kept.
 """
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.prune.bank.subnet import Subnet
+from autoprune.prune.bank.weights import WeightBank
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.criteria.ordering import order_units
 from autoprune.prune.modules.copying import named_tensors
@@ -20,15 +22,7 @@ from autoprune.prune.moments.consumers import consumers_of
 from autoprune.prune.moments.moments import Moments, collect_moments
 from autoprune.prune.moments.refit import kept_by_group, refit
 from autoprune.prune.structure.structure import Structure
-from autoprune.prune.surgery.surgery import (
-    Indices,
-    Positions,
-    kept_indices,
-    laid_out_like,
-    make_recipe,
-    rebuild,
-    select,
-)
+from autoprune.prune.surgery.surgery import laid_out_like, rebuild, select
 
 CACHE_BYTES = 1 << 30
 
@@ -39,7 +33,8 @@ class Bank:
 
     `orders` has each unit's positions, the ones kept longest first, so that smaller counts keep subsets of larger
     ones. `sliced` says which consumers keep slices of their own weights, and why; `notes` what else happened that the
-    reader of a result should know, by the name of a unit or weight.
+    reader of a result should know, by the name of a unit or weight. `weights` has the weights whose entries are
+    searched; none unless given.
     """
 
     model: nn.Module
@@ -48,6 +43,7 @@ class Bank:
     moments: Mapping[str, Moments]
     sliced: Mapping[str, str]
     notes: dict[str, str] = field(default_factory=dict)
+    weights: WeightBank = field(default_factory=WeightBank)
     _solved: dict[tuple[str, bytes], dict[str, torch.Tensor]] = field(default_factory=dict)
     _held: int = 0  # bytes of what is solved
     _tensors: dict[str, torch.Tensor] = field(init=False)
@@ -60,26 +56,27 @@ class Bank:
         """What a reader of results should know, by name of a unit or weight: `notes`, and what keeps slices and why."""
         return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
 
-    def ordered(self, orders: Mapping[str, np.ndarray]) -> Bank:
+    def with_orders(self, orders: Mapping[str, np.ndarray]) -> Bank:
         """The same bank with other orders of the positions of some units."""
         return replace(self, orders={**self.orders, **orders}, notes={}, _solved={}, _held=0)
 
-    def positions(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """The sorted positions that stay for the given counts by unit name; units without positions are left out."""
-        return {unit: np.sort(self.orders[unit][:count]) for unit, count in counts.items() if unit in self.orders}
+    def with_weights(self, weights: WeightBank) -> Bank:
+        """The same bank with weights whose entries are searched."""
+        return replace(self, weights=weights)
 
-    def indices(self, positions: Positions) -> Indices:
-        """Which indices of the model's tensors stay, for every tensor that loses some."""
-        return kept_indices(self.structure.units, positions, self._tensors)
+    def subnet(self, counts: Mapping[str, int]) -> Subnet:
+        """What stays of the model at the given counts, by unit name; units that are not named stay whole."""
+        sparse = tuple(self.weights.touched(counts))
+        return Subnet(counts, sparse, self.orders, self.structure, self._tensors)
 
-    def tensors(self, positions: Positions) -> dict[str, torch.Tensor]:
+    def tensors(self, subnet: Subnet) -> dict[str, torch.Tensor]:
         """Every tensor that changes, sliced, with consumers compensated."""
-        indices = self.indices(positions)
-        changed = self.compensated(indices)
-        return {n: select(self._tensors[n], dims) for n, dims in indices.items() if n not in changed} | changed
+        changed = self.compensated(subnet)
+        return {n: select(self._tensors[n], dims) for n, dims in subnet.indices.items() if n not in changed} | changed
 
-    def compensated(self, indices: Indices) -> dict[str, torch.Tensor]:
+    def compensated(self, subnet: Subnet) -> dict[str, torch.Tensor]:
         """The consumer weights, and biases where there are some, that least squares change."""
+        indices = subnet.indices
         changed: dict[str, torch.Tensor] = {}
         for name, moments in self.moments.items():
             dims, inputs = indices.get(name, {}), moments.design.input_dim
@@ -91,11 +88,13 @@ class Bank:
                     changed[tensor] = laid_out_like(self._tensors[tensor], select(values, rest))
         return changed
 
-    def build(self, counts: Mapping[str, int]) -> nn.Module:
-        """The small network for the given counts; batch norms keep the dense network's statistics."""
-        positions = self.positions(counts)
-        recipe = make_recipe(self.structure, positions)
-        return rebuild(self.model, self.tensors(positions), recipe.sizes, recipe.adapted, recipe.skipped)
+    def build(self, subnet: Subnet) -> nn.Module:
+        """The small network, with the zeros of its sparse weights; batch norms keep the dense network's statistics."""
+        recipe = subnet.recipe
+        network = rebuild(self.model, self.tensors(subnet), recipe.sizes, recipe.adapted, recipe.skipped)
+        if subnet.sparse:
+            self.weights.apply(network, subnet.counts, subnet.indices)
+        return network
 
     def _solve(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
         key = (name, kept.tobytes())

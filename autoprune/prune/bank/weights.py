@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from autoprune.core.sparse import SparseWeight
-from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.entries import removal_order, sweep
 from autoprune.prune.bank.masks import MASKS, Scores, checked, groups_of, keep_largest, magnitude
 from autoprune.prune.modules.copying import named_tensors
@@ -58,11 +57,11 @@ class WeightBank:
     decide and nothing is updated.
     """
 
-    dense: Mapping[str, torch.Tensor]
-    weights: Mapping[str, SparseWeight]
-    scores: Scores | None
-    moments: Mapping[str, Moments]
-    plain: Mapping[str, str]
+    dense: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    weights: Mapping[str, SparseWeight] = field(default_factory=dict)
+    scores: Scores | None = None
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+    plain: Mapping[str, str] = field(default_factory=dict)
     _orders: dict[str, torch.Tensor] = field(default_factory=dict)
     _made: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
 
@@ -161,22 +160,6 @@ def make_weight_bank(
     }
     usable = {name: own for name, own in moments.items() if name not in wide}
     return WeightBank(dense, weights, scores, usable, plain | wide)
-
-
-def stitched(bank: Bank, weights: WeightBank | None, counts: Mapping[str, int]) -> nn.Module:
-    """The small network for the counts, with its zeros; batch norms keep the dense network's statistics."""
-    network = bank.build(counts)
-    if weights is not None and weights.touched(counts):
-        weights.apply(network, counts, bank.indices(bank.positions(counts)))
-    return network
-
-
-def is_whole(bank: Bank, weights: WeightBank | None, counts: Mapping[str, int]) -> bool:
-    """Whether nothing is removed at the counts, neither positions nor entries of weights."""
-    sparse = () if weights is None else weights.weights
-    sliced = {unit: count for unit, count in counts.items() if unit not in sparse}
-    intact = all(bank.structure.unit(unit).width == count for unit, count in sliced.items())
-    return intact and not (weights is not None and weights.touched(counts))
 
 
 def emptied_weights(network: nn.Module, dense: Mapping[str, torch.Tensor]) -> list[str]:

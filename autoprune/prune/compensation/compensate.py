@@ -26,10 +26,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.prune.compensation.fit import Fit, has_constant, write
+from autoprune.prune.compensation.fit import Fit, has_constant
 from autoprune.prune.compensation.flow import Following, Layer, Mark
-from autoprune.prune.compensation.targets import Targets, batch_moments, linear_layers
-from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.compensation.targets import Targets, batch_statistics, linear_layers
+from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.moments.regression import factor_bytes
@@ -151,20 +151,14 @@ class _Pruned(Following):
         """Nothing to do: who reads what is known from the dense network."""
 
     def norm_called(self, name: str, x: torch.Tensor) -> None:
-        """Re-estimates a batch norm that no fit has written, anchored (as measure.anchor does)."""
+        """Re-estimates a batch norm that no fit has written, anchored to the dense network's own statistics."""
         norm = self.norms[name]
         if id(norm) in self._fitted_norms or name not in self.targets.norms:
             return
-        kept = self.indices.get(f"{name}.running_mean", {}).get(0)
-        index = torch.arange(norm.num_features) if kept is None else torch.from_numpy(kept)
-        own_mean, own_variance = (
-            self.dense[f"{name}.running_{what}"].cpu()[index].double() for what in ("mean", "var")
-        )
-        dense_mean, dense_variance = (values[index] for values in self.targets.norms[name])
-        mean, variance = batch_moments(x)
-        spread = ((variance + norm.eps) / (dense_variance + norm.eps)).sqrt()
-        write(norm.running_mean, mean + (own_mean - dense_mean) * spread)
-        write(norm.running_var, variance * (own_variance + norm.eps) / (dense_variance + norm.eps))
+        kept = kept_channels(self.indices, name)
+        mean, variance = (self.dense[f"{name}.running_{what}"].cpu().double() for what in ("mean", "var"))
+        own, estimated = NormStatistics(mean, variance).take(kept), self.targets.norms[name].take(kept)
+        batch_statistics(x).anchored(own, estimated, norm.eps).write(norm)
 
     def _begin(self, layer: Layer, x: torch.Tensor) -> Fit:
         target = self.targets.layers[layer.name]

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
 from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, Mark, Stage
-from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.structure.structure import Structure
@@ -64,13 +64,13 @@ class Target:
 class Targets:
     """Of one dense network on one set of images.
 
-    `layers` has them by name; `norms` the (mean, variance) that each batch norm sees on these images; `untouched` says
+    `layers` has them by name; `norms` the statistics that each batch norm sees on these images; `untouched` says
     which layers have no target and why. `peak_bytes` is the largest input or output of a layer, for one image.
     """
 
     inputs: Inputs
     layers: Mapping[str, Target]
-    norms: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    norms: Mapping[str, NormStatistics]
     untouched: Mapping[str, str]
     peak_bytes: int
     effort: Effort
@@ -107,7 +107,7 @@ def collect_targets(
             dense.ends()
     untouched |= {name: "its module is not called" for name in layers if name not in dense.kept} | dense.refused
     targets = {name: kept.finish(dense.feeders.get(name)) for name, kept in dense.kept.items() if name not in untouched}
-    norms = {name: _moments(*sums) for name, sums in dense.sums.items()}
+    norms = {name: _statistics(*sums) for name, sums in dense.sums.items()}
     return Targets(inputs, targets, norms, untouched, dense.peak, effort)
 
 
@@ -277,17 +277,17 @@ class _Dense(Following):
 
     def norm_called(self, name: str, x: torch.Tensor) -> None:
         sums = self.sums.setdefault(name, [torch.zeros(()), torch.zeros(()), torch.zeros(())])
-        mean, variance = batch_moments(x)
-        count = x.numel() // len(mean)
+        seen = batch_statistics(x)
+        mean, variance, count = seen.mean, seen.variance, x.numel() // len(seen.mean)
         for index, value in enumerate((torch.tensor(count), count * mean, count * (variance + mean.square()))):
             sums[index] = sums[index] + value
 
 
-def batch_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_statistics(x: torch.Tensor) -> NormStatistics:
     """(c,) mean and (c,) variance of a batch norm's input over everything but channels, float64 on the CPU."""
     dims = [dim for dim in range(x.dim()) if dim != 1]
     variance, mean = torch.var_mean(x.float(), dim=dims, correction=0)
-    return mean.cpu().double(), variance.cpu().double()
+    return NormStatistics(mean.cpu().double(), variance.cpu().double())
 
 
 def in_channels(grouped: torch.Tensor) -> torch.Tensor:
@@ -301,6 +301,6 @@ def _design(layer: Layer) -> Design:
     return design
 
 
-def _moments(count: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(count: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> NormStatistics:
     mean = first / count
-    return mean, (second / count - mean.square()).clamp(min=0)
+    return NormStatistics(mean, (second / count - mean.square()).clamp(min=0))

@@ -159,7 +159,7 @@ class Judge:
         return self._ordered("l2")
 
     def _scorer(self, found: Orders) -> Scorer:
-        bank = self.session.bank.ordered({**self._fallback, **found})
+        bank = self.session.bank.with_orders({**self._fallback, **found})
         return replace(self.session.scorer, bank=bank, finetune=None)  # what training repairs says little of an order
 
     @property

@@ -75,6 +75,8 @@ def _culprit(scorer: Scorer) -> str | None:
     """The part of a scorer that cannot be pickled."""
     if _fails(scorer.bank.model):
         return "the model"
+    if _fails(scorer.bank.weights):
+        return "the masks"
     return next((f"the {field.name}" for field in fields(scorer) if _fails(getattr(scorer, field.name))), None)
 
 

@@ -21,7 +21,6 @@ from autoprune.measure.fitness import averages
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.bank.weights import emptied_weights
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.surgery.surgery import make_recipe
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
@@ -78,18 +77,17 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
 
 def _build_member(session: Session, evaluation: Evaluation) -> Built:
     candidate = evaluation.candidate
-    network, steps, fit = deployed(session, candidate)
-    counts = session.space.counts(candidate)
-    positions = session.bank.positions(counts)
+    subnet = session.scorer.subnet(candidate)
+    network, steps, fit = deployed(session, subnet)
     report = verify_positions(
-        session.model, network, session.structure, positions, session.example, named_tensors(network)
+        session.model, network, session.structure, subnet.positions, session.example, named_tensors(network)
     )
     if not report.ok:
         raise VerifyError(
-            f"network {_label(counts)}: expected pruned and masked outputs to agree to {report.tolerance:.2g}, as the "
-            f"precision of this network allows, they differ by {report.worst:.2g} relative{report.parted}. The network "
-            "is left out. Keep the units named whole (`rules` with `min_keep: 1.0`) to search the rest, and report it "
-            "with the model, as this may be a defect of autoprune."
+            f"network {_label(subnet.counts)}: expected pruned and masked outputs to agree to {report.tolerance:.2g}, "
+            f"as the precision of this network allows, they differ by {report.worst:.2g} relative{report.parted}. The "
+            "network is left out. Keep the units named whole (`rules` with `min_keep: 1.0`) to search the rest, and "
+            "report it with the model, as this may be a defect of autoprune."
         )
     measured = session.scorer.measure(network, session.reported)
     as_built = session.selected(network)
@@ -214,7 +212,7 @@ def export_member(session: Session, member: Member, directory: Path) -> Member:
 
 def write_member(session: Session, built: Built, directory: Path) -> Member:
     """Writes a network that was just built."""
-    recipe = make_recipe(session.structure, session.bank.positions(built.member.counts))
+    recipe = session.bank.subnet(built.member.counts).recipe
     write_export(built.network, session.model, recipe, built.member.to_json(), directory, session.data.example)
     return built.member
 

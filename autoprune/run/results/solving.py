@@ -150,7 +150,7 @@ def _build(session: Session, contender: Contender) -> None:
     try:
         if not contender.scores:
             contender.scores = _scored(session, contender.candidate)
-        network = deployed(session, contender.candidate).network
+        network = deployed(session, session.scorer.subnet(contender.candidate)).network
         costs = session.problem.costs_of(contender.candidate)
         contender.built = {**contender.scores, **session.selected(network), **costs}
     except AutopruneError as error:

@@ -9,6 +9,7 @@ from torch import nn
 from autoprune.data import Data
 from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.finetune import COMPARING, FineTune, Learner, TrainingSet
 from autoprune.measure.scorer import with_dense_outputs
 from autoprune.prune.modules.borrowed import seeded
@@ -32,7 +33,8 @@ def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
             "finetune: expected a model with parameters to train, got none that requires a gradient. Call "
             "model.requires_grad_(True) where it is made."
         )
-    if job.norms not in ("anchored", "reestimated"):
+    policy = POLICIES[job.norms]
+    if policy.deployed() is not policy:
         problems.append(
             "search.batch_norms: expected anchored or reestimated with finetune, as batch norms of trained networks "
             f"are re-estimated on training examples, got {job.norms}. Remove one of the two."

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import Searcher, fidelities_of, reads_parts
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.problem import Problem
@@ -47,12 +47,13 @@ from autoprune.prune.passes.examples import Example, as_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.run.fingerprint.fingerprint import Facts, architecture
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
-from autoprune.run.session.code import code_of
+from autoprune.run.session.code import code_of, cost_facts
+from autoprune.run.session.costs import make_cost
 from autoprune.run.session.device import pick_device, placed
 from autoprune.run.session.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.session.job import Job, OnProgress, Progress
 from autoprune.run.session.plugin_checks import check_data, check_searcher
-from autoprune.run.session.problem import first_measured, state_problem
+from autoprune.run.session.problem import check_new, first_measured, state_problem
 from autoprune.run.session.tuning import tune
 
 _log = logging.getLogger(__name__)
@@ -96,6 +97,11 @@ class Session:
     @functools.cached_property
     def _opened_bank(self) -> tuple[Bank, str]:
         """The bank, and why the one on disk is not used."""
+        bank, note = self._read_or_made_bank()
+        return (bank.with_weights(self._made_weights()) if self.weights else bank), note
+
+    def _read_or_made_bank(self) -> tuple[Bank, str]:
+        """The same without sparse weights."""
         note = ""
         if self.bank_file is not None and self.bank_file.exists():
             try:
@@ -132,7 +138,7 @@ class Session:
     @property
     def fidelities(self) -> tuple[float, ...]:
         """The shares of the selection set, or of a fine-tune, that the searcher may ask for; none where all only."""
-        return tuple(getattr(self.searcher, "fidelities", ()))
+        return fidelities_of(self.searcher)
 
     def keep_bank(self, path: Path) -> None:
         """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
@@ -175,11 +181,7 @@ class Session:
         """The searched units that lose positions: all but those that put zeros into weights."""
         return tuple(name for name in self.space.units if name not in self.weights)
 
-    @functools.cached_property
-    def weight_bank(self) -> WeightBank | None:
-        """Sparse weights; none where no weight unit is searched."""
-        if not self.weights:
-            return None
+    def _made_weights(self) -> WeightBank:
         with ending_forks():
             return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
 
@@ -220,7 +222,7 @@ class Session:
         layers = self.job.guide == "layer"
         if layers:
             check_layers(self.bank, self.space.units)
-        in_parts = bool(getattr(self.searcher, "in_parts", False))
+        in_parts = reads_parts(self.searcher)
         if self.job.finetune:
             check_fidelities(self.job.finetune, self.fidelities, in_parts=in_parts)
         if in_parts and not averages(self.job.fitness):
@@ -239,7 +241,6 @@ class Session:
             reuse_bytes=self.job.reuse_bytes,
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
-            weights=self.weight_bank,
             fidelities=() if self.job.finetune else self.fidelities,
             in_parts=in_parts,
             finetune=self.job.finetune,
@@ -351,7 +352,11 @@ def open_session(
         structure.check_prunable()
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
-    problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
+    costs = with_sparse_costs(structure.cost, weights)
+    check_new(job, costs)
+    own = {name: make_cost(name, cost, structure, model, example[0]) for name, cost in job.costs.items()}
+    problem = state_problem(job, costs, own, space)
+    code |= cost_facts(job, code, problem.costs)
     found = structure, weights, space, problem
     return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
 

@@ -20,6 +20,7 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch, rebatched
+from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.form import PLAIN, Form, Trial, Tuning
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.repair import stratified
@@ -47,7 +48,7 @@ def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuni
     if needed < WORTH_SECONDS:
         reason = f"{evaluations} scores take about {needed:.0f} s in all: too little for tuning to pay"
         return Tuning(PLAIN, reason, (plain,))
-    best = _best_in_float32(bench, plain, tunes_batch=scorer.norms != "batch")
+    best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.norms].tunes_batch)
     low = bench.trial(replace(best.form, dtype="bfloat16"))
     reason = f"fastest of {len(bench.trials)} forms"
     if (low.examples_per_second or 0) > GAIN * _rate(best):
@@ -86,13 +87,16 @@ class _Bench:
         self.scorer = scorer
         self.trials: list[Trial] = []
         half = Candidate(tuple(len(counts) // 2 for counts in scorer.space.levels))
-        self._counts = scorer.space.counts(half)
+        counts = scorer.space.counts(half)
+        # zeros take as long as any other entries of a weight
+        self._subnet = scorer.bank.subnet({unit: counts[unit] for unit in counts if unit in scorer.bank.orders})
         self._device = next(scorer.bank.model.parameters()).device
 
     @property
     def examples(self) -> int:
         """How many one score passes through the network."""
-        calibrating = 0 if self.scorer.norms == "batch" else sum(len(x[0]) for x in self.scorer.calibrate)
+        calibrates = POLICIES[self.scorer.norms].calibrates
+        calibrating = sum(len(x[0]) for x in self.scorer.calibrate) if calibrates else 0
         return calibrating + sum(len(batch.inputs[0]) for batch in self.scorer.select)
 
     def trial(self, form: Form) -> Trial:
@@ -118,7 +122,7 @@ class _Bench:
     def _examples_per_second(self, form: Form) -> float:
         """The faster of two rounds after one to warm up."""
         with form.running(self._device):
-            network = form.dress(self.scorer.bank.build(self._counts))
+            network = form.dress(self.scorer.bank.build(self._subnet))
             batches = self._some(form)
             with evaluating(network):
                 self._round(network, batches[:1])

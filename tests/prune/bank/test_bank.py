@@ -51,6 +51,10 @@ def bank_of(model, batches, criterion=obs, structure=None):
     return make_bank(model, structure, [unit.name for unit in structure.units], criterion, batches)
 
 
+def built(bank, counts):
+    return bank.build(bank.subnet(counts))
+
+
 def inputs_of(module, model, batches):
     """(k, n) the columns a module's weight multiplies, unfolded from what really goes in, batch by batch."""
     seen = []
@@ -88,8 +92,8 @@ BATCHES = [(images(8, seed),) for seed in (3, 4)]
 def test_a_convolution_gets_the_least_squares_weights_and_constant(bias):
     model = Strided(bias)
     bank = bank_of(model, BATCHES)
-    positions = bank.positions({"first": 3})
-    small = bank.build({"first": 3})
+    positions = bank.subnet({"first": 3}).positions
+    small = built(bank, {"first": 3})
     x = inputs_of(model.second, model, BATCHES)
     weight, shift = least_squares(model.second, x, positions["first"], constant=bias)
     assert np.allclose(small.second.weight.detach().flatten(1), weight, atol=1e-4)
@@ -102,7 +106,7 @@ def test_two_units_concatenated_into_one_consumer_are_solved_together():
     model, batches = Joined(), [(torch.randn(40, 5),)]
     bank = bank_of(model, batches)
     counts = {"left": 2, "right": 1}
-    positions, small = bank.positions(counts), bank.build(counts)
+    positions, small = bank.subnet(counts).positions, built(bank, counts)
     kept = np.concatenate([positions["left"], positions["right"] + 4])
     weight, shift = least_squares(model.out, inputs_of(model.out, model, batches), kept, constant=True)
     assert np.allclose(small.out.weight.detach(), weight, atol=1e-4)
@@ -114,9 +118,9 @@ def test_a_constant_is_fitted_where_a_batch_norm_will_absorb_it():
     model = network([Residual], PooledHead)
     model[1].conv2.bias = None
     bank = bank_of(model, BATCHES)
-    small = bank.build({"1.conv1": 2})
+    small = built(bank, {"1.conv1": 2})
     x = inputs_of(model[1].conv2, model, BATCHES)
-    weight, _ = least_squares(model[1].conv2, x, bank.positions({"1.conv1": 2})["1.conv1"], constant=True)
+    weight, _ = least_squares(model[1].conv2, x, bank.subnet({"1.conv1": 2}).positions["1.conv1"], constant=True)
     assert np.allclose(small[1].conv2.weight.detach().flatten(1), weight, atol=1e-3)
 
 
@@ -124,7 +128,7 @@ def test_compensation_repeats_the_dense_output_better_than_plain_slices():
     model = network([Residual, Plain], FlatHead)
     bank = bank_of(model, BATCHES)
     counts = {"1.conv1": 3, "2.conv": 4}
-    compensated, plain = bank.build(counts), cut(model, bank.structure, bank.positions(counts))
+    compensated, plain = built(bank, counts), cut(model, bank.structure, bank.subnet(counts).positions)
     x = BATCHES[0][0]
     errors = [float((net(x) - model(x)).detach().square().mean()) for net in (compensated, plain)]
     assert errors[0] < 0.5 * errors[1]
@@ -135,14 +139,15 @@ def test_full_counts_give_the_original_bit_for_bit():
     bank = bank_of(model, BATCHES)
     full = {unit.name: unit.width for unit in bank.structure.units}
     for counts in (full, {}):
-        small = bank.build(counts)
+        small = built(bank, counts)
         assert all(torch.equal(t, named_tensors(small)[name]) for name, t in named_tensors(model).items())
 
 
 def test_smaller_counts_keep_subsets_of_larger_ones():
     bank = bank_of(network([Residual, Plain], FlatHead), BATCHES)
     for unit in bank.structure.units:
-        kept = [set(bank.positions({unit.name: count})[unit.name].tolist()) for count in range(1, unit.width + 1)]
+        subnets = [bank.subnet({unit.name: count}) for count in range(1, unit.width + 1)]
+        kept = [set(subnet.positions[unit.name].tolist()) for subnet in subnets]
         assert [len(positions) for positions in kept] == list(range(1, unit.width + 1))
         assert all(a < b for a, b in itertools.pairwise(kept))
 
@@ -151,49 +156,49 @@ def test_a_bank_builds_the_same_network_in_whatever_order():
     model = network([Residual, Plain], FlatHead)
     first, other = {"0": 3, "1.conv1": 2, "2.conv": 4}, {"0": 2, "1.conv1": 2}
     bank = bank_of(model, BATCHES)
-    once = bank.build(first).state_dict()
-    bank.build(other)
-    again = bank.build(first).state_dict()
-    alone = bank_of(model, BATCHES).build(first).state_dict()
+    once = built(bank, first).state_dict()
+    built(bank, other)
+    again = built(bank, first).state_dict()
+    alone = built(bank_of(model, BATCHES), first).state_dict()
     assert all(torch.equal(once[name], again[name]) and torch.equal(once[name], alone[name]) for name in once)
 
 
 def test_training_a_built_network_does_not_reach_the_bank():
     bank = bank_of(network([Residual, Plain], FlatHead), BATCHES)
     counts = {"1.conv1": 2, "2.conv": 4}
-    once = {name: tensor.clone() for name, tensor in bank.build(counts).state_dict().items()}
-    small = bank.build(counts)
+    once = {name: tensor.clone() for name, tensor in built(bank, counts).state_dict().items()}
+    small = built(bank, counts)
     with torch.no_grad():
         for parameter in small.parameters():
             parameter.zero_()
-    assert all(torch.equal(once[name], tensor) for name, tensor in bank.build(counts).state_dict().items())
+    assert all(torch.equal(once[name], tensor) for name, tensor in built(bank, counts).state_dict().items())
 
 
 def test_a_cache_that_overflows_changes_nothing(monkeypatch):
     model = network([Residual, Plain], FlatHead)
     counts = {"0": 2, "1.conv1": 2, "2.conv": 4}
-    expected = bank_of(model, BATCHES).build(counts).state_dict()
+    expected = built(bank_of(model, BATCHES), counts).state_dict()
     monkeypatch.setattr(bank_module, "CACHE_BYTES", 0)
-    found = bank_of(model, BATCHES).build(counts).state_dict()
+    found = built(bank_of(model, BATCHES), counts).state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_the_small_network_is_the_masked_original_with_the_same_changed_weights():
     model = network([Residual, Plain], FlatHead)
     bank = bank_of(model, BATCHES)
-    positions = bank.positions({"0": 2, "1.conv1": 3, "2.conv": 4})
-    small = bank.build({"0": 2, "1.conv1": 3, "2.conv": 4})
+    subnet = bank.subnet({"0": 2, "1.conv1": 3, "2.conv": 4})
+    small = bank.build(subnet)
     solved = ("1.conv1", "1.conv2", "2.conv", "3.hidden")
-    consumers = {n: t for n, t in bank.tensors(positions).items() if n.startswith(solved) and "bn" not in n}
+    consumers = {n: t for n, t in bank.tensors(subnet).items() if n.startswith(solved) and "bn" not in n}
     assert {n.rpartition(".")[0] for n in consumers} == set(solved)
-    assert verify_positions(model, small, bank.structure, positions, images(), consumers).ok
+    assert verify_positions(model, small, bank.structure, subnet.positions, images(), consumers).ok
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_making_and_using_a_bank_leaves_the_model_as_it_was(name):
     model = network([Residual, Plain], FlatHead).train()
     before = fingerprint(model)
-    bank_of(model, BATCHES, CRITERIA[name]).build({"1.conv1": 1})
+    built(bank_of(model, BATCHES, CRITERIA[name]), {"1.conv1": 1})
     assert same(before, fingerprint(model))
 
 
@@ -229,7 +234,7 @@ def test_degenerate_channels_and_a_single_image_give_finite_weights(kind, count,
     model = Strided(bias)
     spoil(model, kind)
     one_image = [(images(1),)]
-    small = bank_of(model, one_image).build({"first": count})
+    small = built(bank_of(model, one_image), {"first": count})
     assert all(torch.isfinite(parameter).all() for parameter in small.parameters())
     assert torch.isfinite(small(images())).all()
 
@@ -237,7 +242,7 @@ def test_degenerate_channels_and_a_single_image_give_finite_weights(kind, count,
 def test_twins_replace_each_other_without_any_error():
     model = Strided()
     spoil(model, "twins")
-    small = bank_of(model, BATCHES).build({"first": 1})
+    small = built(bank_of(model, BATCHES), {"first": 1})
     assert torch.allclose(small(images()), model(images()), rtol=1e-3, atol=1e-3)
 
 
@@ -252,7 +257,7 @@ def test_a_unit_concatenated_with_itself_is_one_group_of_columns():
             return self.b(torch.cat([y, -2 * y], dim=1))
 
     model = Doubled()
-    small = bank_of(model, [(torch.randn(30, 5),)]).build({"a": 2})
+    small = built(bank_of(model, [(torch.randn(30, 5),)]), {"a": 2})
     assert small(torch.randn(4, 5)).shape == (4, 2)
     seen = []
 
@@ -267,7 +272,7 @@ def test_a_unit_concatenated_with_itself_is_one_group_of_columns():
 def test_a_users_criterion_decides_what_stays():
     model = network([Residual], PooledHead)
     bank = bank_of(model, BATCHES, lambda weights, statistics: torch.arange(len(weights.producers[0])))
-    assert bank.positions({"1.conv1": 2})["1.conv1"].tolist() == [3, 4]
+    assert bank.subnet({"1.conv1": 2}).positions["1.conv1"].tolist() == [3, 4]
 
 
 def test_no_batches_are_an_error_that_says_so():
@@ -280,7 +285,7 @@ def test_no_batches_are_an_error_that_says_so():
 def test_a_network_in_half_precision_and_channels_last_stays_that_way():
     model = network([Residual, Plain], FlatHead).to(torch.bfloat16, memory_format=torch.channels_last)
     batches = [(images(8).bfloat16(),)]
-    small = bank_of(model, batches).build({"0": 2, "1.conv1": 3})
+    small = built(bank_of(model, batches), {"0": 2, "1.conv1": 3})
     assert {parameter.dtype for parameter in small.parameters()} == {torch.bfloat16}
     assert small[1].conv2.weight.is_contiguous(memory_format=torch.channels_last)
     assert not small[1].conv2.weight.is_contiguous()

@@ -26,7 +26,7 @@ def test_a_bank_of_any_network_builds_small_ones_that_compute_what_the_masked_or
     units = [unit for unit in structure.units if not unit.is_branch]
     bank = make_bank(model, structure, [unit.name for unit in units], obs, [inputs])
     counts = {unit.name: unit.allowed(math.ceil(unit.width / 2)) for unit in units}
-    positions = bank.positions(counts)
-    small = bank.build(counts)
+    subnet = bank.subnet(counts)
+    small = bank.build(subnet)
     assert all(bool(torch.isfinite(parameter).all()) for parameter in small.parameters())
-    assert verify_positions(model, small, structure, positions, inputs, bank.tensors(positions)).ok
+    assert verify_positions(model, small, structure, subnet.positions, inputs, bank.tensors(subnet)).ok

@@ -121,10 +121,10 @@ def test_networks_of_any_layers_are_closer_to_the_dense_output_than_slices(name,
     bank = make_bank(model, structure, [unit.name for unit in structure.units], obs, batches)
     units = [unit for unit in structure.units if any(slot.tensor == "2.weight" for slot in unit.with_role("in"))]
     counts = {unit.name: round(share * unit.width) for unit in units}
-    refitted = bank.build(counts)
+    refitted = bank.build(bank.subnet(counts))
     bank.moments = {}  # so that nothing is refitted
     errors = []
-    for small in (refitted, bank.build(counts)):
+    for small in (refitted, bank.build(bank.subnet(counts))):
         errors.append(sum(float((small(*batch) - model(*batch)).detach().square().mean()) for batch in batches))
     assert errors[0] < errors[1]
 
@@ -134,8 +134,8 @@ def test_a_unit_of_whole_groups_of_a_transposed_convolution_keeps_slices_bit_for
     structure = trace(model, batches[0])
     groups = next(unit for unit in structure.units if unit.width == 2)
     bank = make_bank(model, structure, [groups.name], obs, batches)
-    kept = bank.positions({groups.name: 1})[groups.name]
-    small = bank.build({groups.name: 1})
+    kept = bank.subnet({groups.name: 1}).positions[groups.name]
+    small = bank.build(bank.subnet({groups.name: 1}))
     assert torch.equal(small[2].weight, model[2].weight[4 * kept[0] : 4 * kept[0] + 4])
 
 
@@ -260,12 +260,12 @@ def test_the_joint_projection_of_attention_is_refitted_with_its_bias():
     structure = trace(model, x)
     unit = next(unit for unit in structure.units if unit.name == "a")
     bank = make_bank(model, structure, [unit.name], obs, [(x,)])
-    kept = bank.positions({"a": 5})["a"]
+    kept = bank.subnet({"a": 5}).positions["a"]
     tokens = torch.tanh(model.a(x)).detach().flatten(0, 1).double().numpy()
     target = tokens @ model.attention.in_proj_weight.detach().double().numpy().T
     rows = np.hstack([tokens[:, kept], np.ones((len(tokens), 1))])
     expected = np.linalg.lstsq(rows, target, rcond=None)[0].T
-    small = bank.build({"a": 5}).attention
+    small = bank.build(bank.subnet({"a": 5})).attention
     assert np.allclose(small.in_proj_weight.detach(), expected[:, :-1], atol=1e-3)
     assert np.allclose(small.in_proj_bias.detach(), expected[:, -1], atol=1e-3)
 

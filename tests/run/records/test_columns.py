@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed
@@ -105,6 +105,6 @@ def test_every_column_of_a_front_is_known(job, tmp_path):
 def test_parts_with_other_names_fail_instead_of_ending_the_search():
     first = Evaluation(Candidate((0,), 0.5), {"kl": 1.0, "macs": 3}, examples=4)
     second = Evaluation(Candidate((0,), 1.0, 0.5), {"kl": 1.0, "new": 2.0}, examples=4)
-    whole = joined(first, second)
+    whole = merged(first, second)
     assert whole.status == "failed"
     assert "expected the same values of all examples, got ['kl', 'new']" in whole.cause

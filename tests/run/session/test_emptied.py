@@ -120,15 +120,15 @@ def test_what_building_empties_is_counted_where_no_unit_is_emptied(job, monkeypa
     """Another way for a weight to vanish: here a fit that leaves a weight of one of the networks all zero."""
     asked = job("uniform", 3, compensation="none")
     session = open_session(asked, quiet)
-    real = type(session.scorer).network
+    real, smallest = type(session.scorer).build, session.space.counts(session.space.smallest)
 
-    def zeroed(scorer, candidate):
-        network = real(scorer, candidate)
-        if candidate == session.space.smallest:
+    def zeroed(scorer, subnet):
+        network = real(scorer, subnet)
+        if subnet.counts == smallest:
             nn.init.zeros_(network.get_parameter("layer1.0.conv2.weight"))
         return network
 
-    monkeypatch.setattr(type(session.scorer), "network", zeroed)
+    monkeypatch.setattr(type(session.scorer), "build", zeroed)
     monkeypatch.setattr("autoprune.run.results.members.verify_positions", lambda *args: Agreeing())
     scored = [session.scorer.score(c) for c in (session.space.dense, session.space.smallest)]
     values = [replace(e, values={**e.values, **session.problem.costs_of(e.candidate)}) for e in scored]
@@ -158,9 +158,11 @@ def test_a_front_has_the_uniform_network_where_one_that_empties_weights_is_worse
         Evaluation(c, {"accuracy": value, "kl": 1.0, **session.problem.costs_of(c)}) for c, value in searched.items()
     ]
 
-    def built(session, candidate):
-        network = session.scorer.network(candidate)
-        network.accuracy = as_built[candidate]
+    accuracies = {session.space.key(candidate): value for candidate, value in as_built.items()}
+
+    def built(session, subnet):
+        network = session.scorer.build(subnet)
+        network.accuracy = accuracies[tuple(subnet.counts.values())]
         return network, 0, None
 
     monkeypatch.setattr("autoprune.run.results.members.deployed", built)

@@ -171,21 +171,21 @@ def test_no_member_is_worse_on_the_selection_set_than_its_score_or_without_train
         assert {row["finetune_steps"] for row in result.members} <= {0, 9}
         for row in result.members:
             candidate = Candidate(row.levels)
-            untrained = session.selected(deployed(session, candidate).network)["kl"]
+            untrained = session.selected(deployed(session, session.scorer.subnet(candidate)).network)["kl"]
             assert row["select_kl"] <= min(row["search_kl"], untrained)
 
 
 def test_without_compensation_the_network_that_was_scored_is_the_one_deployed(tuned):
     session = opened(tuned(compensation="none", finetune=replace(PLAN, steps=40)))
     candidate = session.space.smallest
-    evaluation, member = session.scorer.score(candidate), deployed(session, candidate)
+    evaluation, member = session.scorer.score(candidate), deployed(session, session.scorer.subnet(candidate))
     assert member.steps == 40
     assert session.selected(member.network) == evaluation.values
 
 
 def test_the_dense_network_is_deployed_as_it_is(tuned, model):
     session = opened(tuned())
-    network, steps, fit = deployed(session, session.space.dense)
+    network, steps, fit = deployed(session, session.scorer.subnet(session.space.dense))
     assert (steps, fit) == (0, None)
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in model.state_dict().items())
 
@@ -215,7 +215,7 @@ def test_a_member_whose_training_diverges_is_deployed_without_it(tuned, caplog):
     session = opened(tuned(finetune=replace(PLAN, lr=1e30)))
     candidate = session.space.smallest
     assert session.scorer.score(candidate).status == "failed"
-    network, steps, _ = deployed(session, candidate)
+    network, steps, _ = deployed(session, session.scorer.subnet(candidate))
     assert steps == 0
     assert all(math.isfinite(float(tensor.sum())) for tensor in network.state_dict().values())
     assert "a network of the front is not fine-tuned: expected a finite loss while fine-tuning" in caplog.text
@@ -231,8 +231,8 @@ def test_zeros_in_weights_stay_in_what_is_deployed(tuned):
     objectives = (Objective("accuracy", "max"), Objective("nonzeros", "min"))
     session = opened(tuned(rules=rules, objectives=objectives))
     candidate = session.space.smallest
-    counts = session.space.counts(candidate)
-    for network in (session.scorer.trained(counts, 9), deployed(session, candidate).network):
+    subnet = session.scorer.subnet(candidate)
+    for network in (session.scorer.trained(subnet, 9), deployed(session, subnet).network):
         entries = sum(int((network.get_parameter(name) != 0).sum()) for name in session.weights)
         rest = sum(p.numel() for name, p in network.named_parameters() if name not in session.weights)
         assert entries + rest == session.problem.costs_of(candidate)["nonzeros"]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
 from autoprune.measure.intact import Intact, same_bits
-from autoprune.measure.recalibrate import recalibrate
 from autoprune.measure.scorer import with_dense_outputs
 from autoprune.prune.modules.borrowed import on_copies
 from autoprune.run import read_evaluations, resume, search

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
 from autoprune.prune.modules.batch_norms import tracked_norms
-from autoprune.prune.modules.borrowed import evaluating, on_copies, training
+from autoprune.prune.modules.borrowed import evaluating, on_copies
 
 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
@@ -38,25 +37,6 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
             count += 1
     if not count:
         raise DataError("expected at least one batch to re-estimate batch norms on, got none. Pass a list of batches.")
-
-
-def recalibrate_as_eagleeye(model: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]], steps: int = 102) -> None:
-    """Adapts batch norms the way EagleEye's published code does, in place: for comparisons with it.
-
-    Every module in train mode, dropout too, statistics neither reset nor averaged but moved by each batch norm's own
-    momentum, `steps` passes; batches come again from the first where there are fewer. Of the statistics before, a
-    share of 0.9^102 = 2.2e-5 remains at the usual momentum. Modes come back.
-
-    Li et al. 2020 (EagleEye, https://arxiv.org/abs/2007.02491; code at https://github.com/anonymous47823493/EagleEye).
-    We depart from it in the images alone: its loader augments them, ours are the calibration images as they are.
-
-    Raises DataError when there is no batch.
-    """
-    if not batches:
-        raise DataError("expected at least one batch to adapt batch norms on, got none. Pass a list of batches.")
-    with training(model), on_copies(model), torch.no_grad():
-        for inputs in itertools.islice(itertools.cycle(batches), steps):
-            model(*inputs)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import PluginError
+from autoprune.measure.batch_norms.batch import BatchAnchor, batch_moments
 from autoprune.measure.following import Followed
-from autoprune.measure.quick import BatchAnchor, batch_moments
 from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.modules.copies import copy_model
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
-from autoprune.measure.recalibrate import recalibrate_as_eagleeye
+from autoprune.measure.batch_norms.eagleeye import recalibrate_as_eagleeye
 
 
 def norm():

@@ -3,9 +3,10 @@
 Two-pass scores first re-estimate statistics on calibration images. Statistics of the batch itself save that pass, but a
 batch is a small sample, and what it adds to a score differs from candidate to candidate. The selection batches are the
 same for every candidate, so what each of them does to the dense network's statistics is recorded once and taken off
-(control variates, as in measure.anchor): with d the dense network's own mean and variance, c those of this batch in the
+(control variates, as in `Anchored`): with d the dense network's own mean and variance, c those of this batch in the
 dense network and p those of this batch in the pruned one, mean = p + (d - c) s and variance = p * d / c, where s^2 is
-the variance of p over that of c.
+the variance of p over that of c (the formula of `NormStatistics.anchored`, factored so that all that depends on the
+dense network alone is computed once).
 
 Statistics of the batch itself are what a network in train mode uses (Ioffe and Szegedy 2015,
 https://arxiv.org/abs/1502.03167); as a score of pruned networks without a second pass, and anchored, we know them from
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,9 +27,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import PluginError
-from autoprune.measure.anchor import Moments, kept_channels, own_moments
+from autoprune.measure.batch_norms.contract import BatchNorms, WrittenStatistics
+from autoprune.measure.batch_norms.two_pass import Anchored
 from autoprune.measure.following import Followed
-from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, running_statistics, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.surgery.surgery import Indices
@@ -35,15 +38,46 @@ from autoprune.prune.surgery.surgery import Indices
 # positions a channel's statistics are taken from; twice as many ranked ResNet-20s on CIFAR-10 alike
 SAMPLES = 1 << 15
 
-Seen = list[Moments]  # of one batch norm, a call each
+Seen = list[NormStatistics]  # of one batch norm, a call each
 Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (error, ratio) by batch, a call each
+
+
+class OfBatch(BatchNorms):
+    """Scores with anchored statistics of the very batch at hand; networks are deployed with anchored two-pass ones.
+
+    Scores depend on how many examples are in a batch, which is therefore not tuned.
+    """
+
+    calibrates = False
+    tunes_batch = False
+
+    @cached_property
+    def anchor(self) -> BatchAnchor:
+        """What corrects the statistics of the known batches."""
+        return BatchAnchor.of(self.dense, self.select)
+
+    @cached_property
+    def _followed(self) -> Followed:
+        return Followed(self.select)
+
+    def prepare(self) -> None:
+        _ = self.anchor
+
+    @contextlib.contextmanager
+    def settled(self, network: nn.Module, indices: Indices, intact: Collection[str] = ()) -> Iterator[None]:
+        with self._followed.following(network), self.anchor.applied(network, indices, self._followed, intact):
+            yield
+
+    @classmethod
+    def deployed(cls) -> type[WrittenStatistics]:
+        return Anchored
 
 
 @dataclass(frozen=True)
 class BatchAnchor:
     """The dense network's own statistics, and those of each known batch, by name of the batch norm."""
 
-    own: Mapping[str, Moments]
+    own: Mapping[str, NormStatistics]
     seen: Mapping[Hashable, Mapping[str, Seen]]
 
     @staticmethod
@@ -61,7 +95,7 @@ class BatchAnchor:
         finally:
             for hook in hooks:
                 hook.remove()
-        return BatchAnchor(own_moments(dense), seen)
+        return BatchAnchor(running_statistics(dense), seen)
 
     @contextlib.contextmanager
     def applied(
@@ -97,7 +131,7 @@ class BatchAnchor:
         return found
 
 
-def batch_moments(x: torch.Tensor) -> Moments:
+def batch_moments(x: torch.Tensor) -> NormStatistics:
     """Mean and unbiased variance over all dimensions of (b, c, ...) but the second, in float32.
 
     Of the first examples that have SAMPLES positions together, two at least; all where there are fewer.
@@ -106,9 +140,9 @@ def batch_moments(x: torch.Tensor) -> Moments:
     if x.device.type in ("cpu", "cuda"):  # one pass over the memory
         mean, variance = x.new_zeros(x.shape[1], dtype=torch.float32), x.new_ones(x.shape[1], dtype=torch.float32)
         torch.batch_norm_update_stats(x, mean, variance, 1.0)
-        return Moments(mean, variance)
+        return NormStatistics(mean, variance)
     variance, mean = torch.var_mean(x.float(), [0, *range(2, x.dim())])
-    return Moments(mean, variance)
+    return NormStatistics(mean, variance)
 
 
 def _recorder(

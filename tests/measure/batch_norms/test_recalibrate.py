@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
-from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.batch_norms.recalibrate import recalibrate
 
 
 def norm(features=1, **options):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.measure.anchor import Anchor
-from autoprune.measure.recalibrate import recalibrate
+from autoprune.measure.batch_norms.recalibrate import recalibrate
+from autoprune.measure.batch_norms.two_pass import Anchored
 from autoprune.prune.modules.copies import copy_model
 
 
@@ -28,7 +28,7 @@ def batches():
 def test_a_network_that_lost_nothing_gets_its_own_statistics_back(batches):
     model = network()
     copy = copy_model(model)
-    anchor = Anchor.of(model, batches)
+    anchor = Anchored(model, batches)
     recalibrate(copy, batches)
     anchor.correct(copy, {})
     for (name, own), (_, back) in zip(model.named_buffers(), copy.named_buffers(), strict=True):
@@ -38,7 +38,7 @@ def test_a_network_that_lost_nothing_gets_its_own_statistics_back(batches):
 
 def test_the_correction_by_hand_for_kept_channels(batches):
     model = network()
-    anchor = Anchor.of(model, batches)
+    anchor = Anchored(model, batches)
     pruned = nn.Sequential(nn.Identity(), nn.BatchNorm2d(2)).eval()
     pruned[1].running_mean.copy_(torch.tensor([1.0, 2.0]))
     pruned[1].running_var.copy_(torch.tensor([3.0, 4.0]))
@@ -59,7 +59,7 @@ def test_a_channel_that_never_varies_stays_finite_and_positive():
         model[1].running_var.zero_()
     still = [(torch.zeros(4, 2, 6, 6),)]
     copy = copy_model(model)
-    anchor = Anchor.of(model, still)
+    anchor = Anchored(model, still)
     recalibrate(copy, still)
     anchor.correct(copy, {})
     assert torch.isfinite(copy[1].running_var).all()
@@ -68,7 +68,7 @@ def test_a_channel_that_never_varies_stays_finite_and_positive():
 
 def test_a_channel_that_no_longer_varies_is_normalised_to_a_constant(batches):
     model = network()
-    anchor = Anchor.of(model, batches)
+    anchor = Anchored(model, batches)
     pruned = copy_model(model)
     with torch.no_grad():
         pruned[0].weight.zero_()
@@ -82,5 +82,5 @@ def test_a_channel_that_no_longer_varies_is_normalised_to_a_constant(batches):
 def test_the_dense_model_is_not_touched(batches):
     model = network()
     before = [tensor.clone() for tensor in model.state_dict().values()]
-    Anchor.of(model, batches)
+    Anchored(model, batches).prepare()
     assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
