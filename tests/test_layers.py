@@ -91,7 +91,17 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.modules", "prune.criteria", "measure", "run.loop", "run.records", "run.session", "errors"),
     },
     "run": {
-        *("core", "plan", "prune.modules", "prune.passes", "prune.structure", "measure", "plugins", "errors"),
+        *(
+            "core",
+            "plan",
+            "searchers",
+            "prune.modules",
+            "prune.passes",
+            "prune.structure",
+            "measure",
+            "plugins",
+            "errors",
+        ),
         *("run.fingerprint", "run.records", "run.session", "run.executors", "run.loop", "run.results"),
         *("run.report", "run.criterion"),
     },

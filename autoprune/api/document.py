@@ -54,6 +54,7 @@ def document_of(job: Job) -> Document:
         "run": {
             **_executor(job.executor),
             "deterministic": job.ordered,
+            "trackers": [call for call in map(_call, job.trackers) if call != BLANK],  # the others change no result
             "device": job.device,
             **_given(threads=job.threads),
             "tune": _tune(job.tune),
@@ -120,7 +121,7 @@ def _choice(plugin: str | Callable[..., Any]) -> Document | str:
     return {"name": plugin} if isinstance(plugin, str) else _call(plugin)
 
 
-def _call(plugin: Callable[..., Any]) -> Document | str:
+def _call(plugin: Any) -> Document | str:
     """The name of a function or class by which a job file can call it, and the options it is given; else a blank."""
     options: Mapping[str, Any] = {}
     if isinstance(plugin, functools.partial) and not plugin.args:
@@ -129,13 +130,13 @@ def _call(plugin: Callable[..., Any]) -> Document | str:
     return {"call": name, **options} if name and _is_plain(options) else BLANK
 
 
-def _name(plugin: Callable[..., Any]) -> str | None:
+def _name(plugin: Any) -> str | None:
     """`module:name`, or `file.py:name` for a plug-in from a file, where that names the very object; else None."""
     module, name = getattr(plugin, "__module__", None) or "__main__", getattr(plugin, "__qualname__", "<")
     if module == "__main__" or "<" in name:
         return None
     try:
-        found = functools.reduce(getattr, name.split("."), sys.modules[module])
+        found: Any = functools.reduce(getattr, name.split("."), sys.modules[module])
     except (AttributeError, KeyError):
         return None
     source = str(sys.modules[module].__file__) if module.startswith(FILE_MODULES) else module

@@ -222,8 +222,9 @@ def _wrong_kinds(
     problems = [sentence for fits, sentence in expected if not fits]
     if isinstance(searcher, str):
         unknown = word("searcher", searcher, SEARCHERS)
-        named = isinstance(options, Mapping) and not unknown
-        problems += unknown or (unknown_options(searcher, options) if named else [])
+        problems += unknown
+        if isinstance(options, Mapping) and not unknown:
+            problems += unknown_options(searcher, options)
     if _sequence(rules):
         wrong = [rule for rule in rules if not isinstance(rule, LevelRule | Mapping)]
         problems += [f"rules: expected LevelRules, got {kind_of(rule)} among them" for rule in wrong[:1]]

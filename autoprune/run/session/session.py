@@ -83,6 +83,10 @@ class Session:
     bank_file: Path | None = None
     code: Mapping[str, Facts] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        searched = f"{len(self.space.units)} units of {type(self.model).__name__} searched"
+        return f"Session({self.job.name!r}: {searched}, on {self.device}, {self.data!r})"
+
     @property
     def bank(self) -> Bank:
         """Statistics, order of positions and compensation: those of the bank file where they are this session's, else
