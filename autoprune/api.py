@@ -175,7 +175,7 @@ def search(
         finetune=finetune,
         device=device,
         executor=Executor(executor) if isinstance(executor, str) else executor,
-        ordered=deterministic,
+        deterministic=deterministic,
         expected=expected or {},
         document={"made_by": "autoprune.search in Python", "seed": seed, "evaluations": evaluations},
     )

@@ -27,7 +27,7 @@ from autoprune.measure.batch_norms.contract import Name
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
@@ -35,6 +35,7 @@ from autoprune.run.session.names import unknown_names
 MOST_LEVELS = 10_000  # of one unit; a width has as many counts at most
 MOST_WIDTH = 1_000_000  # positions; no layer is wider
 MOST_GIB = 1_000_000.0
+GIB = 1 << 30
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -320,7 +321,7 @@ class RunSpec(_Section):
         examples=["auto"],
     )
     reuse_gib: float = Field(
-        REUSE_BYTES / (1 << 30),
+        Scoring.reuse_bytes / GIB,
         ge=0,
         le=MOST_GIB,
         allow_inf_nan=False,
@@ -521,16 +522,14 @@ class JobSpec(_Section):
             stop=self.search.stop.resolve(),
             expected=self.expected,
             guide=self.search.guide,
-            norms=self.search.batch_norms,
-            norm_images=self.search.norm_images,
+            scoring=Scoring(self.search.batch_norms, self.search.norm_images, round(self.run.reuse_gib * GIB)),
             compensation=self.compensation,
             finetune=self.finetune.resolve() if self.finetune else None,
             device=self.run.device,
             threads=self.run.threads,
             tune=self.run.tune.resolve(),
-            reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             executor=self.run.resolve(),
-            ordered=self.run.deterministic,
+            deterministic=self.run.deterministic,
             document=self.document(),
         )
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,13 +20,12 @@ from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.batch import Batch
-from autoprune.measure.batch_norms.contract import Name, WrittenStatistics
+from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import Fitness, averages, is_own
-from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.intact import Intact
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.measure.stage import Stage
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
@@ -41,16 +41,14 @@ class Scorer:
     """Turns candidates of one space into evaluations on one device.
 
     `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
-    fidelity below 1 uses the first examples only, which end exactly at the `fidelities` that a search has announced and
-    elsewhere with a batch. When `in_parts`, values of a fitness that averages over examples are also given for what is
-    between one of the fidelities and the next. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
-    the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
-    have the statistics that the policy says, and nothing of the form. `objective` names the
-    value of a fitness that returns a float; `also` are further measurements by name, of a subnet.
+    fidelity below 1 uses the first examples only, which end exactly at the fidelities that a search has announced and
+    elsewhere with a batch. `scoring` says how scores are taken. Networks that are deployed have the statistics that its
+    policy for batch norms says, and nothing of its form. `objective` names the value of a fitness that returns a float;
+    `also` are further measurements by name, of a subnet.
 
     With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
-    `norms` to do. Its fidelity is then the share of the steps, and all selection examples are measured; `reuse_bytes`
-    limits the networks that are kept for more steps.
+    the policy for batch norms to do. Its fidelity is then the share of the steps, and all selection examples are
+    measured.
     """
 
     bank: Bank
@@ -58,34 +56,33 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
-    norms: Name = "anchored"
-    form: Form = PLAIN
-    reuse_bytes: int = REUSE_BYTES
+    scoring: Scoring = field(default_factory=Scoring)
     objective: str = "fitness"
     also: Mapping[str, Callable[[Subnet], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
-    fidelities: Sequence[float] = ()
-    in_parts: bool = False
     finetune: FineTune | None = None
     training: TrainingSet | None = None
+
+    def with_scoring(self, **changes: Any) -> Scorer:
+        """A scorer with other settings, which has cached nothing yet."""
+        return replace(self, scoring=replace(self.scoring, **changes))
 
     @cached_property
     def deployed_norms(self) -> WrittenStatistics:
         """What settles the batch norms of deployed networks."""
-        return POLICIES[self.norms].deployed()(self.bank.model, self.calibrate)
+        return POLICIES[self.scoring.batch_norms].deployed()(self.bank.model, self.calibrate)
 
     @cached_property
     def stage(self) -> Stage:
         """Where scores are taken."""
-        how = self.norms, self.form, self.reuse_bytes
-        return Stage(self.bank, self.calibrate, self.select, *how, self.fidelities)
+        return Stage(self.bank, self.calibrate, self.select, self.scoring)
 
     @cached_property
     def trainer(self) -> Trainer:
         """Who trains networks, where they are."""
         assert self.finetune is not None
         assert self.training is not None
-        return Trainer(self.finetune, self.training, self.reuse_bytes)
+        return Trainer(self.finetune, self.training, self.scoring.reuse_bytes)
 
     def prepare(self) -> None:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
@@ -117,13 +114,13 @@ class Scorer:
     def trained(self, subnet: Subnet, steps: int) -> nn.Module:
         """The network of a subnet after so many steps, as it would be deployed."""
         key, begin = tuple(subnet.counts.items()), functools.partial(self.bank.build, subnet)
-        with torch_threads(self.form.threads):
+        with torch_threads(self.scoring.form.threads):
             return self.trainer.trained(key, begin, subnet.sparse, steps)
 
     def fully_trained(self, network: nn.Module, subnet: Subnet) -> nn.Module:
         """A copy of a network of a subnet, whatever its weights, after all steps."""
         learner = Learner.of(copy_model(network), self.trainer.plan, subnet.sparse)
-        with torch_threads(self.form.threads):
+        with torch_threads(self.scoring.form.threads):
             return self.trainer.train(learner, self.trainer.plan.steps)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
@@ -162,7 +159,7 @@ class Scorer:
         also = {name: measurement(subnet) for name, measurement in self.also.items()}  # the same whatever the examples
         if twice := sorted(whole.values.keys() & also.keys()):
             raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
-        by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}
+        by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.scoring.in_parts else {}
         return replace(
             whole,
             candidate=candidate,
@@ -177,7 +174,9 @@ class Scorer:
         """The shares of the selection set to be measured one by one."""
         if self.finetune is not None:
             return iter([(0.0, 1.0)])
-        inside = [f for f in self.fidelities if self.in_parts and candidate.since < f < candidate.fidelity]
+        inside = [
+            f for f in self.scoring.fidelities if self.scoring.in_parts and candidate.since < f < candidate.fidelity
+        ]
         return itertools.pairwise([candidate.since, *inside, candidate.fidelity])
 
     def _on_part(self, network: nn.Module, since: float, until: float) -> Evaluation:
@@ -186,7 +185,7 @@ class Scorer:
         values = self.measure(network, batches)
         extended = averages(self.fitness) and self.finetune is None  # by more examples, not by more steps
         examples = sum(batch.examples for batch in batches) if extended else 0
-        parts = {name: (value,) for name, value in values.items()} if self.in_parts else {}
+        parts = {name: (value,) for name, value in values.items()} if self.scoring.in_parts else {}
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 

@@ -203,7 +203,7 @@ def _explore(
         job.evaluations,
         append,
         watch.step,
-        job.ordered,
+        job.deterministic,
         stopping.reason,
         EmptiedWeights(session).look,
     )

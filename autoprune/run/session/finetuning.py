@@ -33,11 +33,11 @@ def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
             "finetune: expected a model with parameters to train, got none that requires a gradient. Call "
             "model.requires_grad_(True) where it is made."
         )
-    policy = POLICIES[job.norms]
+    policy = POLICIES[job.scoring.batch_norms]
     if policy.deployed() is not policy:
         problems.append(
             "search.batch_norms: expected anchored or reestimated with finetune, as batch norms of trained networks "
-            f"are re-estimated on training examples, got {job.norms}. Remove one of the two."
+            f"are re-estimated on training examples, got {job.scoring.batch_norms}. Remove one of the two."
         )
     if job.guide == "layer":
         problems.append(

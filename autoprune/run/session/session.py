@@ -156,7 +156,7 @@ class Session:
         facts = {
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
-            "norm_images": self.job.norm_images,
+            "norm_images": self.job.scoring.norm_images,
             "units": self.sliced,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
@@ -187,7 +187,7 @@ class Session:
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        return replace(self._untuned, form=self.tuning.form)
+        return self._untuned.with_scoring(form=self.tuning.form)
 
     @functools.cached_property
     def tuning(self) -> Tuning:
@@ -232,12 +232,9 @@ class Session:
             self._norm_inputs,
             self._selection(),
             reporting(self.job.fitness, self.job.guide),
-            self.job.norms,
-            reuse_bytes=self.job.reuse_bytes,
+            replace(self.job.scoring, fidelities=() if self.job.finetune else self.fidelities, in_parts=in_parts),
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
-            fidelities=() if self.job.finetune else self.fidelities,
-            in_parts=in_parts,
             finetune=self.job.finetune,
             training=self.training,
         )
@@ -314,7 +311,7 @@ class Session:
         """The first calibration batches that have `norm_images` together."""
         inputs = self._inputs(self.data.calibrate)
         before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
-        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
+        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.scoring.norm_images]
 
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]

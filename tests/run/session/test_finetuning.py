@@ -19,6 +19,7 @@ from autoprune.core.space import Candidate
 from autoprune.data import digits
 from autoprune.errors import ConfigError, DataError, JournalMismatch, RunFailed
 from autoprune.measure.finetune import FineTune
+from autoprune.measure.settings import Scoring
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import read_evaluations, resume, search, solve
 from autoprune.run.results import export
@@ -98,8 +99,8 @@ def test_a_network_that_goes_up_has_the_values_of_one_trained_from_the_start(tun
 
 def test_values_depend_neither_on_what_is_kept_nor_on_who_trains(tuned):
     processes = Executor("processes", workers=1)
-    ways = [{"reuse_bytes": 0, "executor": processes}, {}]
-    found = [search(tuned("halving", 4, options=SMALL, ordered=True, **way), None).evaluations for way in ways]
+    ways = [{"scoring": Scoring(reuse_bytes=0), "executor": processes}, {}]
+    found = [search(tuned("halving", 4, options=SMALL, deterministic=True, **way), None).evaluations for way in ways]
     assert by_network(found[0]) == by_network(found[1])
     assert {e.steps for e in found[0]} >= {3, 5, 9}
 
@@ -255,7 +256,7 @@ def test_a_loss_that_does_not_fit_the_network_ends_the_run_before_it_starts(tune
 def test_everything_that_does_not_go_with_fine_tuning_is_told_at_once(job, model):
     frozen = model.requires_grad_(False)
     with pytest.raises(ConfigError) as caught:
-        search(job(finetune=PLAN, norms="batch", guide="layer", model=lambda: frozen), None)
+        search(job(finetune=PLAN, scoring=Scoring("batch"), guide="layer", model=lambda: frozen), None)
     keys = [problem.partition(":")[0] for problem in caught.value.problems]
     assert keys == ["finetune", "finetune", "search.batch_norms", "search.guide"]
 
