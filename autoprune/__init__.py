@@ -9,7 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.api import search as search
+    from autoprune.api.front import PrunedFront as PrunedFront
+    from autoprune.api.opening import open_run as open_run
+    from autoprune.api.searching import search as search
+    from autoprune.core.cost import Formula as Formula
+    from autoprune.core.cost import Polynomial as Polynomial
+    from autoprune.core.cost import cost_factory as cost_factory
+    from autoprune.core.cost import vectorised as vectorised
     from autoprune.core.evaluation import Evaluation as Evaluation
     from autoprune.core.front import Front as Front
     from autoprune.core.levels import LevelRule as LevelRule
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from autoprune.measure.batch import Batch as Batch
     from autoprune.measure.batch_norms.recalibrate import recalibrate as recalibrate
     from autoprune.measure.finetune import FineTune as FineTune
+    from autoprune.measure.form import Form as Form
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
     from autoprune.prune.modules.adapting import adapter as adapter
@@ -35,7 +42,10 @@ if TYPE_CHECKING:
     from autoprune.prune.structure.structure import Structure as Structure
     from autoprune.prune.surgery.verify import VerifyReport as VerifyReport
     from autoprune.run.results.export import load as load
+    from autoprune.run.results.front_file import LeftOut as LeftOut
+    from autoprune.run.results.member import Member as Member
     from autoprune.run.session.job import Executor as Executor
+    from autoprune.run.session.job import Progress as Progress
 
 _HOMES = {
     "AutopruneError": "autoprune.errors",
@@ -46,13 +56,22 @@ _HOMES = {
     "Evaluation": "autoprune.core.evaluation",
     "Executor": "autoprune.run.session.job",
     "FineTune": "autoprune.measure.finetune",
+    "Formula": "autoprune.core.cost",
+    "Form": "autoprune.measure.form",
     "Front": "autoprune.core.front",
+    "LeftOut": "autoprune.run.results.front_file",
     "LevelRule": "autoprune.core.levels",
+    "Member": "autoprune.run.results.member",
     "Objective": "autoprune.core.objective",
+    "Polynomial": "autoprune.core.cost",
     "Problem": "autoprune.core.problem",
+    "Progress": "autoprune.run.session.job",
+    "PrunedFront": "autoprune.api.front",
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure.structure",
     "Unit": "autoprune.core.unit",
+    "cost_factory": "autoprune.core.cost",
+    "vectorised": "autoprune.core.cost",
     "call": "autoprune.prune.passes.examples",
     "find_structure": "autoprune.prune.find",
     "adapter": "autoprune.prune.modules.adapting",
@@ -62,7 +81,8 @@ _HOMES = {
     "load": "autoprune.run.results.export",
     "needs": "autoprune.prune.criteria.contract",
     "recalibrate": "autoprune.measure.batch_norms.recalibrate",
-    "search": "autoprune.api",
+    "open_run": "autoprune.api.opening",
+    "search": "autoprune.api.searching",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",
 }

@@ -193,7 +193,7 @@ def front(
 
         if to_optuna is None:
             found = run.show_front(folder, pick)
-            console.print_rows(found.rows, form, found.numbers)
+            console.print_members(found.members, form, found.numbers)
             if found.why:
                 typer.echo(found.why, err=form is not Format.table)
             if form is Format.table:
@@ -223,8 +223,8 @@ def solve(
 
         job = configs.load_run(folder).resolve()
         with console.progress_display(quiet) as progress:
-            row = run.solve(job, folder, budget, out, progress=progress)
-        console.print_rows([row])
+            member = run.solve(job, folder, budget, out, progress=progress)
+        console.print_members([member])
         if out is not None:
             _print_export(out)
 
@@ -247,8 +247,8 @@ def export(
 
         job = configs.load_run(folder).resolve()
         with console.progress_display(quiet) as progress:
-            row = run.export(job, folder, pick, out, progress=progress)
-        console.print_rows([row])
+            member = run.export(job, folder, pick, out, progress=progress)
+        console.print_members([member])
         typer.echo(why)
         _print_export(out)
 
@@ -297,8 +297,8 @@ def _print_result(result: RunResult, folder: Path) -> None:
     """The front, where it lies, and what to type next."""
     from autoprune import console
 
-    console.print_rows(result.rows, numbers=range(1, len(result.rows) + 1))
-    console.print_dense(result.rows)
+    console.print_members(result.members, numbers=range(1, len(result.members) + 1))
+    console.print_dense(result.members)
     console.print_left_out(result.left_out)
     typer.echo(f"sums:   {result.additivity}")
     if result.remark:
@@ -306,8 +306,8 @@ def _print_result(result: RunResult, folder: Path) -> None:
     if result.failures:
         typer.echo(f"failed: {result.failures}")
     typer.echo(f"ended:  {result.ended}\nrun:    {folder}\nreport: {folder / 'report.html'}")
-    if result.rows:
-        ratio = result.rows[len(result.rows) // 2]["macs_ratio"]
+    if result.members:
+        ratio = result.members[len(result.members) // 2].ratios["macs"]
         pick = f"macs<={math.ceil(ratio * 100) / 100:g}"  # rounded up, so that it picks a network
         name = shlex.quote(str(folder))
         typer.echo(f"next:   autoprune export {name} --pick '{pick}' --out {name}-small")

@@ -26,14 +26,15 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.run.records.columns import HIGH, LOW, SELECT, STITCHED
-from autoprune.run.results.front_file import Row, flat_row, to_csv
+from autoprune.run.records.columns import RATIO
+from autoprune.run.results.front_file import to_csv
 
 if TYPE_CHECKING:
     from autoprune.core.unit import Unit
     from autoprune.run import Inspection
     from autoprune.run.inspection import FrozenGroup
     from autoprune.run.results.front_file import LeftOut
+    from autoprune.run.results.member import Member
     from autoprune.run.session.job import Progress
 
 WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
@@ -60,28 +61,27 @@ def shown(value: float | int | str) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
-def print_rows(rows: Sequence[Row], form: str = "table", numbers: Sequence[int] = ()) -> None:
-    """The rows of a front as table, csv or json on standard output; `numbers` are those that a pick knows them by."""
+def print_members(members: Sequence[Member], form: str = "table", numbers: Sequence[int] = ()) -> None:
+    """Members of a front as table, csv or json on standard output; `numbers` are those that a pick knows them by."""
     if form == "json":
-        print(json.dumps([dict(row) for row in rows], indent=2))
+        print(json.dumps([member.to_json() for member in members], indent=2))
     elif form == "csv":
-        print(to_csv(rows), end="")
+        print(to_csv(members), end="")
     else:
         screen = output()
-        screen.print(f"{len(rows)} network{'' if len(rows) == 1 else 's'}")
-        _print_table(screen, rows, numbers)
-        for row in rows:
-            if "solved" in row:
-                screen.print(row["solved"]["why"])
+        screen.print(f"{len(members)} network{'' if len(members) == 1 else 's'}")
+        _print_table(screen, members, numbers)
+        for member in members:
+            if member.solved is not None:
+                screen.print(member.solved["why"])
 
 
-def print_dense(rows: Sequence[Row]) -> None:
+def print_dense(members: Sequence[Member]) -> None:
     """What the dense network does on the report set, where it is on the front; accuracies in per cent."""
-    dense = next((row for row in rows if not any(row["levels"])), None)
+    dense = next((member for member in members if member.is_dense), None)
     if dense is not None:
-        costs = {name for name in dense if f"{name}_ratio" in dense}
-        other = {"candidate", "verify_error", *costs, *(f"{name}_ratio" for name in costs)}
-        texts = [f"{name} {_measured(dense, name)}" for name in _columns(dense) if name not in other]
+        other = {"candidate", "verify_error", *dense.costs, *(name + RATIO for name in dense.costs)}
+        texts = [f"{name} {_measured(dense, name)}" for name in dense.summary() if name not in other]
         print(f"dense:  {', '.join(texts)}")
 
 
@@ -91,28 +91,29 @@ def print_left_out(left_out: Sequence[LeftOut]) -> None:
         print(f"left out of the front: {member.candidate}: {member.cause}")
 
 
-def _measured(row: Row, name: str) -> str:
-    """A measured value of the dense network: accuracy in per cent, with its interval where it has one."""
+def _measured(member: Member, name: str) -> str:
+    """A value of a network: accuracy in per cent, with its interval where it has one."""
     if name != "accuracy":
-        return shown(row[name])
-    ends = [f"{100 * row[name + end]:.2f}" for end in (LOW, HIGH) if name + end in row]
-    return f"{100 * row[name]:.2f} %" + (f" ({' to '.join(ends)})" if ends else "")
+        return shown(member[name])
+    ends = [f"{100 * end:.2f}" for end in member.intervals.get(name, ())]
+    return f"{100 * member.report[name]:.2f} %" + (f" ({' to '.join(ends)})" if ends else "")
 
 
-def _columns(row: Row) -> list[str]:
-    """The values that are shown: what was measured on the selection set only is left to csv and json, intervals stand
-    beside their values.
-    """
-    hidden = {name + end for name in row for end in (LOW, HIGH)}
-    return [name for name in flat_row(row) if name not in hidden and not name.startswith((SELECT, STITCHED))]
+def cells(member: Member) -> dict[str, str]:
+    """The values of a member for a table, by column; an interval stands beside its value in three decimals."""
+    found = {name: shown(value) for name, value in member.summary().items()}
+    for name, (low, high) in member.intervals.items():
+        found[name] += f" ({low:.3f}-{high:.3f})"
+    return found
 
 
-def _print_table(screen: Console, rows: Sequence[Row], numbers: Sequence[int]) -> None:
+def _print_table(screen: Console, members: Sequence[Member], numbers: Sequence[int]) -> None:
     """One line a network, one column a value. No number is cut: what all networks share stands below the table, and
     where the rest is too wide for the screen, columns are left out.
     """
-    names = dict.fromkeys(name for row in rows for name in _columns(row)) or ["candidate"]
-    columns = {name: [_cell(row, name) for row in rows] for name in names}
+    found = [cells(member) for member in members]
+    names = dict.fromkeys(name for row in found for name in row) or ["candidate"]
+    columns = {name: [row.get(name, "-") for row in found] for name in names}
     labels = columns.pop("candidate")
     alike = [name for name, cells in columns.items() if len(cells) > len(set(cells)) == 1]
     same = {name: columns.pop(name)[0] for name in alike}
@@ -163,15 +164,6 @@ def _widths(columns: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
 def _needed(widths: Mapping[str, int]) -> int:
     """The width of a table of candidates with values so wide."""
     return LABEL + sum(widths.values()) + 3 * (len(widths) + 1) + 1
-
-
-def _cell(row: Row, name: str) -> str:
-    """A value, with its interval in three decimals where it has one; a dash where it was not measured."""
-    if name not in row:
-        return "-"
-    if name + LOW not in row:
-        return shown(row[name])
-    return f"{shown(row[name])} ({row[name + LOW]:.3f}-{row[name + HIGH]:.3f})"
 
 
 def print_inspection(inspection: Inspection) -> None:
@@ -325,6 +317,17 @@ def progress_display(
             yield _BarReport(bars)
     else:
         yield _LineReport(stream)
+
+
+@contextmanager
+def bars_where_seen(stream: TextIO | None = None) -> Iterator[Callable[[Progress], None]]:
+    """A callback that shows bars on standard error in a terminal and in a notebook, and nothing elsewhere."""
+    stream = stream or sys.stderr
+    if stream.isatty() or Console(file=stream).is_jupyter:
+        with _bars(stream) as bars:
+            yield _BarReport(bars)
+    else:
+        yield lambda progress: None
 
 
 class _RateColumn(ProgressColumn):

@@ -11,15 +11,15 @@ AutopruneError
 ├── RecipeError          an export does not fit the network it is loaded into
 ├── BankError            a bank on disk is damaged or belongs to something else
 ├── TrainingDiverged     a fine-tune ended in numbers that are not finite
-├── RunExists            a run folder that is already there is never written over
+├── RunExists            the run folder exists already; it is never overwritten
 ├── RunNotFound          no run in that folder
-├── RunDamaged           a file of a run folder is not what was written there
+├── RunDamaged           a file of a run folder was changed after it was written
 ├── JournalError         a run folder's journal cannot be used as it is
-│   ├── JournalMismatch  resume would not repeat what the journal says
+│   ├── JournalMismatch  resuming would not repeat the journal
 │   └── JournalLocked    another process is writing to this run
-└── RunFailed            the search ran and failed; what was measured is in the journal
+└── RunFailed            the search failed; everything measured is in the journal
 
-Interrupted            SIGINT or SIGTERM arrived: a KeyboardInterrupt, which nothing that handles errors catches
+Interrupted            SIGINT or SIGTERM arrived: a KeyboardInterrupt, which no handler of errors catches
 
 Each is also the builtin a caller would expect. A message says what was expected, what came, where, and what to do.
 `did_you_mean` adds the closest known word to it.
@@ -84,15 +84,15 @@ class TrainingDiverged(AutopruneError, ArithmeticError):
 
 
 class RunExists(AutopruneError, FileExistsError):
-    """A run folder that is already there is never written over."""
+    """The run folder exists already; it is never overwritten."""
 
 
 class RunNotFound(AutopruneError, FileNotFoundError):
-    """No run in that folder."""
+    """The folder holds no run."""
 
 
 class RunDamaged(AutopruneError, ValueError):
-    """A file of a run folder is not what was written there; the message names it and how it is written again."""
+    """A file of a run folder was changed after it was written; the message says how to write it again."""
 
     exit_code = 1
 
@@ -104,7 +104,7 @@ class JournalError(AutopruneError, ValueError):
 
 
 class JournalMismatch(JournalError):
-    """Resume would not repeat what the journal says."""
+    """Resuming would not repeat the journal."""
 
 
 class JournalLocked(JournalError):
@@ -112,13 +112,13 @@ class JournalLocked(JournalError):
 
 
 class RunFailed(AutopruneError, RuntimeError):
-    """The search ran and failed; what was measured is in the journal."""
+    """The search failed; everything measured is in the journal."""
 
     exit_code = 1
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end; `exit_code` is the one shells expect of it."""
+    """A signal asked the process to end; `exit_code` is the one that shells expect."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"signal {signum}")
@@ -126,6 +126,6 @@ class Interrupted(KeyboardInterrupt):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint in brackets for a word close to a known one, with a space in front; else nothing."""
+    """A hint " (did you mean ...?)" for a word close to a known one, with a leading space; else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

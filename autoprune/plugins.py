@@ -1,6 +1,6 @@
-"""From the name of a plug-in, `pkg.mod:name` or `path/to/file.py:name`, to the function or class it names.
+"""Imports a plug-in by its name, `pkg.mod:name` or `path/to/file.py:name`.
 
-Here: importing, and checking that a call would fit the signature. Not here: what a plug-in is for.
+Here: importing, and checking that a call fits the signature. Not here: what a plug-in is for.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ from autoprune.errors import PluginError, did_you_mean
 
 Plugin = Callable[..., Any]
 
-FILE_MODULES = "autoprune_plugin_"  # what the modules of plug-ins named by file are called in sys.modules
+FILE_MODULES = "autoprune_plugin_"  # prefix, in sys.modules, of modules imported by file path
 
 _FORMS = "'pkg.mod:name' or 'path/to/file.py:name'"
 
 
 def load_plugin(name: str, folders: Sequence[Path] = ()) -> Plugin:
-    """The function or class a plug-in name stands for; the same object for the same file, however often it is asked.
+    """The function or class that a plug-in name refers to; repeated calls for the same file return the same object.
 
-    A relative file is looked for in the current directory and then in `folders`. Raises PluginError with what is
-    wrong: the form of the name, the module, an exception while importing it (with its line), the attribute, or that
-    it cannot be called.
+    Args:
+        name: "pkg.mod:name" or "path/to/file.py:name".
+        folders: searched for a relative file after the current directory.
+
+    Raises:
+        PluginError: the name is malformed, the module is missing or raises while it is imported, the attribute does not
+            exist, or it is not callable.
     """
     source, _, attribute = absolute_name(name, folders).rpartition(":")
     module = _file_module(Path(source), name) if source.endswith(".py") else _named_module(source, name)
@@ -45,7 +49,7 @@ def load_plugin(name: str, folders: Sequence[Path] = ()) -> Plugin:
 
 
 def absolute_name(name: str, folders: Sequence[Path] = ()) -> str:
-    """The plug-in name with the path of its file made absolute; a module's name as it is. PluginError if malformed."""
+    """The plug-in name with an absolute file path; a module's name is returned unchanged. PluginError if malformed."""
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
         raise PluginError(
@@ -63,7 +67,7 @@ def absolute_name(name: str, folders: Sequence[Path] = ()) -> str:
 
 
 def find_path(text: str, folders: Sequence[Path] = ()) -> Path | None:
-    """The absolute path a text names, seen from the current directory or else from `folders`; None if nothing there."""
+    """The absolute path of a file, looked up in the current directory, then in `folders`; None if it does not exist."""
     path = Path(text).expanduser()
     candidates = (Path.cwd() / path, *(folder / path for folder in folders))
     return next((Path(os.path.abspath(candidate)) for candidate in candidates if candidate.exists()), None)
@@ -72,10 +76,18 @@ def find_path(text: str, folders: Sequence[Path] = ()) -> Path | None:
 def misfits(
     plugin: Plugin, given: Sequence[str], always: Sequence[str], options: Iterable[str]
 ) -> list[tuple[str, str]]:
-    """Why `plugin(*given, **always, **options)` cannot be called: pairs of (option, sentence), option "" for the rest.
+    """Why `plugin(*given, **always, **options)` cannot be called, as (option, sentence) pairs; empty if it can.
 
-    `given` and `always` name the arguments it gets anyway, `options` those a user adds. Empty if it can be called, or
-    if it is a builtin that does not tell its signature. Types are not checked.
+    Types are not checked, and builtins without a signature are accepted.
+
+    Args:
+        plugin: the function or class.
+        given: names of the positional arguments that the caller passes.
+        always: names of the keyword arguments that the caller passes.
+        options: names of the keyword arguments that the user adds.
+
+    Returns:
+        Pairs of the option concerned ("" if none) and a sentence.
     """
     try:
         parameters = inspect.signature(plugin).parameters
@@ -96,8 +108,10 @@ def misfits(
 
 
 def _free(parameters: Mapping[str, inspect.Parameter], count: int) -> tuple[dict[str, inspect.Parameter] | None, bool]:
-    """What can still be passed by keyword after `count` positional arguments (None if it does not take so many), and
-    whether any keyword can."""
+    """The parameters left for keywords after `count` positional arguments, and whether any keyword is accepted.
+
+    None in place of the parameters if the plug-in does not accept so many positional arguments.
+    """
     kinds = {p.kind for p in parameters.values()}
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) < count and inspect.Parameter.VAR_POSITIONAL not in kinds:
@@ -110,7 +124,7 @@ def _named_module(source: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(source)
     except ModuleNotFoundError as error:
-        # only when the module itself or a package above it is absent; otherwise it is the module's own import
+        # only if the module itself or a parent package is missing; otherwise one of the module's own imports failed
         if error.name is None or not f"{source}.".startswith(f"{error.name}."):
             raise PluginError(_at_import(name, error)) from error
         raise PluginError(
@@ -124,7 +138,7 @@ def _named_module(source: str, name: str) -> ModuleType:
 
 
 def _file_module(path: Path, name: str) -> ModuleType:
-    """The module of a file, run once per path and kept in sys.modules, so that its functions and classes pickle."""
+    """The module of a file, run once for each path and kept in sys.modules so that its contents can be pickled."""
     key = f"{FILE_MODULES}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if key in sys.modules:
         return sys.modules[key]
@@ -135,7 +149,7 @@ def _file_module(path: Path, name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[key]  # half a module must not pass for a whole one the next time
+        del sys.modules[key]  # a partly executed module must not be reused
         if isinstance(error, KeyboardInterrupt):
             raise
         raise PluginError(_at_import(name, error)) from error
@@ -143,7 +157,7 @@ def _file_module(path: Path, name: str) -> ModuleType:
 
 
 def _at_import(name: str, error: BaseException) -> str:
-    """One sentence: which exception importing a plug-in raised, and at which line of whose file."""
+    """A sentence that names the exception raised by importing a plug-in, and its file and line."""
     place, message = _where(error), error.msg if isinstance(error, SyntaxError) else str(error)
     return (
         f"importing {name!r} raised {type(error).__name__} at {place}: {message}. Fix that file; it must import alone."
@@ -151,7 +165,7 @@ def _at_import(name: str, error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """file:line of an exception, in the plug-in's own file even where a library raised it."""
+    """file:line of an exception, in the plug-in's own file even if a library raised it."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     machinery = (__file__, importlib.__file__)
@@ -173,19 +187,19 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> object:
 
 
 def plugin_name(plugin: str | Callable[..., Any]) -> str:
-    """What a plug-in is called: its name, or that of what a partial application calls."""
+    """The qualified name of a plug-in, or of the callable inside a partial."""
     if isinstance(plugin, functools.partial):
         return plugin_name(plugin.func)
     return plugin if isinstance(plugin, str) else getattr(plugin, "__qualname__", type(plugin).__qualname__)
 
 
 def home_of(kind: Any) -> str:
-    """`module:name` of a class or function: the same whether its file is imported, named by path or run as a script."""
+    """`module:name` of a class or function, the same whether its file is imported, named by path or run as a script."""
     return f"{_module_name(kind.__module__)}:{kind.__qualname__}"
 
 
 def _module_name(name: str) -> str:
-    """A module's name; that of a file for one which was named by its path or run as the main program."""
+    """A module's name; for a module named by path or run as the main program, the stem of its file."""
     module = sys.modules.get(name)
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
     if name == "__main__" and spec is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.core.contracts import Evaluator, Searcher
+from autoprune.core.contracts import Evaluator, Searcher, fidelities_of, reads_parts
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
@@ -133,7 +133,7 @@ def trace(searcher: Searcher, problem: Problem, answer: Answer, evaluations: int
     asked: list[Candidate] = []
     flying: list[Candidate] = []
     seen: set[tuple[tuple[int, ...], float]] = set()
-    known_fidelities = {*getattr(searcher, "fidelities", ()), 1.0}
+    known_fidelities = {*fidelities_of(searcher), 1.0}
     while len(asked) < evaluations:
         new = searcher.ask(min(slots - len(flying), evaluations - len(asked)))
         _check_asked(problem, new, slots - len(flying), seen)
@@ -149,9 +149,9 @@ def trace(searcher: Searcher, problem: Problem, answer: Answer, evaluations: int
 
 def _in_parts(evaluation: Evaluation, searcher: Searcher) -> Evaluation:
     """With values by part for a searcher that reads them, the same in every part."""
-    if not getattr(searcher, "in_parts", False):
+    if not reads_parts(searcher):
         return evaluation
-    count = sum(fidelity <= evaluation.candidate.fidelity for fidelity in getattr(searcher, "fidelities", ()))
+    count = sum(fidelity <= evaluation.candidate.fidelity for fidelity in fidelities_of(searcher))
     return replace(evaluation, parts={name: (value,) * count for name, value in evaluation.values.items()})
 
 
@@ -192,7 +192,7 @@ def _check_ends(make: MakeSearcher) -> None:
     for bad in (False, True):
         answer = _bad(synthetic, 2) if bad else _answers(synthetic)
         searcher = make(synthetic.problem, 3)
-        count = synthetic.problem.space.count * len(getattr(searcher, "fidelities", (1.0,)))
+        count = synthetic.problem.space.count * len(fidelities_of(searcher) or (1.0,))
         found = trace(searcher, synthetic.problem, answer, count + 1, slots=2)
         assert len(found) <= count, f"a space of {count} networks and fidelities was asked {len(found)} times"
 

@@ -21,7 +21,7 @@ from autoprune.core.space import Candidate
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.allocation import plan
-from autoprune.plan.damages import distortions_from, probes
+from autoprune.plan.damages import damage_table, probes
 from autoprune.prune.modules.copies import copy_model
 from autoprune.run.session.session import Session, open_session
 
@@ -63,7 +63,7 @@ def measure(session: Session, scorer: Scorer) -> list[Row]:
     rows = [row("dense", 1.0, scorer.measure(dense, scorer.select))]
     rows += [scored(session, scorer, f"uniform {share:g}", uniform(session, share)) for share in UNIFORM]
     told = [evaluate(session, scorer, Candidate(levels)) for levels in probes(session.problem, PROBED)]
-    table = distortions_from(session.problem, told)
+    table = damage_table(session.problem, told)
     for budget in BUDGETS:
         levels = plan(session.problem, table, "macs", budget * session.dense_costs["macs"])
         rows.append(scored(session, scorer, f"plan {budget:g}", Candidate(levels)))

@@ -80,7 +80,7 @@ def allocated(shape: str, units: int, levels: int, what: str) -> str:
         return f"{len(front)} plans, " + ("exact" if front.exact else f"buckets of {share:.2g} % of the range of costs")
     dense = float(solver.terms.cost(np.zeros((1, units), dtype=int))[0])
     found = solver.solve(0.5 * dense)
-    return "exact" if found.exact else f"at most {found.plan.error / found.bound - 1:.2g} above the optimum"
+    return "exact" if found.exact else f"at most {found.plan.damage / found.bound - 1:.2g} above the optimum"
 
 
 def allocation_instance(shape: str, units: int, levels: int) -> tuple[Terms, list[np.ndarray]]:

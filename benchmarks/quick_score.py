@@ -40,7 +40,7 @@ from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.plan.repair import fit, stratified
+from autoprune.plan.repair import fit_to_budget, stratified
 from autoprune.prune.criteria import CRITERIA, UnitStatistics
 from autoprune.prune.criteria.ordering import order_unit
 from autoprune.prune.modules.borrowed import evaluating
@@ -103,7 +103,7 @@ def in_band(session: Session, rng: np.random.Generator, count: int) -> list[Cand
     dense = session.dense_costs["macs"]
     while len(found) < count:
         start, target = rng.integers(0, session.space.sizes), rng.uniform(*BAND)
-        candidate = Candidate(tuple(fit(session.problem, start, rng, "macs", target * dense).tolist()))
+        candidate = Candidate(tuple(fit_to_budget(session.problem, start, rng, "macs", target * dense).tolist()))
         if session.problem.costs_of(candidate)["macs"] >= BAND[0] * dense:
             found[candidate] = None
     return list(found)

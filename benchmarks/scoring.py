@@ -29,7 +29,7 @@ from autoprune.core.space import Candidate
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.stage import Norms
-from autoprune.plan.repair import fit
+from autoprune.plan.repair import fit_to_budget
 from autoprune.run.session.session import Session, open_session
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
@@ -71,7 +71,9 @@ def main() -> None:
 
 def candidate_at(session: Session, share: float, rng: np.random.Generator) -> Candidate:
     """A random candidate with about that share of the MACs."""
-    levels = fit(session.problem, rng.integers(session.space.sizes), rng, "macs", share * session.dense_costs["macs"])
+    levels = fit_to_budget(
+        session.problem, rng.integers(session.space.sizes), rng, "macs", share * session.dense_costs["macs"]
+    )
     return Candidate(tuple(levels.tolist()))
 
 

@@ -48,7 +48,7 @@ from autoprune.core.space import Candidate
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
 from autoprune.plan.allocation import plan
-from autoprune.plan.damages import distortions_from
+from autoprune.plan.damages import damage_table
 from autoprune.plan.ladder import uniform_levels
 from autoprune.prune.compensation.compensate import compensate
 from autoprune.prune.compensation.targets import EFFORTS, Targets, collect_targets
@@ -241,7 +241,7 @@ def best_measured(bench: Bench, target: float, scored: Sequence[Evaluation]) -> 
 def best_planned(bench: Bench, target: float, scored: Sequence[Evaluation]) -> Candidate:
     """The better of the plan for exactly this target and what was measured within it, by KL."""
     session, budget = bench.session, target * bench.dense_macs
-    planned = Candidate(plan(session.problem, distortions_from(session.problem, scored), "macs", budget))
+    planned = Candidate(plan(session.problem, damage_table(session.problem, scored), "macs", budget))
     measured = {e.candidate: e.values["kl"] for e in scored if e.values["macs"] <= budget}
     measured.setdefault(planned, session.scorer.score(planned).values["kl"])
     return min(measured, key=measured.__getitem__)

@@ -33,7 +33,7 @@ from autoprune.config import load
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.plan.allocation import plan
-from autoprune.plan.damages import distortions_from, probes
+from autoprune.plan.damages import damage_table, probes
 from autoprune.run.results.deployed import fitted
 from autoprune.run.session.session import Session, open_session
 from autoprune.searchers.rules import closed_form
@@ -165,7 +165,7 @@ def scored(session: Session, candidate: Candidate) -> Evaluation:
 def planned(session: Session, evaluations: Sequence[Evaluation], distortion: str, keep: int) -> Counts:
     """The plan of least summed distortion that keeps at most so many weights."""
     problem = replace(session.problem, distortion=distortion)
-    levels = plan(problem, distortions_from(problem, evaluations), "nonzeros", budget_of(session, keep))
+    levels = plan(problem, damage_table(problem, evaluations), "nonzeros", budget_of(session, keep))
     return problem.space.counts(Candidate(levels))
 
 
@@ -199,7 +199,7 @@ def ranked(rule: Callable[[Sequence[np.ndarray], int], np.ndarray]) -> Allocatio
 
 ALLOCATIONS: dict[str, Allocation] = {
     "global": ranked(closed_form.global_magnitude),
-    "lamp": ranked(closed_form.lamp),
+    "lamp": ranked(closed_form.lamp_counts),
     "erk": erk,
     "uniform": uniform,
 }

@@ -28,10 +28,8 @@ def main() -> None:
     front = autoprune.search(model, data, evaluations=evaluations, seed=0)
     print(f"dense: accuracy {accuracy(model, data.report):.4f}; a front of {len(front)} networks")
     for budget in (0.7, 0.5, 0.3):
-        network = front.pick(f"macs<={budget}")
-        print(
-            f"at most {budget:.0%} of the MACs: {network.row['macs_ratio']:.3f}, accuracy {network.row['accuracy']:.4f}"
-        )
+        member = front.pick(f"macs<={budget}")
+        print(f"at most {budget:.0%} of the MACs: {member['macs_ratio']:.3f}, accuracy {member['accuracy']:.4f}")
     with tempfile.TemporaryDirectory() as folder:
         front.pick("macs<=0.5").export(Path(folder) / "small")
         small = autoprune.load(digits_resnet(), Path(folder) / "small")

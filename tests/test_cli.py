@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from autoprune.core.unit import Slot, Unit
 from autoprune.errors import RunFailed
 from autoprune.prune.structure.structure import Frozen
 from autoprune.run import Inspection
+from autoprune.run.results.member import Member
 from autoprune.run.session.job import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -641,11 +643,11 @@ def test_numbers_are_shown_so_that_they_can_be_read(value, text):
 
 
 def test_an_empty_front_prints_its_header_alone(capsys):
-    console.print_rows([], "csv")
+    console.print_members([], "csv")
     assert capsys.readouterr().out == "candidate,macs,params,macs_ratio,params_ratio\n"
-    console.print_rows([], "json")
+    console.print_members([], "json")
     assert json.loads(capsys.readouterr().out) == []
-    console.print_rows([])
+    console.print_members([])
     assert "0 networks\n" in capsys.readouterr().out
 
 
@@ -655,17 +657,17 @@ def test_the_plug_ins_of_this_file_are_what_the_hand_arithmetic_counts(folder):
     assert namespace["model"]()(torch.zeros(1, 1, 6, 6)).shape == (1, 2)
 
 
-WIDE_ROWS = [
-    {
-        "candidate": "-".join(["128"] * 60 + [str(index)]),
-        "macs": 68_862_592,
-        "nonzeros": 144_396 + index,
-        "accuracy": 0.9 + index / 100,
-        "accuracy_low": 0.893,
-        "accuracy_high": 0.912,
-        "a_long_name_of_a_value": 1.25 + index,
-        "levels": [index],
-    }
+WIDE = [
+    Member(
+        candidate="-".join(["128"] * 60 + [str(index)]),
+        levels=(index,),
+        counts={},
+        costs={"macs": 68_862_592, "nonzeros": 144_396 + index},
+        ratios={},
+        report={"accuracy": 0.9 + index / 100, "a_long_name_of_a_value": 1.25 + index},
+        verify_error=0.0,
+        intervals={"accuracy": (0.893, 0.912)},
+    )
     for index in range(2)
 ]
 NUMBERS = ("144,396", "144,397", "0.9000 (0.893-0.912)", "0.9100 (0.893-0.912)")
@@ -674,7 +676,7 @@ NUMBERS = ("144,396", "144,397", "0.9000 (0.893-0.912)", "0.9100 (0.893-0.912)")
 @pytest.mark.parametrize("width", [160, 80, 60, 30])
 def test_no_number_of_a_front_is_cut_on_a_narrow_screen(width, monkeypatch, capsys):
     monkeypatch.setattr(console, "WIDE", width)
-    console.print_rows(WIDE_ROWS)
+    console.print_members(WIDE)
     printed = capsys.readouterr().out
     assert "in all of them: macs 68,862,592" in " ".join(printed.split())
     shown = NUMBERS if width > 30 else NUMBERS[:2]
@@ -688,7 +690,7 @@ def test_no_number_of_a_front_is_cut_on_a_narrow_screen(width, monkeypatch, caps
 def test_the_name_of_a_candidate_never_breaks_inside_a_number(width, monkeypatch, capsys):
     monkeypatch.setattr(console, "WIDE", width)
     monkeypatch.delenv("COLUMNS", raising=False)
-    console.print_rows(WIDE_ROWS, numbers=[1, 2])
+    console.print_members(WIDE, numbers=[1, 2])
     found = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert {number for part in found for number in part.split("-")} == {"128", "0", "1", ""}
     assert len(found) > 2
@@ -697,13 +699,13 @@ def test_the_name_of_a_candidate_never_breaks_inside_a_number(width, monkeypatch
 @pytest.mark.parametrize(("columns", "width"), [("50", 50), ("200", 200), ("0", 160), ("wide", 160), ("", 160)])
 def test_columns_says_how_wide_piped_output_is(columns, width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
-    console.print_rows([{**WIDE_ROWS[0], "candidate": "-".join(["128"] * 300)}])
+    console.print_members([replace(WIDE[0], candidate="-".join(["128"] * 300))])
     longest = max(map(len, capsys.readouterr().out.splitlines()))
     assert width - 12 <= longest <= width
 
 
 def test_one_network_alone_has_all_its_values_in_the_table(capsys):
-    console.print_rows(WIDE_ROWS[:1])
+    console.print_members(WIDE[:1])
     printed = capsys.readouterr().out
     assert "68,862,592" in printed
     assert "in all of them" not in printed

@@ -151,7 +151,7 @@ def test_networks_are_trained_where_the_job_says_for_how_long(folder):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("finetune={lr: 0.1}", "finetune.steps: expected this key (of training, for every network), it is missing"),
+        ("finetune={lr: 0.1}", "finetune.steps: expected this key (training steps for every network), it is missing"),
         ("finetune.steps=0", "finetune.steps: expected at least 1"),
         ("finetune={steps: 1, lr: 0}", "finetune.lr: expected more than 0"),
         ("finetune={steps: 1, lr: -1}", "finetune.lr: expected more than 0"),
@@ -261,7 +261,7 @@ def test_aliases_and_merged_keys_have_their_usual_meaning():
         ("a: {x: 1, x: 2}\n", "j.yaml:1: a.x: expected each key once"),
         ("3: a\n", "j.yaml:1: the file: expected a text as key, got '3'"),
         ("a: {[1, 2]: b}\n", "j.yaml:1: a: expected a text as key, got a list or mapping"),
-        ("a: &a [*a]\n", "j.yaml:1: a.0: expected a value, got an alias of what is around"),
+        ("a: &a [*a]\n", "j.yaml:1: a.0: expected a value, got an alias of its own surroundings"),
     ],
 )
 def test_text_that_is_no_job_is_refused_with_its_line(text, message):
@@ -381,7 +381,7 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("search: {evaluations: true}", "search.evaluations: expected a whole number"),
         ("search: {front_size: 1}", "search.front_size: expected at least 2"),
         ("search: {seed: 0.5}", "search.seed: expected a whole number"),
-        ("search:", "job.yaml:7: search: expected a mapping (how to search, inline or as a file), got nothing"),
+        ("search:", "job.yaml:7: search: expected a mapping (search settings, inline or as a file), got nothing"),
         ("search: {searcher: evolutoin}", "got 'evolutoin' (did you mean 'evolution'?)"),
         ("search: {searcher: {name: random, steps: 3}}", "search.searcher.steps: unknown argument 'steps'"),
         ("search: {searcher: {name: random, seed: 3}}", "search.searcher.seed: unknown argument 'seed'"),
@@ -425,7 +425,8 @@ def test_a_mistake_in_an_optional_section_is_told_too(folder, line, message):
 
 def test_a_word_is_no_list_of_objectives_and_an_empty_list_none(folder):
     objectives = "[{name: accuracy, direction: max}, {name: macs, direction: min}]"
-    assert "objectives: expected a list (what is traded off), got 'x'" in problems(replaced(objectives, "x"))[0]
+    (message, *_) = problems(replaced(objectives, "x"))
+    assert "objectives: expected a list (the objectives to trade off), got 'x'" in message
     assert "objectives: expected a list with at least one entry" in problems(replaced(objectives, "[]"))[0]
 
 
@@ -498,7 +499,7 @@ def test_mistakes_in_a_search_file_carry_its_name_and_line(folder):
         ("search: auto", "Check the path; a searcher alone is `search: {searcher: auto}`."),
         ("search: {preset: none.yaml}", "job.yaml:7: search.preset: expected a search file, found no 'none.yaml' in"),
         ("search: {preset: 3}", "job.yaml:7: search.preset: expected a search file, found no 3 in"),
-        ("search: loop.yaml", "loop.yaml:1: preset: expected what a search is, got another preset"),
+        ("search: loop.yaml", "loop.yaml:1: preset: expected the keys of a search, got another preset"),
     ],
 )
 def test_a_search_file_that_cannot_be_had_says_why_and_where(folder, line, message):

@@ -76,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
         *("run.fingerprint", "run.records", "plugins", "errors"),
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
-    "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "errors"},
+    "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.surgery", "prune.bank"),
         *("prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
@@ -92,8 +92,17 @@ ROOMS: dict[str, set[str]] = {
         *("run.report", "run.criterion"),
     },
     "api": {
-        *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank", "measure", "data", "run"),
-        *("run.records", "run.results", "run.session", "errors"),
+        *(
+            "core",
+            "searchers",
+            "prune.passes",
+            "prune.criteria",
+            "prune.bank",
+            "measure",
+            "measure.batch_norms",
+            "data",
+        ),
+        *("run", "run.records", "run.report", "run.results", "run.session", "config", "console", "plugins", "errors"),
     },
     "config": {
         *(

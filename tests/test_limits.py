@@ -111,15 +111,15 @@ def merges(levels):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (aliases(12, 9), "after aliases are replaced"),
-        (aliases(200, 1), "after aliases are replaced"),
-        (merges(40), "after aliases are replaced"),
+        (aliases(12, 9), "after aliases are expanded"),
+        (aliases(200, 1), "after aliases are expanded"),
+        (merges(40), "after aliases are expanded"),
         ("a: " + "[" * 20_000 + "]" * 20_000, "within each other"),
         ("a: " + "{b: " * 5_000 + "1" + "}" * 5_000, "within each other"),
         ("\n".join(" " * i + "a:" for i in range(300)), "within each other"),
         ("- " * 1000 + "1", "within each other"),
         ("[" * 100_000, "within each other"),
-        ("a: &a [*a]", "alias of what is around"),
+        ("a: &a [*a]", "alias of its own surroundings"),
     ],
 )
 def test_a_text_that_multiplies_or_nests_without_end_is_refused_at_once(text, message):

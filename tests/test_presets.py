@@ -71,4 +71,4 @@ def test_a_preset_runs_on_a_small_network(at_root, tmp_path, name):
     )
     result = search(spec.resolve(), None)
     assert len({e.candidate for e in result.evaluations}) == 6
-    assert len(result.rows) >= 1
+    assert len(result.members) >= 1

@@ -1,7 +1,7 @@
 """From a YAML file to a job: text -> plain data with places -> frozen models -> resolved objects.
 
-Here: everything a job file may say, and every mistake in it with its file and line, all at once. Not here: tracing,
-searching, run folders. Imports every room but cli; only cli imports it.
+Here: everything a job file can contain, and every mistake in it with its file and line, reported together. Not here:
+tracing, searching, run folders. Only cli and api import it.
 """
 
 from autoprune.config.loading import load, load_run

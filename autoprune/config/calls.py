@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, Valida
 from pydantic_core import PydanticCustomError
 
 from autoprune.config.document import Document, KeyPath
-from autoprune.config.explain import expected, shown
+from autoprune.config.explain import expected, shown_value
 from autoprune.core.contracts import Searcher
+from autoprune.core.cost import FACTORY_ARGUMENTS, is_factory
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError, did_you_mean
 from autoprune.measure.finetune import LOSSES
@@ -39,13 +40,15 @@ class Context:
 
 
 def mistakes(*pairs: tuple[KeyPath, str]) -> PydanticCustomError:
-    """One validation error that stands for several sentences, each about a key below the value at hand."""
+    """One validation error that carries several sentences, each about a key below the present value."""
     return PydanticCustomError("mistakes", "{text}", {"text": "; ".join(s for _, s in pairs), "mistakes": list(pairs)})
 
 
 class _Code(BaseModel):
-    """What calls and choices share. `given` names the positional arguments the code will get, `always` the keyword
-    arguments it gets beside the user's."""
+    """Common to calls and choices.
+
+    `given` names the positional arguments that the code receives, `always` the keyword arguments besides the user's.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     given: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +61,7 @@ class _Code(BaseModel):
 
     @classmethod
     def _settled(cls, data: Mapping[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """A call held against its plug-in's signature, its paths made absolute, to mean the same from any folder."""
+        """A call checked against its plug-in's signature, with absolute paths, so that it is valid from any folder."""
         folders = Context.of(info).folders
         try:
             name = absolute_name(data["call"], folders)
@@ -72,15 +75,20 @@ class _Code(BaseModel):
     @classmethod
     def _hold(cls, plugin: Plugin, options: Iterable[str], name: str) -> None:
         """Raises unless the plug-in takes what it is given and the options."""
-        pairs = misfits(plugin, cls.given, cls.always, list(options))
+        pairs = misfits(plugin, cls._given_to(plugin), cls.always, list(options))
         if pairs:
             raise mistakes(*(((key,) if key else (), f"{sentence} (of {name})") for key, sentence in pairs))
+
+    @classmethod
+    def _given_to(cls, plugin: Plugin) -> tuple[str, ...]:
+        """The positional arguments that a plug-in will get."""
+        return cls.given
 
 
 class Call(_Code):
     """A plug-in and the keyword arguments to call it with: {call: "pkg.mod:name", option: 1}.
 
-    Validated by importing it and holding the arguments against its signature.
+    Validated by importing it and checking the arguments against its signature.
     """
 
     call: str
@@ -92,20 +100,28 @@ class Call(_Code):
         return cls._settled(data, info) if named else data
 
     def bound(self) -> Plugin:
-        """The plug-in with its keyword arguments filled in."""
+        """The plug-in with its keyword arguments bound."""
         return _bound(self.call, self.options)
 
 
 class FitnessCall(Call):
-    """(model, batches) -> float or {name: float}."""
+    """A call of (model, batches) -> float or {name: float}."""
 
     given = ("model", "batches")
 
 
 class CostCall(Call):
-    """(kept counts by unit name) -> float."""
+    """(kept counts by unit name) -> float, or a factory (structure, model, example) that makes such a function."""
 
     given = ("kept",)
+
+    @classmethod
+    def _given_to(cls, plugin: Plugin) -> tuple[str, ...]:
+        return FACTORY_ARGUMENTS if is_factory(plugin) else cls.given
+
+
+class TrackerCall(Call):
+    """() -> Tracker."""
 
 
 class _Choice(_Code):
@@ -138,7 +154,7 @@ class _Choice(_Code):
 
 
 class _FunctionChoice(_Choice):
-    """A function: a built-in one by its name, which takes no options, or a plug-in."""
+    """A built-in function by its name, which takes no options, or a plug-in."""
 
     noun: ClassVar[str]
 
@@ -149,12 +165,12 @@ class _FunctionChoice(_Choice):
             raise mistakes(*(((key,), f"unknown argument {key!r}; {cls.noun} {name} takes none") for key in options))
 
     def resolve(self) -> str | Plugin:
-        """A built-in stays a name; the rest is a function of what it is given."""
+        """The name of a built-in, or the plug-in with its options bound."""
         return _bound(self.call, self.options) if self.call else str(self.name)
 
 
 class CriterionChoice(_FunctionChoice):
-    """(weights, statistics) -> scores."""
+    """A function of (weights, statistics) -> scores."""
 
     builtins = CRITERIA
     given = ("weights", "statistics")
@@ -162,7 +178,7 @@ class CriterionChoice(_FunctionChoice):
 
 
 class MaskChoice(_FunctionChoice):
-    """(weight, moments) -> scores."""
+    """A function of (weight, moments) -> scores."""
 
     builtins = MASKS
     given = ("weight", "moments")
@@ -170,7 +186,7 @@ class MaskChoice(_FunctionChoice):
 
 
 class LossChoice(_FunctionChoice):
-    """(output, batch) -> scalar tensor."""
+    """A function of (output, batch) -> scalar tensor."""
 
     builtins = LOSSES
     given = ("output", "batch")
@@ -178,7 +194,7 @@ class LossChoice(_FunctionChoice):
 
 
 class SearcherChoice(_Choice):
-    """(problem, seed=...) -> Searcher."""
+    """A function of (problem, seed=...) -> Searcher."""
 
     builtins = SEARCHERS
     given = ("problem",)
@@ -194,12 +210,12 @@ class SearcherChoice(_Choice):
             raise mistakes(*wrong)
 
     def resolve(self) -> Callable[[Problem, int], Searcher]:
-        """A function of (problem, seed) that makes the searcher; picklable."""
+        """A picklable function of (problem, seed) that makes the searcher."""
         return NamedSearcher(str(self.call or SEARCHERS[str(self.name)]), self.options)
 
 
 def _wrong_kinds(kind: Plugin, options: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """The options whose values are not of the annotated kind."""
+    """The options whose values contradict their annotations."""
     parameters = inspect.signature(kind, eval_str=True).parameters
     for key, value in options.items():
         try:
@@ -207,7 +223,7 @@ def _wrong_kinds(kind: Plugin, options: Mapping[str, Any]) -> Iterator[tuple[Key
         except ValidationError as error:
             first = error.errors()[0]
             place: KeyPath = (key, *(part for part in first["loc"] if isinstance(part, int)))
-            yield place, f"expected {expected(first)}, got {shown(first['input'])}"
+            yield place, f"expected {expected(first)}, got {shown_value(first['input'])}"
 
 
 def _bound(name: str, options: Mapping[str, Any]) -> Plugin:
@@ -216,8 +232,11 @@ def _bound(name: str, options: Mapping[str, Any]) -> Plugin:
 
 
 def _settled_path(key: str, value: Any, plugin: Plugin, folders: Sequence[Path]) -> Any:
-    """A text that names something there as an absolute path, if it is meant as a path: it has a separator, or the
-    plug-in annotates the argument with Path. A word such as `train` is not one because a folder is called so."""
+    """An existing path made absolute, if the text is meant as a path; else the value unchanged.
+
+    A text is meant as a path if it has a separator, or the plug-in annotates the argument with Path; a word such as
+    `train` is none merely because a folder has that name.
+    """
     if not isinstance(value, str) or not ("/" in value or _annotated_path(plugin, key)):
         return value
     found = find_path(value, folders)

@@ -1,4 +1,4 @@
-"""YAML as plain data in which every value knows its place, so that a mistake is reported with its file and line."""
+"""YAML as plain data that knows the place of every value, so that mistakes are reported with file and line."""
 
 from __future__ import annotations
 
@@ -18,38 +18,43 @@ from autoprune.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 BLANK = "???"
-MOST_BYTES = 4_000_000  # of a file; the largest job files have some thousands
-_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")  # what a mapping or list without a tag has
-_Where = Callable[[int], str]  # from a line, counted from 1, to its place
+MOST_BYTES = 4_000_000  # largest size of a file; the largest job files have some thousand bytes
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")  # tags of an untagged mapping or list
+_Where = Callable[[int], str]  # from a line number, counted from 1, to its place
 
 
 @dataclass(frozen=True)
 class Document:
-    """The mapping a file holds, and where each of its keys is: "job.yaml:7", or "--set a.b=c" for an override."""
+    """The mapping in a file, and the place of each of its keys: "job.yaml:7", or "--set a.b=c" for an override."""
 
     data: Mapping[str, Any]
     places: Mapping[KeyPath, str]
 
     def place(self, path: KeyPath) -> str:
-        """Where a key is written; for a key that is not there, where the mapping around it begins."""
+        """The place of a key; for a missing key, that of the mapping around it."""
         while path not in self.places:
             path = path[:-1]
         return self.places[path]
 
     def problem(self, path: KeyPath, sentence: str) -> str:
-        """The sentence with its place and key in front: "job.yaml:7: search.evaluations: expected ..."."""
-        return f"{self.place(path)}: {dotted(path)}: {sentence}" if path else f"{self.place(path)}: {sentence}"
+        """The sentence prefixed with its place and key: "job.yaml:7: search.evaluations: expected ..."."""
+        return f"{self.place(path)}: {dotted_key(path)}: {sentence}" if path else f"{self.place(path)}: {sentence}"
 
 
-def dotted(path: KeyPath) -> str:
+def dotted_key(path: KeyPath) -> str:
     """("units", 0, "keep") as units.0.keep, the form that --set takes."""
     return ".".join(str(key) for key in path)
 
 
 def read_document(path: Path, begins: str = "version: 1") -> Document:
-    """The document of a file. ConfigError if it is missing, not text, not YAML, not a mapping, or repeats a key.
+    """Reads a file.
 
-    `begins` is what the message for a file without a mapping advises to begin with.
+    Args:
+        path: the file.
+        begins: the first line that the message for a file without a mapping suggests.
+
+    Raises:
+        ConfigError: the file is missing, not text, not YAML, not a mapping, or repeats a key.
     """
     try:
         with path.open("rb") as file:
@@ -71,7 +76,7 @@ def read_document(path: Path, begins: str = "version: 1") -> Document:
 
 
 def parse_document(text: str, name: str, begins: str = "version: 1") -> Document:
-    """The document of a YAML text; `name` stands in the places of its keys."""
+    """Parses a YAML text; `name` is the file name in the places of its keys."""
     data, places = _parse(text, lambda line: f"{name}:{line}")
     if not isinstance(data, dict):
         got = "an empty file" if data is None else f"a {type(data).__name__}"
@@ -80,9 +85,9 @@ def parse_document(text: str, name: str, begins: str = "version: 1") -> Document
 
 
 def override(document: Document, settings: Sequence[str]) -> tuple[Document, list[str]]:
-    """The document with `a.b=c` settings applied in order, and a sentence for every one that could not be.
+    """The document with `a.b=c` settings applied in order, and a sentence for every setting that failed.
 
-    c is read as YAML; missing mappings on the way are made; a number names an entry of a list.
+    c is read as YAML; missing mappings on the way are created; a number selects an entry of a list.
     """
     data, places, problems = copy.deepcopy(dict(document.data)), dict(document.places), []
     for setting in settings:
@@ -94,15 +99,20 @@ def override(document: Document, settings: Sequence[str]) -> tuple[Document, lis
 
 
 def blanks(document: Document) -> list[str]:
-    """A sentence for every value that is `???`: left open in the file, for the user to set."""
+    """A sentence for every value that is `???`, left for the user to set."""
     paths = list(_paths(document.data, ()))
     return [
-        document.problem(path, f"expected a value in place of ???. Pass --set {dotted(path)}=...") for path in paths
+        document.problem(path, f"expected a value in place of ???. Pass --set {dotted_key(path)}=...") for path in paths
     ]
 
 
+def blank_keys(document: Document) -> list[str]:
+    """The keys whose values are `???`, in the form that --set takes."""
+    return list(map(dotted_key, _paths(document.data, ())))
+
+
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Where in plain data the blanks are."""
+    """The key paths of the blanks in plain data."""
     if value == BLANK:
         yield path
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -111,7 +121,7 @@ def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but 1e-3 is a number and 2024-01-31 stays text, as the people who write such files expect."""
+    """YAML 1.1, except that 1e-3 is a number and 2024-01-31 is text, as authors of such files expect."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -124,7 +134,7 @@ _Loader.add_implicit_resolver(
 
 
 def _parse(text: str, where: _Where) -> tuple[Any, dict[KeyPath, str]]:
-    """Plain data of a YAML text and the place of every key in it."""
+    """The plain data of a YAML text and the place of every key in it."""
     with _syntax_errors(where):
         check_depth(text, where)
         loader = _Loader(text)
@@ -139,7 +149,7 @@ def _parse(text: str, where: _Where) -> tuple[Any, dict[KeyPath, str]]:
 
 
 class _Reader:
-    """Turns the nodes of one text into plain data, noting the line of every key."""
+    """Turns the nodes of one text into plain data, and notes the line of every key."""
 
     def __init__(self, loader: _Loader, where: _Where) -> None:
         self._loader = loader
@@ -149,10 +159,10 @@ class _Reader:
         self.problems: list[str] = []
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
-        """The plain data of a node; Any, because it is whatever the file says."""
+        """The plain data of a node; Any, because a file can contain anything."""
         if any(node is outer for outer in self._open):
             self.problems.append(
-                f"{self._place(node)}: {dotted(path)}: expected a value, got an alias of what is around"
+                f"{self._place(node)}: {dotted_key(path)}: expected a value, got an alias of its own surroundings"
             )
             return None
         self._open.append(node)
@@ -163,7 +173,9 @@ class _Reader:
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
-            self.problems.append(f"{self._place(node)}: {dotted(path)}: expected no tag, got {node.tag}. Remove it.")
+            self.problems.append(
+                f"{self._place(node)}: {dotted_key(path)}: expected no tag, got {node.tag}. Remove it."
+            )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -185,7 +197,7 @@ class _Reader:
     def _key(self, node: yaml.Node, path: KeyPath) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
             got = repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-            around = dotted(path) or "the file"
+            around = dotted_key(path) or "the file"
             self.problems.append(f"{self._place(node)}: {around}: expected a text as key, got {got}. Put it in quotes.")
         return str(node.value)
 
@@ -195,7 +207,7 @@ class _Reader:
             key = str(key_node.value)
             if key in first:
                 self.problems.append(
-                    f"{self._place(key_node)}: {dotted((*path, key))}: expected each key once, "
+                    f"{self._place(key_node)}: {dotted_key((*path, key))}: expected each key once, "
                     f"got it again after line {first[key].start_mark.line + 1}. Remove one of the two."
                 )
             first.setdefault(key, key_node)
@@ -206,7 +218,7 @@ class _Reader:
 
 @contextmanager
 def _syntax_errors(where: _Where) -> Iterator[None]:
-    """Turns what PyYAML raises into a ConfigError with the line."""
+    """Turns PyYAML's exceptions into a ConfigError with the line."""
     try:
         yield
     except yaml.MarkedYAMLError as error:
@@ -214,7 +226,7 @@ def _syntax_errors(where: _Where) -> Iterator[None]:
         what = ", ".join(part for part in (error.context, error.problem) if part)
         place = where(mark.line + 1 if mark else 1)
         raise ConfigError(f"{place}: expected YAML: {what}. Check indentation, quotes and brackets.") from error
-    except (yaml.YAMLError, ValueError) as error:  # a control character; a number such as 0x that is none
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a malformed number such as 0x
         raise ConfigError(f"{where(1)}: expected YAML: {' '.join(str(error).split())}") from error
 
 
@@ -241,7 +253,7 @@ def _apply(data: dict[str, Any], places: dict[KeyPath, str], setting: str) -> No
 
 
 def _key_in(around: Any, word: str, path: KeyPath, place: str) -> str | int:
-    """The key a word of a setting stands for in a mapping or a list."""
+    """The key that a word of a setting refers to, in a mapping or a list."""
     if isinstance(around, dict):
         return word
     if isinstance(around, list) and word.isdecimal() and int(word) < len(around):
@@ -251,5 +263,5 @@ def _key_in(around: Any, word: str, path: KeyPath, place: str) -> str | int:
         f"a number from 0 to {last} for the list" if isinstance(around, list) else f"a mapping to set {word!r} in"
     )
     got = repr(word) if isinstance(around, list) else repr(around)
-    whole = dotted(path)
+    whole = dotted_key(path)
     raise ConfigError(f"{place}: {whole}: expected {expected}, got {got}. Or set it as a whole: --set '{whole}=...'")

@@ -41,9 +41,9 @@ _EXPECTED = {
 def explain(
     error: ValidationError, model: type[BaseModel], document: Document, ignore: Collection[str] = ()
 ) -> list[str]:
-    """One sentence for every mistake, in the order of the file's sections; none about the top-level keys `ignore`."""
+    """One sentence for every mistake, in the order of the file's sections; none for the top-level keys in `ignore`."""
     details = [detail for detail in error.errors() if not detail["loc"] or detail["loc"][0] not in ignore]
-    # pydantic calls a list too short as well when its entries are there but wrong, which are mistakes of their own
+    # pydantic also reports a list as too short if its entries are wrong, which are mistakes of their own
     told = [detail for detail in details if not (detail["type"] == "too_short" and detail["input"])]
     return [sentence for detail in told for sentence in _sentences(detail, model, document)]
 
@@ -63,7 +63,7 @@ def _sentences(detail: ErrorDetails, model: type[BaseModel], document: Document)
 
 
 def _remedy(sentence: str, path: KeyPath, below: KeyPath) -> str:
-    """What to do about a missing argument: the one mistake whose remedy needs the whole path of its key."""
+    """The remedy for a missing argument, which needs the whole path of its key."""
     if not sentence.startswith("expected the argument"):
         return ""
     key = ".".join(str(part) for part in (*path, *below))
@@ -89,11 +89,12 @@ def _missing_direction(name: Any) -> str:
 
 def _wrong(detail: ErrorDetails, model: type[BaseModel]) -> str:
     path = detail["loc"]
-    return f"expected {expected(detail)}{_about(path, model)}, got {shown(detail['input'])}. {_example(path, model)}"
+    came = shown_value(detail["input"])
+    return f"expected {expected(detail)}{_about(path, model)}, got {came}. {_example(path, model)}"
 
 
 def expected(detail: ErrorDetails) -> str:
-    """What would have been right."""
+    """A phrase for the expected value."""
     template = _EXPECTED.get(detail["type"])
     return template.format(**detail.get("ctx", {})) if template else detail["msg"]
 
@@ -108,14 +109,14 @@ def _example(path: KeyPath, model: type[BaseModel]) -> str:
     return f"Write for example `{key}: {info.examples[0]}`." if info and info.examples else "Change or remove it."
 
 
-def shown(value: Any) -> str:
-    """What came, cut short."""
+def shown_value(value: Any) -> str:
+    """The value that came, shortened."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _section(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
-    """The model that describes the mapping at a path; numbers and free names on the way do not lead deeper."""
+    """The model that describes the mapping at a path; list indices and free names in it are skipped."""
     for key in path:
         info = model.model_fields.get(str(key))
         model = (_model_in(info.annotation) if info else None) or model
@@ -123,7 +124,7 @@ def _section(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
 
 
 def _field(path: KeyPath, model: type[BaseModel]) -> FieldInfo | None:
-    """The field at a path; for an entry of a list that of the list; None for a free name."""
+    """The field at a path; the list's field for an entry of a list, None for a free name."""
     words = [key for key in path if isinstance(key, str)]
     return _section(tuple(words[:-1]), model).model_fields.get(words[-1]) if words else None
 

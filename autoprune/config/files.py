@@ -1,4 +1,4 @@
-"""Sections of a job that lie in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
+"""Sections of a job in files of their own: `space: FILE`, `search: FILE`, `search: {preset: FILE, ...}`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from autoprune.config.shipped import places, shipped_file, taken
 from autoprune.errors import ConfigError
 from autoprune.plugins import find_path
 
-PRESET = "preset"  # names the file of a section that has keys of its own beside it, which win
+PRESET = "preset"  # the key that names a section's file; keys beside it override the file's
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What such a file begins with, and what to do about a name that is no file."""
+    """The first line of such a file, and the remedy for a name that is no file."""
 
     begins: str
     remedy: str
@@ -45,7 +45,7 @@ class Assembly:
     remarks: list[str]
 
     def inline(self, section: str) -> None:
-        """Puts a section's file, if it names one, in place of its name."""
+        """Replaces the name of a section's file by the file's content."""
         try:
             self.document = self._inlined(section)
         except ConfigError as error:
@@ -108,7 +108,7 @@ def assembled(document: Document, settings: Sequence[str], folder: Path) -> Asse
 
 
 def _merged(document: Document, section: str, file: Document, own: Mapping[str, Any]) -> Document:
-    """The document with the file's content as a section, less what the section's own keys say."""
+    """The document with the file's content as a section, overridden by the section's own keys."""
     places: dict[KeyPath, str] = {
         (section, *path): place for path, place in file.places.items() if not path or path[0] not in own
     }
@@ -121,6 +121,6 @@ def _replaced(document: Document, section: str, content: dict[str, Any] | None) 
 
 
 def _short(path: Path) -> Path:
-    """The path as seen from the current directory where that is shorter, for messages."""
+    """The path relative to the current directory if that is shorter, for messages."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else Path(relative)

@@ -1,4 +1,4 @@
-"""Limits on a YAML text, checked before anything is built of it: how deep it nests, and how much its aliases become."""
+"""Limits on a YAML text, checked before it is built: nesting depth, and size after aliases are expanded."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import yaml
 
 from autoprune.errors import ConfigError
 
-DEEPEST = 50  # mappings and lists within each other; job files need about six
-MOST_VALUES = 100_000  # after aliases and merge keys are replaced by what they stand for
+DEEPEST = 50  # largest nesting depth; job files need about six
+MOST_VALUES = 100_000  # largest number of values after aliases and merge keys are expanded
 
-Where = Callable[[int], str]  # from a line, counted from 1, to its place
+Where = Callable[[int], str]  # from a line number, counted from 1, to its place
 
 _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
@@ -31,15 +31,15 @@ def check_depth(text: str, where: Where) -> None:
 
 
 def check_size(node: yaml.Node, where: Where) -> None:
-    """ConfigError where aliases and merge keys would multiply what a text says, or nest it too deep.
+    """ConfigError if expanded aliases and merge keys make a text too large or too deep.
 
-    Counts without expanding: a few lines of aliases of aliases can stand for more values than memory holds.
+    Counts without expanding: a few lines of nested aliases can stand for more values than memory holds.
     """
     _size(node, where, {})
 
 
 def _size(node: yaml.Node, where: Where, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a node becomes, and how deep; one inside itself counts once here and is told by the reader."""
+    """The number of values that a node expands to, and its depth; a node inside itself counts once here."""
     if id(node) not in known:
         known[id(node)] = 1, 1
         found = [_size(inner, where, known) for inner in _inner(node)]
@@ -47,7 +47,7 @@ def _size(node: yaml.Node, where: Where, known: dict[int, tuple[int, int]]) -> t
         if count > MOST_VALUES or depth > DEEPEST:
             raise ConfigError(
                 f"{where(node.start_mark.line + 1)}: expected at most {MOST_VALUES:,} values, {DEEPEST} deep, after "
-                f"aliases are replaced by what they stand for, got {count:,} values, {depth} deep. Remove aliases."
+                f"aliases are expanded, got {count:,} values, {depth} deep. Remove aliases."
             )
         known[id(node)] = count, depth
     return known[id(node)]

@@ -1,4 +1,4 @@
-"""Everything a job file may say, as frozen models, and the job that follows from it."""
+"""The content of a job file as frozen models, and the job that they resolve to."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from autoprune.config.calls import (
     LossChoice,
     MaskChoice,
     SearcherChoice,
+    TrackerCall,
     mistakes,
 )
 from autoprune.config.document import KeyPath
 from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
+from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
 from autoprune.measure.batch_norms.contract import Name
 from autoprune.measure.finetune import FineTune
@@ -32,8 +34,8 @@ from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
 
-MOST_LEVELS = 10_000  # of one unit; a width has as many counts at most
-MOST_WIDTH = 1_000_000  # positions; no layer is wider
+MOST_LEVELS = 10_000  # largest number of levels of one unit
+MOST_WIDTH = 1_000_000  # largest number of positions of a layer
 MOST_GIB = 1_000_000.0
 GIB = 1 << 30
 
@@ -45,10 +47,10 @@ class _Section(BaseModel):
 
 
 class RuleSpec(_Section):
-    """What the units of a name pattern may keep: exactly one of `keep`, `levels`, `grid` and `skip`."""
+    """The levels of units that match a name pattern: exactly one of `keep`, `levels`, `grid` and `skip`."""
 
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
-    kind: str | None = Field(None, description="only units of this kind", examples=["channels"])
+    kind: Kind | None = Field(None, description=f"only units of this kind: {', '.join(KINDS)}", examples=["channels"])
     keep: tuple[Share, ...] | None = Field(
         None,
         strict=False,
@@ -58,24 +60,30 @@ class RuleSpec(_Section):
         examples=["[0.75, 0.5]"],
     )
     levels: int | None = Field(
-        None, ge=2, le=MOST_LEVELS, description="how many equal steps, dense included", examples=[8]
+        None, ge=2, le=MOST_LEVELS, description="number of equal steps, dense included", examples=[8]
     )
     grid: Literal["percent", "spdy"] | None = Field(
         None, description="a named list of shares: percent or spdy", examples=["percent"]
     )
     group: int | None = Field(
-        None, ge=2, le=MOST_WIDTH, description="a pattern's M: of how many inputs in a row", examples=[4]
+        None,
+        ge=2,
+        le=MOST_WIDTH,
+        description="M of an N:M pattern: number of consecutive inputs in a group",
+        examples=[4],
     )
-    min_share: float | None = Field(None, gt=0, lt=1, description="the share the last level keeps", examples=[0.125])
+    min_share: float | None = Field(
+        None, gt=0, lt=1, description="share that the smallest level keeps", examples=[0.125]
+    )
     round_to: int = Field(1, ge=1, le=MOST_WIDTH, description="kept counts are multiples of this", examples=[8])
     min_keep: float | None = Field(
-        None, gt=0, le=MOST_WIDTH, description="no level keeps fewer positions; below 1 a share of them", examples=[4]
+        None, gt=0, le=MOST_WIDTH, description="least kept count; below 1, least kept share", examples=[4]
     )
     floor: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="share of its entries that every weight keeps, and one an output; 0 lets weights be emptied",
+        description="least share of entries that every weight keeps, at least one per output; 0 allows empty weights",
         examples=[0.0005],
     )
     skip: bool = Field(False, description="leave these units dense", examples=["true"])
@@ -105,23 +113,23 @@ class RuleSpec(_Section):
         return self
 
     def shares(self) -> tuple[float, ...]:
-        """The shares of the width to choose from, largest first when they are equal steps; empty to leave it dense."""
+        """The shares of the width to choose from, largest first for equal steps; empty to keep it dense."""
         if self.levels is None:
             return GRIDS[self.grid] if self.grid else self.keep or ()
         least = 0.125 if self.min_share is None else self.min_share
         return tuple(1 - index * (1 - least) / (self.levels - 1) for index in range(self.levels))
 
     def resolve(self, source: str) -> LevelRule:
-        """The rule; `source` says where it is written."""
+        """The level rule; `source` says where it is written."""
         group = 4 if self.group is None else self.group
         floor = FLOOR if self.floor is None else self.floor
         return LevelRule(self.match, self.shares(), self.kind, self.round_to, self.min_keep, source, group, floor)
 
 
 class SpaceSpec(_Section):
-    """A search space: rules in order, of which the first that matches a unit counts."""
+    """A search space: an ordered list of rules; the first one that matches a unit applies."""
 
-    version: Literal[1] = Field(description="of the format of this file", examples=[1])
+    version: Literal[1] = Field(description="version of the format of this file", examples=[1])
     units: tuple[RuleSpec, ...] = Field(
         strict=False, min_length=1, description="rules by name pattern", examples=['[{match: "*", levels: 8}]']
     )
@@ -130,11 +138,14 @@ class SpaceSpec(_Section):
 class ObjectiveSpec(_Section):
     """A measured value and its direction."""
 
-    name: str = Field(min_length=1, description="a cost or what the fitness measures", examples=["accuracy"])
-    direction: Direction = Field(description="min if less is better, max if more is", examples=["min"])
+    name: str = Field(min_length=1, description="a cost or a value that the fitness measures", examples=["accuracy"])
+    direction: Direction = Field(description="min if lower is better, max if higher is", examples=["min"])
     unit: str = Field("", description="unit of measure, for display", examples=["ms"])
     bound: float | None = Field(
-        None, allow_inf_nan=False, description="the worst admissible value; on a cost up to 1 a share", examples=[0.6]
+        None,
+        allow_inf_nan=False,
+        description="the worst admissible value; on a cost, a value up to 1 is a share of dense",
+        examples=[0.6],
     )
 
     @model_validator(mode="before")
@@ -152,14 +163,18 @@ class ObjectiveSpec(_Section):
 
 
 class StopSpec(_Section):
-    """What ends a search before its evaluations are spent."""
+    """Conditions that end a search before its evaluations are spent."""
 
-    seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="of searching", examples=[600])
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="time limit for the search, in seconds", examples=[600]
+    )
     target: str | None = Field(
-        None, description="a network that is good enough", examples=["accuracy>=0.9 at macs<=0.5"]
+        None,
+        description="bounds that end the search once a network meets them",
+        examples=["accuracy>=0.9 at macs<=0.5"],
     )
     stagnation: int | None = Field(
-        None, ge=2, description="evaluations over which the front does not grow", examples=[200]
+        None, ge=2, description="number of evaluations without growth of the front", examples=[200]
     )
 
     @field_validator("target")
@@ -179,13 +194,17 @@ class StopSpec(_Section):
 class SearchSpec(_Section):
     """How the space is searched."""
 
-    searcher: SearcherChoice = Field("auto", validate_default=True, description="who proposes", examples=["auto"])
-    evaluations: int = Field(300, ge=1, le=MOST_EVALUATIONS, description="how many networks are scored", examples=[300])
-    front_size: int = Field(
-        32, ge=2, le=MOST_EVALUATIONS, description="how many networks are built and reported at most", examples=[32]
+    searcher: SearcherChoice = Field(
+        "auto", validate_default=True, description="the searcher, which proposes networks", examples=["auto"]
     )
-    stop: StopSpec = Field({}, validate_default=True, description="what ends it earlier", examples=["{seconds: 600}"])
-    seed: int = Field(0, ge=0, le=MOST_SEED, description="of every random choice", examples=[0])
+    evaluations: int = Field(300, ge=1, le=MOST_EVALUATIONS, description="number of networks to score", examples=[300])
+    front_size: int = Field(
+        32, ge=2, le=MOST_EVALUATIONS, description="largest number of networks to build and report", examples=[32]
+    )
+    stop: StopSpec = Field(
+        {}, validate_default=True, description="conditions that end the search earlier", examples=["{seconds: 600}"]
+    )
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="seed of every random choice", examples=[0])
     guide: str | None = Field(
         "kl",
         min_length=1,
@@ -209,16 +228,16 @@ class SearchSpec(_Section):
 class FineTuneSpec(_Section):
     """How networks are trained before they are measured."""
 
-    steps: int = Field(ge=1, le=MOST_EVALUATIONS, description="of training, for every network", examples=[100])
-    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="the learning rate, constant", examples=[0.01])
-    momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent", examples=[0.9])
+    steps: int = Field(ge=1, le=MOST_EVALUATIONS, description="training steps for every network", examples=[100])
+    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="constant learning rate", examples=[0.01])
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of stochastic gradient descent", examples=[0.9])
     weight_decay: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="pulls all parameters to zero", examples=[1e-4]
+        0.0, ge=0, allow_inf_nan=False, description="weight decay (L2) of all parameters", examples=[1e-4]
     )
     loss: LossChoice = Field(
         "kl",
         validate_default=True,
-        description="what a step lowers: kl or mse to the dense network, cross_entropy with the targets",
+        description="the training loss: kl or mse to the dense network, cross_entropy with the targets",
         examples=["kl"],
     )
 
@@ -227,15 +246,15 @@ class FineTuneSpec(_Section):
 
 
 class TuneSpec(_Section):
-    """The form candidates are scored in: a mode, or a form, of which what is left out stays as it is."""
+    """The form in which candidates are scored: a mode, or a form whose missing keys stay at their defaults."""
 
     mode: Literal["auto", "off"] | None = Field(
         None, description="auto times some forms at the start", examples=["auto"]
     )
     layout: Layout | None = Field(None, description="channels_last or contiguous", examples=["channels_last"])
     dtype: Precision | None = Field(None, description="float32 or bfloat16", examples=["bfloat16"])
-    batch: int | None = Field(None, ge=1, description="how many selection examples at once", examples=[250])
-    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="of torch on the CPU", examples=[2])
+    batch: int | None = Field(None, ge=1, description="selection examples per batch", examples=[250])
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="number of torch's CPU threads", examples=[2])
 
     @model_validator(mode="before")
     @classmethod
@@ -257,47 +276,64 @@ class TuneSpec(_Section):
 
 
 class ResourcesSpec(_Section):
-    """What one worker gets."""
+    """The resources of one worker."""
 
     cpus: float = Field(
-        1, gt=0, le=MOST_THREADS, allow_inf_nan=False, description="of a worker; as many threads", examples=[1]
+        1,
+        gt=0,
+        le=MOST_THREADS,
+        allow_inf_nan=False,
+        description="CPUs of a worker; it uses as many threads",
+        examples=[1],
     )
     gpus: float = Field(
-        0, ge=0, le=MOST_THREADS, allow_inf_nan=False, description="of a worker, with ray", examples=[0.25]
+        0, ge=0, le=MOST_THREADS, allow_inf_nan=False, description="GPUs of a worker, with ray", examples=[0.25]
     )
     memory_gib: float | None = Field(
-        None, gt=0, le=MOST_GIB, allow_inf_nan=False, description="of a worker; null for no limit", examples=[4]
+        None,
+        gt=0,
+        le=MOST_GIB,
+        allow_inf_nan=False,
+        description="memory of a worker in GiB; null for no limit",
+        examples=[4],
     )
 
 
 class RunSpec(_Section):
-    """Where the work is done."""
+    """Where networks are evaluated."""
 
-    executor: Literal["serial", "processes", "ray"] = Field("serial", description="who evaluates", examples=["serial"])
+    executor: Literal["serial", "processes", "ray"] = Field(
+        "serial", description="the executor, which evaluates networks", examples=["serial"]
+    )
     workers: int | None = Field(
         None,
         ge=1,
         le=MOST_WORKERS,
-        description="how many evaluate at once; null for as many as there is room for",
+        description="number of parallel workers; null for as many as fit",
         examples=[2],
     )
     resources: ResourcesSpec = Field(
-        {}, validate_default=True, description="what a worker gets", examples=["{cpus: 1}"]
+        {}, validate_default=True, description="resources of a worker", examples=["{cpus: 1}"]
     )
     address: str = Field(
-        "local", min_length=1, description="of the Ray cluster: local, auto or ray://host:10001", examples=["auto"]
+        "local",
+        min_length=1,
+        description="address of the Ray cluster: local, auto or ray://host:10001",
+        examples=["auto"],
     )
     runtime_env: dict[str, Any] = Field(
         {}, description="Ray's runtime environment, for code on the workers", examples=['{working_dir: "."}']
     )
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] = Field(
-        "auto", description="seconds for one evaluation; auto follows those before", examples=["auto"]
+        "auto",
+        description="time limit for one evaluation, in seconds; auto derives it from earlier ones",
+        examples=["auto"],
     )
     attempts: int = Field(
         3,
         ge=1,
         le=1000,
-        description="how often a candidate is begun whose worker dies or does not answer",
+        description="number of attempts for a candidate whose worker dies or does not answer",
         examples=[3],
     )
     deterministic: bool = Field(
@@ -310,15 +346,21 @@ class RunSpec(_Section):
         None,
         ge=1,
         le=MOST_THREADS,
-        description="of torch in this process, on the CPU; null for its default",
+        description="number of torch's CPU threads in this process; null for torch's default",
         examples=[2],
     )
 
     tune: TuneSpec = Field(
         "auto",
         validate_default=True,
-        description="how candidates are run while scored: auto, off or a form",
+        description="the form in which candidates are scored: auto, off or a form",
         examples=["auto"],
+    )
+    trackers: tuple[TrackerCall, ...] = Field(
+        (),
+        strict=False,
+        description="what is told of the run while it goes on",
+        examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
     )
     reuse_gib: float = Field(
         Scoring.reuse_bytes / GIB,
@@ -332,7 +374,7 @@ class RunSpec(_Section):
 
     @model_validator(mode="after")
     def _fitting(self) -> RunSpec:
-        """What an executor does not have is a mistake, and not ignored."""
+        """Rejects keys that the executor does not support, instead of ignoring them."""
         wrong: list[tuple[KeyPath, str]] = []
         if self.executor == "serial":
             changed = self._changed("resources", "timeout_s", "attempts")
@@ -370,7 +412,7 @@ class RunSpec(_Section):
         return self
 
     def _changed(self, *keys: str) -> list[str]:
-        """Which of the keys are not at their default."""
+        """The given keys that are not at their default."""
         default = type(self).model_construct(resources=ResourcesSpec.model_validate({}))
         return [key for key in keys if getattr(self, key) != getattr(default, key)]
 
@@ -390,9 +432,9 @@ class RunSpec(_Section):
 
 
 class JobSpec(_Section):
-    """A whole job file, validated: every plug-in imported, every argument known to fit, every path absolute."""
+    """A whole job file, validated: every plug-in imported, every argument checked, every path absolute."""
 
-    version: Literal[1] = Field(description="of the format of this file", examples=[1])
+    version: Literal[1] = Field(description="version of the format of this file", examples=[1])
     name: str = Field(
         "job",
         pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$",
@@ -403,17 +445,17 @@ class JobSpec(_Section):
     model: Call = Field(description="makes the trained network", examples=['{call: "autoprune.zoo:digits_resnet"}'])
     calls: Call | None = Field(
         None,
-        description="makes further example calls of the model, beside the data's inputs; null for none",
+        description="makes further example calls of the model, besides the data's inputs; null for none",
         examples=['{call: "my_models.py:calls"}'],
     )
     data: Call = Field(description="makes the data sets", examples=['{call: "autoprune.data:digits"}'])
     space: SpaceSpec = Field(
-        description="what may be removed, inline or as a file", examples=["search_spaces/channels.yaml"]
+        description="the search space, inline or as a file", examples=["search_spaces/channels.yaml"]
     )
     objectives: tuple[ObjectiveSpec, ...] = Field(
         strict=False,
         min_length=1,
-        description="what is traded off",
+        description="the objectives to trade off",
         examples=["[{name: accuracy, direction: max}, {name: macs, direction: min}]"],
     )
     fitness: FitnessCall = Field(
@@ -430,8 +472,8 @@ class JobSpec(_Section):
     )
     compensation: Literal["sequential", "thorough", "none"] = Field(
         "sequential",
-        description="sequential fits the front's networks to the dense one, layer by layer on all calibration images; "
-        "thorough does it better at three times the cost",
+        description="sequential fits the front's networks to the dense one, layer by layer on all calibration "
+        "examples; thorough does it better at three times the cost",
         examples=["sequential"],
     )
     finetune: FineTuneSpec | None = Field(
@@ -441,14 +483,18 @@ class JobSpec(_Section):
     )
     expected: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         {},
-        description="what the dense network should measure on the selection set; a run warns where it does not",
+        description="expected values of the dense network on the selection set; a run warns if they differ",
         examples=["{accuracy: 0.917}"],
     )
-    costs: dict[str, CostCall] = Field({}, description="more costs", examples=['{bytes: {call: "my_costs.py:bytes"}}'])
-    search: SearchSpec = Field(
-        {}, validate_default=True, description="how to search, inline or as a file", examples=["{searcher: auto}"]
+    costs: dict[str, CostCall] = Field(
+        {}, description="additional costs by name", examples=['{bytes: {call: "my_costs.py:bytes"}}']
     )
-    run: RunSpec = Field({}, validate_default=True, description="where to work", examples=["{executor: serial}"])
+    search: SearchSpec = Field(
+        {}, validate_default=True, description="search settings, inline or as a file", examples=["{searcher: auto}"]
+    )
+    run: RunSpec = Field(
+        {}, validate_default=True, description="where and how networks are evaluated", examples=["{executor: serial}"]
+    )
 
     _context: Context = PrivateAttr(default_factory=Context)
 
@@ -479,7 +525,7 @@ class JobSpec(_Section):
 
     @model_validator(mode="after")
     def _known_names(self) -> JobSpec:
-        """Names of measurements that a built-in fitness never reports; what a user's own reports is not known yet."""
+        """Rejects names of measurements that a built-in fitness never reports; a user's own are only known later."""
         objectives, search = [o.resolve() for o in self.objectives], self.search
         reported = reported_names(self.fitness.bound(), search.guide)
         target = search.stop.resolve().target
@@ -489,7 +535,7 @@ class JobSpec(_Section):
         return self
 
     def where(self, *path: str | int) -> str:
-        """Where a key is written: "configs/quickstart.yaml:7"."""
+        """The place of a key: "configs/quickstart.yaml:7"."""
         return self._context.document.place(path)
 
     @property
@@ -498,7 +544,7 @@ class JobSpec(_Section):
         return self._context.remarks
 
     def document(self) -> dict[str, Any]:
-        """The job as plain data that `load` makes the same job of again, from any folder."""
+        """The job as plain data from which `load` makes the same job, from any folder."""
         document: dict[str, Any] = _plain(self)
         return document
 
@@ -530,6 +576,7 @@ class JobSpec(_Section):
             tune=self.run.tune.resolve(),
             executor=self.run.resolve(),
             deterministic=self.run.deterministic,
+            trackers=tuple(tracker.bound() for tracker in self.run.trackers),
             document=self.document(),
         )
 

@@ -1,5 +1,5 @@
-"""The nouns every room exchanges: frozen values, JSON both ways, picklable.
+"""The nouns that every room exchanges: frozen, picklable values with JSON both ways.
 
 Here: units, levels, candidates, costs, objectives, evaluations, fronts. Not here: torch, disk, clock, randomness.
-Imports numpy (and moocore for dominance and hypervolume); everybody may import this room.
+Imports numpy (and moocore for dominance and hypervolume); every room may import this one.
 """

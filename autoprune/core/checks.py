@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from autoprune.errors import ConfigError
 
-MOST = 1_000_000  # of anything a searcher counts: populations, plans, probes
+MOST = 1_000_000  # upper limit of integer options: population sizes, numbers of plans or probes
 
 
 def at_least(option: str, value: int, least: int) -> int:
-    """The value of an integer option, or a ConfigError that says what it may be."""
+    """Returns `value`, or raises ConfigError unless it is an integer from `least` to MOST."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"expected {option} to be a whole number of at least {least}, got {value!r}")
     if value > MOST:

@@ -1,9 +1,9 @@
-"""The two contracts: who proposes candidates, and who turns them into numbers."""
+"""The contracts of a run: a searcher proposes candidates, an evaluator measures them, a tracker is told of both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
@@ -13,9 +13,9 @@ from autoprune.core.space import Candidate
 class Searcher(Protocol):
     """Proposes candidates and learns from evaluations; never evaluates, never touches disk, clock or global state.
 
-    >>> searcher.ask(2)          # at most 2 candidates, new ones
+    >>> searcher.ask(2)          # at most 2 candidates, none proposed before
     [A, B]
-    >>> searcher.ask(2)          # nothing to propose before an answer
+    >>> searcher.ask(2)          # no proposal until an answer arrives
     []
     >>> searcher.tell([of_B])    # answers come in any order, failed ones too
     >>> searcher.ask(2)
@@ -24,26 +24,56 @@ class Searcher(Protocol):
     `[]` while nothing is pending means the searcher has ended. Two searchers built with the same problem and seed and
     given the same calls propose the same candidates: that is how a run resumes.
 
-    One that asks for fidelities below 1 has `fidelities`, all that it may ask for, in ascending order and with 1 last.
-    One that reads the `parts` of evaluations, from one of these fidelities to the next, has `in_parts = True`.
+    A searcher that asks for fidelities below 1 is also `MultiFidelity`, one that reads the `parts` of evaluations also
+    `Comparing`, one that reports how it is doing also `Remarking`.
     """
 
     def ask(self, n: int) -> list[Candidate]:
-        """Up to n candidates to evaluate next."""
+        """Returns up to n candidates to evaluate next."""
         ...
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Answers to candidates asked before, in any order, ok or not."""
+        """Receives answers to earlier candidates, in any order, whether ok or failed."""
         ...
 
 
 @runtime_checkable
+class MultiFidelity(Protocol):
+    """A searcher that scores networks on parts of the selection set, or of a fine-tune; optional."""
+
+    @property
+    def fidelities(self) -> tuple[float, ...]:
+        """Every share it may ask for, in ascending order and with 1 last."""
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A searcher that compares networks part by part; optional."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether evaluations need `parts`: the means between each fidelity and the next."""
+        ...
+
+
+def fidelities_of(searcher: object) -> tuple[float, ...]:
+    """The fidelities that a searcher announces; none where it scores networks on the whole selection set only."""
+    return tuple(searcher.fidelities) if isinstance(searcher, MultiFidelity) else ()
+
+
+def reads_parts(searcher: object) -> bool:
+    """Whether a searcher needs the `parts` of evaluations."""
+    return isinstance(searcher, Comparing) and bool(searcher.in_parts)
+
+
+@runtime_checkable
 class Remarking(Protocol):
-    """A searcher that has something to say about how it is doing; optional."""
+    """Optional: a searcher that reports its state in a few words."""
 
     @property
     def remark(self) -> str:
-        """A few words for the line of progress; empty while there is nothing to say."""
+        """A few words for the progress line; empty while there is nothing to report."""
         ...
 
 
@@ -56,13 +86,50 @@ class Evaluator(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many candidates can be in flight at once."""
+        """The number of candidates that can be in flight at once."""
         ...
 
     def submit(self, candidate: Candidate) -> None:
-        """Takes one candidate; at most `slots` may be uncollected."""
+        """Starts one candidate; at most `slots` may be uncollected."""
         ...
 
     def collect(self) -> Evaluation:
-        """The next finished evaluation; waits for one."""
+        """Waits for and returns the next finished evaluation."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Is told of a run while it goes on, in the driver's process: for dashboards, logs and databases.
+
+    >>> tracker.started(facts)                 # once a start: a run that is resumed starts again
+    >>> tracker.evaluated(evaluation, 1, 300)  # every new evaluation, failed ones too
+    >>> tracker.finished(rows)                 # the front; not called for a run that ends with an error
+
+    A tracker changes nothing: it gets copies, and one that raises is dropped with a warning. The search waits for each
+    call.
+    """
+
+    def started(self, facts: Mapping[str, Any]) -> None:
+        """A run starts or goes on.
+
+        Args:
+            facts: plain data: `name`, `folder` (None in memory), `done` and `evaluations` (how many were made before
+                and how many there will be), `seed`, `objectives` (names and directions), `dense` (costs of the dense
+                network), `units` (names) and `document` (the job, without secrets).
+        """
+        ...
+
+    def evaluated(self, evaluation: Evaluation, n: int, total: int) -> None:
+        """A candidate was evaluated. What a resumed run reads from its journal is not told again.
+
+        Args:
+            evaluation: the candidate with its values and costs, or with its cause where it failed.
+            n: how many evaluations are spent; evaluations on a part of the selection set count as that part.
+            total: how many there will be at most.
+        """
+        ...
+
+    def finished(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The front is built and written; one row for each of its networks, as in front.csv."""
         ...

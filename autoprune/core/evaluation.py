@@ -1,4 +1,4 @@
-"""What came of scoring one candidate."""
+"""The result of scoring one candidate."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ Status = Literal["ok", "infeasible", "failed", "timeout"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Raw values by name for one candidate, and how they came about.
+    """The measured values of one candidate, and how they were obtained.
 
-    `values` is complete and finite when `status` is "ok"; otherwise it may be empty and `cause` says in a sentence
-    what happened. Values are as measured: no sign is flipped here.
-
-    Where the values are means over examples, `examples` says over how many, else it is 0. `parts` holds the means over
-    equal parts of the selection set, in order, of a value by name, for searchers that compare candidates part by part.
-    `steps` says how long the network was trained before it was measured; 0 where it was not. `remark` says what a user
-    should know about how it was measured; it is for the one who is told, and in no record.
+    Attributes:
+        candidate: the candidate that was scored.
+        values: raw measurements by name, no sign flipped. Complete and finite if `status` is "ok"; may be empty
+            otherwise.
+        status: "ok", "infeasible", "failed" or "timeout".
+        cause: a sentence that explains any status but "ok".
+        seconds: how long scoring took.
+        worker: the name of the worker that scored it.
+        examples: the number of examples that the values are means over; 0 if they are not means over examples.
+        parts: means of a value over equal consecutive parts of the selection set, by name, for searchers that compare
+            candidates part by part.
+        steps: the number of training steps before the measurement; 0 without training.
+        remark: a note for the user on how the network was measured; it is not recorded.
     """
 
     candidate: Candidate
@@ -68,11 +74,11 @@ class Evaluation:
         )
 
 
-def joined(before: Evaluation, after: Evaluation) -> Evaluation:
-    """One evaluation of all examples, from one of the first and one of those since: means over examples both.
+def merged(before: Evaluation, after: Evaluation) -> Evaluation:
+    """Merges an evaluation of the first examples with one of the remaining ones; both hold means over examples.
 
-    It took the seconds of what came after. What failed stays as it is, and so does what was trained in between: it is
-    another network, measured on all examples.
+    `seconds` is that of `after`. A failed `after` is returned as it is, and so is one whose network was trained in
+    between: it is another network, measured on all examples.
     """
     candidate = replace(after.candidate, since=0.0)
     if not after.ok or after.steps:

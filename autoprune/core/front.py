@@ -1,4 +1,4 @@
-"""Pareto dominance: who is on the front, how much of the objective space it covers, which member to take."""
+"""Pareto fronts: dominance, hypervolume, and how to choose a member."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoprune.errors import InfeasibleBudget
 
 
 def nondominated(losses: np.ndarray) -> np.ndarray:
-    """(n,) True for rows of (n, m) losses that no other row dominates; of equal rows the first. All must be finite."""
+    """(n,) True for rows of (n, m) finite losses that no other row dominates; of equal rows only the first is True."""
     losses = np.asarray(losses, dtype=float)
     if len(losses) == 0:
         return np.zeros(0, dtype=bool)
@@ -25,7 +25,7 @@ def nondominated(losses: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(losses: np.ndarray, reference: Sequence[float]) -> float:
-    """Volume dominated by (n, m) losses within the reference point; 0 for an empty set, points beyond it add 0."""
+    """The volume that (n, m) losses dominate within the reference point; points beyond it add 0; 0 without points."""
     losses = np.asarray(losses, dtype=float).reshape(-1, len(reference))
     if len(losses) == 0:
         return 0.0
@@ -36,9 +36,14 @@ def hypervolume(losses: np.ndarray, reference: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Front:
-    """Non-dominated evaluations at full fidelity, by the last objective's loss and then by levels.
+    """Non-dominated evaluations at full fidelity, sorted by the last objective's loss and then by levels.
 
-    `dense` holds the dense costs, so that "macs<=0.5" is read as a share. Iterable, with a length.
+    Iterable, indexable, and with a length.
+
+    Attributes:
+        members: the evaluations.
+        objectives: the m objectives that decide dominance.
+        dense: the dense network's costs by name, so that "macs<=0.5" is read as a share.
     """
 
     members: tuple[Evaluation, ...]
@@ -47,7 +52,7 @@ class Front:
 
     @staticmethod
     def of(evaluations: Sequence[Evaluation], objectives: Sequence[Objective], dense: Mapping[str, float]) -> Front:
-        """The front of all ok evaluations at full fidelity; the same for any order they came in."""
+        """The front of all ok evaluations at full fidelity, whatever order they are given in."""
         usable = [e for e in evaluations if e.ok and e.candidate.fidelity == 1.0]
         objectives = tuple(objectives)
         rows = [([o.loss(e.values[o.name]) for o in objectives], e) for e in usable]
@@ -66,11 +71,11 @@ class Front:
         return self.members[index]
 
     def losses(self) -> np.ndarray:
-        """(n, m) losses of the members, lower is better."""
+        """(n, m) losses of the n members, lower is better."""
         return losses(self.members, self.objectives)
 
     def thinned(self, limit: int) -> Front:
-        """At most `limit` members: those whose loss would cost the most hypervolume, one by one; both ends stay."""
+        """At most `limit` members: drops the least hypervolume contributor repeatedly; each objective's best stays."""
         members = list(self.members)
         losses = self.losses()
         while len(members) > max(limit, len(self.objectives)):
@@ -84,9 +89,18 @@ class Front:
         return Front(tuple(members), self.objectives, self.dense)
 
     def pick(self, text: str) -> Evaluation:
-        """The member that bounds such as "macs<=0.5", a row number or a candidate's name stand for: see Choice.pick.
+        """The member that a text names; see `Choice.pick`.
 
-        Rows are counted from 1 in the order of the members. A front knows its candidates by their levels: "0-2-1".
+        Args:
+            text: bounds such as "macs<=0.5", a row number counted from 1 in the order of the members ("3" or "#3"), or
+                the candidate's levels ("0-2-1").
+
+        Returns:
+            The evaluation of that member.
+
+        Raises:
+            ConfigError: the text has none of these forms, or names a row, candidate or value that does not exist.
+            InfeasibleBudget: no member satisfies all bounds; the message names the nearest one.
         """
         names = ["-".join(map(str, member.candidate.levels)) for member in self.members]
         return self.members[Choice(self.members, self.objectives, self.dense, names).pick(text).index]
@@ -95,6 +109,9 @@ class Front:
         """The member farthest below the chord between the ends of the front, each objective scaled to [0, 1].
 
         With more than two objectives: the member nearest to the ideal point.
+
+        Raises:
+            InfeasibleBudget: the front is empty.
         """
         if not self.members:
             raise InfeasibleBudget("the front is empty: no evaluation succeeded")
@@ -106,5 +123,5 @@ class Front:
         return self.members[int(score.argmin())]
 
     def hypervolume(self, reference: Sequence[float]) -> float:
-        """Volume of loss space (see Objective.loss) the front dominates within the reference point."""
+        """The volume of loss space (see Objective.loss) that the front dominates within the reference point."""
         return hypervolume(self.losses(), reference)

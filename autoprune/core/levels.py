@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from autoprune.core.space import SearchSpace
-from autoprune.core.unit import Unit
+from autoprune.core.unit import Kind, Unit
 from autoprune.errors import SpaceError
 
 GRIDS = {
-    # every per cent, as in RD_PRUNE (Xu et al. 2023, https://arxiv.org/abs/2308.10438)
+    # removed shares in steps of one per cent, as in RD_PRUNE (Xu et al. 2023, https://arxiv.org/abs/2308.10438)
     "percent": tuple((100 - removed) / 100 for removed in range(101)),
     # sparsities 1 - 0.6 d^i from 0.4 to 0.99, as in SPDY (Frantar and Alistarh 2022, https://arxiv.org/abs/2201.13096)
     "spdy": (1.0, *(0.6 * (0.01 / 0.6) ** (step / 40) for step in range(41))),
@@ -25,24 +25,32 @@ FLOOR = 0.0005
 
 @dataclass(frozen=True)
 class LevelRule:
-    """What units matching a name pattern (shell style: * ? [abc]) may keep.
+    """The kept counts that units matching a name pattern may take.
 
-    `keep` are shares of the width, dense included or not; each becomes a count rounded up to a multiple of
-    `round_to` and is dropped when it falls below `min_keep` or below what the unit must keep. A share of 0 is for units
-    that may go as a whole, as branches may, and is dropped for all others. `keep` empty leaves the unit dense, that is,
-    out of the search. `min_keep` is a count of positions, or below 1 a share of the width; None is one position.
-    `kind` restricts the rule to one kind of unit; without it the rule is for all units that remove positions, never for
-    single weights. `group` is for the kind pattern: of how many inputs in a row the shares are. `source` says where the
-    rule is written, for messages.
+    A level's count is its share of the width, rounded up to a multiple of `round_to`, and is dropped if it falls below
+    `min_keep` or below what the unit must keep.
 
-    `floor` is for the kind weights: every weight keeps at least this share of its entries, one entry for each of its
-    outputs, and `min_keep`; smaller counts are raised to that. With a floor of 0 and no `min_keep` a weight may be
-    emptied.
+    Attributes:
+        match: a shell-style pattern (* ? [abc]) for names of units.
+        keep: shares of the width, with or without 1. Empty: the unit stays dense and is not searched. A share of 0
+            applies to units that can be removed as a whole, such as branches, and is dropped for others.
+        kind: the kind of unit the rule applies to; None for every kind that removes positions, never for single
+            weights.
+        round_to: kept counts are multiples of this.
+        min_keep: the least kept count, or below 1 the least share of the width; None for one position.
+        source: where the rule is written, for messages.
+        group: for the kind pattern, the number of consecutive inputs that the shares refer to.
+        floor: for the kind weights, the least share of every weight's entries that stays, and at least one entry for
+            each of its outputs; smaller counts are raised to it. With a floor of 0 and no `min_keep` a weight may be
+            emptied.
+
+    Raises:
+        SpaceError: an attribute is out of its range.
     """
 
     match: str
     keep: tuple[float, ...] = ()
-    kind: str | None = None
+    kind: Kind | None = None
     round_to: int = 1
     min_keep: float | None = None
     source: str = field(default="", compare=False, repr=False)
@@ -66,20 +74,24 @@ class LevelRule:
             )
 
     def covers(self, unit: Unit) -> bool:
+        """Whether the rule applies to a unit, by name and kind."""
         return fnmatchcase(unit.name, self.match) and self.admits(unit)
 
     def admits(self, unit: Unit) -> bool:
-        """Whether the rule is for units of this kind."""
+        """Whether the rule applies to units of this kind."""
         return not unit.is_sparse if self.kind is None else self.kind == unit.kind
 
     def levels(self, width: int, least: int = 1, multiple: int = 1, outputs: int = 1) -> tuple[int, ...]:
-        """Kept counts, strictly decreasing from the width. Rounded up, so a level keeps at least its share.
+        """Kept counts, strictly decreasing from the width, rounded up so that a level keeps at least its share.
 
-        `least` is how many positions the unit must keep; only where it is 0 can a level be 0. `multiple` is the unit's
-        own step. `outputs` is how many outputs the weight of a weight unit has.
+        Args:
+            width: the unit's dense count.
+            least: the least count the unit must keep; a level of 0 requires 0.
+            multiple: kept counts are multiples of this, besides `round_to`.
+            outputs: the number of outputs of the weight, for a weight unit.
         """
         step = math.lcm(self.round_to, multiple)
-        # 1e-9: a share such as 0.7 of 10 must be 7, not the 8 that ceil makes of 7.000000000000001
+        # 1e-9: a share such as 0.7 of 10 must give 7, where ceil would turn 7.000000000000001 into 8
         counts = {step * math.ceil(share * width / step - 1e-9) for share in self.keep}
         if self.kind == "weights":
             lowest = step * math.ceil(self.least_entries(width, outputs) / step)
@@ -90,25 +102,26 @@ class LevelRule:
         return (width, *sorted(allowed, reverse=True))
 
     def least_entries(self, entries: int, outputs: int) -> int:
-        """How many of its entries a weight with so many outputs keeps at least; 0 where it may be emptied."""
+        """The least number of entries that a weight with `outputs` outputs keeps; 0 if it may be emptied."""
         floor = max(math.ceil(self.floor * entries - 1e-9), outputs) if self.floor else 0
         return min(entries, max(floor, self._least_kept(entries)))
 
     def _least_kept(self, width: int) -> int:
-        """`min_keep` as a count; 0 where the rule has none."""
+        """`min_keep` as a count; 0 if it is None."""
         least = self.min_keep or 0
         return math.ceil(least * width - 1e-9) if least < 1 else int(least)
 
 
 def _is_amount(value: float | None) -> bool:
-    """Whether a `min_keep` is None, a share above 0, or a whole number."""
+    """Whether a `min_keep` is None, a share between 0 and 1, or a whole number of at least 1."""
     return value is None or 0 < value < 1 or (value >= 1 and float(value).is_integer())
 
 
 def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpace:
-    """The space of all units that a rule gives more than one level; of several matching rules the first counts.
+    """The space of all units that a rule gives more than one level; the first matching rule counts.
 
-    Raises SpaceError for a rule whose pattern matches no unit and for a space without a choice.
+    Raises:
+        SpaceError: a rule matches no unit, or no unit has more than one level.
     """
     for rule in rules:
         if not any(rule.covers(unit) for unit in units):
@@ -128,13 +141,13 @@ def build_space(units: Sequence[Unit], rules: Sequence[LevelRule]) -> SearchSpac
 
 
 def floors(units: Sequence[Unit], rules: Sequence[LevelRule]) -> dict[str, int]:
-    """The least count of entries of every weight unit that a rule is for, by name."""
+    """The least count of entries of every weight unit that a rule applies to, by name."""
     ruled = {unit: _first(unit, rules) for unit in units if unit.kind == "weights"}
     return {unit.name: rule.least_entries(unit.width, unit.outputs) for unit, rule in ruled.items() if rule}
 
 
 def _first(unit: Unit, rules: Sequence[LevelRule]) -> LevelRule | None:
-    """The rule that decides on a unit."""
+    """The first rule that covers a unit."""
     return next((rule for rule in rules if rule.covers(unit)), None)
 
 

@@ -1,4 +1,4 @@
-"""What is optimised and what must hold: objectives with a direction, bounds on measured values."""
+"""Objectives with a direction, and bounds on measured values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ _BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")
 
 @dataclass(frozen=True)
 class Objective:
-    """A measured value and whether more or less of it is better: the one place where a sign is flipped.
+    """A measured value and its direction; the only place where a sign is flipped.
 
-    `bound` is the worst admissible value: for "min" a largest, for "max" a smallest. On a cost a bound of at most 1
-    is a share of the dense network's.
+    Attributes:
+        name: the value's name in `Evaluation.values`.
+        direction: "min" if lower is better, "max" if higher is.
+        unit: the unit of measure, for labels.
+        bound: the worst admissible value, an upper limit for "min" and a lower one for "max". On a cost, a value of at
+            most 1 is a share of the dense network's.
     """
 
     name: str
@@ -42,7 +46,7 @@ class Objective:
 
     @property
     def limit(self) -> Bound | None:
-        """The bound in the sense of the direction, if there is one."""
+        """`bound` as a Bound in the sense of the direction; None without one."""
         return None if self.bound is None else Bound(self.name, "<=" if self.direction == "min" else ">=", self.bound)
 
 
@@ -56,9 +60,10 @@ class Bound:
 
     @staticmethod
     def parse(text: str) -> Bound:
-        """The bound a text such as 'macs<=0.5' or 'macs=0.5' names ('=' is a budget: at most).
+        """Parses a text such as "macs<=0.5"; "=" means a budget, that is, "<=".
 
-        ConfigError if it names none, or one that is not finite.
+        Raises:
+            ConfigError: the text is no bound, or its value is not finite.
         """
         match = _BOUND.match(text)
         try:
@@ -75,13 +80,13 @@ class Bound:
         return Bound(name, ">=" if sense == ">=" else "<=", value)
 
     def absolute(self, dense: Mapping[str, float]) -> Bound:
-        """The same bound with a share of a dense cost (a value of at most 1) turned into that cost's unit."""
+        """The bound in the cost's own unit, if it is a share (above 0, at most 1) of a dense cost; else unchanged."""
         if self.name in dense and 0 < self.value <= 1:
             return Bound(self.name, self.sense, self.value * dense[self.name])
         return self
 
     def admits(self, value: float) -> bool:
-        """NaN is never admitted."""
+        """Whether a value is within the bound; NaN never is."""
         return value <= self.value if self.sense == "<=" else value >= self.value
 
     def __str__(self) -> str:
@@ -89,6 +94,6 @@ class Bound:
 
 
 def losses(evaluations: Sequence[Evaluation], objectives: Sequence[Objective]) -> np.ndarray:
-    """(n, m) objective values of n evaluations that hold them, lower is better."""
+    """(n, m) objective values of n evaluations, lower is better."""
     rows = [[o.loss(e.values[o.name]) for o in objectives] for e in evaluations]
     return np.array(rows, dtype=float).reshape(len(evaluations), len(objectives))

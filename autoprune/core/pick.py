@@ -11,14 +11,14 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError, InfeasibleBudget, did_you_mean
 
-RATIO = "_ratio"  # suffix of a cost as a share of the dense network's
+RATIO = "_ratio"  # suffix of a cost given as a share of the dense network's
 ROW = re.compile(r"#?(\d+)")
 BOUNDED = re.compile(r"[<>=]")
 
 
 @dataclass(frozen=True)
 class Picked:
-    """A member of a front: its index, and a sentence that says why it is this one."""
+    """A member of a front: its index, and a sentence that says why it was picked."""
 
     index: int
     why: str
@@ -28,8 +28,11 @@ class Picked:
 class Choice:
     """The members of a front to pick from, in the order in which their rows are printed.
 
-    `dense` holds the dense costs: it says which values are costs, and what a bound of at most 1 is a share of. `names`
-    are the names of the candidates; empty where they have none.
+    Attributes:
+        members: the evaluations.
+        objectives: the front's objectives.
+        dense: the dense costs by name: they say which values are costs, and what a bound of at most 1 is a share of.
+        names: the candidates' names; empty if they have none.
     """
 
     members: Sequence[Evaluation]
@@ -47,7 +50,7 @@ class Choice:
                 With bounds on both, the best measurement counts.
 
         Raises:
-            ConfigError: the text is none of these, or names a row, a candidate or a value that is not there.
+            ConfigError: the text is none of these, or names a row, a candidate or a value that does not exist.
             InfeasibleBudget: no member is within all bounds; the message names the nearest one.
         """
         if not isinstance(text, str) or not text.strip():
@@ -58,13 +61,13 @@ class Choice:
         return self._named(text)
 
     def _named(self, text: str) -> Picked:
-        """The member of a row number or of a candidate's name; a name may be a number, too."""
+        """The member with this row number or candidate's name; a name may be a number, too."""
         number = ROW.fullmatch(text)
         rows = [int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(self.members) else []
         named = [index for index, name in enumerate(self.names) if name == text]
         if len({*rows, *named}) > 1:
             raise ConfigError(
-                f"expected one network, got {text!r}, which is the number of a row and the name of the candidate in "
+                f"expected one network, got {text!r}, which is both a row number and the name of the candidate in "
                 f"row {named[0] + 1}. Write '#{text}' or '#{named[0] + 1}'."
             )
         if named:
@@ -100,7 +103,7 @@ class Choice:
         return Picked(index, f"{how} among {len(inside)} with {' and '.join(map(self._said, bounds))}")
 
     def _order(self, bounded: set[str]) -> list[Objective]:
-        """The objectives by which the best member within the bounds is found, the most important one first."""
+        """The objectives that rank the members within the bounds, most important first."""
         measured = [o for o in self.objectives if not self._is_cost(o.name)]
         costs = [o for o in self.objectives if self._is_cost(o.name)]
         if not any(map(self._is_cost, bounded)):
@@ -112,7 +115,7 @@ class Choice:
         return name in self.dense or name.removesuffix(RATIO) in self.dense
 
     def _value(self, index: int, name: str) -> float:
-        """A member's value; NaN, which no bound admits, where it has none."""
+        """A member's value; NaN, which no bound admits, if it has none."""
         return self.members[index].values.get(name, math.nan)
 
     def _admits(self, bound: Bound, index: int) -> bool:
@@ -146,7 +149,7 @@ class Choice:
         return f"{name} from {least:g}{share} to {max(values):g}"
 
     def _distance(self, bound: Bound, index: int) -> float:
-        """By how much a member misses a bound, as a share of the range of that value over the front."""
+        """The amount by which a member misses a bound, as a share of that value's range over the front."""
         value = self._value(index, bound.name)
         if math.isnan(value):
             return math.inf

@@ -1,10 +1,10 @@
-"""The problem every searcher gets: a space, objectives, costs known without running anything, and hard bounds."""
+"""The problem that every searcher gets: a space, objectives, costs that need no evaluation, and hard bounds."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,14 +17,35 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 
 
+class Profiles(Mapping[str, Profile]):
+    """Profiles by the names of units, which nothing changes; unlike a MappingProxyType it can be pickled."""
+
+    def __init__(self, profiles: Mapping[str, Profile]) -> None:
+        self._profiles = dict(profiles)
+
+    def __getitem__(self, unit: str) -> Profile:
+        return self._profiles[unit]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._profiles)
+
+    def __len__(self) -> int:
+        return len(self._profiles)
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A search space with what to optimise in it.
+    """A search space and what is optimised over it.
 
-    `bounds` limit costs in their own units (never a share) and hold for every candidate a searcher may propose.
-    `distortion` names a measured value that grows with damage (0 when dense, e.g. "kl"), or None. `profiles` hold what
-    is known of units without an evaluation, by name; a unit may have none.
     Letters: n candidates, u units, m objectives.
+
+    Attributes:
+        space: the units and their levels.
+        objectives: the m values to optimise.
+        costs: costs that follow from kept counts alone.
+        bounds: limits on costs in their own units (never a share); they hold for every candidate a searcher proposes.
+        distortion: the name of a measured value that grows with damage (0 when dense, e.g. "kl"), or None.
+        profiles: statistics of units that need no evaluation, by name; read-only, and a unit may have none.
     """
 
     space: SearchSpace
@@ -34,16 +55,19 @@ class Problem:
     distortion: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profiles", Profiles(self.profiles))
+
     def cost_values(self, levels: np.ndarray, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """Every cost, or those of the names, of (n, u) level indices, (n,) each."""
+        """Costs by name, (n,) each, of (n, u) level indices; `names` restricts them, None returns all."""
         return self.costs.evaluate(self.space.units, self.space.kept(levels), names)
 
     def costs_of(self, candidate: Candidate) -> dict[str, float]:
-        """Every cost of one candidate, as plain numbers."""
+        """All costs of one candidate, as plain numbers."""
         return {name: value[0].item() for name, value in self.cost_values(np.array([candidate.levels])).items()}
 
     def feasible(self, levels: np.ndarray) -> np.ndarray:
-        """(n,) True where all bounds hold."""
+        """(n,) True where (n, u) level indices satisfy all bounds."""
         inside = np.ones(len(levels), dtype=bool)
         values = self.cost_values(levels, {bound.name for bound in self.bounds}) if self.bounds else {}
         for bound in self.bounds:
@@ -51,7 +75,7 @@ class Problem:
         return inside
 
     def reach(self) -> dict[str, tuple[float, float]]:
-        """Least and largest value of every cost: those of the smallest and of the dense candidate."""
+        """The least and largest value of every cost: those of the smallest and of the dense candidate."""
         return dict(self._reach)
 
     @functools.cached_property
@@ -60,17 +84,22 @@ class Problem:
         return {name: (value.min().item(), value.max().item()) for name, value in ends.items()}
 
     def losses(self, evaluations: Sequence[Evaluation]) -> np.ndarray:
-        """(n, m) objective values of ok evaluations, lower is better."""
+        """(n, m) losses of ok evaluations, lower is better."""
         return losses(evaluations, self.objectives)
 
     def check_bounds(self) -> None:
-        """Raises ConfigError for a bound on no cost or not an upper one, InfeasibleBudget for one out of reach."""
+        """Checks that every bound can hold.
+
+        Raises:
+            ConfigError: a bound is not an upper bound on a cost.
+            InfeasibleBudget: the smallest network exceeds a bound.
+        """
         reach = self.reach()
         for bound in self.bounds:
             if bound.name not in reach or bound.sense != "<=":
                 raise ConfigError(
                     f"expected a budget as an upper bound on one of the costs {sorted(reach)}, got {bound}. "
-                    "What is only known after an evaluation cannot be a budget; pick from the front by it."
+                    "A value that is measured cannot be a budget; use it to pick from the front."
                 )
             least, dense = reach[bound.name]
             if not bound.value >= least:
@@ -82,12 +111,12 @@ class Problem:
 
 
 def is_usable(problem: Problem, evaluation: Evaluation) -> bool:
-    """Whether an evaluation is ok with a finite value for every objective; else it counts as failed."""
+    """Whether an evaluation is ok and has a finite value for every objective; if not, it counts as failed."""
     return evaluation.ok and all(math.isfinite(evaluation.values.get(o.name, math.nan)) for o in problem.objectives)
 
 
 def primary_cost(problem: Problem) -> str:
-    """The cost whose range a search covers: the first objective that is a cost, else the first cost there is."""
+    """The cost whose range a search covers: the first objective that is a cost, else the first cost."""
     names = problem.costs.names
     if not names:
         raise ConfigError("expected a problem with at least one cost such as macs, got none")
@@ -95,6 +124,6 @@ def primary_cost(problem: Problem) -> str:
 
 
 def cost_range(problem: Problem, cost: str) -> tuple[float, float]:
-    """Least and largest value of a cost that candidates can have, its bounds taken into account."""
+    """The least and largest value of a cost over the candidates within its bounds."""
     least, most = problem.reach()[cost]
     return least, min([most, *(bound.value for bound in problem.bounds if bound.name == cost)])

@@ -1,4 +1,4 @@
-"""State of the whole process: what user code forks, and numpy's global random state."""
+"""Process-wide state: forks of user code, and numpy's global random state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 @contextlib.contextmanager
 def ending_forks() -> Iterator[None]:
-    """A process that `os.fork` makes inside ends where it would leave, whether it returns or raises.
+    """Ends any process that `os.fork` creates inside when it leaves the block, whether it returns or raises.
 
-    Otherwise it would answer for its parent, or go on with the run beside it. No handler runs and no buffer is flushed:
-    they are the parent's. It ends with the code of `sys.exit`, with 1 after another exception, else with 0. Children of
-    subprocess and multiprocessing never come this far. It is also a decorator.
+    Otherwise the child would answer for its parent, or continue the run beside it. No handler runs and no buffer is
+    flushed: they belong to the parent. The exit code is that of `sys.exit`, 1 after another exception, else 0. Children
+    of subprocess and multiprocessing never reach this point. Also usable as a decorator.
     """
     owner = os.getpid()
     try:
@@ -27,7 +27,7 @@ def ending_forks() -> Iterator[None]:
 
 
 def end_unless(owner: int, code: int = 0) -> None:
-    """Ends this process, unless it is the owner, with a line on standard error."""
+    """Ends this process with a line on standard error, unless it is the owner."""
     if os.getpid() == owner:
         return
     line = f"autoprune: process {os.getpid()}, forked by user code from process {owner}, has ended with code {code}: "
@@ -37,7 +37,7 @@ def end_unless(owner: int, code: int = 0) -> None:
 
 
 def _code(error: BaseException) -> int:
-    """What a process ends with that nobody stops an exception in."""
+    """The exit code of a process that ends with an uncaught exception."""
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         return error.code or 0
     return 1
@@ -45,7 +45,7 @@ def _code(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def numpy_seeded(seed: int) -> Iterator[None]:
-    """numpy's global generator starts from the seed inside; afterwards it is as before."""
+    """Seeds numpy's global generator inside the block and restores its state afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
     try:

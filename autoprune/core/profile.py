@@ -1,4 +1,4 @@
-"""What rules that need no evaluation know of a unit: numbers about its weights and activations, without torch."""
+"""Statistics of a unit that closed-form rules use instead of evaluations; free of torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from autoprune.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """A unit's n positions (or single weights) in numbers; None for what was not measured.
+    """Statistics of a unit's n positions (or single weights); None for those that were not measured.
 
-    `magnitudes` are (n,) squared norms of the weights that produce each position, `shape` that of the producing weight
-    as (out, in, ...kernel), `fluctuation` (n,) variances of each position's activation, `outlier_share` the share of
-    the unit's weights whose |weight| times input norm lies far above the unit's mean.
+    Attributes:
+        magnitudes: (n,) squared norms of the weights that produce each position.
+        shape: the shape of the producing weight as (out, in, ...kernel).
+        fluctuation: (n,) variances of each position's activation.
+        outlier_share: the share of the unit's weights whose |weight| times input norm lies far above the unit's mean.
     """
 
     magnitudes: np.ndarray

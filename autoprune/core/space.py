@@ -1,4 +1,4 @@
-"""The search space: which units are decided, and how many of their positions may stay."""
+"""The search space: units, and the kept counts that each may take."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from autoprune.errors import SpaceError
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """One level index per unit of a space (0 = dense), and the share of the selection set it is scored on.
+    """A network of the search: one level index for each unit, and the share of the selection set to score it on.
 
-    That share is the first of one fixed order of the examples, the same for every candidate. `since` is the part of it
-    that was scored before: what evaluates a candidate looks at the rest only. A searcher leaves it at 0. Where networks
-    are trained before they are scored, both are shares of the steps of that.
+    The share is a prefix of one fixed order of the examples, the same for every candidate. Where networks are trained
+    before they are scored, fidelities are shares of the training steps instead.
+
+    Attributes:
+        levels: (u,) level indices, 0 for dense.
+        fidelity: the share, above 0 and at most 1.
+        since: the share that was scored before; an evaluator scores only the remainder. Searchers leave it at 0.
     """
 
     levels: tuple[int, ...]
@@ -32,9 +36,9 @@ class Candidate:
 class SearchSpace:
     """Units by name and, for each, the kept counts to choose from.
 
-    `levels[u]` is strictly decreasing and starts with the unit's full width, so that level 0 is dense, a larger
-    level removes more, and no two level vectors keep the same counts. It ends with 0 only where all of a unit may go,
-    as a branch may.
+    `levels[u]` is strictly decreasing and starts with the unit's full width, so that level 0 is dense, a larger level
+    removes more, and no two level vectors keep the same counts. It ends with 0 only if the whole unit can be removed,
+    as with a branch.
     """
 
     units: tuple[str, ...]
@@ -59,12 +63,12 @@ class SearchSpace:
 
     @property
     def count(self) -> int:
-        """How many networks the space holds."""
+        """The number of networks in the space."""
         return math.prod(len(counts) for counts in self.levels)
 
     @functools.cached_property
     def shares(self) -> tuple[np.ndarray, ...]:
-        """(l,) shares kept at the levels of each unit, from 1 down."""
+        """For each unit the (l,) shares kept at its levels, descending from 1."""
         return tuple(np.array(counts) / counts[0] for counts in self.levels)
 
     @property
@@ -76,7 +80,7 @@ class SearchSpace:
         return Candidate(tuple(len(counts) - 1 for counts in self.levels))
 
     def kept(self, levels: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, u) kept counts of (n, u) level indices; (u,) in, (u,) out. SpaceError for an index there is not."""
+        """Kept counts of level indices, (n, u) or (u,) like the input; SpaceError for an index out of range."""
         indices = np.asarray(levels, dtype=np.int64)
         if ((indices < 0) | (indices >= self.sizes)).any():
             raise SpaceError(f"expected level indices from 0 to {(self.sizes - 1).tolist()}, got {indices.tolist()}")
@@ -85,12 +89,12 @@ class SearchSpace:
 
     @functools.cached_property
     def _counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The kept counts of all units' levels, one unit after the other, and (u,) where each begins."""
+        """The kept counts of all units' levels, concatenated, and the (u,) offset of each unit."""
         ends = np.cumsum([len(counts) for counts in self.levels])
         return _read_only(list(itertools.chain(*self.levels))), _read_only(ends - self.sizes)
 
     def key(self, candidate: Candidate) -> tuple[int, ...]:
-        """The identity of a candidate's network: its kept counts."""
+        """The kept counts of a candidate, which identify its network."""
         return tuple(counts[level] for counts, level in zip(self.levels, candidate.levels, strict=True))
 
     def counts(self, candidate: Candidate) -> dict[str, int]:
@@ -98,7 +102,11 @@ class SearchSpace:
         return dict(zip(self.units, self.key(candidate), strict=True))
 
     def check(self, candidate: Candidate) -> None:
-        """Raises SpaceError unless every level index exists and the fidelity is a share above what was scored."""
+        """Checks a candidate.
+
+        Raises:
+            SpaceError: a level index is out of range, or `fidelity` or `since` is.
+        """
         levels = candidate.levels
         inside = (
             isinstance(levels, tuple)

@@ -1,8 +1,8 @@
-"""Costs of networks in which single weights are zero: exact, whatever else is removed.
+"""Costs of networks with zeros among their weights, exact for any widths.
 
-A weight unit decides how many entries of one weight stay, a pattern unit how many of every few inputs in a row. How
-many entries that makes in a network whose channels go too is a product and a division that is rounded: no polynomial,
-so such costs are a polynomial for the rest of the network and one exact count for every weight.
+A weight unit decides how many entries of one weight stay; a pattern unit how many of every few consecutive inputs. In a
+network whose channels are removed as well, the number of entries involves a division that is rounded, which is no
+polynomial. Such costs are therefore a polynomial for the rest of the network plus one exact count for each weight.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import numpy as np
 
 from autoprune.core.cost import CostModel, Formula, Polynomial
 
-SPARSE_COSTS = ("nonzeros", "effective_macs")  # there whenever a space has weight units
+SPARSE_COSTS = ("nonzeros", "effective_macs")  # available if the space has weight units
 MINUS = Polynomial.constant(-1)
 
 
 @dataclass(frozen=True)
 class SparseWeight:
-    """One weight that can be sparse, and how many of its entries stay.
+    """One weight that can be sparse.
 
-    `unit` names the unit. `numel` is how many entries the weight has, `inputs` how many of them lie along its input
-    dimension, both polynomials in the kept counts of the units that remove positions; `uses` is how often each entry
-    is multiplied in a forward pass. `group` is 0 for single entries, where the unit's count is out of the `width`
-    entries of the dense weight; else the unit's count is out of every `group` inputs in a row.
+    Attributes:
+        unit: the name of the unit that decides it.
+        width: the number of entries of the dense weight.
+        numel: the number of entries, a polynomial in the kept counts of the units that remove positions.
+        inputs: the size of the input dimension, such a polynomial as well.
+        uses: how often each entry is multiplied in a forward pass.
+        group: 0 for single entries, where the unit's count is out of `width`; else the count is out of every `group`
+            consecutive inputs.
     """
 
     unit: str
@@ -37,19 +41,19 @@ class SparseWeight:
 
     @property
     def units(self) -> frozenset[str]:
-        """All units that its kept entries depend on; rounding ties them together."""
+        """All units that the number of kept entries depends on; rounding couples them."""
         return frozenset({self.unit}) | self.numel.units | self.inputs.units
 
     @property
     def whole(self) -> int:
-        """The unit's count when nothing goes."""
+        """The unit's count in the dense network."""
         return self.group or self.width
 
     def kept(self, count: np.ndarray | int, numel: np.ndarray | int, inputs: np.ndarray | int) -> np.ndarray:
-        """Entries that stay, of a weight of `numel` entries with `inputs` along its input dimension.
+        """The number of kept entries of a weight with `numel` entries and `inputs` along its input dimension.
 
-        Single entries: the unit's share of them, rounded up. Patterns: `count` of every whole group, and of the last,
-        shorter group all up to `count`, at each place of the other dimensions.
+        Single entries: the unit's share of them, rounded up. Patterns: at each place of the other dimensions, `count`
+        of every whole group and up to `count` of the last, shorter one.
         """
         count, numel, inputs = np.asarray(count), np.asarray(numel), np.asarray(inputs)
         if not self.group:
@@ -58,14 +62,14 @@ class SparseWeight:
         return np.asarray(places * (inputs // self.group * count + np.minimum(inputs % self.group, count)))
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
-        """(n,) entries that stay at (n, u) kept counts of the named units."""
+        """The (n,) numbers of kept entries at (n, u) kept counts of the named units."""
         count = np.asarray(kept, dtype=np.int64)[:, units.index(self.unit)]
         return self.kept(count, self.numel.evaluate(units, kept), self.inputs.evaluate(units, kept))
 
 
 @dataclass(frozen=True)
 class SparseCost(Formula):
-    """A polynomial for all that weight units leave alone, and the entries that stay of each weight times a factor."""
+    """A polynomial for the part that weight units do not affect, plus each weight's kept entries times a factor."""
 
     rest: Polynomial
     weights: tuple[tuple[SparseWeight, int], ...]
@@ -78,11 +82,10 @@ class SparseCost(Formula):
 
 
 def with_sparse_costs(costs: CostModel, weights: Mapping[str, SparseWeight]) -> CostModel:
-    """The costs with weight units among the widths, and `nonzeros` and `effective_macs` beside `macs` and `params`.
+    """Adds the weight units' widths and the costs `nonzeros` and `effective_macs`; without weights, no change.
 
     `nonzeros` counts the parameters that are not masked, biases and batch norms included; `effective_macs` the
-    multiply-accumulates with weights that are not masked. `macs` and `params` stay those of dense storage. Without
-    weights the costs are the same.
+    multiply-accumulates with weights that are not masked. `macs` and `params` remain those of dense storage.
     """
     macs, params = costs.costs["macs"], costs.costs["params"]
     if not weights or not isinstance(macs, Polynomial) or not isinstance(params, Polynomial):

@@ -1,4 +1,4 @@
-"""Statistics of measurements: an interval for a share, and how alike two measurements order the same things."""
+"""Statistics of measurements: confidence intervals for shares, and rank correlation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SURE = 1.959963984540054  # standard deviations: 95 of 100 intervals hold the true share
+SURE = 1.959963984540054  # standard deviations of a 95 % confidence interval
 
 
 def wilson(share: float, count: int, deviations: float = SURE) -> tuple[float, float]:
-    """The interval of true shares that a share counted among `count` examples is likely under, both ends in [0, 1].
+    """The Wilson confidence interval of a share observed among `count` examples, both ends in [0, 1].
 
-    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927,
-    https://doi.org/10.1080/01621459.1927.10502953. Stays within 0 and 1, and is not empty where all or none were
-    counted. A mean of values between 0 and 1 varies no more than a share: for one the interval is too wide rather than
-    too narrow. ValueError for no example or a share outside 0 to 1.
+    Stays within 0 and 1, and is not empty for a share of 0 or 1. For a mean of values between 0 and 1, which varies at
+    most as much as a share, the interval is too wide rather than too narrow.
+
+    Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927,
+    https://doi.org/10.1080/01621459.1927.10502953.
+
+    Raises:
+        ValueError: no example, or a share outside 0 to 1.
     """
     if count < 1 or not 0 <= share <= 1:
         raise ValueError(f"expected a share from 0 to 1 among one example or more, got {share} among {count}")
@@ -29,9 +33,14 @@ def wilson(share: float, count: int, deviations: float = SURE) -> tuple[float, f
 def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
     """Kendall's tau-b of (n,) x and (n,) y: 1 same order, -1 opposite order, NaN when either is constant or n < 2.
 
-    Kendall 1945, The treatment of ties in ranking problems, https://doi.org/10.1093/biomet/33.3.239: concordant minus
-    discordant pairs over the geometric mean of the pairs untied in x and those untied in y. O(n^2), as fronts are
-    small. ValueError for values that are not finite or of different number.
+    Concordant minus discordant pairs over the geometric mean of the pairs untied in x and those untied in y. O(n^2), as
+    fronts are small.
+
+    Source: Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945,
+    https://doi.org/10.1093/biomet/33.3.239.
+
+    Raises:
+        ValueError: the values are not finite, or x and y differ in length.
     """
     values = np.array([x, y], dtype=float)
     if not np.isfinite(values).all():

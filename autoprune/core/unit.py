@@ -1,26 +1,27 @@
-"""What can be decided about a network: units, and where each of their positions lies in the network's tensors."""
+"""Prunable units, and where each of their positions lies in the network's tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Role = Literal["out", "in", "along"]
+Kind = Literal["channels", "neurons", "heads", "head_dim", "branches", "experts", "weights", "pattern"]
 
-SPARSE_KINDS = ("weights", "pattern")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SPARSE_KINDS: tuple[Kind, ...] = ("weights", "pattern")
 
 
 @dataclass(frozen=True)
 class Span:
-    """How the positions of a unit map to indices along one dimension of a tensor.
+    """A mapping from a unit's positions to indices along one dimension of a tensor.
 
-    Position i covers the `inner` indices from `offset + i * inner`, once for every combination of the outer
-    repetitions `repeats`, each a (count, stride). A flattened (c, h, w) has inner = h * w for c and
-    repeats = ((c, h * w),) for h.
+    Position i covers the `inner` indices from `offset + i * inner`, once for every combination of the outer repetitions
+    `repeats`, each a (count, stride). A flattened (c, h, w) has inner = h * w for c and repeats = ((c, h * w),) for h.
     """
 
     offset: int = 0
@@ -38,10 +39,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Slot:
-    """One dimension of one parameter or buffer that a unit touches, and how.
+    """One dimension of a parameter or buffer that a unit touches.
 
-    `role` is "out" where the tensor produces the positions, "in" where it contracts (consumes) them, and "along"
-    where it only runs beside them (a normalisation's scale, a depthwise filter).
+    `role` is "out" if the tensor produces the positions, "in" if it contracts (consumes) them, and "along" if it only
+    runs beside them (a normalisation's scale, a depthwise filter).
     """
 
     tensor: str
@@ -52,17 +53,23 @@ class Slot:
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing whose amount is decided: positions 0..width-1 that stay or go together everywhere they appear.
+    """A set of positions 0..width-1 whose kept count is decided; a position is removed from every tensor it appears in.
 
-    `kind` is channels, neurons, heads, head_dim, branches or experts. Two more are there only where a search asks, and
-    put zeros into one weight: weights, whose positions are its entries, and pattern, whose positions are those of every
-    group of inputs in a row (core.sparse). A `normalised` unit has a normalisation or another reduction over its
-    positions: removing one is not the same as setting it to zero. Counts that may stay are multiples of `multiple`, at
-    least `least` (0 for a branch, whose one position is all of the modules in it), and the width itself.
+    Attributes:
+        name: the unit's name, from the module that produces it.
+        kind: channels, neurons, heads, head_dim, branches or experts, which remove positions; or, if a search asks for
+            them, weights (a weight's single entries) and pattern (entries of every group of consecutive inputs; see
+            core.sparse), which set entries to zero.
+        width: the number of positions.
+        slots: the tensor dimensions that hold the positions.
+        normalised: whether a normalisation or another reduction runs over the positions, so that removing one differs
+            from setting it to zero.
+        least: the least kept count; 0 for a branch, whose one position is all of its modules.
+        multiple: kept counts are multiples of this, or the width itself.
     """
 
     name: str
-    kind: str
+    kind: Kind
     width: int
     slots: tuple[Slot, ...]
     normalised: bool = False
@@ -70,31 +77,31 @@ class Unit:
     multiple: int = 1
 
     def allowed(self, count: int) -> int:
-        """The smallest count that may stay and is not below the given one."""
+        """The smallest allowed kept count of at least `count`."""
         return min(self.width, self.multiple * math.ceil(max(count, self.least) / self.multiple))
 
     @property
     def is_branch(self) -> bool:
-        """Whether its modules stay or go as a whole: none of its tensors is ever sliced for it."""
+        """Whether its modules are kept or removed as a whole; none of its tensors is sliced."""
         return self.kind == "branches"
 
     @property
     def is_sparse(self) -> bool:
-        """Whether its weight gets zeros and keeps its shape: nothing is ever sliced for it."""
+        """Whether its weight keeps its shape and gets zeros; none of its tensors is sliced."""
         return self.kind in SPARSE_KINDS
 
     @property
     def outputs(self) -> int:
-        """How many outputs the weight of a weight unit has; 1 where the unit does not say."""
+        """The number of outputs of a weight unit's weight; 1 if unknown."""
         return self.slots[0].span.inner if self.is_sparse and self.slots else 1
 
     def with_role(self, role: Role) -> tuple[Slot, ...]:
-        """The slots of one role, in the order the model lists its tensors."""
+        """The slots of one role, in the order of the model's tensors."""
         return tuple(slot for slot in self.slots if slot.role == role)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules whose tensors the unit touches, each once, in the order the model lists its tensors."""
+        """The names of the modules whose tensors the unit touches, each once, in the order of the model's tensors."""
         return tuple(dict.fromkeys(slot.tensor.rpartition(".")[0] for slot in self.slots))
 
     def to_json(self) -> dict[str, Any]:

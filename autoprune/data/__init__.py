@@ -1,4 +1,4 @@
-"""Data a search needs: three disjoint sets of batches, and readers that make them.
+"""The data of a search: three disjoint sets of batches, and readers that make them.
 
 Here: `Data`, its checks, the embedded digits, readers of CIFAR-10, image folders and arrays. Not here: anything that
 runs a model. Imports `measure.batch` and errors; run, config and zoo may import this room. scikit-learn and Pillow are

@@ -1,4 +1,4 @@
-"""What makes three sets of batches usable: not empty, finite, of one shape, labelled, and disjoint."""
+"""Checks of the sets of batches: not empty, finite, of one shape, labelled, and disjoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoprune.measure.batch import Batch
 
 Sets = Mapping[str, tuple[Batch, ...]]
 
-SHARED_AT_MOST = 0.01  # of the smaller set; published sets hold a few duplicates, a wrong split holds many
+SHARED_AT_MOST = 0.01  # share of the smaller set; published sets hold a few duplicates, a wrong split many
 
 _INPUT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 _HINTS = {
@@ -25,11 +25,14 @@ _HINTS = {
 
 
 def describe(sets: Sets) -> dict[str, Any]:
-    """Checks the sets and returns what to record of them: sizes, content hashes, how many examples two sets share.
+    """Checks the sets and returns a record of them: sizes, content hashes, and counts of examples that two sets share.
 
-    The sha256 of a set covers its examples in their order, types and targets, and not how they were cut into batches.
-    Raises DataError for the first thing wrong. "train" may hold what "calibrate" holds; no other two sets may share
-    more than 1 % of the smaller one's examples.
+    The sha256 of a set covers its examples in their order, types and targets, but not their division into batches.
+    "train" may hold the examples of "calibrate"; no other two sets may share more than 1 % of the smaller one's
+    examples.
+
+    Raises:
+        DataError: a set is unusable; the message describes the first problem.
     """
     for name, batches in sets.items():
         _check_set(name, batches)
@@ -75,7 +78,7 @@ def _check_batch(batch: Batch, where: str, *, labelled: bool) -> None:
 
 
 def _check_finite(name: str, batch: Batch, seen: int) -> None:
-    """`seen` examples of the set came before this batch."""
+    """Raises DataError for NaN or infinity in a batch; `seen` examples of the set came before it."""
     parts = [(f"input {i}", x) for i, x in enumerate(batch.inputs)]
     parts += [] if batch.target is None else [("target", batch.target)]
     for part, x in parts:
@@ -89,7 +92,7 @@ def _check_finite(name: str, batch: Batch, seen: int) -> None:
 
 
 def _check_same_layout(sets: Sets) -> None:
-    """All batches of all sets must feed the same network: same number of inputs, example shapes and types."""
+    """Raises DataError unless all batches have the same number of inputs, example shapes and types."""
     first = next(iter(sets.values()))[0]
     expected = _layout(first)
     for name, batches in sets.items():
@@ -112,7 +115,7 @@ def _digests(batch: Batch) -> list[bytes]:
 
 
 def _rows(x: torch.Tensor) -> Any:
-    """(b, k) uint8 view of the bytes of each row; numpy knows no bfloat16, so the cast is torch's."""
+    """(b, k) uint8 view of the bytes of each row; the cast is torch's, since numpy has no bfloat16."""
     return x.detach().cpu().reshape(len(x), -1).contiguous().view(torch.uint8).numpy()
 
 
@@ -126,7 +129,7 @@ def _sha256(digests: Sequence[bytes], batches: Sequence[Batch]) -> str:
 
 
 def _shared(digests: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
-    """How many different examples two sets share, for the pairs that share any."""
+    """The number of distinct examples that two sets share, for the pairs that share any."""
     unique = {name: set(values) for name, values in digests.items()}
     found: dict[str, int] = {}
     for left, right in combinations(unique, 2):
@@ -137,8 +140,8 @@ def _shared(digests: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
         if count > SHARED_AT_MOST * smaller:
             raise DataError(
                 f"expected {left} and {right} to be disjoint, got {count} examples in both "
-                f"({count / smaller:.1%} of the smaller set; up to {SHARED_AT_MOST:.0%} is taken for duplicates). "
-                "Split the examples anew: a score on examples seen before says too much."
+                f"({count / smaller:.1%} of the smaller set; up to {SHARED_AT_MOST:.0%} is tolerated). "
+                "Split the examples again: scores on shared examples are too good."
             )
         if count:
             found[f"{left}/{right}"] = count

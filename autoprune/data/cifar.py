@@ -1,4 +1,4 @@
-"""CIFAR-10 in whatever form it lies on a disk."""
+"""Reads CIFAR-10 in any of its common forms on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoprune.data.cifar_forms import FORMS, Splits
 from autoprune.data.images import Normalise
-from autoprune.data.plan import Plan, make_data
+from autoprune.data.plan import SplitPlan, make_data
 from autoprune.data.sets import Data
 from autoprune.errors import DataError
 
@@ -23,9 +23,8 @@ def cifar10(
 ) -> Data:
     """CIFAR-10 (Krizhevsky 2009): calibrate and select from the training images, report from the test images.
 
-    Inputs are (b, 3, 32, 32) float32: RGB / 255, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225). Which
-    images go where is decided by `seed` and recorded; report None takes all test images in their order. `train`
-    streams the training images left over. `root` may hold
+    Inputs are (b, 3, 32, 32) float32: RGB / 255, minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225). `train`
+    streams the remaining training images. The assignment of images to sets is recorded. `root` may hold
 
     - python batches: data_batch_1, ... and test_batch, also inside cifar-10-batches-py
     - image folders: train/<class>/<image> and test/<class>/<image>, classes numbered in the order of their names
@@ -34,10 +33,22 @@ def cifar10(
     - mosaics: train*.webp or .png and test*, each of 32 x 32 tiles row by row, files in the order of their numbers,
       with train_labels.npy and test_labels.npy
 
-    Raises DataError for a folder of no such form, listing what was found, and for files that are not what they say.
+    Args:
+        root: the folder, or the .npz file.
+        calibrate: the number of calibration images.
+        select: the number of selection images.
+        report: the number of report images; None for all test images in their order.
+        batch_size: images per batch.
+        seed: decides which image belongs to which set.
+
+    Returns:
+        The sets of a search.
+
+    Raises:
+        DataError: the folder has none of these forms (the message lists its content), or a file is malformed.
     """
     form, (train, test) = _find(Path(root).expanduser())
-    plan = Plan(calibrate, select, report, batch_size, seed)
+    plan = SplitPlan(calibrate, select, report, batch_size, seed)
     return make_data(train, test, plan, NORMALISE, {"reader": "cifar10", "form": form})
 
 

@@ -1,4 +1,4 @@
-"""The forms CIFAR-10 takes on a disk, each recognised by its files: a function from a root to two splits or None."""
+"""The forms of CIFAR-10 on disk, recognised by their files: each a function from a root to two splits, or None."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _channels_last(split: Split) -> Split:
 
 
 def _to_channels_last(split: Split) -> np.ndarray:
-    """A view, (n, 32, 32, 3) uint8, so that a memory map stays one."""
+    """A (n, 32, 32, 3) uint8 view, so that a memory map is not read."""
     images = np.asanyarray(split.open())
     if images.dtype == np.uint8 and images.shape[1:] == (3, SIDE, SIDE):
         return images.transpose(0, 2, 3, 1)
@@ -121,7 +121,7 @@ def _tile_count(path: Path) -> int:
 
 
 def _tiles(paths: Sequence[Path]) -> np.ndarray:
-    """(n, 32, 32, 3) tiles, row by row; every file is decoded, for a random choice of tiles lies in all of them."""
+    """(n, 32, 32, 3) tiles, row by row; every file is decoded, since a random choice of tiles touches all of them."""
     parts = []
     for path in paths:
         mosaic = read_image(path)
@@ -131,7 +131,7 @@ def _tiles(paths: Sequence[Path]) -> np.ndarray:
 
 
 def _numbered(folder: Path, pattern: str) -> list[Path]:
-    """Matching files by the numbers in their names, so that part 10 comes after part 9."""
+    """Matching files by the numbers in their names, so that part 10 follows part 9."""
     return sorted(folder.glob(pattern), key=lambda path: ([int(n) for n in re.findall(r"\d+", path.name)], path.name))
 
 

@@ -1,4 +1,4 @@
-"""From what a caller has (arrays, tensors, items of a loader) to checked batches of our own tensors."""
+"""Converts a caller's arrays, tensors or loader items to checked batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CLASS_INDEX = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 def to_tensor(values: object, where: str) -> torch.Tensor:
-    """A copy on the CPU, so that what the caller does to the original later does not reach the sets."""
+    """A copy on the CPU, so that later changes of the original do not reach the sets."""
     if isinstance(values, torch.Tensor):
         copy = values.detach().cpu().clone(memory_format=torch.contiguous_format)
     else:
@@ -38,7 +38,7 @@ def _from_numpy(values: object, where: str) -> torch.Tensor:
 
 
 def to_target(values: object, where: str) -> torch.Tensor:
-    """Labels as a tensor; integers become int64, which is what losses and comparisons with argmax want."""
+    """Labels as a tensor; integers become int64, the type that losses and comparisons with argmax expect."""
     target = to_tensor(values, where)
     if target.ndim == 2 and target.shape[1] == 1 and not target.is_floating_point():
         raise DataError(
@@ -49,15 +49,15 @@ def to_target(values: object, where: str) -> torch.Tensor:
 
 
 def check_whole(name: str, value: object, least: int) -> None:
-    """Raises DataError for anything but a whole number of at least `least`."""
+    """Raises DataError unless a value is a whole number of at least `least`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise DataError(f"expected {name} as a whole number of at least {least}, got {value!r}")
 
 
-def cut(name: str, columns: Sequence[object], batch_size: int, *, labelled: bool) -> tuple[Batch, ...]:
+def to_batches(name: str, columns: Sequence[object], batch_size: int, *, labelled: bool) -> tuple[Batch, ...]:
     """Whole arrays as batches in their order, the last one possibly smaller.
 
-    `columns` are the inputs and, where `labelled`, the target as the last one; all of n examples.
+    `columns` are the inputs and, if `labelled`, the target as the last one; all of n examples.
     """
     if labelled and len(columns) < 2:
         raise DataError(
@@ -79,15 +79,18 @@ def _slices(inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, batch
         yield Batch(tuple(x[rows] for x in inputs), None if target is None else target[rows])
 
 
-def columns_of(values: object) -> Sequence[object]:
-    """The arrays of one set: a lone array or tensor is one column."""
+def as_columns(values: object) -> Sequence[object]:
+    """The arrays of one set; a single array or tensor becomes one column."""
     return values if isinstance(values, tuple | list) else (values,)
 
 
 def to_batch(item: object, where: str, *, labelled: bool) -> Batch:
-    """One item of a loader as a batch: a Batch, a tensor, or a tuple or list with the target last if it has several.
+    """A loader's item as a batch: a Batch, a tensor, or a tuple or list, of several tensors with the target last.
 
-    A target that is not wanted (`labelled` False) is dropped. Raises DataError for anything else, a dict for example.
+    If `labelled` is False, the target is dropped.
+
+    Raises:
+        DataError: the item is anything else, for example a dict.
     """
     inputs, target = _take_apart(item, where)
     if labelled and target is None:

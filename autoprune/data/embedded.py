@@ -1,4 +1,4 @@
-"""The data set that ships with a dependency: 1,797 handwritten digits, so that a first run needs no download."""
+"""The data set that ships with scikit-learn: 1,797 handwritten digits, so that a first run needs no download."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ from autoprune.data.sets import Data
 from autoprune.errors import DataError
 
 TRAIN, CALIBRATE, SELECT, REPORT = 797, 200, 400, 400
-MEAN, STD = 0.3053, 0.3760  # of all pixels, scaled to [0, 1]
+MEAN, STD = 0.3053, 0.3760  # over all pixels, scaled to [0, 1]
 
 
 def digits(seed: int = 0, batch_size: int = 100) -> Data:
     """The digits of scikit-learn (8 x 8 pixels, 10 classes) as 200 calibrate, 400 select and 400 report examples.
 
-    Inputs are (b, 1, 8, 8) float32, scaled to [0, 1], minus 0.3053, over 0.3760. The 797 training examples are the
-    same ones for every seed, so that a network trained on them has never seen the other sets; `seed` shuffles which
-    of the remaining 1,000 go where. Raises DataError where scikit-learn is not installed.
+    Inputs are (b, 1, 8, 8) float32, scaled to [0, 1], minus 0.3053, over 0.3760. The 797 training examples are the same
+    for every seed, so that a network trained on them has never seen the other sets.
+
+    Args:
+        seed: shuffles the remaining 1,000 examples over the sets.
+        batch_size: examples per batch.
+
+    Returns:
+        The sets of a search.
+
+    Raises:
+        DataError: scikit-learn is not installed.
     """
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
@@ -38,7 +47,7 @@ def digits(seed: int = 0, batch_size: int = 100) -> Data:
 
 
 def digits_train() -> tuple[torch.Tensor, torch.Tensor]:
-    """(797, 1, 8, 8) inputs and (797,) labels that no set of `digits` but train holds, whatever its seed."""
+    """(797, 1, 8, 8) inputs and (797,) labels of the training set, disjoint from the other sets for any seed."""
     images, labels = _load()
     rows = _order()[:TRAIN]
     return torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])

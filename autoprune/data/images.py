@@ -16,7 +16,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
 
 @dataclass(frozen=True)
 class Normalise:
-    """(b, h, w, c) or (b, h, w) uint8 to (b, c, h, w) float32: over 255, minus the mean, over the deviation."""
+    """Maps (b, h, w, c) or (b, h, w) uint8 to (b, c, h, w) float32: over 255, minus the mean, over the deviation."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -29,15 +29,15 @@ class Normalise:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """How a picture of any size becomes a square: shorter side to `resize`, then the `size` x `size` centre."""
+class CentreCrop:
+    """Makes any image a square: its shorter side is resized to `resize`, then the `size` x `size` centre is cut out."""
 
     size: int
     resize: int
 
 
-def read_image(path: Path, frame: Frame | None = None) -> np.ndarray:
-    """(h, w, 3) uint8 RGB of one file, bilinear where a frame resizes it. Raises DataError if it cannot be read."""
+def read_image(path: Path, frame: CentreCrop | None = None) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of one file, resized bilinearly with a `frame`; DataError if it cannot be read."""
     pillow = _pillow()
     try:
         with pillow.open(path) as file:
@@ -54,7 +54,7 @@ def read_image(path: Path, frame: Frame | None = None) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height from the file's header alone."""
+    """Width and height, read from the file's header alone."""
     pillow = _pillow()
     try:
         with pillow.open(path) as file:

@@ -1,4 +1,4 @@
-"""Splits kept as numpy arrays: .npz archives and pairs of .npy files."""
+"""Splits stored as numpy arrays: .npz archives and pairs of .npy files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMBERS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load_array(path: Path, member: str | None = None) -> np.ndarray:
-    """One .npy file as a read-only memory map, or one member of an .npz. Raises DataError if there is none."""
+    """One .npy file as a read-only memory map, or one member of an .npz; DataError if it cannot be loaded."""
     try:
         if member is None:
             return _array(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -1,4 +1,4 @@
-"""The python batches of CIFAR-10: pickles from the internet, read without letting them run anything."""
+"""Reads the python batches of CIFAR-10, pickles from the internet, without executing any of their code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from autoprune.errors import DataError
 def read_python_batch(path: Path) -> tuple[np.ndarray, list[Any]]:
     """(n, 32, 32, 3) uint8 images and n labels of one batch file of the original distribution.
 
-    Plain values and numpy arrays are all such a file may hold; whatever else it asks for is refused with DataError.
+    Raises:
+        DataError: the file is malformed, or asks for anything but plain values and numpy arrays.
     """
     content = _load(path)
     data, labels = (content.get(key) for key in ("data", "labels")) if isinstance(content, dict) else (None, None)
@@ -32,20 +33,20 @@ def read_python_batch(path: Path) -> tuple[np.ndarray, list[Any]]:
 
 def _load(path: Path) -> object:
     try:
-        # latin1 is what arrays pickled by Python 2 need, and it turns their keys into str
+        # arrays pickled by Python 2 need latin1, which also turns their keys into str
         return _Restricted(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # pickle documents that a damaged stream can raise any exception
+    except Exception as error:  # a damaged stream can raise any exception, as pickle documents
         raise DataError(
             f"{path}: expected a python batch of CIFAR-10, got a file that cannot be read ({error})"
         ) from error
 
 
 def _dtype(name: str, align: int = 0, copy: int = 0) -> np.dtype[Any]:
-    """Python 2 wrote the flags as integers, about which numpy warns."""
+    """A dtype; Python 2 wrote its flags as integers, about which numpy warns."""
     return np.dtype(name, align=bool(align), copy=bool(copy))
 
 
-# what arrays of our own would be pickled with; the two functions have no public name (Any: typed as str or callable)
+# the functions that numpy pickles arrays with, which have no public name (Any: typed as str or callable)
 _reconstruct: Any = np.empty(0).__reduce__()[0]
 _frombuffer: Any = np.empty(0).__reduce_ex__(5)[0]
 

@@ -1,4 +1,4 @@
-"""How the examples of two splits become the sets of a search."""
+"""Divides the examples of two splits into the sets of a search."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Prepare = Callable[[np.ndarray], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How many examples go where. `report` None takes the whole split; `seed` decides which."""
+class SplitPlan:
+    """The number of examples of each set. `report` None takes the whole split; `seed` decides the assignment."""
 
     calibrate: int
     select: int
@@ -29,9 +29,10 @@ class Plan:
     seed: int
 
     def indices(self, train: Split, report: Split) -> dict[str, np.ndarray]:
-        """Positions by set: calibrate, select and train (the rest) partition the training split.
+        """Positions by set: calibrate, select and train (the remainder) partition the training split.
 
-        Raises DataError when there are fewer examples than asked for.
+        Raises:
+            DataError: a split has fewer examples than requested.
         """
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0)
@@ -46,7 +47,7 @@ class Plan:
         if self.report is None:
             return np.arange(len(split.labels))
         _check_count("report", self.report, split)
-        # another stream than the training split's, or splits of one size would give the same choice
+        # a different random stream, or splits of one size would give the same choice
         return np.random.default_rng([self.seed, 1]).permutation(len(split.labels))[: self.report]
 
 
@@ -58,8 +59,8 @@ def _check_count(name: str, count: int, split: Split) -> None:
         )
 
 
-def make_data(train: Split, report: Split, plan: Plan, prepare: Prepare, description: Mapping[str, Any]) -> Data:
-    """The sets a plan takes from a training split and a split for the report; the rest of training is streamed."""
+def make_data(train: Split, report: Split, plan: SplitPlan, prepare: Prepare, description: Mapping[str, Any]) -> Data:
+    """The sets that a plan takes from a training split and a report split; the rest of training is streamed."""
     indices = plan.indices(train, report)
     images = train.open()
 
@@ -79,7 +80,7 @@ def make_data(train: Split, report: Split, plan: Plan, prepare: Prepare, descrip
 
 @dataclass(frozen=True)
 class Stream:
-    """Training batches read anew each time one iterates, in one fixed shuffled order; keeps no image in between."""
+    """Training batches, read again on every iteration in one fixed shuffled order; no image is kept in memory."""
 
     split: Split
     indices: np.ndarray
@@ -87,7 +88,7 @@ class Stream:
     prepare: Prepare
 
     def __len__(self) -> int:
-        """How many batches."""
+        """The number of batches."""
         return -(-len(self.indices) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -10,24 +10,29 @@ from typing import Any
 import torch
 
 from autoprune.data.checks import describe
-from autoprune.data.convert import Array, check_whole, columns_of, cut, to_batch
+from autoprune.data.convert import Array, as_columns, check_whole, to_batch, to_batches
 from autoprune.measure.batch import Batch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    """What a search sees, and when.
+    """The data sets of a search.
 
-    `calibrate` feeds statistics and weight updates and is used without labels; `select` guides the search; `report`
-    is only ever seen by the final front; `train`, where given, is for fine-tuning alone. Batches stay on the CPU and
-    keep their order, so that a score is the same number every time.
+    Batches stay on the CPU and keep their order, so that scores are reproducible. `description` is recorded in the run
+    folder as plain JSON: the reader's entries (a seed, index lists) and, under "sets" and "shared", sizes, a sha256 of
+    each set and counts of duplicates between sets.
 
-    `description` is what the run folder records: whatever the reader puts in (a seed, index lists) and, under "sets"
-    and "shared", sizes, a sha256 of each set and counts of duplicates between sets. All of it is plain JSON.
+    Attributes:
+        calibrate: for statistics and weight updates; labels are not used.
+        select: guides the search.
+        report: only evaluated for the final front.
+        train: optional, for fine-tuning alone. A tuple of batches is checked like the other sets; any other iterable is
+            kept unchecked.
+        description: JSON values to record.
 
-    Raises DataError for empty sets, NaN or infinite values, unnormalised or double-precision inputs, missing targets,
-    differing lengths or shapes, and sets that share more than 1 % of their examples. A `train` that is a tuple of
-    batches is checked like the rest; any other iterable is taken as it is.
+    Raises:
+        DataError: a set is empty or holds NaN, infinity, unnormalised or double-precision inputs; targets are missing;
+            lengths or shapes differ; or two sets share more than 1 % of their examples.
     """
 
     calibrate: tuple[Batch, ...]
@@ -52,10 +57,12 @@ class Data:
         return tuple(x[:1] for x in self.calibrate[0].inputs)
 
     def training(self, batches: int) -> tuple[tuple[Batch, ...], str]:
-        """What there is to train on in so many steps, and its sha256: `train` as a whole where it is a tuple, else its
-        first `batches`, read now and held in memory.
+        """The batches for a number of training steps, and their sha256.
 
-        Raises DataError for what would be wrong in any set, examples of select or report among them.
+        All of `train` if it is a tuple, else its first `batches`, read now and held in memory.
+
+        Raises:
+            DataError: they fail the checks of a set, or share examples with select or report.
         """
         taken = self.train if isinstance(self.train, tuple) else itertools.islice(self.train or (), batches)
         train = tuple(to_batch(item, f"train, batch {i}", labelled=True) for i, item in enumerate(taken))
@@ -72,19 +79,32 @@ class Data:
         *,
         description: Mapping[str, Any] | None = None,
     ) -> Data:
-        """The sets from numpy arrays or tensors, copied: `Data.from_arrays((x,), (x2, y2), (x3, y3))`.
+        """Makes the sets from numpy arrays or tensors, copied: `Data.from_arrays((x,), (x2, y2), (x3, y3))`.
 
-        Each array has one row an example. All arrays of calibrate are inputs; the last one of select, report and
-        train is the target, those before it are inputs. Integer targets become int64. A `train` that is neither a
-        tuple nor a list is kept as it is (a DataLoader, for example).
+        Each array has one example per row. All arrays of calibrate are inputs; the last one of the other sets is the
+        target, those before it are inputs. Integer targets become int64.
+
+        Args:
+            calibrate: the inputs, a single array or several.
+            select: inputs and target.
+            report: inputs and target.
+            train: inputs and target; neither a tuple nor a list (a DataLoader, for example) is kept as it is.
+            batch_size: examples per batch.
+            description: JSON values to record.
+
+        Returns:
+            The sets.
+
+        Raises:
+            DataError: see the class.
         """
         check_whole("batch_size", batch_size, 1)
         if isinstance(train, tuple | list):
-            train = cut("train", train, batch_size, labelled=True)
+            train = to_batches("train", train, batch_size, labelled=True)
         return Data(
-            calibrate=cut("calibrate", columns_of(calibrate), batch_size, labelled=False),
-            select=cut("select", columns_of(select), batch_size, labelled=True),
-            report=cut("report", columns_of(report), batch_size, labelled=True),
+            calibrate=to_batches("calibrate", as_columns(calibrate), batch_size, labelled=False),
+            select=to_batches("select", as_columns(select), batch_size, labelled=True),
+            report=to_batches("report", as_columns(report), batch_size, labelled=True),
             train=train,
             description=description or {},
         )
@@ -96,10 +116,22 @@ class Data:
         report: Iterable[Any],
         train: Iterable[Any] | None = None,
     ) -> Data:
-        """The sets from finite iterables of batches, each read through once and kept in that order.
+        """Makes the sets from finite iterables of batches, each read once and kept in order.
 
-        An item is a tensor (inputs alone), a tuple or list of tensors whose last of several is the target, or a
-        Batch. Targets of calibrate are dropped. `train` is kept as it is.
+        An item is a tensor (inputs alone), a tuple or list of tensors whose last of several is the target, or a Batch.
+        Targets of calibrate are dropped.
+
+        Args:
+            calibrate: batches without or with targets.
+            select: batches with targets.
+            report: batches with targets.
+            train: batches with targets; kept as it is.
+
+        Returns:
+            The sets.
+
+        Raises:
+            DataError: an item is anything else; or see the class.
         """
         return Data(
             calibrate=_collect("calibrate", calibrate, labelled=False),

@@ -1,4 +1,4 @@
-"""Labelled images as they lie on a disk."""
+"""Labelled images on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Decode = Callable[[Path], np.ndarray]
 
 
 class Images(Protocol):
-    """Anything to index with (k,) positions for (k, ...) examples: an array, a memory map, a list of files."""
+    """Anything that (k,) positions index to give (k, ...) examples: an array, a memory map, a list of files."""
 
     def __getitem__(self, indices: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Split:
-    """The n examples of one split: (n,) int64 labels at hand, images behind `open`, which reads them when called."""
+    """The n examples of one split: (n,) int64 labels in memory, and images that `open` reads."""
 
     where: str
     labels: np.ndarray
@@ -33,7 +33,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Files:
-    """One image a file, decoded when indexed."""
+    """One image per file, decoded when indexed."""
 
     paths: tuple[Path, ...]
     decode: Decode
@@ -43,9 +43,10 @@ class Files:
 
 
 def folder_splits(train: Path, test: Path, decode: Decode = read_image) -> tuple[Split, Split]:
-    """Two splits as `<split>/<class>/<image>`, classes numbered in the order of their names, images in that of theirs.
+    """Two splits as `<split>/<class>/<image>`, classes and images in the order of their names.
 
-    Raises DataError unless both hold images and name the same classes, without which labels would not agree.
+    Raises:
+        DataError: a split has no images, or the class names differ, so that labels would not agree.
     """
     names, others = ([folder.name for folder in _classes(root)] for root in (train, test))
     if names != others:
@@ -69,7 +70,7 @@ def _folder_split(root: Path, decode: Decode) -> Split:
 
 
 def check_labels(labels: np.ndarray, where: str, examples: int, classes: int | None = None) -> np.ndarray:
-    """(n,) int64 of (n,) or (n, 1) labels. Raises DataError unless they are one class index per example."""
+    """(n,) int64 labels from (n,) or (n, 1) ones; DataError unless there is one class index per example."""
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.shape != (examples,) or flat.dtype.kind not in "iu" or not examples:
         raise DataError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -20,6 +20,13 @@ from autoprune.measure.batch import Batch
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
 AnyFitness = TypeVar("AnyFitness", bound=Callable[..., Any])
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """A fitness that says whether its values are means over examples; `averaging` makes one of a function."""
+
+    averages: bool
 
 
 def averaging(fitness: AnyFitness) -> AnyFitness:
@@ -36,7 +43,7 @@ def averages(fitness: Fitness) -> bool:
     """Whether a fitness, or what a partial application of it calls, is marked as `averaging`."""
     if isinstance(fitness, functools.partial):
         return averages(fitness.func)
-    return bool(getattr(fitness, "averages", False))
+    return isinstance(fitness, Averaging) and bool(fitness.averages)
 
 
 def is_own(fitness: Fitness) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
@@ -155,7 +155,7 @@ class Scorer:
         steps = self.steps(subnet, candidate.fidelity)
         with self.stage.holding(self.trained(subnet, steps)) if steps else self.stage.on(subnet) as network:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
-        whole = functools.reduce(joined, parts)
+        whole = functools.reduce(merged, parts)
         also = {name: measurement(subnet) for name, measurement in self.also.items()}  # the same whatever the examples
         if twice := sorted(whole.values.keys() & also.keys()):
             raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")

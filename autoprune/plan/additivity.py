@@ -1,7 +1,7 @@
-"""Whether damages add up: what single units cost alone, summed, against what networks that change several cost.
+"""Tests whether damages add up: the sum of single-unit damages against the damage of the whole network.
 
-Methods that plan by single-unit damages assume they do; Sieberling et al. 2024 (EvoPress,
-https://arxiv.org/abs/2410.14649) show a network where they do not. So every run says how far they did in it.
+Methods that plan by single-unit damages assume additivity; Sieberling et al. 2024 (EvoPress,
+https://arxiv.org/abs/2410.14649) show a network without it. So every run reports how far it holds there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.damage_model import DamageModel
-from autoprune.plan.damages import damages, distortions_from, reference
+from autoprune.plan.damages import damage_table, damages_by_levels, reference
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,25 @@ class Additivity:
 
     @property
     def gap(self) -> float:
-        """Measured minus predicted: positive where damages add up to more than their sum."""
+        """Measured minus predicted damage: positive if units damage more together than one by one."""
         return self.measured - self.predicted
 
     @property
     def ratio(self) -> float:
-        """Measured over predicted; NaN where nothing was predicted."""
+        """Measured over predicted damage; NaN if the prediction is 0."""
         return self.measured / self.predicted if self.predicted > 0 else math.nan
 
 
 def additivity(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Additivity]:
-    """One row for every network measured that changes two units of the reference or more, in the order measured.
+    """One row for every measured network that changes two or more units of the reference, in order of measurement.
 
-    Damages are relative to the reference's own; between levels that were probed they follow the shape that damage has
-    in uniform networks (search.damage_model). The plans of a search are among these networks, and so are those of any
-    later phase. Networks are left out of which a unit was never probed; without probes, or where the reference was
-    not measured, there are no rows.
+    Damages are relative to the reference's own; between probed levels they follow the shape that damage has in uniform
+    networks (plan.damage_model). The plans of a search are among these networks, and so are those of any later phase.
+    Networks with a changed unit that was never probed are left out; without probes, or if the reference was not
+    measured, there are no rows.
     """
     start = reference(problem)
-    known = damages(problem, evaluations)
+    known = damages_by_levels(problem, evaluations)
     own = known.get(start, math.inf)
     if not math.isfinite(own):
         return []
@@ -64,8 +64,8 @@ def additivity(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Addi
 
 
 def _single_units(problem: Problem, evaluations: Sequence[Evaluation], start: Levels) -> np.ndarray:
-    """(u, l) what single units do beyond the reference; infinite for a unit that was never probed."""
-    table = distortions_from(problem, evaluations)
+    """(u, l) damages of single units beyond the reference; infinite for a unit that was never probed."""
+    table = damage_table(problem, evaluations)
     model = DamageModel(problem)
     model.tell(evaluations)
     units = np.arange(len(start))
@@ -79,8 +79,8 @@ def _single_units(problem: Problem, evaluations: Sequence[Evaluation], start: Le
     return table
 
 
-def summary(rows: Sequence[Additivity]) -> str:
-    """One line: the median and the worst ratio of measured to predicted damage; what is missing where there is none."""
+def additivity_summary(rows: Sequence[Additivity]) -> str:
+    """One line: the median and the worst ratio of measured to predicted damage, or what is missing for them."""
     ratios = [row.ratio for row in rows if math.isfinite(row.ratio) and row.ratio > 0]
     if not ratios:
         return "no network that changes several units can be compared with probes of single units"

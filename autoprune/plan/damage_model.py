@@ -1,18 +1,18 @@
-"""What each unit's levels seem to do to a network, from everything measured so far, be it much or little.
+"""Estimates the damage of each unit's levels from everything measured so far.
 
-Three sources, each for what the one before leaves open:
+Three sources, each filling the gaps of the one before:
 
-- the uniform networks say how damage grows with the share removed: the shape of all rows;
-- networks that change one unit of the reference say how large a unit's row is, at the levels probed, and between them
-  the ratio to the shape is interpolated; units not probed yet share what the uniform networks did beyond the probed
-  ones;
-- all other networks say where sums of rows are off: their damage over the sum, in logarithms, is regressed on the share
-  that each unit has in the sum, a line in the sum's logarithm being left aside. What does not add up because a network
-  is small as a whole changes no plan; what makes one unit worse than its probe says does.
+- the uniform networks show how damage grows with the share removed: the shape of all rows;
+- networks that change one unit of the reference show the size of that unit's row at the probed levels; between these
+  the ratio to the shape is interpolated, and unprobed units share the part of the uniform networks' damage that the
+  probed ones do not explain;
+- all other networks show where sums of rows are off: the logarithm of measured damage over the sum is regressed on each
+  unit's share of the sum, after removing a line in the sum's logarithm. Non-additivity that depends on a network's size
+  alone changes no plan; a unit that does worse than its probe suggests does.
 
-The second is the additive model of RD_PRUNE and OBC (search.additive). The last is a ridge regression (Hoerl and
-Kennard, Technometrics 12, 1970, https://doi.org/10.1080/00401706.1970.10488634) around it, so that plans learn from how
-plans did; SPDY (Frantar and Alistarh, ICML 2022, https://arxiv.org/abs/2201.13096) draws such factors at random.
+The second is the additive model of RD_PRUNE and OBC (searchers.fronts.additive). The last is a ridge regression (Hoerl
+and Kennard, Technometrics 12, 1970, https://doi.org/10.1080/00401706.1970.10488634) around it, so that plans learn from
+earlier plans; SPDY (Frantar and Alistarh, ICML 2022, https://arxiv.org/abs/2201.13096) draws such factors at random.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Levels
-from autoprune.plan.damages import damages, reference
+from autoprune.plan.damages import damages_by_levels, reference
 from autoprune.plan.ladder import uniform_levels
 
-RECENT = 512  # networks that factors are regressed on, the last ones
-RIDGE = 0.1  # squared error of a prediction over squared deviation of factors, in logarithms
-FURTHEST = math.log(8.0)  # of a factor from 1
-SHARED = 0.25  # of a probed unit's size: what an unprobed one has at least
-NOISE = 0.01  # of the largest damage: below it ratios of damages mean little
+REGRESSED = 512  # number of most recent networks in the regression
+FACTOR_RIDGE = 0.1  # squared error of a prediction over squared deviation of factors, in logarithms
+LARGEST_LOG_FACTOR = math.log(8.0)  # largest factor of a row, or of its inverse, in logarithms
+SHARED = 0.25  # least damage of an unprobed unit, as a share of a probed one's
+NOISE = 0.01  # share of the largest damage below which ratios of damages mean little
 
 
 class DamageModel:
-    """Tables of damages for plans (see search.allocation), better the more is told.
+    """A table of damages for plans (see plan.allocation) that is refined with every evaluation.
 
     >>> model.tell(evaluations)
-    >>> model.table()        # (u, l) finite but where a unit has no such level, or a probe of it failed
+    >>> model.table()        # (u, l) finite, except where a unit has no such level or a probe of it failed
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -49,11 +49,11 @@ class DamageModel:
         self._reference = reference(problem)
         self._uniform = {tuple(row): self._share(row) for row in uniform_levels(problem.space).tolist()}
         self._damages: dict[Levels, float] = {}
-        self.probed: dict[int, dict[int, Levels]] = {}  # networks that change one unit, by it and its level
-        self._others: list[Levels] = []  # that change several units
+        self.probed: dict[int, dict[int, Levels]] = {}  # networks that change one unit, by unit and level
+        self._others: list[Levels] = []  # networks that change several units
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        for levels, damage in damages(self._problem, evaluations).items():
+        for levels, damage in damages_by_levels(self._problem, evaluations).items():
             if levels not in self._damages:
                 self._damages[levels] = damage
                 self._sort(levels)
@@ -75,7 +75,7 @@ class DamageModel:
         return table
 
     def single_units(self) -> np.ndarray:
-        """(u, l) the same before other networks corrected it, what single units do: infinite beyond a unit's levels."""
+        """(u, l) damages of single units, before the correction by other networks; infinite beyond a unit's levels."""
         rows = self._rows()
         table = np.full((len(rows), max(map(len, rows))), np.inf)
         for unit, row in enumerate(rows):
@@ -86,7 +86,7 @@ class DamageModel:
         return float(np.mean([removed[level] for removed, level in zip(self._removed, levels, strict=True)]))
 
     def _zero(self) -> float:
-        """The dense network's damage: measured, or 0 by definition, or the least there is."""
+        """The dense network's damage: measured, else 0 by definition, else the least one measured."""
         known = self._damages.get(self._problem.space.dense.levels, math.inf)
         if math.isfinite(known):
             return known
@@ -94,7 +94,7 @@ class DamageModel:
         return 0.0 if self._problem.distortion is not None or math.isinf(least) else least
 
     def _rows(self) -> list[np.ndarray]:
-        """(l,) damages of each unit as its probes say; those of units without any share what is left."""
+        """(l,) damages of each unit from its probes; units without probes share the remainder."""
         shares, total = self._uniform_damages()
         count = len(self._removed)
         shapes = [_grown(removed, shares, total) / count for removed in self._removed]
@@ -106,7 +106,7 @@ class DamageModel:
         return [np.maximum.accumulate(row) for row in rows]
 
     def _uniform_damages(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) shares removed and rising damages of the uniform networks; a square law where there are none."""
+        """(n,) shares removed and rising damages of the uniform networks; a quadratic law if there are none."""
         zero = self._zero()
         pairs = sorted((share, self._damages.get(levels, math.inf) - zero) for levels, share in self._uniform.items())
         known = [(share, damage) for share, damage in pairs if share > 0 and 0 < damage < math.inf]
@@ -114,7 +114,7 @@ class DamageModel:
         return shares, np.maximum.accumulate(damage)
 
     def _ratios(self, unit: int, shape: np.ndarray) -> np.ndarray | None:
-        """(l,) what the unit's probes did over what its shape says; None without a usable probe."""
+        """(l,) ratios of the unit's probed damages to those of the shape; None without a usable probe."""
         own = self._reference[unit]
         start = self._damages.get(self._reference, math.inf)
         if math.isinf(start) and not any(self._reference):
@@ -130,10 +130,10 @@ class DamageModel:
         return np.asarray(np.interp(np.arange(len(shape)), levels, np.maximum(ratios, 1e-6)))
 
     def _factors(self, table: np.ndarray) -> np.ndarray:
-        """(u,) by how much sums of the table's rows were off, unit by unit."""
+        """(u,) factors by which sums of the table's rows were off, unit by unit."""
         units = np.arange(len(table))
-        rows = np.array(self._others[-RECENT:], dtype=np.int64).reshape(-1, len(table))
-        measured = np.array([self._damages[levels] for levels in self._others[-RECENT:]]) - self._zero()
+        rows = np.array(self._others[-REGRESSED:], dtype=np.int64).reshape(-1, len(table))
+        measured = np.array([self._damages[levels] for levels in self._others[-REGRESSED:]]) - self._zero()
         parts = table[units, rows]  # (n, u)
         sums = parts.sum(axis=1)
         usable = (measured > 0) & (sums > 0)
@@ -143,14 +143,14 @@ class DamageModel:
         weights = (measured / (measured + NOISE * measured.max())) ** 2
         line = np.stack([np.ones(len(sums)), np.log(sums)], axis=1)
         design = np.concatenate([line, parts / sums[:, None]], axis=1)
-        ridge = np.diag([1e-6, RIDGE, *[RIDGE] * len(table)])
+        ridge = np.diag([1e-6, FACTOR_RIDGE, *[FACTOR_RIDGE] * len(table)])
         gram = design.T @ (weights[:, None] * design) + ridge
         fitted = np.linalg.solve(gram, design.T @ (weights * np.log(measured / sums)))
-        return np.asarray(np.exp(np.clip(fitted[2:], -FURTHEST, FURTHEST)))
+        return np.asarray(np.exp(np.clip(fitted[2:], -LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR)))
 
 
 def _grown(removed: np.ndarray, shares: np.ndarray, damage: np.ndarray) -> np.ndarray:
-    """(l,) damage at (l,) shares removed, along (n,) known points in logarithms; below the first by a square law."""
+    """(l,) damages at (l,) shares removed, log-interpolated between (n,) known points; quadratic below the first."""
     inside = np.exp(np.interp(np.log(np.maximum(removed, shares[0])), np.log(shares), np.log(damage)))
     beyond = np.maximum(removed / shares[-1], 1.0) ** 2  # a unit may lose a larger share than the smallest network
     return np.asarray(inside * beyond * np.minimum(removed / shares[0], 1.0) ** 2)

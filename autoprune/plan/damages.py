@@ -1,7 +1,7 @@
-"""What changing one unit at a time does: which networks to probe, and the table of damages that plans are made from.
+"""Damage of single-unit changes: which networks to probe, and the table that plans are made from.
 
 A table is a (u, l) array: row u holds the damage of each level of unit u with the others as in the reference network,
-relative to the unit's widest level; infinite where there is no such level or where its probe failed.
+relative to the unit's widest level; infinite where there is no such level or its probe failed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoprune.plan.ladder import coarse_to_fine, uniform_levels
 def reference(problem: Problem) -> Levels:
     """The network that single units are changed in: the widest uniform one in which each unit may be dense.
 
-    That is dense itself unless bounds forbid it; the smallest network if no uniform one leaves room for that.
+    This is the dense network unless bounds forbid it, and the smallest one if no uniform network qualifies.
     """
     for row in uniform_levels(problem.space):
         opened = np.repeat(row[None], len(row), axis=0)
@@ -33,10 +33,10 @@ def reference(problem: Problem) -> Levels:
 
 
 def probes(problem: Problem, per_unit: int | None = None) -> list[Levels]:
-    """The reference and then the networks that change one unit of it, within the bounds, all units early.
+    """The reference, then the networks that change one unit of it, within the bounds, all units early.
 
-    Each round changes every unit once: first to its smallest level, then to levels between. `per_unit` caps the
-    levels probed besides dense and the reference's own, spread evenly and with the smallest among them.
+    Each round changes every unit once: first to its smallest level, then to levels between. `per_unit` caps the levels
+    probed besides dense and the reference's own; they are spread evenly and include the smallest.
     """
     start = reference(problem)
     orders = [_probed(len(counts), level, per_unit) for counts, level in zip(problem.space.levels, start, strict=True)]
@@ -49,7 +49,7 @@ def probes(problem: Problem, per_unit: int | None = None) -> list[Levels]:
 
 
 def _probed(size: int, own: int, per_unit: int | None) -> list[int]:
-    """The levels of one unit to probe, in order: the smallest, the widest, then middles."""
+    """The levels of one unit to probe, in order: the smallest, the widest, then midpoints."""
     count = min(size - 1, size - 1 if per_unit is None else per_unit)
     if count == 0:
         return []
@@ -71,17 +71,18 @@ def damage_name(problem: Problem) -> str:
     return names[0]
 
 
-def distortions_from(problem: Problem, evaluations: Sequence[Evaluation]) -> np.ndarray:
-    """(u, l) damages from all evaluations that change at most one unit of the reference; others are left aside.
+def damage_table(problem: Problem, evaluations: Sequence[Evaluation]) -> np.ndarray:
+    """(u, l) damages from the evaluations that change at most one unit of the reference; others are ignored.
 
-    Damage below that of a unit's widest level counts as 0, and within a unit damage never falls when less is kept (a
-    running maximum): a lucky probe is not exploited. Levels between measured ones are interpolated linearly in the
-    kept count; a failed probe's level is not allowed, nor is one beyond all that were measured.
+    Damage below that of a unit's widest level counts as 0, and within a unit damage never falls as less is kept (a
+    running maximum), so that a lucky probe is not exploited. Levels between measured ones are interpolated linearly in
+    the kept count; a failed probe's level is not allowed, nor is one beyond all measured ones.
 
-    Raises ConfigError when an ok evaluation does not hold the measurement that damage is read from.
+    Raises:
+        ConfigError: an ok evaluation lacks the measurement that damage is read from.
     """
     start = reference(problem)
-    measured = damages(problem, [e for e in evaluations if _changes(e, start) <= 1])
+    measured = damages_by_levels(problem, [e for e in evaluations if _changes(e, start) <= 1])
     own = reference_damage(problem, start, measured)
     rows = [_unit_row(problem, unit, start, own, measured) for unit in range(len(start))]
     table = np.full((len(rows), max(len(row) for row in rows)), np.inf)
@@ -90,8 +91,8 @@ def distortions_from(problem: Problem, evaluations: Sequence[Evaluation]) -> np.
     return table
 
 
-def damages(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, float]:
-    """What evaluations at full fidelity say about damage, by levels, lower is better; infinite where one failed."""
+def damages_by_levels(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, float]:
+    """The damage of each evaluation at full fidelity, by levels, lower is better; infinite if it failed."""
     return {e.candidate.levels: _damage(problem, e) for e in evaluations if e.candidate.fidelity == 1}
 
 
@@ -100,7 +101,7 @@ def _changes(evaluation: Evaluation, start: Levels) -> int:
 
 
 def _damage(problem: Problem, evaluation: Evaluation) -> float:
-    """What an evaluation says about damage, lower is better; infinite if it failed."""
+    """The damage of an evaluation, lower is better; infinite if it failed."""
     name = damage_name(problem)
     if not is_usable(problem, evaluation):
         return math.inf
@@ -116,7 +117,7 @@ def _damage(problem: Problem, evaluation: Evaluation) -> float:
 
 
 def reference_damage(problem: Problem, start: Levels, measured: dict[Levels, float]) -> float:
-    """Measured, or known to be 0, or else the least damage that was measured; infinite if nothing was."""
+    """The reference's damage: measured, else 0 if it is dense, else the least one measured; infinite without any."""
     if math.isfinite(measured.get(start, math.inf)):
         return measured[start]
     if problem.distortion is not None and start == problem.space.dense.levels and start not in measured:

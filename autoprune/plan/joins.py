@@ -1,4 +1,4 @@
-"""Parts of a network that were searched on their own, joined: one choice for each part, at the joint network's cost."""
+"""Combines parts of a network that were searched separately: one choice for each part, at the joint network's cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autoprune.plan.exact.terms import TabledCost, Terms, terms_of
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What one part may be: (k, p) levels of its `units`, positions in the space, and the (k,) damages they do."""
+    """The options of one part: (k, p) levels of its `units` (positions in the space), and their (k,) damages."""
 
     units: np.ndarray
     levels: np.ndarray
@@ -24,7 +24,7 @@ class Choices:
 
 
 def restricted(problem: Problem, units: np.ndarray, start: Levels) -> Problem:
-    """The problem of the units at (p,) positions, the others as in (u,) levels; costs are the whole network's."""
+    """The problem of the units at (p,) positions, the others fixed at (u,) levels; costs are the whole network's."""
     space = problem.space
     counts = dict(zip(space.units, space.kept(start).tolist(), strict=True))
     part = SearchSpace(tuple(space.units[u] for u in units), tuple(space.levels[u] for u in units))
@@ -33,10 +33,10 @@ def restricted(problem: Problem, units: np.ndarray, start: Levels) -> Problem:
 
 
 class Joiner:
-    """Joins of least summed damage within any budget on one cost, which is that of the joint network.
+    """Joins of least summed damage within any budget on one cost of the joint network.
 
-    A part is what a unit is to an Allocator: where parts share few monomials of the cost, joins are exact. Every unit
-    of the problem belongs to one part.
+    A part plays the role of a unit in an Allocator: if parts share few monomials of the cost, joins are exact. Every
+    unit of the problem belongs to one part.
     """
 
     def __init__(self, problem: Problem, parts: Sequence[Choices], cost: str) -> None:
@@ -58,26 +58,26 @@ class Joiner:
         return self._allocator.least
 
     def expect(self, budgets: Sequence[float]) -> None:
-        """Works out at once what joins within these budgets share."""
+        """Precomputes what joins within these budgets share."""
         self._allocator.expect(budgets)
 
     def join(self, budget: float) -> Levels:
-        """(u,) levels; InfeasibleBudget when no join is within the budget and all bounds."""
+        """(u,) levels; InfeasibleBudget if no join is within the budget and all bounds."""
         return self.levels(self.allocate(budget).levels)
 
     def allocate(self, budget: float) -> Allocation:
-        """The choice of each part in place of levels, and what is known about it."""
+        """The choice of each part, in place of levels, with its proven bound."""
         return self._allocator.allocate(budget)
 
     def levels(self, chosen: Sequence[int]) -> Levels:
-        """(u,) levels of the problem's units, where each part is what was chosen."""
+        """(u,) levels of the problem's units for one choice per part."""
         rows = [part.levels[choice] for part, choice in zip(self._parts, chosen, strict=True)]
         return tuple(np.concatenate(rows)[self._order].tolist())
 
     def _cost(
         self, problem: Problem, cost: str, names: Sequence[str], sizes: tuple[int, ...]
     ) -> Formula | Callable[[Mapping[str, int]], float]:
-        """The joint network's cost by the choices of the parts."""
+        """The joint network's cost as a function of the parts' choices."""
         terms = terms_of(problem, cost)
         if terms is not None:
             return TabledCost(coarsened(terms, self._parts), sizes)
@@ -90,7 +90,7 @@ class Joiner:
 
 
 def coarsened(terms: Terms, parts: Sequence[Choices]) -> Terms:
-    """The cost by the choices of parts, from the cost by the levels of units."""
+    """Rewrites a cost over the levels of units as one over the choices of parts."""
     places = {int(unit): (p, column) for p, part in enumerate(parts) for column, unit in enumerate(part.units)}
     tables: dict[tuple[int, ...], np.ndarray] = {}
     for scope, table in terms.tables.items():

@@ -1,4 +1,4 @@
-"""The ladder of uniform widths: the networks that keep the same share everywhere."""
+"""The ladder of uniform networks, which keep the same share of every unit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoprune.core.space import Levels, SearchSpace
 
 
 def ladder(problem: Problem, rungs: int) -> list[Levels]:
-    """At most `rungs` uniform networks within the bounds, from the widest to the narrowest, evenly among all."""
+    """At most `rungs` uniform networks within the bounds, evenly chosen from the widest to the narrowest."""
     rows = uniform_levels(problem.space)
     rows = rows[problem.feasible(rows)]
     picked = np.unique(np.linspace(0, len(rows) - 1, min(rungs, len(rows))).round().astype(int))
@@ -19,19 +19,19 @@ def ladder(problem: Problem, rungs: int) -> list[Levels]:
 
 
 def uniform_levels(space: SearchSpace) -> np.ndarray:
-    """(n, u) every level vector that keeps the same share everywhere, each unit at its level nearest to the share.
+    """(n, u) every level vector that keeps the same share everywhere, each unit at its nearest level.
 
-    From dense to smallest. Of two levels equally near the one that keeps more is taken.
+    From dense to smallest. Of two levels equally near, the one that keeps more is taken.
     """
     borders = [(share[:-1] + share[1:]) / 2 for share in space.shares]  # below a border the next level is nearer
-    # one level changes at each border, so a share just below each one meets every uniform network
+    # one level changes at each border, so shares just below the borders give every uniform network
     cuts = np.concatenate([[np.inf], np.unique(np.concatenate(borders))[::-1]])
     rows = np.stack([(cuts[:, None] <= border).sum(axis=1) for border in borders], axis=1)  # (n, u)
     return np.asarray(rows, dtype=np.int64)
 
 
 def coarse_to_fine(items: Sequence[Levels]) -> list[Levels]:
-    """The same items: both ends, then the middle, then the middles of the halves, and so on."""
+    """Reorders items: both ends, then the middle, then the middles of the halves, and so on."""
     order = [0, len(items) - 1] if len(items) > 1 else list(range(len(items)))
     spans = [(0, len(items) - 1)]
     for first, last in spans:  # grows while it runs: breadth first

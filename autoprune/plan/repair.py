@@ -1,7 +1,7 @@
-"""Budgets as hard facts: the reachable range of a cost, and level vectors moved until they are within it.
+"""Hard budgets: moves level vectors until they are within the bounds, and covers the reachable range of a cost.
 
-A candidate outside the bounds is moved, not rejected: along a random path of single level steps, up to the first
-point that fits. Costs of a stretch of the path are evaluated in one call.
+A candidate outside the bounds is moved, not rejected: along a random path of single level steps, up to the first point
+that fits. Costs of a stretch of the path are evaluated in one call.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import numpy as np
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.errors import InfeasibleBudget
 
-STRETCH = 64  # points of a path priced in one call
-STEPS = 3  # units that a mutation moves at most, and levels it moves them by
+STRETCH = 64  # number of path points priced in one call
+MUTATION_STEPS = 3  # largest number of units a mutation moves, and of levels it moves them by
 DIRECTIONS = np.array([-1, 1])
 
 
 def repair(problem: Problem, levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(u,) levels within all bounds, reached from (u,) levels by random single steps that keep less.
 
-    Levels within the bounds come back as they are. Raises InfeasibleBudget when even the smallest network is outside.
+    Levels within the bounds are returned unchanged.
+
+    Raises:
+        InfeasibleBudget: even the smallest network is outside the bounds.
     """
     levels = np.asarray(levels, dtype=np.int64)
     if problem.feasible(levels[None])[0]:
@@ -33,11 +36,15 @@ def repair(problem: Problem, levels: np.ndarray, rng: np.random.Generator) -> np
     raise _unreachable(problem, "the bounds " + ", ".join(str(bound) for bound in problem.bounds))
 
 
-def fit(problem: Problem, levels: np.ndarray, rng: np.random.Generator, cost: str, target: float) -> np.ndarray:
-    """(u,) levels within all bounds whose cost is at most `target` and that no single step up keeps so.
+def fit_to_budget(
+    problem: Problem, levels: np.ndarray, rng: np.random.Generator, cost: str, target: float
+) -> np.ndarray:
+    """(u,) levels within all bounds, with a cost of at most `target` that no single step up would keep.
 
-    First down at random until it fits, then up at random as long as it does. Raises InfeasibleBudget when no point on
-    the way down to the smallest network fits.
+    Steps down at random until the target is met, then up at random as long as it stays met.
+
+    Raises:
+        InfeasibleBudget: no point on the way down to the smallest network meets the target.
     """
     levels = np.asarray(levels, dtype=np.int64)
     for path in _down(levels, problem.space.sizes - 1, rng):
@@ -48,9 +55,9 @@ def fit(problem: Problem, levels: np.ndarray, rng: np.random.Generator, cost: st
 
 
 def mutated(problem: Problem, levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(u,) levels with one to three units moved by one to three levels up or down, kept within the unit's."""
-    units = rng.permutation(len(levels))[: rng.integers(1, STEPS + 1)]
-    steps = rng.integers(1, STEPS + 1, size=len(units)) * DIRECTIONS[rng.integers(2, size=len(units))]
+    """(u,) levels with one to three units moved by one to three levels up or down, clipped to the unit's range."""
+    units = rng.permutation(len(levels))[: rng.integers(1, MUTATION_STEPS + 1)]
+    steps = rng.integers(1, MUTATION_STEPS + 1, size=len(units)) * DIRECTIONS[rng.integers(2, size=len(units))]
     moved = levels.copy()
     moved[units] = np.minimum(np.maximum(levels[units] + steps, 0), problem.space.sizes[units] - 1)
     return moved
@@ -59,16 +66,18 @@ def mutated(problem: Problem, levels: np.ndarray, rng: np.random.Generator) -> n
 def stratified(problem: Problem, rng: np.random.Generator, n: int) -> list[np.ndarray]:
     """n random level vectors, (u,) each, whose costs cover the reachable range evenly: one in each of n strata.
 
-    Levels drawn uniformly would pile up in the middle of the range, since a cost is a sum over many units.
+    Levels drawn uniformly would concentrate in the middle of the range, since a cost is a sum over many units.
     """
     cost = primary_cost(problem)
     least, most = cost_range(problem, cost)
     targets = least + (most - least) * (np.arange(n) + rng.random(n)) / max(n, 1)
-    return [fit(problem, rng.integers(0, problem.space.sizes), rng, cost, float(target)) for target in targets]
+    return [
+        fit_to_budget(problem, rng.integers(0, problem.space.sizes), rng, cost, float(target)) for target in targets
+    ]
 
 
 def _fill(problem: Problem, levels: np.ndarray, rng: np.random.Generator, cost: str, target: float) -> np.ndarray:
-    """Steps up at random until no single one fits any more; each round moves or drops at least one unit."""
+    """Steps up at random until no single step fits any more; each round moves or drops at least one unit."""
     open_ = np.flatnonzero(levels > 0)
     while len(open_):
         singles = np.repeat(levels[None], len(open_), axis=0)

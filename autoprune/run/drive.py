@@ -16,7 +16,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.process import ending_forks
 from autoprune.errors import RunFailed
 from autoprune.measure.form import Tuning
-from autoprune.plan.additivity import Additivity, additivity, summary
+from autoprune.plan.additivity import Additivity, additivity, additivity_summary
 from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.changes import changes, check_identity
 from autoprune.run.executors.evaluator import open_evaluator
@@ -30,13 +30,15 @@ from autoprune.run.loop.guard import guarded, watched
 from autoprune.run.loop.hiding import check_given, hiding, secrets_of
 from autoprune.run.loop.progress import Watch
 from autoprune.run.loop.stopping import Stopping
+from autoprune.run.loop.tracking import Trackers
 from autoprune.run.records.checks import Record
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.events import Events
 from autoprune.run.records.folder import RunFolder, claimed, short, write_text, write_yaml
 from autoprune.run.records.journal import VERSION, Journal, check_records, read_run
 from autoprune.run.report import write_report
-from autoprune.run.results.front_file import LeftOut, Row
+from autoprune.run.results.front_file import LeftOut
+from autoprune.run.results.member import Member
 from autoprune.run.results.members import finish
 from autoprune.run.session.dense import check_reported, measure_dense
 from autoprune.run.session.emptied import EmptiedWeights
@@ -48,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the rows of the front, why the search ended, the session it ran in.
+    """What a finished run left: its folder, the members of the front, why the search ended, the session it ran in.
 
     `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
     because they could not be built or measured, `failures` why most evaluations failed where they did, and `remark`
@@ -56,7 +58,7 @@ class RunResult:
     """
 
     folder: Path | None
-    rows: tuple[Row, ...]
+    members: tuple[Member, ...]
     ended: str
     evaluations: tuple[Evaluation, ...]
     session: Session
@@ -89,6 +91,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
             preflight(session, evaluator, events)
+            trackers = Trackers(job, events)
             append: Append = _forget
             records = _still_valid(session, earlier)
             if folder is not None:  # only now: a job that cannot start leaves nothing behind
@@ -96,8 +99,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
                 append = hiding(watched(folder, stack.enter_context(Journal(folder.journal)).append), clean)
             for record in [_header(session), *records]:
                 append(record)
-            controller, ended = _explore(session, evaluator, events, folder, append, records)
-        return _finish(session, controller, ended, folder, events)
+            controller, ended = _explore(session, evaluator, events, trackers, folder, append, records)
+        return _finish(session, controller, ended, folder, events, trackers)
 
 
 @ending_forks()
@@ -120,10 +123,11 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
                 check_identity(session, records[0])
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
                 preflight(session, evaluator, events)
+                trackers = Trackers(job, events)
                 if not records:
                     append(_header(session))
-                controller, ended = _explore(session, evaluator, events, folder, append, records[1:])
-            return _finish(session, controller, ended, folder, events)
+                controller, ended = _explore(session, evaluator, events, trackers, folder, append, records[1:])
+            return _finish(session, controller, ended, folder, events, trackers)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
@@ -182,6 +186,7 @@ def _explore(
     session: Session,
     evaluator: Evaluator,
     events: Events,
+    trackers: Trackers,
     folder: RunFolder | None,
     append: Append,
     records: Sequence[Record],
@@ -194,7 +199,7 @@ def _explore(
         write_checked(folder.space, session.space.to_json())
         write_checked(folder.structure, coupling_of(session))
         write_checked(folder.environment, redacted(environment_of(session)))
-    watch = Watch(session, session.searcher, evaluator, events)
+    watch = Watch(session, session.searcher, evaluator, events, trackers)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
         session.problem,
@@ -208,7 +213,7 @@ def _explore(
         EmptiedWeights(session).look,
     )
     controller.replay(records)
-    watch.begin(controller.done, controller.told)
+    watch.begin(controller.done, controller.told, folder.path if folder else None)
     try:
         ended = controller.run()
     except BaseException as error:
@@ -219,20 +224,26 @@ def _explore(
 
 
 def _finish(
-    session: Session, controller: Controller, ended: str, folder: RunFolder | None, events: Events
+    session: Session,
+    controller: Controller,
+    ended: str,
+    folder: RunFolder | None,
+    events: Events,
+    trackers: Trackers,
 ) -> RunResult:
     """Builds the front and writes what a finished run leaves."""
     if failures := most_failed(controller.told):
         _log.warning(failures)
-    rows, left_out = finish(session, controller.told, folder)
+    members, left_out = finish(session, controller.told, folder)
     events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
         _report(folder)
+    trackers.finished([member.flat() for member in members])
     told, path = tuple(controller.told), folder.path if folder else None
     remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
-    return RunResult(path, tuple(rows), ended, told, session, summary(sums), left_out, failures, remark)
+    return RunResult(path, members, ended, told, session, additivity_summary(sums), left_out, failures, remark)
 
 
 def _report(folder: RunFolder) -> None:
@@ -246,7 +257,7 @@ def _report(folder: RunFolder) -> None:
 
 def additivity_csv(rows: Sequence[Additivity]) -> str:
     """The summary, then one line a network that changes several units: levels, damage predicted and measured, gap."""
-    lines = [f"# {summary(rows)}", "levels,predicted,measured,gap"]
+    lines = [f"# {additivity_summary(rows)}", "levels,predicted,measured,gap"]
     lines += [f"{'-'.join(map(str, r.candidate.levels))},{r.predicted!r},{r.measured!r},{r.gap!r}" for r in rows]
     return "\n".join(lines) + "\n"
 

@@ -1,8 +1,8 @@
-"""Searchers: who decides which candidate is measured next, each behind the ask/tell contract of core.contracts.
+"""Searchers: each proposes the candidates to measure next, behind the ask/tell contract of core.contracts.
 
-Here: proposals, budget repair, exact allocation, closed-form rules and the searchers. Not here: torch, disk, clock,
-global random state: every random choice comes from a generator that the searcher makes from its seed. Imports core,
-numpy, deap, moocore; optuna and scikit-learn once their searchers are used. `run` and `config` may import this room.
+Here: the registry, and the searchers in folders by family. Not here: torch, disk, clock or global random state; every
+random choice comes from a generator that the searcher makes from its seed. Imports core, plan, numpy, deap, moocore;
+optuna and scikit-learn only when their searchers are used. `run` and `config` may import this room.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import MultiFidelity, Searcher
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError
 
@@ -44,38 +45,52 @@ SEARCHERS: dict[str, str] = {
 
 
 def make_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
-    """The searcher of that name; `options` are its own keyword arguments, checked before it is made.
+    """Makes the searcher of a given name.
 
-    Raises ConfigError for an unknown name or option (with the closest known one), InfeasibleBudget for bounds that
-    no candidate of the space is within.
+    Args:
+        name: a key of SEARCHERS.
+        problem: the space, objectives, costs and bounds to search.
+        seed: seed of the searcher's random generator.
+        **options: keyword arguments of the searcher's class, checked before it is made.
+
+    Returns:
+        A searcher for `problem`.
+
+    Raises:
+        ConfigError: an unknown name or option; the message names the closest known one.
+        InfeasibleBudget: no candidate of the space is within the bounds.
     """
     kind = searcher_class(name)
-    known = searcher_options(name)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ConfigError([_unknown(f"option of searcher {name!r}", option, list(known)) for option in unknown])
+    if unknown := unknown_options(name, options):
+        raise ConfigError(unknown)
     searcher: Searcher = kind(problem, seed=seed, **options)
     return searcher
 
 
 def make_inner_searcher(name: str, problem: Problem, *, seed: int = 0, **options: Any) -> Searcher:
-    """As make_searcher, for one that another searcher asks: ConfigError if it scores on parts of the selection set."""
+    """Like make_searcher, for use by another searcher: ConfigError if it scores on parts of the selection set."""
     searcher = make_searcher(name, problem, seed=seed, **options)
-    if hasattr(searcher, "fidelities"):
+    if isinstance(searcher, MultiFidelity):
         raise ConfigError(f"expected a searcher that scores on the whole selection set, got {name!r}. Take evolution.")
     return searcher
 
 
 def searcher_class(name: str) -> Any:
-    """The class behind a name of SEARCHERS; imports its module only now."""
+    """The class of a searcher's name; imports its module on demand."""
     if name not in SEARCHERS:
         raise ConfigError(_unknown("searcher", name, list(SEARCHERS)))
     module, _, attribute = SEARCHERS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
+def unknown_options(name: str, options: Iterable[str]) -> list[str]:
+    """A sentence for every option that the searcher of that name does not have."""
+    known = searcher_options(name)
+    return [_unknown(f"option of searcher {name!r}", key, list(known)) for key in options if key not in known]
+
+
 def searcher_options(name: str) -> dict[str, Any]:
-    """The options a searcher has, with their defaults."""
+    """The options of a searcher, with their defaults."""
     parameters = inspect.signature(searcher_class(name)).parameters
     return {key: p.default for key, p in parameters.items() if key not in ("problem", "seed")}
 

@@ -1,8 +1,8 @@
-"""Small reference networks, trained where they come with their data.
+"""Small reference networks, trained if they come with their data.
 
-Here: the ResNets of CIFAR-10, which take weights from a file, and one for the embedded digits, which trains itself in
-seconds and is cached. Not here: anything about pruning. Imports `data`, prune's `modes` and errors; nothing imports
-this room but a job.
+Here: the ResNets of CIFAR-10, which load weights from a file, and one for the embedded digits, which is trained in
+seconds and cached. Not here: anything about pruning. Imports `data`, prune's `modes` and errors; only jobs use this
+room.
 """
 
 from autoprune.zoo.cifar import resnet20, resnet32, resnet44, resnet56, resnet110

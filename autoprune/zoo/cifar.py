@@ -1,4 +1,4 @@
-"""Networks for 32 x 32 images, with weights from a file where there is one."""
+"""Networks for 32 x 32 images, with weights from a file or random ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from autoprune.zoo.weights import load_weights
 def resnet20(weights: str | Path | None = None, classes: int = 10, seed: int = 0) -> ResNet:
     """ResNet-20 for 32 x 32 images: 269,722 parameters and 40,551,040 MACs with 10 classes. In eval mode.
 
-    `weights` is the path of a plain state dict, .pt or .safetensors, possibly as {"state_dict": ...} and with the
-    "module." that DataParallel puts before names; never a pickle of anything else. Without it the weights are random,
-    drawn from `seed`. Raises DataError for a file that cannot be read, RecipeError for one of another network.
+    Args:
+        weights: the path of a plain state dict, .pt or .safetensors, possibly as {"state_dict": ...} and with
+            DataParallel's "module." before names; other pickles are refused. None for random weights.
+        classes: the number of classes.
+        seed: seed of random weights.
+
+    Returns:
+        The network.
+
+    Raises:
+        DataError: the file cannot be read.
+        RecipeError: the weights belong to another network.
     """
     return _cifar_resnet(3, weights, classes, seed)
 

@@ -2,8 +2,8 @@
 
 He, Zhang, Ren, Sun 2015, https://arxiv.org/abs/1512.03385, section 4.2: 6n + 2 layers, three stages of n blocks with
 16, 32 and 64 channels at 32 x 32, 16 x 16 and 8 x 8 pixels, identity shortcuts (option A) where the size changes.
-Departure: the paper does not say where the zeros of a widened shortcut go; like the trained weights in circulation, we
-put half of them on each side of the old channels.
+Departure: the paper does not say where the zeros of a widened shortcut go; like common trained weights, we put
+half of them on each side of the old channels.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _projection(channels: int, width: int, stride: int) -> nn.Sequential:
 class ResNet(nn.Module):
     """Three stages of residual blocks; (b, channels, h, w) images to (b, classes) logits.
 
-    `blocks` and `widths` have one entry a stage; every stage but the first halves the image.
+    `blocks` and `widths` have one entry per stage; every stage but the first halves the image.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ def _stage(blocks: int, channels: int, width: int, stride: int, projection: bool
 
 
 def build(seed: int, make: Callable[[], ResNet]) -> ResNet:
-    """The network `make` constructs, He-initialised from `seed`, in eval mode; global random state stays as it was."""
+    """The network that `make` constructs, He-initialised from `seed`, in eval mode; global random state is restored."""
     with torch.random.fork_rng(devices=[]):  # constructors of torch draw from the global generator
         network = make()
     _initialise(network, torch.Generator().manual_seed(seed))

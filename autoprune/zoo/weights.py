@@ -1,4 +1,4 @@
-"""Trained weights from a file into a network, or a sentence that says why not."""
+"""Loads trained weights from a file into a network, or explains why they do not fit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from autoprune.errors import DataError, RecipeError
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Fills a network with the state dict in a .safetensors file or a torch file.
 
-    Torch files are read with weights_only, so that they run nothing. {"state_dict": ...} is unwrapped and the "module."
-    of DataParallel dropped. `num_batches_tracked` may be missing: nothing is computed from it.
+    Torch files are read with weights_only, so that they execute no code. {"state_dict": ...} is unwrapped and
+    DataParallel's "module." dropped. `num_batches_tracked` may be missing: no output depends on it.
 
     Raises:
-        DataError: there is no such file, or it holds no state dict.
-        RecipeError: the weights are of another network; names up to three keys or shapes. The network is unchanged.
+        DataError: the file does not exist, or holds no state dict.
+        RecipeError: the weights belong to another network; names up to three keys or shapes. The network is unchanged.
     """
     file = Path(path).expanduser()
     state = _plain(_read(file), file)

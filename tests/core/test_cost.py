@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pickle
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.core.cost import CostModel, Polynomial
+from autoprune.core.cost import CostModel, Polynomial, cost_factory, is_factory, is_vectorised, vectorised
 
 UNITS = ("a", "b", "c")
 counts = st.fixed_dictionaries({unit: st.integers(0, 50) for unit in UNITS})
@@ -103,3 +104,53 @@ def test_a_users_cost_gets_every_kept_count_by_name(model):
     assert seen == [{"a": 2, "b": 8}, {"a": 3, "b": 8}]
     assert latency.names == ("macs", "latency_ms")
     assert model.names == ("macs",)
+
+
+reals = st.dictionaries(monomials, st.floats(-1e3, 1e3).filter(bool), max_size=5).map(Polynomial)
+
+
+@given(reals, counts)
+def test_real_coefficients_are_summed_term_after_term(polynomial, kept):
+    expected = 0.0
+    for monomial, coefficient in polynomial.terms.items():
+        expected += coefficient * math.prod(kept[unit] for unit in monomial)
+    assert float(evaluated(polynomial, kept)) == expected
+
+
+@given(reals, st.lists(counts, min_size=1, max_size=9))
+def test_a_value_does_not_depend_on_the_candidates_beside_it(polynomial, several):
+    rows = np.array([[kept[unit] for unit in UNITS] for kept in several])
+    assert polynomial.evaluate(UNITS, rows).tolist() == [float(evaluated(polynomial, kept)) for kept in several]
+
+
+def test_numbers_are_constants_in_sums_and_products():
+    a, b = Polynomial.of("a"), Polynomial.of("b")
+    assert sum([a, b]) == a + b
+    assert 2 * a + 3 == Polynomial.constant(2) * a + Polynomial.constant(3)
+    assert (a * 0.5 + 1).terms == {("a",): 0.5, (): 1}
+    assert Polynomial.from_json((0.5 * a).to_json()) == 0.5 * a
+
+
+@vectorised
+def squares(kept, scale=1.0):
+    return scale * sum(count**2 for count in kept.values())
+
+
+def test_a_vectorised_cost_gets_a_column_for_every_unit():
+    costs = CostModel({"a": 8, "b": 3}, {"squares": functools.partial(squares, scale=2.0)})
+    assert costs.dense() == {"squares": 2.0 * (64 + 9)}
+    found = costs.evaluate(("b",), np.array([[3], [1], [2]]))["squares"]
+    assert found.tolist() == [2.0 * (64 + 9), 2.0 * (64 + 1), 2.0 * (64 + 4)]
+
+
+def test_what_a_cost_is_marked_as_holds_through_partial_applications():
+    @cost_factory
+    def made(structure, model, example, scale):
+        return None
+
+    assert is_factory(functools.partial(functools.partial(made, scale=1), scale=2))
+    assert is_vectorised(functools.partial(squares, scale=2.0))
+    assert not is_factory(squares)
+    assert not is_vectorised(made)
+    assert not is_factory(lambda structure, model, example: None)
+    assert not is_vectorised(object())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
+from autoprune.core.profile import Profile
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 
@@ -60,3 +63,14 @@ def test_a_budget_out_of_reach_names_the_least_cost(value):
 @pytest.mark.parametrize("value", [7.0, 29.0, 1e9])
 def test_a_budget_that_can_be_reached_is_accepted(value):
     problem(Bound("macs", "<=", value)).check_bounds()
+
+
+def test_profiles_are_read_only_and_go_to_another_process():
+    given = {"a": Profile(np.ones(4), (4, 1))}
+    found = replace(problem(), profiles=given)
+    given["b"] = given["a"]
+    assert list(found.profiles) == ["a"]
+    assert len(found.profiles) == 1
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        found.profiles["b"] = given["a"]
+    assert pickle.loads(pickle.dumps(found)).profiles["a"].shape == (4, 1)

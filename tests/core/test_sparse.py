@@ -101,7 +101,7 @@ def test_a_weight_that_is_not_searched_costs_what_its_channels_leave():
 
 
 def test_a_table_that_would_be_too_large_is_none(monkeypatch):
-    monkeypatch.setattr("autoprune.plan.exact.terms.LARGEST", 3 * 4 * 2 - 1)
+    monkeypatch.setattr("autoprune.plan.exact.terms.LARGEST_TABLE", 3 * 4 * 2 - 1)
     assert terms_of(problem(*MIXED, "nonzeros"), "nonzeros") is None
 
 
@@ -117,7 +117,7 @@ def test_plans_of_weights_beside_channels_are_the_best_by_brute_force():
         found = Allocator(mixed, distortions, "nonzeros").allocate(budget)
         assert found.exact
         assert found.cost <= budget
-        assert found.error == pytest.approx(errors[costs <= budget].min())
+        assert found.damage == pytest.approx(errors[costs <= budget].min())
 
 
 CHANNELS = Unit("conv", "channels", 8, ())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_network import SPACE, A, B, Network
 
-from autoprune.core.evaluation import joined
+from autoprune.core.evaluation import merged
 from autoprune.core.space import Candidate
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
@@ -114,7 +114,7 @@ def test_parts_since_an_earlier_score_join_to_the_score_of_all(model):
     whole = scorer.score(A)
     first = scorer.score(Candidate(A.levels, 0.25))
     second = scorer.score(Candidate(A.levels, 1.0, since=0.25))
-    both = joined(first, second)
+    both = merged(first, second)
     assert first.examples + second.examples == whole.examples == both.examples
     assert both.candidate == A
     assert both.values == pytest.approx(dict(whole.values))
@@ -127,8 +127,8 @@ def test_values_by_part_are_those_of_the_fitness_on_each(model):
     second = scorer.score(Candidate(A.levels, 1.0, since=0.5))
     network = scorer.network(A)
     wanted = [scorer.measure(network, scorer.stage.part(*ends))["kl"] for ends in ((0, 0.25), (0.25, 0.5), (0.5, 1))]
-    assert joined(first, second).parts["kl"] == pytest.approx(wanted)
-    assert joined(first, second).values["kl"] == pytest.approx(0.25 * wanted[0] + 0.25 * wanted[1] + 0.5 * wanted[2])
+    assert merged(first, second).parts["kl"] == pytest.approx(wanted)
+    assert merged(first, second).values["kl"] == pytest.approx(0.25 * wanted[0] + 0.25 * wanted[1] + 0.5 * wanted[2])
 
 
 def test_what_follows_from_the_counts_alone_is_the_same_in_every_part(model):

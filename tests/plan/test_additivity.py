@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from autoprune.core.space import Candidate
-from autoprune.plan.additivity import additivity, summary
+from autoprune.plan.additivity import additivity, additivity_summary
 from autoprune.plan.damages import probes
 from autoprune.testing import synthetic_problem
 
@@ -17,11 +17,11 @@ PROBLEM = SYNTHETIC.problem
 PROBES = {(0, 0): 0.5, (1, 0): 0.75, (2, 0): 1.5, (0, 1): 0.5, (0, 2): 2.5}  # damages 0.25, 1, 0, 2 beyond dense
 
 
-def told(damages):
+def told(damages_by_levels):
     """Evaluations whose distortion is what is given."""
-    evaluations = [SYNTHETIC.evaluate(Candidate(levels)) for levels in damages]
+    evaluations = [SYNTHETIC.evaluate(Candidate(levels)) for levels in damages_by_levels]
     name = PROBLEM.distortion
-    return [replace(e, values={**e.values, name: damages[e.candidate.levels]}) for e in evaluations]
+    return [replace(e, values={**e.values, name: damages_by_levels[e.candidate.levels]}) for e in evaluations]
 
 
 def test_a_joint_network_is_held_against_the_sum_of_its_single_units():
@@ -50,7 +50,7 @@ def test_nothing_predicted_has_no_ratio():
     (row,) = additivity(PROBLEM, told({(0, 0): 0.5, (1, 0): 0.5, (0, 1): 0.5, (1, 1): 0.6}))
     assert math.isnan(row.ratio)
     assert row.gap == pytest.approx(0.1)
-    assert summary([row]).startswith("no network that changes several units can be compared")
+    assert additivity_summary([row]).startswith("no network that changes several units can be compared")
 
 
 def test_without_the_reference_or_without_probes_there_are_no_rows():
@@ -66,7 +66,7 @@ def test_what_failed_is_left_out():
 
 def test_the_summary_has_the_median_and_the_ratio_furthest_from_one_in_either_direction():
     rows = additivity(PROBLEM, told({**PROBES, (2, 2): 3.5, (1, 2): 0.5 + 2.25 / 4, (2, 1): 2.5}))  # 1, 1/4, 2
-    assert summary(rows) == "measured over predicted damage of 3 networks: median 1.00, furthest from 1 0.25"
+    assert additivity_summary(rows) == "measured over predicted damage of 3 networks: median 1.00, furthest from 1 0.25"
 
 
 def test_between_probes_damage_follows_the_shape_of_uniform_networks():

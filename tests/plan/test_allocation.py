@@ -12,7 +12,7 @@ from autoprune.core.objective import Bound
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.plan.allocation import Allocator, plan
-from autoprune.plan.greedy import total_error
+from autoprune.plan.greedy import total_damage
 from autoprune.testing import synthetic_problem
 
 
@@ -39,7 +39,7 @@ def test_the_coupled_chain_is_planned_exactly(chain, budget, error, widths, macs
     levels = plan(chain.problem, chain.errors, "macs", budget)
     assert tuple(chain.problem.space.kept(levels)) == widths
     assert cost_of(chain.problem, levels, "macs") == macs
-    assert total_error(chain.errors, levels) == error
+    assert total_damage(chain.errors, levels) == error
 
 
 @pytest.mark.parametrize(("budget", "optimum"), [(51_900, 0.1875), (34_600, 0.5), (17_300, 0.96875)])
@@ -49,13 +49,13 @@ def test_a_chain_behind_a_users_function_is_planned_within_the_budget_and_near_t
     allocator = Allocator(opaque_chain.problem, opaque_chain.errors, "macs")
     found = allocator.allocate(budget)
     assert cost_of(opaque_chain.problem, found.levels, "macs") == found.cost <= budget
-    assert found.bound <= optimum <= found.error <= 1.1 * optimum
+    assert found.bound <= optimum <= found.damage <= 1.1 * optimum
     assert not found.exact
 
 
 def test_a_users_function_without_couplings_is_planned_as_k1s_front(k1):
     allocator = Allocator(k1.problem, k1.errors, "cost")
-    found = [total_error(k1.errors, np.array(allocator.plan(cost))) for cost, _ in K1_FRONT]
+    found = [total_damage(k1.errors, np.array(allocator.plan(cost))) for cost, _ in K1_FRONT]
     assert found == pytest.approx([error for _, error in K1_FRONT])
 
 
@@ -68,8 +68,8 @@ def test_plans_equal_brute_force_where_they_are_said_to_be_exact(coupled, seed):
     for budget in np.linspace(allocator.least, problem.costs.dense()["macs"], 9):
         found = allocator.allocate(budget)
         assert cost_of(problem, found.levels, "macs") == found.cost <= budget
-        assert total_error(errors, np.array(found.levels)) == found.error
-        assert found.error == pytest.approx(brute_force(problem, errors, "macs", budget))
+        assert total_damage(errors, np.array(found.levels)) == found.damage
+        assert found.damage == pytest.approx(brute_force(problem, errors, "macs", budget))
         assert found.exact
         assert (found.gap, str(found)) == (0, "exact")
 
@@ -84,8 +84,8 @@ def test_plans_with_branches_that_take_others_along_equal_brute_force(seed):
     for budget in np.linspace(allocator.least, problem.costs.dense()["macs"], 9):
         found = allocator.allocate(budget)
         assert cost_of(problem, found.levels, "macs") == found.cost <= budget
-        assert total_error(errors, np.array(found.levels)) == found.error
-        assert found.error == pytest.approx(brute_force(problem, errors, "macs", budget))
+        assert total_damage(errors, np.array(found.levels)) == found.damage
+        assert found.damage == pytest.approx(brute_force(problem, errors, "macs", budget))
         assert found.exact
         assert (found.gap, str(found)) == (0, "exact")
 
@@ -100,7 +100,7 @@ def test_a_long_coupled_chain_is_planned_close_below_every_budget(seed):
         budget = share * problem.costs.dense()["macs"]
         found = allocator.allocate(budget)
         assert 0.99 * budget < found.cost <= budget
-        assert found.gap <= 0.01 * found.error
+        assert found.gap <= 0.01 * found.damage
 
 
 def linearised(monkeypatch, problem, errors):
@@ -121,9 +121,9 @@ def test_linearised_plans_come_near_brute_force_on_small_coupled_chains(monkeypa
             budget = share * problem.costs.dense()["macs"]
             best = brute_force(problem, errors, "macs", budget)
             found = allocator.allocate(budget)
-            assert str(found).startswith("linearised; error at most")
+            assert str(found).startswith("linearised; damage at most")
             assert found.bound <= best + 1e-9
-            excess.append(found.error / best - 1)
+            excess.append(found.damage / best - 1)
     assert min(excess) >= -1e-9
     assert np.mean(excess) < 0.02
 
@@ -146,7 +146,7 @@ def test_the_bound_on_units_that_are_all_coupled_is_below_brute_force_and_above_
         found = allocator.allocate(budget)
         best = brute_force(problem, errors, "macs", budget)
         assert errors.min(axis=1).sum() < found.bound <= best + 1e-9
-        assert best - 1e-9 <= found.error
+        assert best - 1e-9 <= found.damage
         assert found.cost <= budget
 
 
@@ -155,7 +155,7 @@ def test_levels_that_are_not_allowed_are_never_planned(chain):
     errors[1, 0] = errors[0, 2] = np.inf
     for budget in (20_000, 34_600, 69_200):
         levels = plan(chain.problem, errors, "macs", budget)
-        assert np.isfinite(total_error(errors, np.array(levels)))
+        assert np.isfinite(total_damage(errors, np.array(levels)))
         assert cost_of(chain.problem, levels, "macs") <= budget
 
 
@@ -200,7 +200,7 @@ def test_sketches_are_within_the_budget_and_nearly_as_good_as_plans(coupled, see
     for budget in np.linspace(allocator.least, problem.costs.dense()["macs"], 7)[:-1]:
         sketch, best = allocator.sketch(budget), allocator.plan(budget)
         assert cost_of(problem, sketch, "macs") <= budget
-        total = tuple(t + total_error(errors, np.array(p)) for t, p in zip(total, (sketch, best), strict=True))
+        total = tuple(t + total_damage(errors, np.array(p)) for t, p in zip(total, (sketch, best), strict=True))
     assert total[1] <= total[0] <= 1.05 * total[1]
 
 
@@ -243,5 +243,5 @@ def test_plans_do_not_depend_on_the_budgets_planned_before():
         shared.sketch(budget)
     for budget in budgets[::-1]:
         alone = Allocator(problem, errors, "macs").allocate(budget)
-        assert shared.allocate(budget).error == pytest.approx(alone.error)
+        assert shared.allocate(budget).damage == pytest.approx(alone.damage)
         assert shared.allocate(budget).bound == pytest.approx(alone.bound)

@@ -9,7 +9,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.plan.damages import damage_name, distortions_from, probes, reference
+from autoprune.plan.damages import damage_name, damage_table, probes, reference
 from autoprune.testing import synthetic_problem
 
 
@@ -41,7 +41,7 @@ def test_a_cap_spreads_the_probed_levels_and_keeps_the_smallest(cap, levels):
 
 def test_the_table_holds_each_probes_damage():
     synthetic = synthetic_problem(units=4, levels=5, interaction=0.0)
-    table = distortions_from(synthetic.problem, answers(synthetic, probes(synthetic.problem)))
+    table = damage_table(synthetic.problem, answers(synthetic, probes(synthetic.problem)))
     removed = np.arange(5) / 5
     assert table == pytest.approx(synthetic.weights[:, None] * removed**2)
 
@@ -49,7 +49,7 @@ def test_the_table_holds_each_probes_damage():
 def test_without_a_distortion_damage_is_the_loss_above_dense():
     synthetic = synthetic_problem(units=2, levels=3)
     problem = replace(synthetic.problem, distortion=None)
-    table = distortions_from(problem, answers(synthetic, probes(problem)))
+    table = damage_table(problem, answers(synthetic, probes(problem)))
     accuracy = synthetic.evaluate(Candidate((2, 0))).values["accuracy"]
     assert table[0, 2] == pytest.approx(1.0 - accuracy)
 
@@ -57,8 +57,8 @@ def test_without_a_distortion_damage_is_the_loss_above_dense():
 def test_other_evaluations_are_left_aside():
     synthetic = synthetic_problem(units=3, levels=3)
     rows = probes(synthetic.problem)
-    plain = distortions_from(synthetic.problem, answers(synthetic, rows))
-    more = distortions_from(synthetic.problem, answers(synthetic, [(1, 1, 0), *rows, (2, 2, 2)]))
+    plain = damage_table(synthetic.problem, answers(synthetic, rows))
+    more = damage_table(synthetic.problem, answers(synthetic, [(1, 1, 0), *rows, (2, 2, 2)]))
     assert (plain == more).all()
 
 
@@ -69,13 +69,13 @@ def test_a_failed_or_nan_probe_closes_its_level_only():
     evaluations[levels.index((2, 0))] = Evaluation(Candidate((2, 0)), status="failed", cause="a test")
     broken = evaluations[levels.index((0, 3))]
     evaluations[levels.index((0, 3))] = replace(broken, values={**broken.values, "kl": float("nan")})
-    table = distortions_from(synthetic.problem, evaluations)
+    table = damage_table(synthetic.problem, evaluations)
     assert np.argwhere(np.isinf(table)).tolist() == [[0, 2], [1, 3]]
 
 
 def test_levels_between_probes_are_interpolated_and_beyond_them_closed():
     synthetic = synthetic_problem(units=1, levels=5)
-    table = distortions_from(synthetic.problem, answers(synthetic, [(0,), (3,)]))
+    table = damage_table(synthetic.problem, answers(synthetic, [(0,), (3,)]))
     third = synthetic.kl((3,)) / 3
     assert table[0, :4] == pytest.approx([0, third, 2 * third, 3 * third])
     assert table[0, 4] == np.inf
@@ -86,18 +86,18 @@ def test_damage_is_never_negative_and_never_falls_when_less_is_kept():
     values = [0.2, 0.1, 0.5, 0.3, 0.6]  # dense is 0.2 above zero: noise
     told = [replace(synthetic.evaluate(Candidate((k,))), values={"accuracy": 1.0, "macs": 1.0, "kl": v})
             for k, v in enumerate(values)]  # fmt: skip
-    assert distortions_from(synthetic.problem, told)[0] == pytest.approx([0, 0, 0.3, 0.3, 0.4])
+    assert damage_table(synthetic.problem, told)[0] == pytest.approx([0, 0, 0.3, 0.3, 0.4])
 
 
 def test_a_dense_network_never_measured_has_no_distortion():
     synthetic = synthetic_problem(units=1, levels=3)
-    table = distortions_from(synthetic.problem, answers(synthetic, [(1,), (2,)]))
+    table = damage_table(synthetic.problem, answers(synthetic, [(1,), (2,)]))
     assert table[0].tolist() == [0.0, synthetic.kl((1,)), synthetic.kl((2,))]
 
 
 def test_nothing_measured_is_a_table_without_an_allowed_level():
     problem = replace(synthetic_problem(units=2, levels=3).problem, distortion=None)
-    assert np.isinf(distortions_from(problem, [])).all()
+    assert np.isinf(damage_table(problem, [])).all()
 
 
 def test_with_a_budget_units_are_changed_in_a_network_that_leaves_room():
@@ -108,7 +108,7 @@ def test_with_a_budget_units_are_changed_in_a_network_that_leaves_room():
     assert rows[0] == start
     assert synthetic.problem.feasible(np.array(rows)).all()
     assert len(rows) == 1 + 6 * 5
-    table = distortions_from(synthetic.problem, answers(synthetic, rows))
+    table = damage_table(synthetic.problem, answers(synthetic, rows))
     assert (table[:, 0] == 0).all()
     assert np.isfinite(table).all()
 
@@ -129,4 +129,4 @@ def test_an_answer_without_the_named_distortion_is_an_error():
     synthetic = synthetic_problem(units=1, levels=2)
     told = Evaluation(Candidate((1,)), {"accuracy": 0.5, "macs": 2.0})
     with pytest.raises(ConfigError, match=r"expected every evaluation to hold 'kl'.*got \['accuracy', 'macs'\]"):
-        distortions_from(synthetic.problem, [told])
+        damage_table(synthetic.problem, [told])

@@ -62,7 +62,7 @@ def test_the_front_equals_brute_force_at_every_budget(shape, seed):
     for budget in np.unique(costs):
         plan = front.within(budget)
         best = totals[costs <= budget].min()
-        assert (plan.cost, plan.error) == (costs[(totals == best) & (costs <= budget)].min(), best)
+        assert (plan.cost, plan.damage) == (costs[(totals == best) & (costs <= budget)].min(), best)
         assert terms.cost(np.array([plan.choice]))[0] == plan.cost
 
 
@@ -78,7 +78,7 @@ def test_a_rounded_front_of_real_costs_keeps_every_budget_and_refined_plans_are_
         found = solver.solve(budget)
         assert terms.cost(np.array([found.plan.choice]))[0] <= budget * (1 + 1e-12)
         assert found.exact
-        assert found.plan.error == found.bound == totals[costs <= budget].min()
+        assert found.plan.damage == found.bound == totals[costs <= budget].min()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -91,9 +91,9 @@ def test_where_too_many_plans_are_left_the_optimum_lies_between_bound_and_plan(s
         found, best = solver.solve(budget), totals[costs <= budget].min()
         assert found.plan.cost <= budget
         assert found.bound <= best + 1e-9
-        assert best <= found.plan.error + 1e-9
+        assert best <= found.plan.damage + 1e-9
         assert found.method == ("exact" if found.exact else "exact to 6.7 % of the range of costs")
-        assert not found.exact or found.plan.error == pytest.approx(best)
+        assert not found.exact or found.plan.damage == pytest.approx(best)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -119,12 +119,12 @@ def test_plans_for_several_multipliers_are_the_best_of_all_plans(shape, together
     costs, totals = all_plans(terms, errors)
     multipliers = [0.0, 0.01, 0.1, 1.0, np.inf]
     widest, *between, narrowest = cheapest(eliminate(terms, errors, 10**6), multipliers)
-    assert (widest.error, widest.cost) == min(zip(totals, costs, strict=True))
-    assert (narrowest.cost, narrowest.error) == min(zip(costs, totals, strict=True))
+    assert (widest.damage, widest.cost) == min(zip(totals, costs, strict=True))
+    assert (narrowest.cost, narrowest.damage) == min(zip(costs, totals, strict=True))
     for multiplier, plan in zip(multipliers[1:-1], between, strict=True):
-        assert plan.error + multiplier * plan.cost == pytest.approx((totals + multiplier * costs).min())
+        assert plan.damage + multiplier * plan.cost == pytest.approx((totals + multiplier * costs).min())
         own = terms.cost(np.array([plan.choice]))[0], sum(e[k] for e, k in zip(errors, plan.choice, strict=True))
-        assert (plan.cost, plan.error) == pytest.approx(own)
+        assert (plan.cost, plan.damage) == pytest.approx(own)
 
 
 @pytest.mark.parametrize("few", [0, lagrange.TOGETHER])  # whether slopes are looked at before any budget is
@@ -175,11 +175,11 @@ def test_nothing_is_found_below_the_least_error():
     terms, errors = instance("chain", 0)
     solver = Solver.of(terms, errors)
     plan = solver.frontier.within(250.0)
-    assert plan.error > solver.frontier[-1].error
+    assert plan.damage > solver.frontier[-1].damage
     core = Core.of(solver.elimination, 250.0, Hull(solver.elimination).at(250.0).multiplier)
-    assert improved(solver.elimination, solver.rounding, core, plan.error) == (None, True)
-    found, proved = improved(solver.elimination, solver.rounding, core, plan.error + 0.1)
-    assert (found.error, proved) == (plan.error, True)
+    assert improved(solver.elimination, solver.rounding, core, plan.damage) == (None, True)
+    found, proved = improved(solver.elimination, solver.rounding, core, plan.damage + 0.1)
+    assert (found.damage, proved) == (plan.damage, True)
 
 
 def test_options_without_a_finite_error_are_left_out_of_coupled_costs():
@@ -190,7 +190,7 @@ def test_options_without_a_finite_error_are_left_out_of_coupled_costs():
     front = Solver.of(terms, errors).frontier
     usable = np.isfinite(totals)
     assert front[0].cost == costs[usable].min()
-    assert front[-1].error == totals[usable].min()
+    assert front[-1].damage == totals[usable].min()
     assert all(np.isfinite(sum(e[k] for e, k in zip(errors, p.choice, strict=True))) for p in front)
 
 
@@ -241,4 +241,4 @@ def test_a_cost_that_couples_too_much_is_not_eliminated():
 
 def test_one_unit_with_one_option_is_a_front_of_one_plan():
     front = Solver.of(replace(separable([np.array([4.0])]), constant=2.0), [np.array([1.5])]).frontier
-    assert [(p.choice, p.cost, p.error) for p in front] == [((0,), 6.0, 1.5)]
+    assert [(p.choice, p.cost, p.damage) for p in front] == [((0,), 6.0, 1.5)]

@@ -24,7 +24,7 @@ def test_no_network_within_the_budget_has_a_smaller_largest_damage(seed, coupled
     assert allocator.least == costs.min()
     for budget in np.unique(costs):
         found = allocator.allocate(float(budget))
-        assert found.error == found.bound == damages[costs <= budget].min()
+        assert found.damage == found.bound == damages[costs <= budget].min()
         assert found.cost <= budget
         assert str(found) == "exact"
 
@@ -35,7 +35,7 @@ def test_every_unit_takes_its_narrowest_level_below_the_threshold(k1):
     assert allocator.plan(17) == (2, 1, 2, 2)
     assert allocator.plan(18) == (2, 1, 2, 2)
     assert allocator.plan(19) == (1, 1, 2, 2)
-    assert allocator.allocate(19).error == 2
+    assert allocator.allocate(19).damage == 2
 
 
 def test_levels_that_are_not_allowed_are_skipped(k1):

@@ -9,7 +9,7 @@ from autoprune.core.cost import CostModel
 from autoprune.core.objective import Bound
 from autoprune.core.problem import cost_range, primary_cost
 from autoprune.errors import ConfigError, InfeasibleBudget
-from autoprune.plan.repair import fit, repair, stratified
+from autoprune.plan.repair import fit_to_budget, repair, stratified
 from autoprune.testing import synthetic_problem
 
 
@@ -48,7 +48,7 @@ def test_a_budget_below_the_smallest_network_is_an_error_that_names_its_cost(rng
     with pytest.raises(InfeasibleBudget, match=f"macs<=.*smallest network of this space has macs = {least:g}"):
         repair(impossible, np.zeros(8, dtype=int), rng)
     with pytest.raises(InfeasibleBudget, match="expected to reach macs <= 1,"):
-        fit(problem, np.zeros(8, dtype=int), rng, "macs", 1.0)
+        fit_to_budget(problem, np.zeros(8, dtype=int), rng, "macs", 1.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 1.0])
@@ -57,7 +57,7 @@ def test_fit_fills_the_target_until_no_single_step_up_fits(rng, share):
     least, most = problem.reach()["macs"]
     target = least + share * (most - least)
     for _ in range(20):
-        levels = fit(problem, rng.integers(0, 6, 8), rng, "macs", target)
+        levels = fit_to_budget(problem, rng.integers(0, 6, 8), rng, "macs", target)
         one_up = levels - np.eye(8, dtype=int)[levels > 0]
         assert problem.cost_values(levels[None])["macs"][0] <= target
         assert (problem.cost_values(one_up)["macs"] > target).all()
@@ -67,7 +67,7 @@ def test_fit_keeps_the_bounds_on_other_costs(rng):
     problem = synthetic_problem(objectives=3).problem
     bound = Bound("params", "<=", 0.4 * problem.costs.dense()["params"])
     problem = replace(problem, bounds=(bound,))
-    levels = fit(problem, np.zeros(8, dtype=int), rng, "macs", problem.costs.dense()["macs"])
+    levels = fit_to_budget(problem, np.zeros(8, dtype=int), rng, "macs", problem.costs.dense()["macs"])
     assert problem.feasible(levels[None])[0]
 
 

@@ -56,8 +56,9 @@ class WarmCommand:
     """The same command in a process that starts in a fraction of the time, for tests that start it many times."""
 
     def __init__(self, *arguments):
-        self._errors = tempfile.NamedTemporaryFile("r", prefix="errors")  # noqa: SIM115  # open while the process runs
-        given = [*map(str, arguments), "--quiet"], dict(os.environ), self._errors.name
+        descriptor, self._errors = tempfile.mkstemp()
+        os.close(descriptor)
+        given = [*map(str, arguments), "--quiet"], dict(os.environ), self._errors
         self._process = warm.Process(target=_run, args=given)
         self._process.start()
         started.append(self)
@@ -74,7 +75,9 @@ class WarmCommand:
 
     def communicate(self):
         self._process.join()
-        return "", self._errors.read()
+        errors = Path(self._errors).read_text()
+        Path(self._errors).unlink()
+        return "", errors
 
 
 def _run(arguments, environment, errors):

@@ -18,16 +18,16 @@ def test_a_front_is_iterable_has_a_length_and_builds_smaller_networks(front, mod
     assert len(list(front)) == len(front) > 2
     small = front.pick("macs<=0.5").build()
     structure = autoprune.find_structure(small, data.example)
-    assert structure.cost.dense()["macs"] == front.pick("macs<=0.5").row["macs"]
+    assert structure.cost.dense()["macs"] == front.pick("macs<=0.5").costs["macs"]
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
 def test_a_picked_network_does_what_its_row_says(front, data):
-    network = front.pick("macs<=0.5")
-    small = network.build()
+    member = front.pick("macs<=0.5")
+    small = member.build()
     with torch.no_grad():
         hits = sum(int((small(*b.inputs).argmax(1) == b.target).sum()) for b in data.report)
-    assert hits / 60 == network.row["accuracy"]
+    assert hits / 60 == member.report["accuracy"]
 
 
 def test_nothing_is_written_without_a_folder(model, data, tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def test_a_front_writes_itself_as_csv_and_a_network_as_an_export(front, model, t
     assert len((tmp_path / "front.csv").read_text().splitlines()) == len(front) + 1
     front[0].export(tmp_path / "small")
     small = autoprune.load(model, tmp_path / "small")
-    assert sum(p.numel() for p in small.parameters()) == front[0].row["params"]
+    assert sum(p.numel() for p in small.parameters()) == front[0].costs["params"]
 
 
 def test_an_objective_without_a_known_direction_must_bring_one(model, data):

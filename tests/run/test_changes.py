@@ -16,8 +16,8 @@ from autoprune.errors import JournalMismatch
 from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import classification
 from autoprune.run import read_evaluations, resume, search, solve
+from autoprune.run.after import export
 from autoprune.run.records.journal import encode, read_journal
-from autoprune.run.results import export
 from autoprune.searchers import make_searcher
 from autoprune.zoo.resnet import ResNet
 

@@ -26,8 +26,8 @@ from autoprune.measure.fitness import classification
 from autoprune.prune.modules.copying import model_digest
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import inspect_job, read_evaluations, read_front, resume, search, solve
+from autoprune.run.after import export
 from autoprune.run.records.journal import read_journal
-from autoprune.run.results import export
 from autoprune.run.results.members import rebuild_member
 from autoprune.run.results.recipe_file import sealed
 from autoprune.run.session.session import open_session
@@ -53,7 +53,7 @@ EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) fo
 def test_every_searcher_leaves_a_front_of_smaller_networks(name, job, tmp_path):
     result = search(job(name, 6 if name in IN_PARTS else 12), tmp_path / name)
     rows = list(csv.DictReader((tmp_path / name / "front.csv").read_text().splitlines()))
-    assert len(rows) == len(result.rows) >= (1 if name in ONE_BUDGET else 2)
+    assert len(rows) == len(result.members) >= (1 if name in ONE_BUDGET else 2)
     assert list(rows[0])[:6] == ["candidate", "macs", "params", "macs_ratio", "params_ratio", "accuracy"]
     assert float(rows[-1]["macs_ratio"]) <= 1
     assert all(float(row["verify_error"]) <= 1e-4 for row in rows)
@@ -168,7 +168,7 @@ def test_every_network_tried_computes_what_its_masked_original_computes(job, tmp
 
 
 def test_the_front_holds_the_dense_network_with_its_own_accuracy(job, model, data, tmp_path):
-    rows = search(job(), tmp_path / "run").rows
+    rows = search(job(), tmp_path / "run").members
     dense = next(row for row in rows if row["macs_ratio"] == 1)
     with torch.no_grad():
         hits = sum(int((model(*b.inputs).argmax(1) == b.target).sum()) for b in data.report)
@@ -201,24 +201,24 @@ def test_a_job_that_cannot_start_leaves_no_folder(job, tmp_path):
 def test_a_bound_on_a_cost_holds_for_the_whole_front(job, tmp_path):
     bounded = (Objective("accuracy", "max"), Objective("macs", "min", bound=0.6))
     result = search(job(objectives=bounded), tmp_path / "run")
-    assert result.rows
-    assert all(row["macs_ratio"] <= 0.6 for row in result.rows)
+    assert result.members
+    assert all(row["macs_ratio"] <= 0.6 for row in result.members)
     assert all(e.values["macs"] <= 0.6 * result.session.dense_costs["macs"] for e in result.evaluations)
 
 
 def test_a_bound_on_a_measured_objective_keeps_what_is_worse_off_the_front(job, tmp_path):
-    rows = search(job(compensation="none"), tmp_path / "free").rows
+    rows = search(job(compensation="none"), tmp_path / "free").members
     values = sorted(row["select_accuracy"] for row in rows)
     middle = values[len(values) // 2]
     bounded = (Objective("accuracy", "max", bound=middle), Objective("macs", "min"))
-    kept = search(job(objectives=bounded, compensation="none"), tmp_path / "bounded").rows
+    kept = search(job(objectives=bounded, compensation="none"), tmp_path / "bounded").members
     assert 0 < len(kept) < len(rows)
     assert all(row["select_accuracy"] >= middle for row in kept)
 
 
 def test_a_bound_nothing_meets_leaves_an_empty_front_and_a_report(job, tmp_path):
     impossible = (Objective("accuracy", "max", bound=2.0), Objective("macs", "min"))
-    assert search(job("uniform", 4, objectives=impossible), tmp_path / "run").rows == ()
+    assert search(job("uniform", 4, objectives=impossible), tmp_path / "run").members == ()
     assert (tmp_path / "run" / "front.csv").read_text() == "candidate,macs,params,macs_ratio,params_ratio\n"
     assert (tmp_path / "run" / "report.html").exists()
 
@@ -226,11 +226,11 @@ def test_a_bound_nothing_meets_leaves_an_empty_front_and_a_report(job, tmp_path)
 def test_a_run_killed_while_its_folder_was_made_can_be_resumed_or_started_again(job, finished, tmp_path):
     for name in ("space.json", "environment.json", "journal.jsonl", "front.csv", "report.html"):
         (finished / name).unlink()
-    front = resume(job(), finished).rows
+    front = resume(job(), finished).members
     assert (finished / "report.html").exists()
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / ".job.yaml.123").write_text("name:")
-    assert search(job(), tmp_path / "half").rows == front
+    assert search(job(), tmp_path / "half").members == front
 
 
 def test_a_fitness_that_raises_stops_the_run_before_it_starts_and_says_why(job, tmp_path):
@@ -263,7 +263,7 @@ def test_failed_evaluations_are_recorded_with_their_cause_and_stay_off_the_front
         "RuntimeError: three is too few",
         "PluginError: expected a finite fitness, got kl = nan",
     }
-    assert all(row["kept"]["conv1"] in (1, 4) for row in result.rows)
+    assert all(row.counts["conv1"] in (1, 4) for row in result.members)
 
 
 def test_a_bare_float_is_recorded_under_the_objectives_name(job, tmp_path):
@@ -271,7 +271,7 @@ def test_a_bare_float_is_recorded_under_the_objectives_name(job, tmp_path):
         return float(sum(model(*b.inputs).sum() for b in batches))
 
     objectives = (Objective("score", "max"), Objective("params", "min"))
-    rows = search(job("uniform", 6, fitness=score, objectives=objectives, guide=None), tmp_path / "run").rows
+    rows = search(job("uniform", 6, fitness=score, objectives=objectives, guide=None), tmp_path / "run").members
     assert {"score", "select_score"} <= rows[0].keys()
 
 
@@ -280,8 +280,8 @@ def test_a_users_cost_is_an_objective_and_gets_its_ratio(job, tmp_path):
         return float(max(kept.values()))
 
     objectives = (Objective("accuracy", "max"), Objective("widest", "min"))
-    rows = search(job("uniform", 6, costs={"widest": widest}, objectives=objectives), tmp_path / "run").rows
-    assert [row["widest"] for row in rows] == [max(row["kept"].values()) for row in rows]
+    rows = search(job("uniform", 6, costs={"widest": widest}, objectives=objectives), tmp_path / "run").members
+    assert [row["widest"] for row in rows] == [max(row.counts.values()) for row in rows]
     assert rows[0]["widest_ratio"] == rows[0]["widest"] / 16
 
 
@@ -364,9 +364,9 @@ def test_depth_and_width_are_searched_together_exported_and_loaded(job, data, tm
     rules = (LevelRule("*", (1, 0), kind="branches"), LevelRule("*", (0.5,)))
     deep_job = job(searcher, 10 if searcher in IN_PARTS else 30, model=deep, rules=rules)
     result = search(deep_job, tmp_path / "run")
-    branches = [name for name in result.rows[0]["kept"] if name.endswith("/branch")]
+    branches = [name for name in result.members[0].counts if name.endswith("/branch")]
     assert len(branches) == 4  # the first block of the second and third stage halves its image
-    shallow = [row for row in result.rows if not all(row["kept"][name] for name in branches)]
+    shallow = [row for row in result.members if not all(row.counts[name] for name in branches)]
     assert shallow
     for number, row in enumerate(shallow[:2]):
         pick = f"macs<={row['macs']}"
@@ -454,7 +454,7 @@ def _macs_by_hand():
 
 def test_the_front_is_never_larger_than_asked(job, tmp_path):
     result = search(replace(job("random", 30), front_size=3), tmp_path / "run")
-    ratios = [row["macs_ratio"] for row in result.rows]
+    ratios = [row["macs_ratio"] for row in result.members]
     assert len(ratios) == 3
     assert ratios[-1] == 1
 

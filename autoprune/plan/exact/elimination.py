@@ -1,10 +1,10 @@
-"""The order in which units are eliminated, and the steps of it: which units are open, and what a choice adds.
+"""Variable elimination: the order of the units, and for each step the open units and the cost that a choice adds.
 
 Variable elimination (Bertele and Brioschi, Nonserial Dynamic Programming, 1972; Dechter, Bucket elimination, Artificial
 Intelligence 113, 1999, https://doi.org/10.1016/S0004-3702(99)00059-4), along a path: a unit enters, its options are
 priced with those of the open units it shares a table with, and every unit whose neighbours have all entered is closed,
-that is, minimised over. The states between two steps are the joint options of the open units, one in a sum, a
-unit's levels in a chain or a star, products of few units' levels in a tree or along the stages of a residual network.
+that is, minimised over. The states between two steps are the joint options of the open units: one in a sum, a unit's
+levels in a chain or a star, products of few units' levels in a tree or along the stages of a residual network.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ import numpy as np
 
 from autoprune.plan.exact.terms import Scope, Terms
 
-STARTS = 16  # first units an order is tried from
+STARTS = 16  # number of first units tried
 
 
 @dataclass(frozen=True)
-class Step:
+class EliminationStep:
     """One unit enters. `prices` has one axis for each open unit and a last one for the unit's own (l,) options.
 
-    `kept` are the axes of `prices` that are open after the step. Letters: s open states before, k after, and c joint
-    options of what closes, so that every one of k states is reached from c (state, option) pairs.
+    `kept` are the axes of `prices` that stay open after the step. Letters: s open states before, k after, and c joint
+    options of the units that close, so that every one of k states is reached from c (state, option) pairs.
     """
 
     unit: int
     prices: np.ndarray
-    errors: np.ndarray  # (l,)
+    damages: np.ndarray  # (l,)
     kept: tuple[int, ...]
 
     @functools.cached_property
     def pairs(self) -> np.ndarray:
-        """(c, k) which entry of the flattened `prices` leads to each state after: state before * l + option."""
+        """(c, k) indices into the flattened `prices` that lead to each state: state before * l + option."""
         closed = [axis for axis in range(self.prices.ndim) if axis not in self.kept]
         entries = np.arange(self.prices.size).reshape(self.prices.shape).transpose(*closed, *self.kept)
         return np.ascontiguousarray(entries.reshape(-1, self.states))
 
     @functools.cached_property
     def before(self) -> np.ndarray:
-        """(c, k) the state before of each pair."""
-        return self.pairs // len(self.errors)
+        """(c, k) the state before each pair."""
+        return self.pairs // len(self.damages)
 
     @functools.cached_property
     def states(self) -> int:
-        """k, the joint options of the units open after the step."""
+        """The number k of joint options of the units open after the step."""
         return math.prod(self.prices.shape[axis] for axis in self.kept)
 
 
 @dataclass(frozen=True)
 class Elimination:
-    """Steps that sum up to a cost and an error for every choice of options.
+    """Steps that sum up to a cost and a damage for every choice of options.
 
-    Letter: t pairs of all steps, one step after the other, each with its (c, k) pairs row by row.
+    Letter: t pairs of all steps, step after step, the (c, k) pairs of each in row-major order.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[EliminationStep, ...]
     constant: float
 
     @property
     def transitions(self) -> int:
-        """What the whole of the steps looks at: the sum of all prices' sizes."""
+        """The number of prices that all steps look at."""
         return sum(step.prices.size for step in self.steps)
 
     @property
@@ -74,44 +74,44 @@ class Elimination:
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
-        """(steps + 1,) where each step's pairs begin among the t pairs, and where the last ones end."""
+        """(steps + 1,) the offset of each step's pairs among the t pairs, and the end of the last."""
         return np.cumsum([0, *(step.prices.size for step in self.steps)])
 
     @functools.cached_property
     def added(self) -> np.ndarray:
-        """(t, 2) what each pair adds to the error, and to the cost."""
-        errors = [step.errors[step.pairs % len(step.errors)].ravel() for step in self.steps]
+        """(t, 2) the damage and the cost that each pair adds."""
+        damages = [step.damages[step.pairs % len(step.damages)].ravel() for step in self.steps]
         costs = [step.prices.ravel()[step.pairs].ravel() for step in self.steps]
-        return np.stack([np.concatenate(errors), np.concatenate(costs)], axis=1)
+        return np.stack([np.concatenate(damages), np.concatenate(costs)], axis=1)
 
     def parts(self, values: np.ndarray) -> Iterator[np.ndarray]:
-        """Of (t, b) values those of each step's pairs, (c, k, b)."""
+        """Splits (t, b) values into those of each step's pairs, (c, k, b)."""
         for step, start, end in zip(self.steps, self.starts[:-1], self.starts[1:], strict=True):
             yield values[start:end].reshape(*step.pairs.shape, -1)
 
     def completions(self, values: np.ndarray) -> list[np.ndarray]:
-        """For each step, (k, b) the least sum of (t, b) values that the steps after it add to each state."""
+        """For each step, the (k, b) least sums of (t, b) values that later steps add to each state."""
         value, found = np.zeros((1, values.shape[1])), []
         for step, own in reversed(list(zip(self.steps, self.parts(values), strict=True))):
             found.append(value)
             sums = np.empty((step.prices.size, values.shape[1]))
             sums[step.pairs] = own + value
-            value = sums.reshape(-1, len(step.errors), values.shape[1]).min(axis=1)
+            value = sums.reshape(-1, len(step.damages), values.shape[1]).min(axis=1)
         return found[::-1]
 
 
-def eliminate(terms: Terms, errors: Sequence[np.ndarray], limit: int) -> Elimination | None:
-    """The steps for a cost and the (l,) errors of each unit; None where they take more than `limit` transitions."""
+def eliminate(terms: Terms, damages: Sequence[np.ndarray], limit: int) -> Elimination | None:
+    """The steps for a cost and the (l,) damages of each unit; None if they take more than `limit` transitions."""
     order = _best_order(terms.sizes, tuple(terms.tables), limit)
     if order is None:
         return None
-    steps = _steps(terms, errors, order, _neighbours(len(terms.sizes), terms.tables))
+    steps = _steps(terms, damages, order, _neighbours(len(terms.sizes), terms.tables))
     return Elimination(tuple(steps), terms.constant)
 
 
 @functools.lru_cache  # a search plans for one cost again and again
 def _best_order(sizes: tuple[int, ...], scopes: tuple[Scope, ...], limit: int) -> tuple[int, ...] | None:
-    """The order of the fewest transitions that was found; None if all take more than `limit`."""
+    """The order with the fewest transitions found; None if all take more than `limit`."""
     neighbours = _neighbours(len(sizes), scopes)
     best: tuple[int, list[int]] | None = None
     for start in _starts(neighbours):
@@ -129,7 +129,7 @@ def _neighbours(units: int, scopes: Iterable[Scope]) -> list[set[int]]:
 
 
 def _starts(neighbours: Sequence[set[int]]) -> list[int]:
-    """Units with the fewest neighbours, ends of chains, are the best to start from; the last of equals first."""
+    """Start candidates: units with the fewest neighbours (ends of chains) first, the last of equal ones first."""
     coupled = [unit for unit, others in enumerate(neighbours) if others]
     if not coupled:
         return [len(neighbours) - 1]
@@ -139,9 +139,9 @@ def _starts(neighbours: Sequence[set[int]]) -> list[int]:
 def _order(
     start: int, neighbours: Sequence[set[int]], sizes: Sequence[int], limit: int
 ) -> tuple[int, list[int]] | None:
-    """Transitions and an order from one start, each next unit the one that leaves the fewest states open.
+    """Transitions and an order from one start; each next unit is the one that leaves the fewest states open.
 
-    Units without neighbours come last, from the last to the first: then the first choice of equal plans is found first.
+    Units without neighbours come last, from the last to the first: then the first of equal plans is found first.
     """
     total, order, left, open_ = 0, list[int](), set(range(len(sizes))), set[int]()
     unit = start
@@ -159,7 +159,7 @@ def _order(
 
 
 def _open_after(unit: int, open_: set[int], left: set[int], neighbours: Sequence[set[int]]) -> set[int]:
-    """Open units once `unit` has entered: those with a neighbour among the ones left."""
+    """The open units once `unit` has entered: those with a neighbour among the ones left."""
     return {u for u in (*open_, unit) if neighbours[u] & left}
 
 
@@ -171,8 +171,8 @@ def _rank(
 
 
 def _steps(
-    terms: Terms, errors: Sequence[np.ndarray], order: Sequence[int], neighbours: Sequence[set[int]]
-) -> Iterator[Step]:
+    terms: Terms, damages: Sequence[np.ndarray], order: Sequence[int], neighbours: Sequence[set[int]]
+) -> Iterator[EliminationStep]:
     left, axes = set(order), list[int]()
     for unit in order:
         left.remove(unit)
@@ -183,12 +183,12 @@ def _steps(
             prices += _aligned(terms.tables[scope], scope, axes)
         after = _open_after(unit, set(axes), left, neighbours)
         kept = tuple(axis for axis, u in enumerate(axes) if u in after)
-        yield Step(unit, prices, errors[unit], kept)
+        yield EliminationStep(unit, prices, damages[unit], kept)
         axes = [axes[axis] for axis in kept]
 
 
 def _aligned(table: np.ndarray, scope: Sequence[int], axes: Sequence[int]) -> np.ndarray:
-    """A table with its axes in the order of `axes`, and axes of length 1 for units it does not have."""
+    """A table with its axes in the order of `axes`, and axes of length 1 for units outside its scope."""
     present = [unit for unit in axes if unit in scope]
     table = table.transpose([scope.index(unit) for unit in present])
     shape = iter(table.shape)

@@ -1,12 +1,12 @@
-"""All plans that no other one betters in cost or error, by elimination with one staircase for each open state.
+"""All plans that are not dominated in cost and damage, by elimination with one staircase for each open state.
 
 The multiple-choice knapsack's merging of staircases (Kellerer, Pferschy, Pisinger, Knapsack Problems, 2004, chapter 11,
 https://doi.org/10.1007/978-3-540-24777-7; Humble et al., Soft Masking for Cost-Constrained Channel Pruning, ECCV 2022,
-https://arxiv.org/abs/2211.02206, for pruning), for costs that couple units as well. Exact for real costs as
-long as the staircases stay short; a longer one keeps one plan in each bucket of costs, at its true cost, so that no
-plan ever costs more than it says.
+https://arxiv.org/abs/2211.02206, for pruning), for costs that couple units as well. Exact for real costs as long as the
+staircases stay short; a longer one keeps one plan in each bucket of costs, at its true cost, so that no plan ever costs
+more than it says.
 
-Memory: for each step of each staircase that is kept, its origin, in the smallest integers that hold it: 3 to 8 bytes.
+Memory: for each step of each stored staircase, its origin, in the smallest integers that hold it: 3 to 8 bytes.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from typing import Protocol
 import numpy as np
 
 from autoprune.errors import InfeasibleBudget
-from autoprune.plan.exact.elimination import Elimination, Step
-from autoprune.plan.exact.staircase import Origins, Staircase, Sum, bucketed, joined, thinned
+from autoprune.plan.exact.elimination import Elimination, EliminationStep
+from autoprune.plan.exact.staircase import Origins, Staircase, TracedStaircase, bucketed, merge_staircases, thinned
 from autoprune.plan.exact.terms import Terms
 
-EXACT_STATES = 32_768  # different costs, up to which costs with a common divisor are not rounded
-BUCKETS = 10_000  # of the reach of costs, for longer staircases than this
-STORED = 50_000_000  # steps of all staircases together
-WORK = 300_000_000  # plans looked at: some ten seconds
-LEAST_BUCKETS = 200  # whatever that takes
+EXACT_STATES = 32_768  # up to this number of different costs, costs with a common divisor are not rounded
+FRONT_BUCKETS = 10_000  # buckets over the range of costs, for staircases longer than this
+STORED = 50_000_000  # limit on the steps of all staircases together
+WORK = 300_000_000  # limit on the plans looked at: some ten seconds
+LEAST_BUCKETS = 200  # lower limit, whatever it takes
 
 NONE = np.zeros(0, dtype=np.intp)
-EMPTY = Staircase(np.zeros(0), np.zeros(0))
+EMPTY_STAIRCASE = Staircase(np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One option index per unit, its true cost and its error."""
+    """One option index per unit, with the plan's true cost and its damage."""
 
     choice: tuple[int, ...]
     cost: float
-    error: float
+    damage: float
 
 
 @dataclass(frozen=True, eq=False)
 class Frontier(Sequence[Plan]):
-    """Plans by rising cost and falling error: (n,) costs and errors, (n, u) options.
+    """Plans by rising cost and falling damage: (n,) costs and damages, (n, u) options.
 
-    `resolution` is 0 where no better plan exists at any budget. Else it is the width of the cost buckets, one plan
-    each, and a plan cheaper by less than a bucket for each unit may have been missed.
+    `resolution` is 0 if the front is exact. Otherwise it is the width of the cost buckets, one plan each, and a plan
+    cheaper by less than a bucket for each unit may have been missed.
     """
 
     costs: np.ndarray
-    errors: np.ndarray
+    damages: np.ndarray
     choices: np.ndarray
     resolution: float = 0.0
 
@@ -63,10 +63,10 @@ class Frontier(Sequence[Plan]):
 
     def __getitem__(self, index: int) -> Plan:  # type: ignore[override]  # a slice of plans has no use
         choice = tuple(self.choices[index].tolist())
-        return Plan(choice, float(self.costs[index]), float(self.errors[index]))
+        return Plan(choice, float(self.costs[index]), float(self.damages[index]))
 
     def within(self, budget: float) -> Plan:
-        """The best plan for a budget; InfeasibleBudget, naming the least cost, when none is within it."""
+        """The best plan for a budget; InfeasibleBudget, naming the least cost, if none is within it."""
         if not budget >= self.costs[0]:  # also for NaN
             raise unreachable(budget, float(self.costs[0]))
         return self[int(np.searchsorted(self.costs, budget, side="right")) - 1]
@@ -84,8 +84,8 @@ def unreachable(budget: float, least: float) -> InfeasibleBudget:
 class Rounding:
     """When a staircase is thinned: never up to `steps` steps; a longer one keeps one step in each bucket of `width`.
 
-    `lossless` says that costs are multiples of the width, so that nothing is lost. More than `sorted` plans are not
-    sorted but put into buckets as they come.
+    `lossless` means that costs are multiples of the width, so that nothing is lost. More than `sorted` plans are not
+    sorted but put into buckets one by one.
     """
 
     steps: int
@@ -94,22 +94,22 @@ class Rounding:
     sorted: int = 50_000
 
 
-class Pruning(Protocol):
-    """What a sweep may leave out; steps are given by their number."""
+class SweepFilter(Protocol):
+    """Tells a sweep what it may leave out; steps are given by their number."""
 
     def used(self, number: int) -> Mapping[int, Sequence[int]]:
-        """The states after a step that can be of use, ascending, each with the rows of its pairs that can be."""
+        """The useful states after a step, ascending, each with the rows of its useful pairs."""
         ...
 
     def plans(self, number: int, state: int, plans: Staircase) -> np.ndarray:
-        """(n,) whether each of the plans that are in a state after a step can be of use."""
+        """(n,) whether each of the partial plans in a state after a step is useful."""
         ...
 
 
 def rounding_for(elimination: Elimination, terms: Terms, resolution: float | None) -> Rounding:
-    """How finely the front of an elimination of these terms is made, within the limits of this module.
+    """The rounding of an elimination's front, within the limits of this module.
 
-    A `resolution` is the wanted width of the buckets, whatever the limits.
+    A `resolution` sets the width of the buckets, whatever the limits.
     """
     reach, divisor = terms.reach, terms.divisor
     room = min(STORED / elimination.states, WORK / elimination.transitions)
@@ -119,36 +119,36 @@ def rounding_for(elimination: Elimination, terms: Terms, resolution: float | Non
         return Rounding(0, resolution, lossless=bool(divisor) and divisor % resolution == 0)
     if divisor and reach / divisor <= min(EXACT_STATES, room):
         return Rounding(EXACT_STATES, float(divisor), lossless=True)
-    buckets = int(np.clip(room, LEAST_BUCKETS, BUCKETS))
+    buckets = int(np.clip(room, LEAST_BUCKETS, FRONT_BUCKETS))
     return Rounding(buckets, reach / buckets)
 
 
 def frontier_of(elimination: Elimination, rounding: Rounding) -> Frontier:
-    """The front of all plans; thinned as the rounding says."""
+    """The front of all plans, thinned as the rounding says."""
     sweep = Sweep(elimination, rounding)
     stairs = sweep.run()
     choices = sweep.choices(np.arange(len(stairs)))
     width = rounding.width if sweep.rounded else 0.0
-    return Frontier(stairs.costs + elimination.constant, stairs.errors, choices, width)
+    return Frontier(stairs.costs + elimination.constant, stairs.damages, choices, width)
 
 
 class Sweep:
-    """One pass over the steps of an elimination, and the choices behind what it ends with.
+    """One pass over the steps of an elimination, and the choices behind the final staircase.
 
-    `rounded` says, after `run`, whether a staircase was thinned at a loss.
+    After `run`, `rounded` tells whether a staircase was thinned with a loss.
     """
 
-    def __init__(self, elimination: Elimination, rounding: Rounding, pruning: Pruning | None = None) -> None:
+    def __init__(self, elimination: Elimination, rounding: Rounding, pruning: SweepFilter | None = None) -> None:
         self._elimination, self._rounding, self._pruning = elimination, rounding, pruning
         self._layers: list[_Layer | _Forced] = []
         self.rounded = False
 
     def run(self) -> Staircase:
-        """The staircase after the last step, without the constant; empty if the pruning left nothing."""
+        """The staircase after the last step, without the constant; empty if the filter left nothing."""
         stairs = {0: Staircase(np.zeros(1), np.zeros(1))}
         for number in range(len(self._elimination.steps)):
             stairs = self._after(number, stairs)
-        return stairs.get(0, EMPTY)
+        return stairs.get(0, EMPTY_STAIRCASE)
 
     def choices(self, ends: np.ndarray) -> np.ndarray:
         """(n, u) options of (n,) steps of the last staircase."""
@@ -163,7 +163,7 @@ class Sweep:
         """The staircases after a step, by state, from those before it."""
         step, last = self._elimination.steps[number], len(self._elimination.steps) - 1
         used = _everything(step) if self._pruning is None else self._pruning.used(number)
-        if sum(map(len, used.values())) == 1 and number < last:  # most steps, where little can be of use
+        if sum(map(len, used.values())) == 1 and number < last:  # most steps, if few pairs are useful
             [(state, [row])] = used.items()
             self._layers.append(_Forced(step, row, state))
             return {state: _through(step, row, state, stairs)}
@@ -171,8 +171,8 @@ class Sweep:
         self._layers.append(_Layer.of(step, {state: origins for state, (_, origins) in sums.items()}))
         return {state: found for state, (found, _) in sums.items() if len(found)}
 
-    def _sum(self, number: int, state: int, used: Sequence[int], stairs: Mapping[int, Staircase]) -> Sum:
-        """The staircase of one state after one step, over the used rows of the pairs that lead there."""
+    def _sum(self, number: int, state: int, used: Sequence[int], stairs: Mapping[int, Staircase]) -> TracedStaircase:
+        """The staircase of one state after one step, over the useful rows of the pairs that lead there."""
         sources = []
         for row in used:
             source = _through(self._elimination.steps[number], row, state, stairs)
@@ -183,12 +183,12 @@ class Sweep:
             sources.append((source, Origins(np.full(len(steps), row), steps)))
         return self._rounded(sources)
 
-    def _rounded(self, sources: Sequence[Sum]) -> Sum:
+    def _rounded(self, sources: Sequence[TracedStaircase]) -> TracedStaircase:
         limit = self._rounding
         if sum(len(source) for source, _ in sources) > limit.sorted or limit.lossless:
             self.rounded |= not limit.lossless
             return bucketed(sources, limit.width)
-        found = joined(sources)
+        found = merge_staircases(sources)
         if len(found[0]) <= limit.steps:
             return found
         short = thinned(found, limit.width)
@@ -196,43 +196,43 @@ class Sweep:
         return short
 
 
-def _everything(step: Step) -> dict[int, Sequence[int]]:
+def _everything(step: EliminationStep) -> dict[int, Sequence[int]]:
     """All pairs of a step, by the state they lead to."""
     return dict.fromkeys(range(step.states), range(len(step.pairs)))
 
 
-def _through(step: Step, row: int, state: int, stairs: Mapping[int, Staircase]) -> Staircase:
-    """The staircase of the state before a pair, with what the pair adds."""
+def _through(step: EliminationStep, row: int, state: int, stairs: Mapping[int, Staircase]) -> Staircase:
+    """The staircase of the state before a pair, with the pair's cost and damage added."""
     pair = step.pairs.item(row, state)
-    before, option = divmod(pair, len(step.errors))
-    return stairs.get(before, EMPTY).plus(step.prices.item(pair), step.errors.item(option))
+    before, option = divmod(pair, len(step.damages))
+    return stairs.get(before, EMPTY_STAIRCASE).plus(step.prices.item(pair), step.damages.item(option))
 
 
 @dataclass(frozen=True)
 class _Forced:
-    """A step of which one pair alone can be of use: the staircase has the steps it had before."""
+    """A step with one useful pair: its staircase has the same steps as the one before."""
 
-    step: Step
+    step: EliminationStep
     row: int
     state: int
 
     def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
-        """As that of a layer."""
-        before, option = divmod(self.step.pairs.item(self.row, self.state), len(self.step.errors))
+        """Implements `_Layer.back`."""
+        before, option = divmod(self.step.pairs.item(self.row, self.state), len(self.step.damages))
         return np.full_like(states, before), option, ends
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """The origins of all staircases after one step, one after the other; those of a state begin at its offset."""
+    """The origins of all staircases after one step, concatenated; those of a state begin at its offset."""
 
-    step: Step
+    step: EliminationStep
     offsets: np.ndarray  # (k,)
     origins: Origins
 
     @staticmethod
-    def of(step: Step, origins: Mapping[int, Origins]) -> _Layer:
-        """Of the states that were reached, in ascending order."""
+    def of(step: EliminationStep, origins: Mapping[int, Origins]) -> _Layer:
+        """The layer of the states that were reached, in ascending order."""
         lengths = np.zeros(step.states, dtype=np.intp)
         for state, own in origins.items():
             lengths[state] = len(own.source)
@@ -241,9 +241,9 @@ class _Layer:
         return _Layer(step, np.cumsum(lengths) - lengths, joint)
 
     def back(self, states: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(n,) states before, options taken and steps of the staircases before, of (n,) states and steps after."""
+        """(n,) states before, options taken and steps of the staircases before, for (n,) states and steps after."""
         origins = self.origins[self.offsets[states] + ends]
-        before, options = np.divmod(self.step.pairs[origins.source, states], len(self.step.errors))
+        before, options = np.divmod(self.step.pairs[origins.source, states], len(self.step.damages))
         return before, options, origins.step
 
 

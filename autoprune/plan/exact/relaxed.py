@@ -1,12 +1,11 @@
-"""A cost that is nowhere above a given one and couples units along a forest alone, so that it can be eliminated.
+"""A cost that is nowhere above a given one and couples units along a forest only, so that it can be eliminated.
 
 Interactions along the heaviest forest of units stay as they are. Any other table T over units a, b, ... is replaced by
-f(a) + g(b) + ..., with g(b) what b adds to T at reference options of the others, and f(a) the least of what remains,
-over all b, ...: a reparameterisation as in Werner, A linear programming approach to max-sum problem, IEEE TPAMI 29,
-2007, https://doi.org/10.1109/TPAMI.2007.1036. For a product of two numbers and the widest or the narrowest
-options as reference these are the two lower envelopes of McCormick (Mathematical Programming 10, 1976); with a plan as
-reference a pair loses nothing at that plan. The least error within a budget on such a cost is at most that on the true
-one.
+f(a) + g(b) + ..., where g(b) is what b adds to T at reference options of the others, and f(a) the least remainder over
+all b, ...: a reparameterisation as in Werner, A linear programming approach to max-sum problem, IEEE TPAMI 29, 2007,
+https://doi.org/10.1109/TPAMI.2007.1036. For a product of two numbers and the widest or the narrowest options as
+reference these are the two lower envelopes of McCormick (Mathematical Programming 10, 1976); with a plan as reference a
+pair loses nothing at that plan. The least damage within a budget on such a cost is at most that on the true one.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from autoprune.plan.exact.terms import Scope, Terms
 
 
 def relaxed(terms: Terms, reference: Sequence[int], *, forest: bool = True) -> Terms:
-    """Terms nowhere above the given ones, coupled along a forest, or without `forest` not at all.
+    """Terms nowhere above the given ones, coupled along a forest, or uncoupled without `forest`.
 
-    Where tables are of two units at most they are equal to the given ones at the (u,) reference options.
+    Tables of at most two units are equal to the given ones at the (u,) reference options.
     """
     pairs = _forest(terms) if forest else set()
     tables: dict[Scope, np.ndarray] = {}
@@ -45,7 +44,7 @@ def _separated(scope: Scope, table: np.ndarray, reference: Sequence[int]) -> dic
 
 
 def _forest(terms: Terms) -> set[Scope]:
-    """The pairs of units of a spanning forest of the greatest ranges (Kruskal 1956)."""
+    """The pairs of units of a spanning forest with the greatest ranges (Kruskal 1956)."""
     root = list(range(len(terms.sizes)))
 
     def find(unit: int) -> int:

@@ -1,4 +1,4 @@
-"""A cost as a sum of tables over the levels of few units each: what elimination works on."""
+"""A cost as a sum of tables over the levels of few units each: the input of elimination."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from autoprune.core.cost import Formula, Polynomial
 from autoprune.core.problem import Problem
 from autoprune.core.sparse import SparseCost, SparseWeight
 
-LARGEST = 1 << 20  # entries of a table
+LARGEST_TABLE = 1 << 20  # largest number of entries of a table
 
-Scope = tuple[int, ...]  # units of a table, ascending: one axis each
+Scope = tuple[int, ...]  # units of a table's axes, ascending
 
 
 @dataclass(frozen=True)
 class Terms:
-    """`constant` plus one entry of every table. A scope names units, and its table has one axis for each of them.
+    """A cost: `constant` plus one entry of every table. A scope names units; its table has one axis for each of them.
 
-    `sizes` are the options of each unit, (u,).
+    `sizes` are the (u,) numbers of options.
     """
 
     sizes: tuple[int, ...]
@@ -32,12 +32,12 @@ class Terms:
 
     @property
     def reach(self) -> float:
-        """The sum of all tables' ranges: no two plans differ by more in cost."""
+        """The sum of all tables' ranges, an upper limit of the cost difference of two plans."""
         return float(sum(np.ptp(table) for table in self.tables.values()))
 
     @property
     def divisor(self) -> int:
-        """What the costs of any two plans differ by a whole multiple of; 0 if a cost is not whole or all are equal."""
+        """A common divisor of all cost differences between plans; 0 if a cost is not an integer or all are equal."""
         above = [(table - table.min()).ravel() for table in self.tables.values()]
         values = np.concatenate([np.zeros(1), *above])
         if not (values == np.rint(values)).all() or values.max() > 2**53:
@@ -53,10 +53,10 @@ class Terms:
 
     @functools.cached_property
     def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All tables' entries, one table after the other, and where they are.
+        """The entries of all tables, concatenated, and how to index them.
 
-        For each table the units of its axes and their strides, (axes, tables), and where it begins. Tables of fewer
-        axes than others have strides of 0.
+        For each table: the units of its axes and their strides, (axes, tables), and its offset. Tables with fewer axes
+        than others have strides of 0.
         """
         axes = max(map(len, self.tables), default=0)
         units, strides = np.zeros((2, axes, len(self.tables)), dtype=np.intp)
@@ -67,16 +67,16 @@ class Terms:
         return units, strides, starts, np.concatenate([np.zeros(0), *map(np.ravel, self.tables.values())])
 
     def restricted(self, allowed: Sequence[np.ndarray]) -> Terms:
-        """The same cost over the allowed options alone, given by their indices, (k,) for each unit."""
+        """The cost over the allowed options alone, given by their (k,) indices for each unit."""
         tables = {s: table[np.ix_(*(allowed[unit] for unit in s))] for s, table in self.tables.items()}
         return Terms(tuple(len(options) for options in allowed), tables, self.constant)
 
 
 @dataclass(frozen=True)
 class TabledCost(Formula):
-    """A cost that is known by its terms over the levels of the units of a space, in their order.
+    """A cost given by its terms over the levels of a space's units, in their order.
 
-    For problems made up for planning, in which a unit's count tells its level and nothing else: `widest` are the (u,)
+    For problems made up for planning, in which a unit's count encodes its level and nothing else: `widest` are the (u,)
     counts of level 0, and each level keeps one less.
     """
 
@@ -88,15 +88,15 @@ class TabledCost(Formula):
 
 
 def separable(costs: Sequence[np.ndarray]) -> Terms:
-    """The cost that is a sum of one (l,) array for each unit."""
+    """The terms of a cost that is a sum of one (l,) array for each unit."""
     return Terms(tuple(len(cost) for cost in costs), {(unit,): cost for unit, cost in enumerate(costs)})
 
 
 def terms_of(problem: Problem, cost: str) -> Terms | None:
-    """A problem's cost by units that share a monomial, a table or a weight with zeros.
+    """The terms of a problem's cost, one table for units that share a monomial, a table or a weight with zeros.
 
-    None for a user's function, of which nothing is known, and for a weight that depends on the joint levels of so many
-    units that the table would have more than LARGEST entries.
+    Returns None for a user's function, whose form is unknown, and for a weight that depends on the joint levels of so
+    many units that the table would have more than LARGEST_TABLE entries.
     """
     formula = problem.costs.costs[cost]
     if isinstance(formula, TabledCost):
@@ -109,7 +109,7 @@ def terms_of(problem: Problem, cost: str) -> Terms | None:
     tables, constant = dict(terms.tables), terms.constant
     for weight, factor in formula.weights:
         scope = tuple(u for u, unit in enumerate(problem.space.units) if unit in weight.units)
-        if math.prod(terms.sizes[unit] for unit in scope) > LARGEST:
+        if math.prod(terms.sizes[unit] for unit in scope) > LARGEST_TABLE:
             return None
         table = factor * _entries(problem, weight, scope)
         if scope:
@@ -120,7 +120,7 @@ def terms_of(problem: Problem, cost: str) -> Terms | None:
 
 
 def _entries(problem: Problem, weight: SparseWeight, scope: Scope) -> np.ndarray:
-    """The table of entries that stay of a weight, with an axis for each unit of the scope."""
+    """The table of a weight's kept entries, with an axis for each unit of the scope."""
     levels = [problem.space.levels[unit] for unit in scope]
     named = [problem.space.units[unit] for unit in scope]
     joint = np.array(list(itertools.product(*levels)), dtype=np.int64).reshape(-1, len(scope))
@@ -145,12 +145,12 @@ def _of_polynomial(problem: Problem, polynomial: Polynomial) -> Terms:
 
 
 def _factors(problem: Problem, units: Sequence[int]) -> dict[int, np.ndarray]:
-    """The (l,) powers of kept counts of each unit in a monomial, units ascending."""
+    """For each unit of a monomial, in ascending order, the (l,) powers of its kept counts."""
     return {u: np.array(problem.space.levels[u], float) ** units.count(u) for u in sorted(set(units))}
 
 
 def product(factors: Sequence[np.ndarray]) -> np.ndarray:
-    """The table of all products of one entry from each (l,) array: an axis for each."""
+    """The table of all products of one entry from each (l,) array, with one axis per array."""
     table = np.ones(())
     for factor in factors:
         table = np.multiply.outer(table, factor)

@@ -74,7 +74,7 @@ def _weight(model: nn.Module, structure: Structure, name: str) -> SparseWeight |
     for term in structure.terms:
         if term.module == module:
             macs = macs + term.macs
-    uses = macs.substitute(structure.cost.widths).terms.get((), 0) // dense
+    uses = int(macs.substitute(structure.cost.widths).terms.get((), 0)) // dense
     if not uses or macs != numel * Polynomial.constant(uses):
         return None
     return SparseWeight(name, dense, numel, structure.shapes[name][1], uses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import torch
 
@@ -79,6 +79,13 @@ Need = Literal["moments", "gradients", "sample_gradients", "curvature"]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
+@runtime_checkable
+class Declaring(Protocol):
+    """A criterion that declares what it needs beside weights; `needs` makes one of a function."""
+
+    needs: frozenset[Need]
+
+
 def needs(*names: Need) -> Callable[[Function], Function]:
     """Declares what a criterion needs beside weights.
 
@@ -100,12 +107,11 @@ def needs(*names: Need) -> Callable[[Function], Function]:
     return declare
 
 
-def needs_of(criterion: Callable[..., object]) -> frozenset[str]:
+def needs_of(criterion: Callable[..., object]) -> frozenset[Need]:
     """What a criterion declared, also through partial applications; nothing by default."""
     while isinstance(criterion, functools.partial):
         criterion = criterion.func
-    declared: frozenset[str] = getattr(criterion, "needs", frozenset())
-    return declared
+    return criterion.needs if isinstance(criterion, Declaring) else frozenset()
 
 
 def collected(statistics: torch.Tensor | None, need: Need) -> torch.Tensor:

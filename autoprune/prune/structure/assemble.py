@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import nn
 
 from autoprune.core.cost import CostModel, Polynomial
-from autoprune.core.unit import Role, Slot, Span, Unit
+from autoprune.core.unit import Kind, Role, Slot, Span, Unit
 from autoprune.prune.modules.attributes import get
 from autoprune.prune.modules.names import numbered
 from autoprune.prune.modules.skip import within
@@ -137,9 +137,9 @@ def _is_between(atom: Atom, slots: Sequence[Slot], attended: set[Atom]) -> bool:
     return atom.size > 1 and "out" in roles and ("in" in roles or atom in attended)
 
 
-def _kinds(recorder: Recorder, normalised: set[Atom]) -> Callable[[Atom], str]:
+def _kinds(recorder: Recorder, normalised: set[Atom]) -> Callable[[Atom], Kind]:
     """What is removed with a position. Of what fits, the first counts; what is left is made by linear layers."""
-    kinds = (
+    kinds: tuple[tuple[Kind, set[Atom]], ...] = (
         ("experts", _atoms(recorder.routed)),
         ("heads", _atoms(recorder.batched)),
         ("head_dim", _atoms(recorder.attended)),

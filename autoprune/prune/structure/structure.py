@@ -151,7 +151,7 @@ class Structure:
         lost = dict.fromkeys(names, 0)
         for old, new in zip(self.terms, terms, strict=True):
             if old.macs.units and not new.macs.units:
-                lost[min(old.macs.units)] += new.macs.terms.get((), 0)
+                lost[min(old.macs.units)] += int(new.macs.terms.get((), 0))
         costs = {
             cost: poly.substitute(widths) if isinstance(poly, Polynomial) else poly
             for cost, poly in self.cost.costs.items()

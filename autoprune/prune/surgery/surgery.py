@@ -102,7 +102,7 @@ def make_recipe(structure: Structure, positions: Positions) -> Recipe:
     counts = {unit.name: len(positions.get(unit.name, range(unit.width))) for unit in structure.units}
     sizes: dict[str, dict[str, int]] = {}
     for size in structure.sizes:
-        value = size.value.substitute(counts).terms.get((), 0)
+        value = int(size.value.substitute(counts).terms.get((), 0))
         sizes.setdefault(size.module, {})[size.attribute] = value
     kept = {name: tuple(np.asarray(indices).tolist()) for name, indices in positions.items()}
     gone = [branch for name, branch in structure.branches.items() if not counts[name]]

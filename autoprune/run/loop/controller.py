@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.core.contracts import Evaluator, Searcher
-from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.problem import Problem
 from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
@@ -179,7 +179,7 @@ class Controller:
     def _whole(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation of all its examples, where it is one of those since an earlier one only."""
         before = self._before.get(replace(evaluation.candidate, since=0.0))
-        return evaluation if before is None else joined(before, evaluation)
+        return evaluation if before is None else merged(before, evaluation)
 
     def _arrived_new(self) -> float:
         """What the evaluations cost that have been made and whose turn has not come."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from autoprune.core.contracts import Evaluator, Remarking, Searcher
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
 from autoprune.run.executors.pool import Pool
+from autoprune.run.loop.tracking import Trackers, facts_of
 from autoprune.run.records.events import Events
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
@@ -22,7 +24,10 @@ class Watch:
     A searcher that has a `remark` (core.contracts.Remarking) is quoted: in the progress, and once in the events.
     """
 
-    def __init__(self, session: Session, searcher: Searcher, evaluator: Evaluator, events: Events) -> None:
+    def __init__(
+        self, session: Session, searcher: Searcher, evaluator: Evaluator, events: Events, trackers: Trackers
+    ) -> None:
+        self._trackers = trackers
         self._session, self._searcher, self._evaluator, self._events = session, searcher, evaluator, events
         self._remark = ""
         self._bounds = _bounds(session)
@@ -31,8 +36,9 @@ class Watch:
         self._failed = 0
         self._cause = ""
 
-    def begin(self, done: int, told: Sequence[Evaluation]) -> None:
+    def begin(self, done: int, told: Sequence[Evaluation], folder: Path | None) -> None:
         """Before the first step of a search, with what a journal knew already."""
+        self._trackers.started(facts_of(self._session, folder, done))
         for evaluation in told:
             self._learn(evaluation)
         facts = self._session.finetune_facts
@@ -42,6 +48,7 @@ class Watch:
 
     def step(self, done: int, evaluation: Evaluation) -> None:
         self._events.warn(evaluation.remark)
+        self._trackers.evaluated(evaluation, done, self._session.job.evaluations)
         self._learn(evaluation)
         facts = {"done": done, "status": evaluation.status, "seconds": round(evaluation.seconds, 4)}
         steps = {"steps": evaluation.steps} if evaluation.steps else {}

@@ -20,11 +20,11 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.statistics import kendall_tau
 from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunDamaged, RunNotFound
-from autoprune.run.records.columns import SELECT
 from autoprune.run.records.documents import damaged, read_checked, understanding
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.records.journal import read_run, told
-from autoprune.run.results.front_file import LeftOut, Row, left_out_of, pick_row, read_document
+from autoprune.run.results.front_file import FrontFile, LeftOut, read_front_file
+from autoprune.run.results.member import Member
 
 Pairs = Sequence[tuple[float, float]]
 
@@ -35,13 +35,13 @@ STOPS = 120  # a curve over evaluations is computed at so many of them at most
 class Facts:
     """One run, as its folder tells it.
 
-    `document` is front.json, `job` what job.yaml says (empty for a job made in Python), `identity` what the journal
-    starts with, `told` every evaluation in it, in order, `modules` those with tensors in the order of the network,
-    `units` all of them, searched or not, `additivity` how far damages of single units added up.
+    `front` is what front.json holds, `job` what job.yaml says (of earlier runs from Python next to nothing), `identity`
+    what the journal starts with, `told` every evaluation in it, in order, `modules` those with tensors in the order of
+    the network, `units` all of them, searched or not, `additivity` how far damages of single units added up.
     """
 
     path: Path
-    document: Mapping[str, Any]
+    front: FrontFile
     job: Mapping[str, Any]
     identity: Mapping[str, Any]
     told: tuple[Evaluation, ...]
@@ -52,21 +52,19 @@ class Facts:
     additivity: str = ""
 
     @property
-    def rows(self) -> Sequence[Row]:
+    def members(self) -> Sequence[Member]:
         """The members of the front, in the order of front.json."""
-        rows: Sequence[Row] = self.document["rows"]
-        return rows
+        return self.front.members
 
     @property
     def left_out(self) -> Sequence[LeftOut]:
         """The networks that the front lacks because they could not be built or measured."""
-        return left_out_of(self.document)
+        return self.front.left_out
 
     @property
     def dense(self) -> Mapping[str, float]:
         """The costs of the dense network."""
-        dense: Mapping[str, float] = self.document["dense"]
-        return dense
+        return self.front.dense
 
     @cached_property
     def spent(self) -> tuple[Evaluation, ...]:
@@ -90,8 +88,9 @@ class Facts:
     @cached_property
     def measured(self) -> tuple[str, ...]:
         """Names of what the fitness measures, objectives of the job first."""
-        if self.rows:
-            names = [name for name in self.rows[0] if all({name, SELECT + name} <= row.keys() for row in self.rows)]
+        if self.members:
+            both = [m.report.keys() & m.select.keys() for m in self.members]
+            names = [name for name in self.members[0].report if all(name in found for found in both)]
         else:
             names = [name for name in (self.scored[0].values if self.scored else ()) if name not in self.dense]
         wanted = [name for name, *_ in self.identity.get("objectives", ())]
@@ -105,14 +104,7 @@ class Facts:
     @cached_property
     def guides(self) -> tuple[Objective, ...]:
         """The objectives the search followed, under the names evaluations have."""
-        named = ((name if name in self.dense else name.removeprefix(SELECT), d) for name, d in self.objectives)
-        return tuple(Objective(name, direction) for name, direction in named)
-
-    @property
-    def objectives(self) -> Sequence[tuple[str, Direction]]:
-        """Name in the rows and direction of what the front was formed by."""
-        objectives: Sequence[tuple[str, Direction]] = self.document["objectives"]
-        return objectives
+        return self.front.followed
 
     def direction(self, name: str) -> Direction | None:
         """Whether less or more of a value is better; None where nothing says so."""
@@ -126,19 +118,19 @@ class Facts:
 
     def dense_values(self) -> dict[str, float]:
         """Costs of the dense network, and what it measures on the report set where it is a member of the front."""
-        row = next((row for row in self.rows if not any(row["levels"])), None)
-        return {**self.dense, **({name: row[name] for name in self.measured} if row else {})}
+        member = next((member for member in self.members if member.is_dense), None)
+        return {**self.dense, **({name: member.report[name] for name in self.measured} if member else {})}
 
-    def pick(self, row: Row) -> str | None:
-        """The shortest bound on the cost that `--pick` answers with this row, or None where there is none."""
-        ratio = row[f"{self.cost}_ratio"]
+    def pick(self, member: Member) -> str | None:
+        """The shortest bound on the cost that `--pick` answers with this member, or None where there is none."""
+        ratio = member.ratios[self.cost]
         shares = [f"{math.ceil(ratio * 10**digits) / 10**digits:g}" for digits in (2, 3, 4)]
-        bounds = [f"{self.cost}<={value}" for value in (*shares, repr(row[self.cost]))]
-        return next((bound for bound in bounds if self._picks(bound, row)), None)
+        bounds = [f"{self.cost}<={value}" for value in (*shares, repr(member.costs[self.cost]))]
+        return next((bound for bound in bounds if self._picks(bound, member)), None)
 
-    def _picks(self, bound: str, row: Row) -> bool:
+    def _picks(self, bound: str, member: Member) -> bool:
         try:
-            return bool(pick_row(self.document, bound)["levels"] == row["levels"])
+            return self.front.picked(bound).levels == member.levels
         except AutopruneError:  # rounding put the row outside, or the name of a cost cannot stand in a bound
             return False
 
@@ -146,15 +138,15 @@ class Facts:
 def read_facts(path: Path) -> Facts:
     """The facts of a run folder. RunNotFound where there is no front yet or a file is gone."""
     folder = RunFolder.open(path)
-    document = read_document(folder)
+    front = read_front_file(folder)
     _check_whole(folder)
     records = read_run(folder.journal)
     space, units, modules = _read_space(folder), *_read_structure(folder)
     identity = records[0]["identity"] if records else {}
-    _check_related(folder, document, identity, space)
+    _check_related(folder, front, identity, space)
     return Facts(
         path=path,
-        document=document,
+        front=front,
         job=_read_job(folder),
         identity=identity,
         told=tuple(told(records)),
@@ -204,13 +196,11 @@ def _read_job(folder: RunFolder) -> dict[str, Any]:
     return job
 
 
-def _check_related(
-    folder: RunFolder, document: Mapping[str, Any], identity: Mapping[str, Any], space: SearchSpace
-) -> None:
+def _check_related(folder: RunFolder, front: FrontFile, identity: Mapping[str, Any], space: SearchSpace) -> None:
     """RunDamaged where files are those of different runs."""
     if identity and identity["space"] != space.to_json():
         raise damaged(folder.space, "it has another search space than journal.jsonl")
-    if any(list(row["kept"]) != list(space.units) for row in document["rows"]):
+    if any(list(member.counts) != list(space.units) for member in front.members):
         raise damaged(folder.front_json, "its networks are not of the search space in space.json")
 
 
@@ -254,7 +244,7 @@ def audits(facts: Facts) -> list[Audit]:
 
 
 def _audit(facts: Facts, selected: str, reported: str) -> Audit:
-    pairs = [(float(row[SELECT + selected]), float(row[reported])) for row in facts.rows]
+    pairs = [(float(member.select[selected]), float(member.report[reported])) for member in facts.members]
     directions = facts.direction(selected), facts.direction(reported)
     sign = -1.0 if set(directions) == {"min", "max"} else 1.0
     tau = sign * kendall_tau([x for x, _ in pairs], [y for _, y in pairs])

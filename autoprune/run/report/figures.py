@@ -10,11 +10,11 @@ from itertools import chain
 
 import numpy as np
 
-from autoprune.run.records.columns import HIGH, LOW, SELECT
+from autoprune.run.records.columns import HIGH, LOW, RATIO, SELECT
 from autoprune.run.report.chart import Axis, Chart, Point
 from autoprune.run.report.facts import Audit, Facts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
-from autoprune.run.results.front_file import Row
+from autoprune.run.results.member import Member
 
 EMPTY = "The front is empty: no evaluation succeeded."
 CELLS = 1200  # of the heat map; more are slow to load and too fine to read
@@ -23,9 +23,9 @@ CELLS = 1200  # of the heat map; more are slow to load and too fine to read
 def front(facts: Facts) -> str:
     """What was found: every evaluation, the members of the front, how to export each."""
     picture = _front_picture(facts) if facts.measured else note("The fitness reports nothing to draw over costs.")
-    if not facts.rows:
+    if not facts.members:
         return section("Front", picture if facts.measured else "", note(EMPTY))
-    worst = max(row["verify_error"] for row in facts.rows)
+    worst = max(member.verify_error for member in facts.members)
     return section(
         "Front",
         picture,
@@ -45,7 +45,7 @@ def _front_picture(facts: Facts) -> str:
     dense = facts.dense_values().get(value)
     chart = _front_axes(facts, scored)
     reference = chart.level(dense, "dense") if dense is not None else ""
-    label = f"{value} over {facts.cost}: {plural(len(facts.rows), 'member')} of the front and all evaluations"
+    label = f"{value} over {facts.cost}: {plural(len(facts.members), 'member')} of the front and all evaluations"
     picture = chart.draw(label, chart.dots(scored, "seen"), reference, _members(facts, chart))
     keys = {"member": "front, on the report set", "seen": "all evaluations, on the selection set"}
     keys |= {"dense": f"dense network, {number(dense)} on the report set"} if reference else {}
@@ -58,54 +58,56 @@ def _front_axes(facts: Facts, scored: Sequence[Point]) -> Chart:
     name = facts.measured[0]
     usual = np.quantile([y for _, y in scored], (0.05, 0.95)).tolist() if scored else []
     better = {"max": ", higher is better", "min": ", lower is better", None: ""}[facts.direction(name)]
-    shares = [1.0, *(row[f"{facts.cost}_ratio"] for row in facts.rows), *(x for x, _ in scored)]
+    shares = [1.0, *(member.ratios[facts.cost] for member in facts.members), *(x for x, _ in scored)]
     return Chart(
         Axis.over(f"{facts.cost}, share of dense", shares),
-        Axis.over(f"{name}{better}", [*usual, *(row[name] for row in facts.rows)]),
+        Axis.over(f"{name}{better}", [*usual, *(member.report[name] for member in facts.members)]),
     )
 
 
 def _members(facts: Facts, chart: Chart) -> str:
     """The members of the front, connected where there are two objectives; a line is no front of three."""
     value = facts.measured[0]
-    points = [(row[f"{facts.cost}_ratio"], row[value]) for row in facts.rows]
+    points = [(member.ratios[facts.cost], member.report[value]) for member in facts.members]
     tips = [
         f"{index}: {facts.cost} {percent(x)} of dense, {value} {number(y)}"
         for index, (x, y) in enumerate(points, start=1)
     ]
-    joined = chart.line(sorted(points), "member") if len(facts.objectives) == 2 else ""
+    joined = chart.line(sorted(points), "member") if len(facts.guides) == 2 else ""
     return joined + chart.marks(points, tips, "member")
 
 
 def _front_table(facts: Facts) -> str:
-    columns = list(chain.from_iterable((name, f"{name}_ratio") for name in facts.dense))
+    shown = [member.flat() for member in facts.members]
+    columns = list(chain.from_iterable((name, name + RATIO) for name in facts.dense))
     ends = [name + end for name in facts.measured for end in (LOW, HIGH)]
-    columns += [*facts.measured, *(end for end in ends if all(end in row for row in facts.rows))]
+    columns += [*facts.measured, *(end for end in ends if all(end in row for row in shown))]
     columns += [SELECT + name for name in facts.measured]
-    columns += [name for name in ("emptied",) if all(name in row for row in facts.rows)]
+    columns += [name for name in ("emptied",) if all(name in row for row in shown)]
     rows: list[list[Cell]] = [
-        [index, *(row[name] for name in columns), facts.pick(row)] for index, row in enumerate(facts.rows, start=1)
+        [index, *(row[name] for name in columns), facts.pick(member)]
+        for index, (row, member) in enumerate(zip(shown, facts.members, strict=True), start=1)
     ]
     return table(["", *(name.replace("_", " ") for name in columns), "pick"], rows, "front")
 
 
 def _middle_pick(facts: Facts) -> str:
-    picks = [pick for pick in map(facts.pick, facts.rows) if pick is not None]
+    picks = [pick for pick in map(facts.pick, facts.members) if pick is not None]
     return picks[len(picks) // 2] if picks else f"{facts.cost}<=0.5"
 
 
 def allocation(facts: Facts) -> str:
     """What each member keeps of each unit, as a heat map with the counts in it."""
-    if not facts.rows:
+    if not facts.members:
         return section("Allocation", note(EMPTY))
     most = max(2, CELLS // len(facts.space.units))
-    chosen = np.linspace(0, len(facts.rows) - 1, min(most, len(facts.rows))).round().astype(int).tolist()
+    chosen = np.linspace(0, len(facts.members) - 1, min(most, len(facts.members))).round().astype(int).tolist()
     widths = [counts[0] for counts in facts.space.levels]
     lines = [
-        _unit_line(unit, width, [facts.rows[index]["kept"][unit] for index in chosen])
+        _unit_line(unit, width, [facts.members[index].counts[unit] for index in chosen])
         for unit, width in zip(facts.space.units, widths, strict=True)
     ]
-    missing = f"{len(chosen)} of {len(facts.rows)} members are shown." if len(chosen) < len(facts.rows) else ""
+    missing = f"{len(chosen)} of {len(facts.members)} members are shown." if len(chosen) < len(facts.members) else ""
     return section(
         "Allocation",
         note(
@@ -114,17 +116,17 @@ def allocation(facts: Facts) -> str:
             missing,
         ),
         '<div class="wide"><table class="heat">',
-        _member_heads(facts, [(index, facts.rows[index]) for index in chosen]),
+        _member_heads(facts, [(index, facts.members[index]) for index in chosen]),
         "<tbody>",
         *lines,
         "</tbody></table></div>",
     )
 
 
-def _member_heads(facts: Facts, members: Sequence[tuple[int, Row]]) -> str:
+def _member_heads(facts: Facts, members: Sequence[tuple[int, Member]]) -> str:
     heads = "".join(
-        f'<th scope="col">{index + 1}<br><span>{100 * row[f"{facts.cost}_ratio"]:.0f}</span></th>'
-        for index, row in members
+        f'<th scope="col">{index + 1}<br><span>{100 * member.ratios[facts.cost]:.0f}</span></th>'
+        for index, member in members
     )
     return f'<thead><tr><th scope="col">unit</th><th scope="col">width</th>{heads}</tr></thead>'
 
@@ -174,9 +176,9 @@ def progress(facts: Facts) -> str:
 def audit(facts: Facts) -> str:
     """How far the numbers that guided the search can be trusted."""
     title = "Proxy audit"
-    found = audits(facts) if facts.rows else []
+    found = audits(facts) if facts.members else []
     if not found:
-        return section(title, note(EMPTY if not facts.rows else "The fitness measures nothing on both sets."))
+        return section(title, note(EMPTY if not facts.members else "The fitness measures nothing on both sets."))
     rows: list[list[Cell]] = [
         [SELECT + a.selected, a.reported, None if math.isnan(a.tau) else a.tau, a.optimism] for a in found
     ]
@@ -186,9 +188,9 @@ def audit(facts: Facts) -> str:
         _audit_chart(own),
         table(["on the selection set", "on the report set", "Kendall's tau", "mean optimism"], rows),
         note(
-            f"Over {plural(len(facts.rows), 'member')} of the front. Tau is 1 where both sets rank the members alike, "
-            "ties apart, and high on any front whose members differ much in size. The optimism is by how much the "
-            "selection set looked better than the report set (selection minus report where higher is better, the "
+            f"Over {plural(len(facts.members), 'member')} of the front. Tau is 1 where both sets rank the members "
+            "alike, ties apart, and high on any front whose members differ much in size. The optimism is by how much "
+            "the selection set looked better than the report set (selection minus report where higher is better, the "
             "reverse where lower is): the winner's curse of choosing by the numbers one then quotes."
         ),
         note(f"Do damages add up? {facts.additivity}.") if facts.additivity else "",

@@ -15,7 +15,6 @@ from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import Facts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
-from autoprune.run.results.front_file import pick_row
 
 STYLE = Path(__file__).with_name("style.css")
 CAUSES = 10  # different causes of failure that are listed
@@ -58,7 +57,7 @@ def summary(facts: Facts) -> str:
     """What was searched and what came of it, in a line and a few figures."""
     lines = [
         f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
-        note(f"{_counted(facts)}. {plural(len(facts.rows), 'network')} on the front.", _origin(facts)),
+        note(f"{_counted(facts)}. {plural(len(facts.members), 'network')} on the front.", _origin(facts)),
         terms(_figures(facts), "figures"),
         _left_out(facts),
         _failures(facts),
@@ -94,10 +93,10 @@ def _figures(facts: Facts) -> dict[str, Cell]:
     shown: dict[str, Cell] = {f"dense {name}": value for name, value in facts.dense_values().items()}
     for name in facts.measured[:1]:
         try:
-            half = pick_row(facts.document, f"{facts.cost}<=0.5")
+            half = facts.front.picked(f"{facts.cost}<=0.5")
         except AutopruneError:  # nothing that small was found
             continue
-        shown[f"{name} at half the {facts.cost}"] = half[name]
+        shown[f"{name} at half the {facts.cost}"] = half.report[name]
     return shown
 
 
@@ -144,8 +143,8 @@ def _unmet(facts: Facts) -> str:
 def _unfitted(facts: Facts) -> str:
     """Layers that some member of the front could not be fitted at, and why."""
     reasons: dict[str, str] = {}
-    for row in facts.rows:
-        reasons |= row.get("fit", {}).get("untouched", {})
+    for member in facts.members:
+        reasons |= (member.fit or {}).get("untouched", {})
     rows: list[list[Cell]] = [[layer, reason] for layer, reason in reasons.items()]
     return table(["layers not fitted to the dense network", "why"], rows[:PARTS]) if rows else ""
 

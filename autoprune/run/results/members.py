@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
@@ -24,12 +24,13 @@ from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
-from autoprune.run.records.columns import HIGH, LOW, RATIO, SELECT, STITCHED, check_measured
+from autoprune.run.records.columns import SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.deployed import deployed
 from autoprune.run.results.export import write_export
-from autoprune.run.results.front_file import LeftOut, Row, to_csv
+from autoprune.run.results.front_file import FrontFile, LeftOut, to_csv
+from autoprune.run.results.member import Member
 from autoprune.run.session.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
@@ -40,9 +41,9 @@ NAMED = 3  # members that failed are named so far in an error; the log has all
 
 
 class Finished(NamedTuple):
-    """The rows of a front, and what had to be left out of it."""
+    """The members of a front, and what had to be left out of it."""
 
-    rows: list[Row]
+    members: tuple[Member, ...]
     left_out: tuple[LeftOut, ...]
 
 
@@ -51,16 +52,15 @@ class Built:
     """A network as it is deployed, with what is known about it."""
 
     network: nn.Module
-    row: Row
+    member: Member
 
 
 @ending_forks()
 def build_member(session: Session, evaluation: Evaluation) -> Built:
     """The network of an evaluation, compared with its masked original and measured on the report set.
 
-    "fit" in its row says what fitting it did (prune.compensate.Compensation); empty where it is as assembled. "emptied"
-    counts the weights that are left without any entry, which "emptied_weights" names; both are there where a search
-    puts zeros into weights, and where there are such weights all the same.
+    Its member counts the weights that are left without any entry, and names them, where a search puts zeros into
+    weights, and where there are such weights all the same.
 
     Raises:
         VerifyError: the two compute different things.
@@ -93,12 +93,12 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
     as_built = session.selected(network)
     for values in (measured, as_built):
         _check_reported(session, values)
-    selected = {SELECT: {**evaluation.values, **as_built}, STITCHED: evaluation.values}
-    row = _row(session, candidate, measured, selected, report.worst) | {"fit": {} if fit is None else asdict(fit)}
+    member = _member(session, evaluation, measured, as_built, report.worst)
     emptied = emptied_weights(network, named_tensors(session.model))
     if session.weights or emptied:
-        row |= {"emptied": len(emptied), "emptied_weights": emptied}
-    return Built(network, {**row, "finetune_steps": steps} if session.job.finetune else row)
+        member = replace(member, emptied=len(emptied), emptied_weights=tuple(emptied))
+    steps_taken = steps if session.job.finetune else None
+    return Built(network, replace(member, fit={} if fit is None else asdict(fit), steps=steps_taken))
 
 
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:
@@ -115,7 +115,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
     members = [*front.thinned(session.job.front_size).members]
     members += uniform_rivals(session, members, scored)
-    built: list[Row] = []
+    built: list[Member] = []
     left_out: list[LeftOut] = []
     clean = without(secrets_of(session.job))
     note = ""
@@ -123,7 +123,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
         session.progress(Progress("front", index, len(members), note))
         start = time.perf_counter()
         try:
-            built.append(build_member(session, evaluation).row)
+            built.append(build_member(session, evaluation).member)
             note = f"{_gain(built[-1], session)} in {time.perf_counter() - start:.1f} s"
         except (VerifyError, RunFailed) as error:  # the others are none the worse for it
             _log.error("left out of the front: %s", clean(str(error)))
@@ -132,12 +132,12 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     if members and not built:
         raise RunFailed(_why_empty(left_out, folder))
     session.progress(Progress("front", len(members), len(members), note))
-    rows = _with_emptied(_undominated(session, built))
-    _name_replaced(session, built, rows)
+    kept = _with_emptied(_undominated(session, built))
+    _name_replaced(session, built, kept)
     if folder is not None:
-        write_text(folder.front_csv, to_csv(rows))
-        write_checked(folder.front_json, document_of(session, rows, left_out))
-    return Finished(rows, tuple(left_out))
+        write_text(folder.front_csv, to_csv(kept))
+        write_checked(folder.front_json, front_file(session, kept, left_out).to_json())
+    return Finished(tuple(kept), tuple(left_out))
 
 
 def _left_out(session: Session, candidate: Candidate, error: Exception, clean: Callable[[str], str]) -> LeftOut:
@@ -156,103 +156,90 @@ def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
     )
 
 
-def _undominated(session: Session, rows: Sequence[Row]) -> list[Row]:
-    """The rows within all bounds that no other one betters in all objectives, on the selection set."""
-    as_built = [Evaluation(Candidate(tuple(row["levels"])), _values_as_built(session, row)) for row in rows]
+def _undominated(session: Session, members: Sequence[Member]) -> list[Member]:
+    """The members within all bounds that no other one betters in all objectives, on the selection set."""
+    as_built = [Evaluation(Candidate(member.levels), member.as_built) for member in members]
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
-    return [row for row in rows if tuple(row["levels"]) in kept]
+    return [member for member in members if member.levels in kept]
 
 
-def _name_replaced(session: Session, built: Sequence[Row], rows: Sequence[Row]) -> None:
+def _name_replaced(session: Session, built: Sequence[Member], members: Sequence[Member]) -> None:
     """Logs which networks that empty weights were on the front while searching and are not as built."""
-    kept, emptied = [row["levels"] for row in rows], EmptiedWeights(session)
-    for row in built:
-        least = emptied.of(Candidate(tuple(row["levels"])))
-        if least and row["levels"] not in kept:
+    kept, emptied = {member.levels for member in members}, EmptiedWeights(session)
+    for member in built:
+        least = emptied.of(Candidate(member.levels))
+        if least and member.levels not in kept:
             _log.warning(
                 "left out of the front, as another network is better as built: %s, which keeps %s",
-                row["candidate"],
+                member.candidate,
                 ", ".join(f"{count:,} entries of {name}" for name, count in least.items()),
             )
 
 
-def _with_emptied(rows: Sequence[Row]) -> list[Row]:
-    """The same rows; where one of them counts emptied weights all do, and the log names the weights."""
-    if not any("emptied" in row for row in rows):
-        return list(rows)
-    for row in rows:
-        if row.get("emptied"):
-            _log.warning("nothing is left of %s in %s", ", ".join(row["emptied_weights"]), row["candidate"])
-    return [{**row, "emptied": row.get("emptied", 0)} for row in rows]
+def _with_emptied(members: Sequence[Member]) -> list[Member]:
+    """The same members; where one of them counts emptied weights all do, and the log names the weights."""
+    if all(member.emptied is None for member in members):
+        return list(members)
+    for member in members:
+        if member.emptied:
+            _log.warning("nothing is left of %s in %s", ", ".join(member.emptied_weights or ()), member.candidate)
+    return [replace(member, emptied=member.emptied or 0) for member in members]
 
 
-def _values_as_built(session: Session, row: Row) -> dict[str, float]:
-    """Costs, and what was measured on the selection set."""
-    measured = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
-    return {**measured, **{name: row[name] for name in session.dense_costs}}
-
-
-def _gain(row: Row, session: Session) -> str:
+def _gain(member: Member, session: Session) -> str:
     """What building did to the first measured objective: "kl 0.64 -> 0.21"."""
-    name = next((o.name for o in session.problem.objectives if STITCHED + o.name in row), None)
-    return "built" if name is None else f"{name} {row[STITCHED + name]:.4g} -> {row[SELECT + name]:.4g}"
+    name = next((o.name for o in session.problem.objectives if o.name in member.search), None)
+    return "built" if name is None else f"{name} {member.search[name]:.4g} -> {member.select[name]:.4g}"
 
 
-def document_of(session: Session, rows: Sequence[Row], left_out: Sequence[LeftOut] = ()) -> dict[str, Any]:
-    """What front.json holds: the rows, the dense costs, the objectives by the names they have in the rows, and which
-    networks were left out, with their causes.
-    """
+def front_file(session: Session, members: Sequence[Member], left_out: Sequence[LeftOut] = ()) -> FrontFile:
+    """What front.json holds of a front; the objectives have the names of their columns."""
     costs = session.dense_costs
-    objectives = [[o.name if o.name in costs else SELECT + o.name, o.direction] for o in session.problem.objectives]
-    missing = [{"candidate": m.candidate, "levels": list(m.levels), "cause": m.cause} for m in left_out]
-    return {"objectives": objectives, "dense": costs, "rows": list(rows), "left_out": missing}
+    objectives = ((o.name if o.name in costs else SELECT + o.name, o.direction) for o in session.problem.objectives)
+    return FrontFile(tuple(members), tuple(objectives), costs, tuple(left_out))
 
 
-def rebuild_member(session: Session, row: Row) -> Built:
-    """The network of a row, built, proved and measured again."""
-    values = {name.removeprefix(STITCHED): value for name, value in row.items() if name.startswith(STITCHED)}
-    return build_member(session, Evaluation(Candidate(tuple(row["levels"])), values))
+def rebuild_member(session: Session, member: Member) -> Built:
+    """The network of a member, built, proved and measured again."""
+    return build_member(session, member.evaluation)
 
 
-def export_member(session: Session, row: Row, directory: Path) -> Row:
-    """Builds the network of a row again and writes it, with what it was measured to do just now."""
-    return write_member(session, rebuild_member(session, row), directory)
+def export_member(session: Session, member: Member, directory: Path) -> Member:
+    """Builds the network of a member again and writes it, with what it was measured to do just now."""
+    return write_member(session, rebuild_member(session, member), directory)
 
 
-def write_member(session: Session, built: Built, directory: Path) -> Row:
+def write_member(session: Session, built: Built, directory: Path) -> Member:
     """Writes a network that was just built."""
-    recipe = session.bank.subnet(built.row["kept"]).recipe
-    write_export(built.network, session.model, recipe, built.row, directory, session.data.example)
-    return built.row
+    recipe = session.bank.subnet(built.member.counts).recipe
+    write_export(built.network, session.model, recipe, built.member.to_json(), directory, session.data.example)
+    return built.member
 
 
-def _row(
+def _member(
     session: Session,
-    candidate: Candidate,
+    evaluation: Evaluation,
     measured: Mapping[str, float],
-    selected: Mapping[str, Mapping[str, float]],
+    as_built: Mapping[str, float],
     verify_error: float,
-) -> Row:
-    counts = session.space.counts(candidate)
-    costs = session.problem.costs_of(candidate)
-    return {
-        "candidate": _label(counts),
-        **costs,
-        **{name + RATIO: value / session.dense_costs[name] for name, value in costs.items()},
-        **({"density": costs["nonzeros"] / costs["params"]} if session.weights else {}),
-        **measured,
-        **_intervals(session, measured),
-        **{
-            prefix + name: value
-            for prefix, values in selected.items()
-            for name, value in values.items()
-            if name not in costs
-        },
-        "verify_error": verify_error,
-        "levels": list(candidate.levels),
-        "kept": counts,
-    }
+) -> Member:
+    counts = session.space.counts(evaluation.candidate)
+    costs = session.problem.costs_of(evaluation.candidate)
+    search = {name: value for name, value in evaluation.values.items() if name not in costs}
+    return Member(
+        candidate=_label(counts),
+        levels=evaluation.candidate.levels,
+        counts=counts,
+        costs=costs,
+        ratios={name: value / session.dense_costs[name] for name, value in costs.items()},
+        report=measured,
+        select={**search, **as_built},
+        search=search,
+        intervals=_intervals(session, measured),
+        verify_error=verify_error,
+        density=costs["nonzeros"] / costs["params"] if session.weights else None,
+    )
 
 
 def _check_reported(session: Session, measured: Mapping[str, float]) -> None:
@@ -264,12 +251,11 @@ def _check_reported(session: Session, measured: Mapping[str, float]) -> None:
         raise PluginError(f"expected the fitness to report {missing}, it reported {sorted(measured)}")
 
 
-def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, float]:
-    """Where the true accuracy lies in 95 of 100 cases, from how many examples it was counted on; by name, both ends."""
+def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Where the true accuracy lies in 95 of 100 cases, from how many examples it was counted on, by name."""
     if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
         return {}
-    low, high = wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))
-    return {"accuracy" + LOW: low, "accuracy" + HIGH: high}
+    return {"accuracy": wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))}
 
 
 def _label(counts: Mapping[str, int]) -> str:

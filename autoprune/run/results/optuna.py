@@ -11,10 +11,9 @@ from autoprune.core.space import SearchSpace
 from autoprune.errors import ConfigError, RunNotFound
 from autoprune.run.fingerprint.secrets import scrubbed
 from autoprune.run.records.checks import Record
-from autoprune.run.records.columns import SELECT
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.records.journal import read_run, told
-from autoprune.run.results.front_file import read_document
+from autoprune.run.results.front_file import read_front_file
 from autoprune.searchers.optuna.study import StudyRecord, write_study
 
 FACTS = ("seed", "evaluations", "guide", "criterion", "fitness", "batch_norms", "compensation", "model")
@@ -69,7 +68,7 @@ def read_study(path: Path) -> StudyRecord:
 
 def _problem(folder: RunFolder, header: Record) -> tuple[tuple[Objective, ...], Mapping[str, float]]:
     """What the search followed, and the dense costs: as the journal says, or front.json if it is an old one."""
-    known = header if "followed" in header else {}
-    document = known or read_document(folder)
-    followed = document["followed"] if known else document["objectives"]
-    return tuple(Objective(name.removeprefix(SELECT), direction) for name, direction in followed), document["dense"]
+    if "followed" in header:
+        return tuple(Objective(name, direction) for name, direction in header["followed"]), header["dense"]
+    front = read_front_file(folder)
+    return front.followed, front.dense

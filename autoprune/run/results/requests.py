@@ -14,7 +14,7 @@ from autoprune.run.results.front_file import Shown, show_front
 
 
 def check_export(path: Path, pick: str, out: Path) -> Shown:
-    """The row that an export would build, with why. Raises for a pick of nothing and for a folder that is taken."""
+    """The member that an export would build, with why. Raises for a pick of nothing and for a folder that is taken."""
     found = show_front(path, pick)
     check_new(out, "the export")
     return found

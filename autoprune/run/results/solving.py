@@ -18,9 +18,8 @@ from autoprune.errors import AutopruneError, InfeasibleBudget, RunFailed, Verify
 from autoprune.plan.allocation import plan
 from autoprune.plan.damage_model import DamageModel
 from autoprune.plan.ladder import uniform_levels
-from autoprune.run.records.columns import SELECT, STITCHED
 from autoprune.run.results.deployed import deployed
-from autoprune.run.results.front_file import Row
+from autoprune.run.results.member import Member
 from autoprune.run.results.members import build_member, export_member, write_member
 from autoprune.run.results.requests import budgets_of
 from autoprune.run.session.emptied import EmptiedWeights
@@ -36,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Contender:
-    """A network within a budget, what it is, and its row where it is on the front.
+    """A network within a budget, what it is, and its member where it is on the front.
 
     `built` are its costs and what was measured of it as built, on the selection set; empty until then.
     """
@@ -44,39 +43,39 @@ class Contender:
     candidate: Candidate
     sources: list[str]
     scores: Mapping[str, float] = field(default_factory=dict)
-    row: Row | None = None
+    member: Member | None = None
     built: Mapping[str, float] = field(default_factory=dict)
 
 
 def solve_within(
-    session: Session, rows: Sequence[Row], evaluations: Sequence[Evaluation], budget: str, out: Path | None
-) -> Row:
-    """The row of the best network within the budget, which is written to `out` where that is given.
+    session: Session, members: Sequence[Member], evaluations: Sequence[Evaluation], budget: str, out: Path | None
+) -> Member:
+    """The best network within the budget, which is written to `out` where that is given.
 
-    Under "solved" the row says what the network is, what it was compared with, and how those did.
+    Its `solved` says what the network is, what it was compared with, and how those did.
     """
     bounds = budgets_of(budget, session.dense_costs)
-    contenders = _contenders(session, rows, evaluations, bounds)
+    contenders = _contenders(session, members, evaluations, bounds)
     ranked = _ranked(session, contenders, bounds)
     for best in ranked:
         try:
-            row = _delivered(session, best, out)
+            member = _delivered(session, best, out)
         except VerifyError as error:
             _log.error("left out: %s", error)
             continue
-        return {**row, "solved": {"budget": budget, **_account(session, best, contenders)}}
+        return replace(member, solved={"budget": budget, **_account(session, best, contenders)})
     raise VerifyError("no network within the budget computes what its masked original computes; the log says which")
 
 
 def _contenders(
-    session: Session, rows: Sequence[Row], evaluations: Sequence[Evaluation], bounds: Sequence[Bound]
+    session: Session, members: Sequence[Member], evaluations: Sequence[Evaluation], bounds: Sequence[Bound]
 ) -> list[Contender]:
     """All that may be the best, each network once. InfeasibleBudget where there is none."""
     problem = replace(session.problem, bounds=(*session.problem.bounds, *bounds))
     scored = _scores(problem, evaluations)
     found: dict[Levels, Contender] = {}
-    for row in rows:
-        found[tuple(row["levels"])] = _member(session, row)
+    for member in members:
+        found[member.levels] = _member(session, member)
     within = [levels for levels, scores in scored.items() if levels not in found and _is_within(scores, bounds)]
     for levels in sorted(within, key=lambda levels: _key(session, scored[levels], bounds))[:BUILT]:
         found[levels] = Contender(Candidate(levels), [EVALUATED], scored[levels])
@@ -116,14 +115,12 @@ def _made(problem: Problem, evaluations: Sequence[Evaluation], bounds: Sequence[
         yield UNIFORM, tuple(rows[int(np.argmax(costs))].tolist())
 
 
-def _member(session: Session, row: Row) -> Contender:
-    """A member of the front; as built where its row has all that networks are compared by."""
-    as_built = {name.removeprefix(SELECT): value for name, value in row.items() if name.startswith(SELECT)}
-    scores = {name.removeprefix(STITCHED): value for name, value in row.items() if name.startswith(STITCHED)}
-    candidate = Candidate(tuple(row["levels"]))
-    built = {**as_built, **session.problem.costs_of(candidate)}
+def _member(session: Session, member: Member) -> Contender:
+    """A member of the front; as built where all that networks are compared by is known of it."""
+    candidate = Candidate(member.levels)
+    built = {**member.select, **session.problem.costs_of(candidate)}
     whole = all(o.name in built for o in (*session.problem.objectives, *session.job.objectives))
-    return Contender(candidate, [MEMBER], scores, row if whole else None, built if whole else {})
+    return Contender(candidate, [MEMBER], member.search, member if whole else None, built if whole else {})
 
 
 def _ranked(session: Session, contenders: Sequence[Contender], bounds: Sequence[Bound]) -> list[Contender]:
@@ -167,12 +164,12 @@ def _scored(session: Session, candidate: Candidate) -> Mapping[str, float]:
     return {**evaluation.values, **session.problem.costs_of(candidate)}
 
 
-def _delivered(session: Session, best: Contender, out: Path | None) -> Row:
-    """The row of the network, measured on the report set; written where there is an `out`."""
-    if best.row is not None:
-        return best.row if out is None else export_member(session, best.row, out)
+def _delivered(session: Session, best: Contender, out: Path | None) -> Member:
+    """The network, measured on the report set; written where there is an `out`."""
+    if best.member is not None:
+        return best.member if out is None else export_member(session, best.member, out)
     built = build_member(session, Evaluation(best.candidate, best.scores))
-    return built.row if out is None else write_member(session, built, out)
+    return built.member if out is None else write_member(session, built, out)
 
 
 def _account(session: Session, best: Contender, contenders: Sequence[Contender]) -> dict[str, Any]:

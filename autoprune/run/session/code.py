@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from autoprune.core.cost import CostModel, is_factory
 from autoprune.plugins import plugin_name
 from autoprune.run.fingerprint.fingerprint import Facts, fingerprint
 from autoprune.run.session.job import Job, NamedSearcher
 
 FACTORY = " factory"  # what the facts of model and data factories are called after
 COST = "cost "  # what those of a cost are called before
+
+
+def cost_facts(job: Job, code: Mapping[str, Facts], costs: CostModel) -> dict[str, Facts]:
+    """The facts of costs that a factory has made, with their values for the dense network: what a factory reads or
+    measures is no part of its source.
+    """
+    dense = costs.dense()
+    made = {f"{COST}{name}": dense[name] for name, cost in job.costs.items() if is_factory(cost)}
+    return {role: {**code[role], "cost of the dense network": repr(value)} for role, value in made.items()}
 
 
 def code_of(job: Job) -> dict[str, Facts]:

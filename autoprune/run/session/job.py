@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
+from autoprune.core.contracts import Searcher, Tracker
+from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
@@ -111,6 +111,9 @@ class NamedSearcher:
         return functools.partial(load_plugin(self.name), **self.options)
 
 
+MakeTracker = Callable[[], Tracker]
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything a search needs.
@@ -130,6 +133,7 @@ class Job:
     (run.controller).
     `stop` ends a search early (run.stopping). `expected` are values that the dense network should have by what is known
     of it; the run warns where it measures others.
+    `trackers` are told of the run, or make an object that is (core.contracts.Tracker).
     `document` is the plain data the job was made from, written to the run folder as job.yaml.
     """
 
@@ -143,7 +147,7 @@ class Job:
     calls: Callable[[], Examples] | None = None
     criterion: str | Callable[..., Any] = "obs"
     masks: str | Callable[..., Any] = "obs"
-    costs: Mapping[str, UserCost] = field(default_factory=dict)
+    costs: Mapping[str, UserCost | CostFactory] = field(default_factory=dict)
     evaluations: int = 300
     front_size: int = 32
     seed: int = 0
@@ -158,6 +162,7 @@ class Job:
     deterministic: bool = False
     stop: Stop = field(default_factory=Stop)
     expected: Mapping[str, float] = field(default_factory=dict)
+    trackers: Sequence[Tracker | MakeTracker] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -170,6 +175,7 @@ class Job:
                 *word("compensation", self.compensation, ("sequential", "thorough", "none")),
                 *([] if callable(self.criterion) else word("criterion", self.criterion, CRITERIA)),
                 *([] if callable(self.masks) else word("masks", self.masks, MASKS)),
+                *(_wrong_tracker(tracker) for tracker in self.trackers if not isinstance(tracker, Tracker | Callable)),
                 *(f"{dotted(path)}: {sentence}" for path, sentence in self._unknown_names()),
             ]
         )
@@ -177,6 +183,13 @@ class Job:
     def _unknown_names(self) -> list[tuple[KeyPath, str]]:
         reported = reported_names(self.fitness, self.guide)
         return unknown_names(reported, self.objectives, self.guide, self.stop.target, self.expected, self.costs)
+
+
+def _wrong_tracker(given: object) -> str:
+    return (
+        "trackers: expected objects with started, evaluated and finished, or functions that make them, got a "
+        f"{type(given).__name__} among them"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
-from autoprune.core.problem import Problem
+from autoprune.core.contracts import MultiFidelity, Searcher
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.data import Data
 from autoprune.errors import DataError, PluginError, SpaceError
-
-SAMPLES = 32  # networks that a cost is tried on, besides the dense and the smallest one
-CLOSE = 1e-9  # relative; sums of floats in another order differ by less
 
 _TEST = "autoprune.testing.check_searcher tests a searcher."
 
@@ -47,7 +38,7 @@ def check_searcher(searcher: object) -> None:
             f"expected the searcher to be an object with ask(n) and tell(evaluations), got {kind_of(searcher)}, which "
             f"{lack}. {_TEST}"
         )
-    given: Any = getattr(searcher, "fidelities", (1.0,)) or (1.0,)
+    given: Any = (searcher.fidelities if isinstance(searcher, MultiFidelity) else ()) or (1.0,)
     shares = [share for share in given if isinstance(share, int | float) and 0 < share <= 1]
     rising = all(a < b for a, b in itertools.pairwise(shares))
     if len(shares) < len(given) or not rising or shares[-1] != 1:
@@ -76,63 +67,6 @@ def proposals_of(searcher: Searcher, n: int, space: SearchSpace) -> list[Candida
         if candidate.since:
             raise PluginError(f"expected candidates whose `since` the searcher leaves at 0, got {candidate}. {_TEST}")
     return list(asked)
-
-
-@dataclass(frozen=True)
-class CheckedCost:
-    """A user's cost, which raises PluginError where it fails or is no finite number of 0 or more."""
-
-    name: str
-    cost: UserCost
-
-    def __call__(self, kept: Mapping[str, int]) -> float:
-        counts = "-".join(map(str, kept.values()))
-        try:
-            value = self.cost(kept)
-            number = math.nan if isinstance(value, str | bytes | bool) else float(value)
-        except Exception as error:
-            raise PluginError(
-                f"the cost {self.name!r} of the kept counts {counts} raised {type(error).__name__}: {error}"
-            ) from error
-        if not (math.isfinite(number) and number >= 0):
-            raise PluginError(
-                f"expected the cost {self.name!r} to be a finite number of 0 or more, got {value!r} for the kept "
-                f"counts {counts}"
-            )
-        return number
-
-
-def check_costs(problem: Problem, names: Sequence[str]) -> None:
-    """Raises PluginError unless each named cost is above 0 for the dense network, least at the smallest network among
-    some random ones, at most that of the dense network there, and the same whenever it is asked.
-    """
-    if not names:
-        return
-    sizes, rng = problem.space.sizes, np.random.default_rng(0)
-    ends = np.array([problem.space.dense.levels, problem.space.smallest.levels])
-    levels = np.concatenate([ends, rng.integers(0, sizes, (SAMPLES, len(sizes)))])
-    found, again = problem.cost_values(levels, names), problem.cost_values(ends, names)
-    for name in names:
-        _check_cost(name, found[name], again[name], problem.space, levels)
-
-
-def _check_cost(name: str, values: np.ndarray, again: np.ndarray, space: SearchSpace, levels: np.ndarray) -> None:
-    dense, smallest = values[:2].tolist()
-    if values[:2].tolist() != again.tolist():
-        raise PluginError(
-            f"expected the cost {name!r} to be the same whenever it is asked, got {dense:g} and {again[0]:g} for the "
-            f"dense network, {smallest:g} and {again[1]:g} for the smallest one. Measure once and keep the value."
-        )
-    if dense <= 0:
-        raise PluginError(f"expected the cost {name!r} of the dense network to be above 0, got {dense:g}")
-    least = int(values.argmin())
-    if smallest > values[least] * (1 + CLOSE):
-        at = "-".join(map(str, space.kept(levels[least]).tolist()))
-        raise PluginError(
-            f"expected the cost {name!r} to be least at the smallest network, which says what budgets can be reached, "
-            f"got {smallest:g} there and {values[least]:g} at {'the dense network' if least == 0 else at}. A cost must "
-            "not rise where fewer positions are kept."
-        )
 
 
 def kind_of(value: object) -> str:

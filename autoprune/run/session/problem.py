@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoprune.core.cost import CostModel
+from autoprune.core.cost import CostModel, Formula, UserCost
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.errors import ConfigError
 from autoprune.run.records.columns import check_named
+from autoprune.run.session.costs import check_costs, with_costs
 from autoprune.run.session.job import Job
-from autoprune.run.session.plugin_checks import CheckedCost, check_costs
 
 
-def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
-    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units."""
-    _check_new(job, costs)
-    for name, cost in job.costs.items():
-        costs = costs.with_cost(name, CheckedCost(name, cost))
+def state_problem(job: Job, costs: CostModel, own: Mapping[str, Formula | UserCost], space: SearchSpace) -> Problem:
+    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units.
+
+    `own` are the costs of the job, made by their factories.
+    """
+    costs = with_costs(costs, own)
     check_named(costs.names, job.costs, job.objectives, job.guide)
     dense = costs.dense()
     limits = [o.limit for o in job.objectives if o.limit and o.limit.sense == "<=" and o.name in dense]
@@ -36,7 +37,7 @@ def state_problem(job: Job, costs: CostModel, space: SearchSpace) -> Problem:
     return problem
 
 
-def _check_new(job: Job, costs: CostModel) -> None:
+def check_new(job: Job, costs: CostModel) -> None:
     """ConfigError for a cost of the job under the name of one that is there already."""
     if taken := [name for name in job.costs if name in (*costs.names, *SPARSE_COSTS)]:
         raise ConfigError([f"cost {name!r} is computed already. Give it another name." for name in taken])

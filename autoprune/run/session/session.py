@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.core.contracts import Searcher
+from autoprune.core.contracts import Searcher, fidelities_of, reads_parts
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.problem import Problem
@@ -47,12 +47,13 @@ from autoprune.prune.passes.examples import Example, as_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.run.fingerprint.fingerprint import Facts, architecture
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
-from autoprune.run.session.code import code_of
+from autoprune.run.session.code import code_of, cost_facts
+from autoprune.run.session.costs import make_cost
 from autoprune.run.session.device import pick_device, placed
 from autoprune.run.session.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.session.job import Job, OnProgress, Progress
 from autoprune.run.session.plugin_checks import check_data, check_searcher
-from autoprune.run.session.problem import first_measured, state_problem
+from autoprune.run.session.problem import check_new, first_measured, state_problem
 from autoprune.run.session.tuning import tune
 
 _log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Session:
     @property
     def fidelities(self) -> tuple[float, ...]:
         """The shares of the selection set, or of a fine-tune, that the searcher may ask for; none where all only."""
-        return tuple(getattr(self.searcher, "fidelities", ()))
+        return fidelities_of(self.searcher)
 
     def keep_bank(self, path: Path) -> None:
         """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
@@ -217,7 +218,7 @@ class Session:
         layers = self.job.guide == "layer"
         if layers:
             check_layers(self.bank, self.space.units)
-        in_parts = bool(getattr(self.searcher, "in_parts", False))
+        in_parts = reads_parts(self.searcher)
         if self.job.finetune:
             check_fidelities(self.job.finetune, self.fidelities, in_parts=in_parts)
         if in_parts and not averages(self.job.fitness):
@@ -344,7 +345,11 @@ def open_session(
         structure.check_prunable()
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
-    problem = state_problem(job, with_sparse_costs(structure.cost, weights), space)
+    costs = with_sparse_costs(structure.cost, weights)
+    check_new(job, costs)
+    own = {name: make_cost(name, cost, structure, model, example[0]) for name, cost in job.costs.items()}
+    problem = state_problem(job, costs, own, space)
+    code |= cost_facts(job, code, problem.costs)
     found = structure, weights, space, problem
     return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
 

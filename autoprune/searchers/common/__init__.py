@@ -1,1 +1,1 @@
-"""What searchers share: the queue of proposals, repair of budgets, goals, gains, bandits and rivals of plans."""
+"""Shared by searchers: the queue of proposals, goals within one budget, gains, bandits, and uniform rivals of plans."""

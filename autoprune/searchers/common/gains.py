@@ -1,4 +1,4 @@
-"""What an answer is worth, or would be: by how much it lets a front grow."""
+"""The worth of an answer: how much it lets a front grow."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 from autoprune.core.front import hypervolume, nondominated
 from autoprune.core.space import Levels
 
-RECENT = 100  # gains that a new one is compared with
-BEYOND = 0.1  # of the range, that the reference point lies beyond the worst values
+RECENT_GAINS = 100  # number of past gains that a new one is ranked among
+BEYOND = 0.1  # distance of the reference point beyond the worst values, as a share of the range
 
-Losses = Sequence[float]  # (m,)
+LossVector = Sequence[float]  # (m,)
 
 
 class Gains:
-    """Takes answers one by one, and keeps the front of their (m,) losses by levels.
+    """Tracks the front of the answers so far, and turns what each adds to it into a reward.
 
-    A gain is the hypervolume a network adds to the front before it. The reference point lies beyond the worst values of
-    both together. A reward is the share of the last `RECENT` gains that a gain is above, equal ones counted half, and 0
-    for none. We take the rank and not the gain over the largest so far: gains shrink by orders of magnitude while a
-    front closes, so that by the maximum all that is done later would be worth nothing, and nothing could be told apart;
-    and it does not depend on the units of the objectives.
+    A gain is the hypervolume that a network adds to the front before it; the reference point lies beyond the worst
+    values of both together. A reward is the share of the last `RECENT_GAINS` gains that a gain exceeds, ties counted
+    half, and 0 for no gain. We take the rank and not the gain over the largest so far: gains shrink by orders of
+    magnitude while a front closes, so that relative to the maximum all later gains would look equal; and the rank does
+    not depend on the objectives' units.
     """
 
     def __init__(self) -> None:
         self.front: dict[Levels, tuple[float, ...]] = {}
-        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._recent: deque[float] = deque(maxlen=RECENT_GAINS)
 
     def add(self, levels: Levels, losses: Sequence[float] | None) -> float:
-        """The reward from 0 to 1 for a network and its losses; None for one that failed, which is worth nothing."""
+        """The reward, from 0 to 1, of a network with (m,) losses; losses of None mean that it failed, reward 0."""
         gain = 0.0 if losses is None else self._grown(levels, tuple(losses))
         recent = np.array(self._recent)
         self._recent.append(gain)
@@ -51,11 +51,11 @@ class Gains:
         return hypervolume(values[best], reference) - hypervolume(values[:-1], reference)
 
 
-def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | None:
-    """Which of n losses adds the most hypervolume to the known ones; None if none adds any.
+def largest_gain(losses: Sequence[LossVector], known: Sequence[LossVector]) -> int | None:
+    """The index of the one of n losses that adds the most hypervolume to the known ones; None if none adds any.
 
-    Each loss counts by its logarithm if none is below 0, and 0 as half of the least above it. The reference point lies
-    beyond the worst values of all.
+    An objective is compared by the logarithm of its losses if none is below 0, with half of the least positive one in
+    place of 0. The reference point lies beyond the worst values of all.
     """
     if not losses:
         return None
@@ -70,7 +70,7 @@ def largest_gain(losses: Sequence[Losses], known: Sequence[Losses]) -> int | Non
 
 
 def _scaled(losses: np.ndarray) -> np.ndarray:
-    """(n, m) losses from 0 to 1."""
+    """(n, m) losses, scaled to [0, 1]."""
     least = np.min(losses, axis=0, where=losses > 0, initial=np.inf) / 2
     logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
     scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)

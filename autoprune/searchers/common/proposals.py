@@ -1,4 +1,4 @@
-"""What a searcher has proposed, what it waits for and what came back: the bookkeeping that all searchers share."""
+"""Bookkeeping of proposals, shared by all searchers: which were queued, are pending, or have been answered."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem, is_usable
 from autoprune.core.space import Candidate, Levels
 
-SYSTEMATIC = 65_536  # spaces up to this size are searched to the last network
+SYSTEMATIC = 65_536  # spaces up to this size are searched exhaustively
 
 
 class Proposals:
-    """A queue that hands out each network once, and the losses of those that came back.
+    """A queue that hands out each network once, and the losses of the answered ones.
 
-    Networks are known by their levels: kept counts strictly decrease with the level, so levels are equal exactly
-    where `space.key` is. An answer to a candidate never asked counts as well: it is not proposed any more.
+    Networks are identified by their levels: kept counts strictly decrease with the level, so levels are equal exactly
+    if `space.key` is. An answer to a candidate that was never asked counts as well: it is not proposed any more.
 
     >>> proposals.add((0, 1))    # True: new
     >>> proposals.take(1)        # [Candidate((0, 1))], pending now
@@ -34,13 +34,13 @@ class Proposals:
         self._known: set[Levels] = set()  # queued, handed out or told
         self._told: set[Levels] = set()
         self._pending: set[Levels] = set()
-        self._ended = False  # nothing was there to hand out while nothing was pending
-        self._cursor = 0  # how far the systematic enumeration has come
+        self._ended = False  # the queue was empty while nothing was pending
+        self._cursor = 0  # progress of the systematic enumeration
 
     def add(self, levels: Iterable[int], *, first: bool = False) -> bool:
         """Queues a network within the bounds; False if it is known already, or the search has ended.
 
-        With `first` it is the next to be handed out.
+        With `first` it goes to the front of the queue.
         """
         row = tuple(map(int, levels))
         if row in self._known or self._ended:
@@ -53,7 +53,7 @@ class Proposals:
         return True
 
     def take(self, n: int) -> list[Candidate]:
-        """Up to n candidates from the queue, which are pending from now on; none while none is pending is the end."""
+        """Up to n candidates from the queue, now pending; an empty queue with nothing pending ends the search."""
         taken: list[Candidate] = []
         while self._queue and len(taken) < n:
             levels = self._queue.popleft()
@@ -64,12 +64,12 @@ class Proposals:
         return taken
 
     def record(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-        """Takes answers at full fidelity in; returns those that are new and usable, in order."""
+        """Records answers at full fidelity; returns the new usable ones, in order."""
         usable = []
         for evaluation in evaluations:
             levels = evaluation.candidate.levels
             if evaluation.candidate.fidelity < 1:
-                continue  # not comparable with what was scored on everything
+                continue  # not comparable with scores on the whole selection set
             self._pending.discard(levels)
             if levels in self._told:
                 continue
@@ -81,7 +81,7 @@ class Proposals:
         return usable
 
     def knows(self, levels: Levels) -> bool:
-        """Whether a network is queued, handed out or told."""
+        """Whether a network was queued, handed out or told before."""
         return levels in self._known
 
     @property
@@ -90,11 +90,11 @@ class Proposals:
 
     @property
     def waiting(self) -> bool:
-        """Whether a candidate was handed out that no answer came for."""
+        """Whether a candidate that was handed out lacks an answer."""
         return bool(self._pending)
 
     def remaining(self, n: int) -> list[Levels]:
-        """The next n or some more networks not known yet, in lexicographic order; none in a large space."""
+        """At least the next n unknown networks, in lexicographic order, if there are any; none in a large space."""
         count = self.problem.space.count
         found: list[Levels] = []
         while len(found) < n and self._cursor < count <= SYSTEMATIC:

@@ -1,8 +1,8 @@
-"""Plans against the uniform network of equal cost, which is measured too where it may be the better one.
+"""Compares plans with the uniform network of equal cost, which is measured too if it may be the better one.
 
-Damages of single units do not simply add up: a plan may empty units that matter together, and then the same share
-everywhere does better. The uniform network is a baseline anyone can have without a search, so a search that plans
-measures it, says where it wins, and leaves it in what it found.
+Damages of single units do not simply add up: a plan may empty units that matter together, and then the uniform network
+does better. It is a baseline that needs no search, so a search that plans measures it, reports where it wins, and keeps
+it among its results.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Levels
-from autoprune.plan.damages import damage_name, damages
+from autoprune.plan.damages import damage_name, damages_by_levels
 from autoprune.plan.ladder import uniform_levels
 
-SMALL = 1e-3  # of the spread of damages: by less no network is called worse
+SMALL = 1e-3  # smallest difference that counts as worse, as a share of the spread of damages
 
 _log = logging.getLogger(__name__)
 
 
 class UniformRivals:
-    """Says which uniform networks to measure beside plans on one cost, and which plans are worse than those.
+    """Selects uniform networks to measure beside plans on one cost, and reports the plans that are worse.
 
-    The rival of a plan is the uniform network within all bounds with the largest cost that is not above the plan's.
+    The rival of a plan is the uniform network within all bounds with the largest cost not above the plan's.
 
     >>> rivals.planned(levels)                # this network is a plan
     >>> list(rivals.tell([evaluation_of_it])) # its rival, unless a uniform network at no less cost is known to be worse
@@ -45,13 +45,13 @@ class UniformRivals:
         self._rows: list[Levels] = [tuple(row) for row in rows[order].tolist()]
         self._costs = costs[order]
         self._place = {levels: index for index, levels in enumerate(self._rows)}
-        self._damages = np.full(len(self._rows), np.nan)  # of the uniform networks, NaN: not measured
+        self._damages = np.full(len(self._rows), np.nan)  # damages of the uniform networks, NaN: not measured
         self._plans: dict[Levels, float] = {}  # damages of plans, NaN: not measured
-        self._within: dict[Levels, int] = {}  # how many uniform networks cost no more than a plan
-        self._worse: dict[Levels, Levels] = {}  # plans, and the uniform network that is better
+        self._within: dict[Levels, int] = {}  # number of uniform networks that cost no more than the plan
+        self._worse: dict[Levels, Levels] = {}  # plans that lost, with the uniform network that is better
 
     def planned(self, levels: Levels) -> None:
-        """Notes that a network is a plan. A uniform one has no rival."""
+        """Registers a network as a plan; a uniform one has no rival."""
         if levels in self._place or levels in self._plans:
             return
         self._plans[levels] = math.nan
@@ -60,14 +60,14 @@ class UniformRivals:
 
     @property
     def remark(self) -> str:
-        """How many plans lost against a uniform network; empty where none did."""
+        """The number of plans that lost against a uniform network; empty if none did."""
         if not self._worse:
             return ""
         return f"{len(self._worse)} of {len(self._plans)} plans are worse than the uniform network of equal cost"
 
     def tell(self, evaluations: Sequence[Evaluation]) -> Iterator[Levels]:
-        """Takes measurements in and yields the rivals that they call for."""
-        for levels, damage in damages(self._problem, evaluations if self._comparable else ()).items():
+        """Takes in measurements and yields the rivals to measure."""
+        for levels, damage in damages_by_levels(self._problem, evaluations if self._comparable else ()).items():
             if levels in self._place:
                 self._damages[self._place[levels]] = damage
                 self._judge(list(self._plans))
@@ -78,7 +78,7 @@ class UniformRivals:
                     yield rival
 
     def _rival(self, levels: Levels) -> Levels | None:
-        """The rival of a plan, unless it is measured, or the plan betters a measured one of at least its cost."""
+        """The rival of a plan; None if it was measured, or the plan beats a measured one of at least its cost."""
         within = self._within[levels]
         dearer = self._damages[within:]
         known = dearer[~np.isnan(dearer)]
@@ -87,7 +87,7 @@ class UniformRivals:
         return None if len(known) and self._plans[levels] <= known[0] else self._rows[within - 1]
 
     def _judge(self, plans: Sequence[Levels]) -> None:
-        """Says of these plans which are worse than a measured uniform network that costs no more, each once."""
+        """Reports, once each, which of these plans are worse than a measured uniform network that costs no more."""
         for levels in plans:
             rivals, damage = self._damages[: self._within[levels]], self._plans[levels]
             if levels in self._worse or math.isnan(damage) or np.isnan(rivals).all():
@@ -98,7 +98,7 @@ class UniformRivals:
                 self._say(levels, self._rows[best])
 
     def _spread(self) -> float:
-        """Between which the middle half of all damages lies that were measured: networks of no use reach any."""
+        """The interquartile range of all measured damages; useless networks can have any damage."""
         known = np.array([*self._damages, *self._plans.values()])
         known = known[np.isfinite(known)]
         return float(np.subtract(*np.percentile(known, [75, 25]))) if len(known) else 0.0
@@ -116,5 +116,5 @@ class UniformRivals:
         )
 
     def _shown(self, damage: float) -> str:
-        """A damage with its name; that of an objective to maximise is its value with the sign flipped."""
+        """A damage with its name; for an objective to maximise, its value with the sign flipped back."""
         return f"{damage_name(self._problem)} {abs(damage):.4g}" if math.isfinite(damage) else "which cannot be scored"

@@ -1,10 +1,10 @@
-"""Plans from one-unit probes: measure what each unit costs alone, add up, and measure the best sums end to end.
+"""Plans from one-unit probes: measure each unit's damage alone, add up, and measure the best sums as whole networks.
 
 The additive-distortion method of RD_PRUNE (Xu et al., ICCV 2023, https://arxiv.org/abs/2308.10438) and of OBC (Frantar
 and Alistarh, NeurIPS 2022, https://arxiv.org/abs/2208.11580), section 3 there, with these departures: every budget is
 planned from the same probes, costs that couple neighbouring widths are planned at their true value (see
-search.allocation), rounding never leads over a budget, and no plan is trusted before it was measured as a whole, since
-damages do not simply add up.
+plan.allocation), rounding never exceeds a budget, and every plan is measured as a whole network, since damages do not
+simply add up.
 """
 
 from __future__ import annotations
@@ -19,21 +19,29 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import Allocator, Total, check_total, reachable
-from autoprune.plan.damages import damage_name, distortions_from, probes
+from autoprune.plan.damages import damage_name, damage_table, probes
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.common.rivals import UniformRivals
 from autoprune.searchers.fronts.refinement import Refinement
 
 
 class AdditiveSearch:
-    """Proposes the probes, and once all are answered plans at `plans` budgets spread evenly over the first cost.
+    """Proposes the probes and, once all are answered, plans at `plans` budgets spread evenly over the first cost.
 
-    A plan is followed by the uniform network of equal cost, which it has to beat (search.rivals). Then the best
-    networks within `refined` budgets are improved one after the other (search.refinement), whoever proposed them: a
-    bound on the cost is the first of these budgets, the others lie evenly below. `probe_levels` caps
-    the levels probed per unit (None: all); levels between are interpolated. `total` is what plans keep low: the "sum"
-    of the units' damages, or the "max" of them as FastNAS and ALDS do. Nothing is random: the seed is taken because
-    every searcher has one.
+    A plan is followed by the uniform network of equal cost (searchers.common.rivals). Then the best known networks
+    within `refined` budgets are improved one after the other (searchers.fronts.refinement): the first budget is the
+    bound on the cost, the others lie evenly below it.
+
+    Args:
+        problem: the problem to search.
+        seed: unused; the search is deterministic.
+        plans: the number of budgets to plan for.
+        probe_levels: the number of levels to probe per unit, None for all; levels between are interpolated.
+        total: the damage that plans minimise: the "sum" over units, or the "max" as in FastNAS and ALDS.
+        refined: the number of budgets to refine plans for.
+
+    Raises:
+        ConfigError: an option is out of range, or the problem has no measured objective.
     """
 
     def __init__(
@@ -46,7 +54,7 @@ class AdditiveSearch:
         total: Total = "sum",
         refined: int = 0,
     ) -> None:
-        damage_name(problem)  # a problem without anything to plan by is an error now, not after the probes
+        damage_name(problem)  # fails early for a problem without a measured objective
         self._plans = at_least("plans", plans, 1)
         self._probe_levels = None if probe_levels is None else at_least("probe_levels", probe_levels, 1)
         self._total = check_total(total)
@@ -84,14 +92,14 @@ class AdditiveSearch:
 
     @property
     def remark(self) -> str:
-        """How many plans are worse than the uniform network of equal cost."""
+        """The number of plans that are worse than the uniform network of equal cost."""
         return self._rivals.remark
 
     def _begun(self) -> Iterator[Refinement]:
-        """A refinement for each budget, told of everything measured."""
+        """One refinement per budget, told of everything measured."""
         problem = self._proposals.problem
         cost = primary_cost(problem)
-        table = distortions_from(problem, self._measured)
+        table = damage_table(problem, self._measured)
         least, most = cost_range(problem, cost)
         bounded = most < problem.reach()[cost][1]
         steps = self._refined if bounded else self._refined + 1  # without a bound the largest is the dense network's
@@ -101,7 +109,7 @@ class AdditiveSearch:
             yield refinement
 
     def _refining(self, n: int) -> list[Candidate]:
-        """What the first refinement that has not ended asks for."""
+        """The proposals of the first refinement that has not ended."""
         while self._refinements:
             asked = self._refinements[0].ask(n)
             if asked or n == 0 or self._refinements[0].waiting:
@@ -110,11 +118,11 @@ class AdditiveSearch:
         return []
 
     def _planned(self) -> list[Levels]:
-        """One plan per budget; none where probes failed so that nothing measured is within it."""
+        """One plan per budget; none if failed probes leave no measured network within it."""
         problem = self._proposals.problem
-        table = distortions_from(problem, self._measured)
+        table = damage_table(problem, self._measured)
         if np.isinf(table).all(axis=1).any():
-            return []  # a unit without any level that worked: there is nothing to add up
+            return []  # a unit without a single successful level cannot be planned
         cost = primary_cost(problem)
         allocator = Allocator(problem, table, cost, total=self._total)
         most = cost_range(problem, cost)[1]

@@ -1,4 +1,4 @@
-"""The default search: a ladder, plans from a model of damage that learns from them, evolution in between."""
+"""The default search: a ladder, plans from a damage model that learns from them, and evolution in between."""
 
 from __future__ import annotations
 
@@ -17,23 +17,34 @@ from autoprune.searchers.common.rivals import UniformRivals
 from autoprune.searchers.fronts.evolution import EvolutionSearch
 from autoprune.searchers.rules.search import ClosedFormSearch
 
-SKETCHES = 4  # plans before the probes and after each lot of them, on average
-LOTS, LOT = 4, 8  # lots that the probes of a round come in, and how many are in one at least
-ROUND = 8  # plans, and then children, in turn once all is probed
+SKETCHES = 4  # average number of plans before the probes and after each lot of them
+LOTS, LOT = 4, 8  # number of lots that the probes are divided into, and the least size of a lot
+ROUND = 8  # number of plans, and then of children, per turn after the probes
 MANY = 10_000  # more than any rule plans
 
-Budgets = tuple[str, list[float]]  # on one cost, by its name
+Budgets = tuple[str, list[float]]  # name of the cost, and limits
 
 
 class AutoSearch:
-    """A ladder of up to `rungs` uniform networks, one-unit probes with plans in between, `plans` plans over the whole
-    range of the first cost, and then plans and children of an evolution of `population` networks in turn.
+    """A ladder, one-unit probes with plans in between, then plans and children of an evolution in turn.
 
-    Plans come from what all answers so far say about damage (search.damage_model), so there are some from the start,
-    and nobody waits: whoever asks before the answers are there gets plans that know less. `probe_levels` are probed
-    per unit. A plan that may be worse than the uniform network of equal cost is followed by that (search.rivals).
-    `closed_forms` counts the budgets that closed-form rules are tried at after the ladder
-    (search.closed_form_search); 0: none. Goes on until the space is exhausted, or nothing new is found in a large one.
+    Plans come from a damage model of all answers so far (plan.damage_model), so the first ones are available from the
+    start and no worker idles: a plan made before all answers are in simply knows less. A plan that may be worse than
+    the uniform network of equal cost is followed by that network (searchers.common.rivals). The search goes on until
+    the space is exhausted, or, if it is large, nothing new is found.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the evolution.
+        plans: the number of plans over the range of the first cost, after the probes.
+        probe_levels: the number of levels to probe per unit.
+        population: the size of the evolution's population.
+        rungs: the largest number of uniform networks to start with.
+        closed_forms: the number of budgets at which closed-form rules are tried after the ladder
+            (searchers.rules.search); 0 for none.
+
+    Raises:
+        ConfigError: an option is out of range, or the problem has no measured objective.
     """
 
     def __init__(
@@ -47,7 +58,7 @@ class AutoSearch:
         rungs: int = 12,
         closed_forms: int = 0,
     ) -> None:
-        damage_name(problem)  # a problem without anything to plan by is an error now, not after the ladder
+        damage_name(problem)  # fails early for a problem without a measured objective
         self._proposals = Proposals(problem)
         self._plans = at_least("plans", plans, 1)
         self._probe_levels = at_least("probe_levels", probe_levels, 0)
@@ -63,7 +74,7 @@ class AutoSearch:
 
     def ask(self, n: int) -> list[Candidate]:
         fruitless = 0
-        while self._proposals.queued < n and fruitless < 2:  # plans may all be known, and children too
+        while self._proposals.queued < n and fruitless < 2:  # all plans and children may be known already
             first = next(self._opening, None)
             new = self._add(next(self._rounds) if first is None else first)
             fruitless = 0 if new or first is not None else fruitless + 1
@@ -79,15 +90,15 @@ class AutoSearch:
 
     @property
     def remark(self) -> str:
-        """How many plans on each cost are worse than the uniform network of equal cost."""
+        """For each cost, the number of plans that are worse than the uniform network of equal cost."""
         return ", ".join(rivals.remark for rivals in self._rivals.values() if rivals.remark)
 
     def _add(self, step: Iterable[Levels]) -> bool:
-        """Queues a step; whether any of it is new."""
+        """Queues a step; returns whether any network of it is new."""
         return sum(self._proposals.add(levels) for levels in step) > 0  # all of them: any() would stop at the first
 
     def _first_steps(self) -> Iterator[Iterable[Levels]]:
-        """What to propose at first; each step is made when it is needed, of what is known then."""
+        """The steps up to the first full set of plans, each computed on demand from everything known then."""
         problem = self._proposals.problem
         yield coarse_to_fine(ladder(problem, self._rungs))
         for rule in self._rules:
@@ -102,13 +113,13 @@ class AutoSearch:
         yield self._planned(self._budgets.next(self._plans))
 
     def _later_steps(self) -> Iterator[Iterable[Levels]]:
-        """Without end."""
+        """Plans and children in turn, without end."""
         while True:
             yield self._planned(self._budgets.next(ROUND))
             yield [candidate.levels for candidate in self._evolution.ask(ROUND)]
 
     def _planned(self, budgets: Budgets) -> Iterator[Levels]:
-        """A plan for each budget that one can be within."""
+        """A plan for each budget that can be met."""
         cost, values = budgets
         allocator = Allocator(self._proposals.problem, self._model.table(), cost)
         allocator.expect(values)
@@ -118,7 +129,7 @@ class AutoSearch:
 
 
 def _sketches(units: int) -> tuple[int, int]:
-    """Plans before the probes and after each lot: more at first where probes take long, as a front needs members."""
+    """The number of plans before the probes and after each lot; the first is larger where probing takes long."""
     first = min(max(SKETCHES, units // 8), 3 * SKETCHES)
     return first, (SKETCHES * (LOTS + 1) - first) // LOTS
 
@@ -126,7 +137,7 @@ def _sketches(units: int) -> tuple[int, int]:
 class _Budgets:
     """Budgets over the reachable range of each cost that is an objective, one cost after the other.
 
-    Where no cost is, the only one worth planning for is the largest.
+    If no objective is a cost, the only budget is the largest.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -138,11 +149,11 @@ class _Budgets:
 
     @property
     def costs(self) -> list[str]:
-        """The costs that budgets are on."""
+        """The names of the costs."""
         return [name for name, _, _ in self._ranges]
 
     def next(self, n: int) -> Budgets:
-        """The next n budgets on the next cost, such that all drawn so far are spread evenly."""
+        """The next n budgets on the next cost, so that all budgets drawn so far are spread evenly."""
         place = self._turn % len(self._ranges)
         name, least, most = self._ranges[place]
         self._turn += 1
@@ -154,6 +165,6 @@ class _Budgets:
 
 
 def _corput(index: int) -> float:
-    """The van der Corput sequence from 1 on: 1/2, 1/4, 3/4, 1/8, ... (its digits in base 2, mirrored)."""
+    """The van der Corput sequence from index 1: 1/2, 1/4, 3/4, 1/8, ... (the binary digits mirrored)."""
     digits = f"{index:b}"
     return float(int(digits[::-1], 2) / 2 ** len(digits))

@@ -1,11 +1,11 @@
-"""Divide and conquer: fronts of consecutive parts of the network, each searched alone, joined to whole networks.
+"""Divide and conquer: fronts of consecutive parts of the network, each searched separately, combined to whole networks.
 
 EMO-DIR (Shang et al., A Multi-objective Complex Network Pruning Framework Based on Divide-and-conquer and Global
 Performance Impairment Ranking, 2023, https://arxiv.org/abs/2303.16212; first named EMO-PMS). Departures: parts are not
-trained to keep their interfaces, but measured within the whole network, with all else dense; so what a member of a
-part's front does to the whole, by which theirs are ranked before they are joined, is what was measured of it; joins
-are not searched for by another evolution, but are those of least summed damage for a ladder of budgets, at the joint
-network's own cost (search.joined), and are measured whole.
+trained to keep their interfaces, but measured within the whole network with all else dense, so the global impairment by
+which the paper ranks the members of a part's front is the measured value itself; combinations are not searched for by
+another evolution, but are those of least summed damage for a ladder of budgets, at the joint network's own cost
+(plan.joins), and are measured as whole networks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autoprune.core.front import nondominated
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import reachable
-from autoprune.plan.damages import damage_name, damages, reference, reference_damage
+from autoprune.plan.damages import damage_name, damages_by_levels, reference, reference_damage
 from autoprune.plan.joins import Choices, Joiner, restricted
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.fronts.evolution import EvolutionSearch
@@ -29,7 +29,7 @@ from autoprune.searchers.fronts.evolution import EvolutionSearch
 
 @dataclass
 class Part:
-    """Units at (p,) positions, the search over them, how much it proposed, and which of its networks lack an answer."""
+    """A part of the network: units at (p,) positions, the search over them, and its proposals without an answer."""
 
     units: np.ndarray
     search: EvolutionSearch
@@ -50,7 +50,7 @@ class Part:
         return tuple(levels.tolist())
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Answers of networks in which no other unit differs from the start."""
+        """Takes in answers for networks in which no other unit differs from the start."""
         self.waits_for.difference_update(evaluation.candidate.levels for evaluation in evaluations)
         self.search.tell([replace(e, candidate=self._cut(e.candidate)) for e in evaluations])
 
@@ -59,11 +59,21 @@ class Part:
 
 
 class EmoSearch:
-    """`parts` groups of consecutive units are searched beside each other, and joined at `plans` budgets.
+    """Searches `parts` groups of consecutive units side by side, combines their fronts at `plans` budgets, and ends.
 
-    Each part measures up to `networks` networks, by an evolution with the given `population`, while all other units
-    stay as in the reference network: dense, or the widest uniform network that bounds leave room for. Ends with the
-    joins.
+    While a part is searched, all other units stay as in the reference network: dense, or the widest uniform network
+    that leaves room within the bounds.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the parts' searches.
+        parts: the number of parts.
+        networks: the number of networks to measure per part.
+        population: the size of each part's population.
+        plans: the number of budgets at which parts are combined.
+
+    Raises:
+        ConfigError: an option is out of range, or the problem has no measured objective.
     """
 
     def __init__(
@@ -76,7 +86,7 @@ class EmoSearch:
         population: int = 20,
         plans: int = 24,
     ) -> None:
-        damage_name(problem)  # a problem without anything to join by is an error now
+        damage_name(problem)  # fails early for a problem without a measured objective
         self._proposals = Proposals(problem)
         self._networks = at_least("networks", networks, 1)
         self._plans = at_least("plans", plans, 1)
@@ -101,21 +111,21 @@ class EmoSearch:
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Each part learns from every network that differs from the reference in its own units alone."""
+        """Every part learns from the networks that differ from the reference in its own units alone."""
         self._proposals.record(evaluations)
         self._measured += evaluations
         for part in self._parts:
             part.tell([evaluation for evaluation in evaluations if self._concerns(part, evaluation)])
 
     def _next(self) -> bool:
-        """Queues a network of the part that has proposed the fewest; False where none has any at present."""
+        """Queues a network of the part that has proposed the fewest; False if none has any at present."""
         for part in sorted(self._parts, key=lambda part: part.proposed):
             while not self._joined and part.proposed < self._networks:
                 levels = part.ask(self._start)
                 if levels is None:
                     break
                 if self._proposals.add(levels):
-                    return True  # else another part has it under way: the reference, which is of all parts
+                    return True  # otherwise it is the reference, pending for another part
         return False
 
     def _concerns(self, part: Part, evaluation: Evaluation) -> bool:
@@ -123,7 +133,7 @@ class EmoSearch:
         return bool(np.isin(changed, part.units).all())
 
     def _joins(self) -> list[Levels]:
-        """One join for each budget; none where a part has nothing that worked."""
+        """One join for each budget; none if all networks of a part failed."""
         problem = self._proposals.problem
         cost = primary_cost(problem)
         choices = [self._choices(part, cost) for part in self._parts]
@@ -136,9 +146,9 @@ class EmoSearch:
         return list(reachable(joiner.join, budgets))
 
     def _choices(self, part: Part, cost: str) -> Choices:
-        """What no other network of the part betters in damage and cost, by rising damage."""
+        """The networks of a part that are not dominated in damage and cost, by rising damage."""
         own = [evaluation for evaluation in self._measured if self._concerns(part, evaluation)]
-        measured = damages(self._proposals.problem, own)
+        measured = damages_by_levels(self._proposals.problem, own)
         least = reference_damage(self._proposals.problem, self._start, measured)
         rows = [levels for levels, damage in measured.items() if np.isfinite(damage)]
         levels = np.array(rows, dtype=np.int64).reshape(len(rows), len(self._start))

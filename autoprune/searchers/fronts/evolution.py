@@ -11,7 +11,7 @@ the cost, not uniform draws; a mutation steps a few units by up to three levels 
 are ordered, or swaps cost between two units as EvoPress does (Sieberling et al., EvoPress, ICML 2025,
 https://arxiv.org/abs/2410.14649, section 3; there all levels cost the same, here the wider unit takes the level that
 brings the cost nearest to what it was); survivors are selected whenever an eighth of a population is answered, so that
-a search of a few hundred evaluations has more than a few generations; children outside the bounds are repaired, so
+a search of a few hundred evaluations gets more than a few generations; children outside the bounds are repaired, so
 there is no constraint domination; a network known already is never proposed again; children are bred when they are
 asked for, from the population selected last, so that no worker waits for the others to answer a whole generation.
 DEAP's own operators draw from the global `random` and from numpy's, so the variation here draws from the searcher's
@@ -38,18 +38,18 @@ from autoprune.core.process import numpy_seeded
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
 from autoprune.plan.ladder import ladder
-from autoprune.plan.repair import STEPS, mutated, repair, stratified
+from autoprune.plan.repair import MUTATION_STEPS, mutated, repair, stratified
 from autoprune.searchers.common.proposals import Proposals
 
-ATTEMPTS = 100  # children in a row that may be known already
+ATTEMPTS = 100  # largest number of consecutive children that are known already
 Selection = Literal["nsga2", "nsga3"]
 
-BROODS = 8  # selections while as many networks are answered as the population holds
-UNTOUCHED = 0.3  # share of the children of two parents that are not mutated too, if they are new
+BROODS = 8  # selections per population's worth of answers
+UNTOUCHED = 0.3  # share of new crossover children that are not mutated
 
 
-class Losses(base.Fitness):  # type: ignore[misc]  # deap has no types
-    """Losses of one network, lower is better; one objective is padded, as the sorting needs two."""
+class LossFitness(base.Fitness):  # type: ignore[misc]  # deap has no types
+    """The losses of one network, lower is better, for DEAP; a single objective is padded, as the sorting needs two."""
 
     def __init__(self, values: Sequence[float] = ()) -> None:
         padded = (*values, 0.0) if len(values) == 1 else tuple(values)
@@ -59,23 +59,34 @@ class Losses(base.Fitness):  # type: ignore[misc]  # deap has no types
 
 
 class Member:
-    """A measured network as DEAP wants it, with the rank of its front (0 is the best)."""
+    """A measured network in the form DEAP expects, with the rank of its front (0 is the best)."""
 
     def __init__(self, levels: Levels, losses: Sequence[float]) -> None:
         self.levels = levels
         self.row = np.array(levels)
-        self.fitness = Losses(losses)
+        self.fitness = LossFitness(losses)
         self.rank = 0
 
 
 class EvolutionSearch:
-    """A population of `population` networks, selected anew whenever an eighth as many more have been answered.
+    """A population of networks, selected anew whenever an eighth of its size has been answered.
 
-    It begins with dense, up to `rungs` uniform networks, the `seeds` (levels, repaired if outside the bounds) and
-    random ones up to `population`, less what was told before. `crossover` is the share of children with two parents,
-    `swaps` the share of mutations that make one unit narrower and another wider and keep the first cost about as it is.
-    `selection` "nsga3" spreads three and more objectives better. Ends when nothing new can be bred or drawn; spaces of
-    up to 65,536 networks are then finished systematically.
+    Ends when nothing new can be bred or drawn; spaces of up to 65,536 networks are finished systematically first.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        population: the size of the population. The first consists of dense, the ladder, the seeds and random networks,
+            less the networks told before.
+        rungs: the largest number of uniform networks in the first population.
+        seeds: level vectors to begin with, repaired if they are outside the bounds.
+        crossover: the share of children with two parents.
+        swaps: the share of mutations that make one unit narrower and another wider and keep the first cost about equal.
+        selection: "nsga2", or "nsga3", which spreads three and more objectives better.
+
+    Raises:
+        ConfigError: an option is out of range.
+        SpaceError: a seed is not in the space.
     """
 
     def __init__(
@@ -102,7 +113,7 @@ class EvolutionSearch:
         self._cost = primary_cost(problem)
         self._rng = np.random.default_rng(seed)
         self._population: list[Member] = []
-        self._fresh: list[Levels] = []  # measured since the last selection
+        self._fresh: list[Levels] = []  # members measured since the last selection
         self._started = False
 
     def ask(self, n: int) -> list[Candidate]:
@@ -123,20 +134,20 @@ class EvolutionSearch:
         self._fresh += [e.candidate.levels for e in self._proposals.record(evaluations)]
 
     def _is_due(self) -> bool:
-        """Whether a brood has been answered, or half of the first generation, or all there is of it."""
+        """Whether a brood, half of the first generation, or the whole of a smaller one has been answered."""
         if self._population:
             return len(self._fresh) >= max(1, self._size // BROODS)
         return len(self._fresh) >= self._size / 2 or not (self._proposals.waiting or self._proposals.queued)
 
     def _survivors(self) -> list[Member]:
-        """The best of the population and of what is fresh, ranked; networks outside the bounds do not take part."""
+        """The best of the population and the fresh members, ranked; networks outside the bounds are left out."""
         problem = self._proposals.problem
         inside = problem.feasible(np.array(self._fresh, dtype=np.int64).reshape(-1, len(problem.space.units)))
         rows = itertools.compress(self._fresh, inside)
         pool = self._population + [Member(levels, self._proposals.losses[levels]) for levels in rows]
         self._fresh = []
         if self._selection == "nsga2":
-            return select(pool, self._size)
+            return select_by_crowding(pool, self._size)
         return select_by_references(pool, self._size, self._rng)
 
     def _add_first(self) -> None:
@@ -150,14 +161,14 @@ class EvolutionSearch:
             self._proposals.add(levels)
 
     def _add_children(self, n: int) -> None:
-        """Breeds until n networks are queued or too many children in a row are known already."""
+        """Breeds until n networks are queued or too many consecutive children are known already."""
         known = 0
         while self._population and self._proposals.queued < n and known < ATTEMPTS:
             new = self._proposals.add(repair(self._proposals.problem, self._child(), self._rng))
             known = 0 if new else known + 1
 
     def _child(self) -> np.ndarray:
-        """(u,) levels of a child of two parents, mutated always if it is known, or in all but some cases."""
+        """(u,) levels of a child of two parents; mutated, unless it is new and spared with a fixed probability."""
         crossed = self._crossed(self._parent(), self._parent())
         if self._rng.random() < UNTOUCHED and not self._proposals.knows(tuple(crossed.tolist())):
             return crossed
@@ -177,11 +188,13 @@ class EvolutionSearch:
         return np.where(self._rng.random(len(first.row)) < 0.5, first.row, second.row)
 
     def _swapped(self, levels: np.ndarray) -> np.ndarray:
-        """(u,) levels with one unit narrower by one to three levels, and another as wide as keeps the first cost."""
+        """(u,) levels with one unit one to three levels narrower, and another widened to keep the first cost."""
         problem = self._proposals.problem
         narrower, wider = self._rng.permutation(len(levels))[:2]
         moved = levels.copy()
-        moved[narrower] = min(moved[narrower] + self._rng.integers(1, STEPS + 1), problem.space.sizes[narrower] - 1)
+        moved[narrower] = min(
+            moved[narrower] + self._rng.integers(1, MUTATION_STEPS + 1), problem.space.sizes[narrower] - 1
+        )
         rows = np.concatenate([levels[None], np.repeat(moved[None], levels[wider] + 1, axis=0)])
         rows[1:, wider] = np.arange(levels[wider] + 1)
         costs = problem.cost_values(rows, (self._cost,))[self._cost]
@@ -189,7 +202,7 @@ class EvolutionSearch:
 
 
 def _checked(problem: Problem, seeds: Sequence[Sequence[int]]) -> tuple[Levels, ...]:
-    """The levels of seeds; SpaceError for any that are not in the space."""
+    """The levels of the seeds; SpaceError for any outside the space."""
     rows = tuple(tuple(levels) for levels in seeds)
     for levels in rows:
         problem.space.check(Candidate(levels))
@@ -206,7 +219,7 @@ def _standing(member: Member) -> tuple[int, float]:
     return member.rank, -float(member.fitness.crowding_dist)
 
 
-def select(pool: Sequence[Member], size: int) -> list[Member]:
+def select_by_crowding(pool: Sequence[Member], size: int) -> list[Member]:
     """The `size` best members by rank and crowding distance (Deb et al. 2002, section III), with both set."""
     if not pool:
         return []
@@ -214,9 +227,10 @@ def select(pool: Sequence[Member], size: int) -> list[Member]:
 
 
 def select_by_references(pool: Sequence[Member], size: int, rng: np.random.Generator) -> list[Member]:
-    """The `size` best members by rank and by the directions they lie in (Deb and Jain 2014, algorithms 1 to 4).
+    """The `size` best members by rank and reference direction (Deb and Jain 2014, algorithms 1 to 4).
 
-    There are as many reference directions as fit into `size`. Members of a rank are equal in tournaments.
+    The number of reference directions is the largest that fits into `size`. Members of equal rank are equal in
+    tournaments.
     """
     if not pool:
         return []
@@ -227,14 +241,14 @@ def select_by_references(pool: Sequence[Member], size: int, rng: np.random.Gener
 
 @functools.cache
 def _references(count: int, size: int) -> np.ndarray:
-    """(r, m) directions in m = `count` dimensions, the most evenly spread ones of which there are at most `size`."""
+    """(r, m) evenly spread directions in m = `count` dimensions, the most there are with r at most `size`."""
     divisions = next(p for p in itertools.count(1) if math.comb(count + p, p + 1) > size)
     references: np.ndarray = emo.uniform_reference_points(count, divisions)
     return references
 
 
 def _ranked(kept: list[Member]) -> list[Member]:
-    """The members with their rank among each other; equal ones share theirs."""
+    """The members with their rank among each other; equal ones share a rank."""
     losses, inverse = np.unique([[*member.fitness.values] for member in kept], axis=0, return_inverse=True)
     ranks = moocore.pareto_rank(losses)
     for member, place in zip(kept, inverse.ravel().tolist(), strict=True):

@@ -1,10 +1,9 @@
-"""Local search along the front: networks between two neighbours of it, most where that gained most.
+"""Local search along the front: samples between two neighbouring members, mostly where samples gained most.
 
 Pareto local search (Paquete, Chiarandini and Stuetzle, Pareto Local Optimum Sets in the Biobjective Traveling Salesman
-Problem, 2004, https://doi.org/10.1007/978-3-642-17144-4_7) samples around the members of a front. Here, with these
-departures: a sample is made of two members that are next to each other by cost; where the next one is taken is a
-bandit's choice (search.bandit), whose arms are the gaps between members and whose reward is what the front gained by a
-sample from there (search.gains).
+Problem, 2004, https://doi.org/10.1007/978-3-642-17144-4_7) samples around the members of a front. Departures: a sample
+combines two members that are neighbours by cost; the pair is chosen by a bandit (searchers.common.bandit), whose arms
+are the gaps between members and whose reward is the front's gain by a sample from there (searchers.common.gains).
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.ladder import coarse_to_fine, ladder
 from autoprune.plan.repair import mutated, repair, stratified
-from autoprune.searchers.common.bandit import Arm, Rule, check_rule, ranked
+from autoprune.searchers.common.bandit import Arm, BanditRule, check_rule, ranked
 from autoprune.searchers.common.gains import Gains
 from autoprune.searchers.common.proposals import Proposals
 
-ATTEMPTS = 10  # samples of one gap in a row that may be known already
+ATTEMPTS = 10  # largest number of consecutive samples of one gap that are known already
 
 
 @dataclass(frozen=True)
 class Gap:
     """Two neighbours of the front by cost, the cheaper one first, and the costs between them.
 
-    At both ends of the front, a member and itself, and the costs beyond it.
+    At both ends of the front, a member paired with itself, and the costs beyond it.
     """
 
     left: Levels
@@ -41,13 +40,21 @@ class Gap:
 
 
 class NeighboursSearch:
-    """Samples between neighbours of the front, after up to `rungs` uniform networks where nothing was told before.
+    """Samples between neighbours of the front, after a ladder of uniform networks if nothing was told before.
 
-    `rule` is "ucb" or "thompson". Ends when nothing new can be sampled or drawn; spaces of up to 65,536 networks are
-    finished systematically.
+    Ends when nothing new can be sampled or drawn; spaces of up to 65,536 networks are finished systematically.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        rungs: the largest number of uniform networks to start with.
+        rule: the bandit's rule, "ucb" or "thompson".
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
-    def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 12, rule: Rule = "thompson") -> None:
+    def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 12, rule: BanditRule = "thompson") -> None:
         self._proposals = Proposals(problem)
         self._rungs = at_least("rungs", rungs, 1)
         self._rule = check_rule(rule)
@@ -56,8 +63,8 @@ class NeighboursSearch:
         self._rng = np.random.default_rng(seed)
         self._gains = Gains()
         self._gaps: list[Gap] = []
-        self._arms: list[Arm] = []  # of the gaps
-        self._samples: dict[Levels, Arm] = {}  # under way, with what their gap was
+        self._arms: list[Arm] = []  # arms of the gaps
+        self._samples: dict[Levels, Arm] = {}  # pending networks, with the gap they were sampled from
         self._started = False
 
     def ask(self, n: int) -> list[Candidate]:
@@ -83,7 +90,7 @@ class NeighboursSearch:
                 arm.rewards.append(reward)
 
     def _learn(self, levels: Levels, usable: bool) -> float:
-        """The reward of an answer; the gap that it divides lives on in both parts."""
+        """The reward of an answer; the gap that it divides passes its rewards on to both parts."""
         inside = usable and bool(self._proposals.problem.feasible(np.array([levels]))[0])
         before = self._gains.front
         reward = self._gains.add(levels, self._proposals.losses[levels] if inside else None)
@@ -92,7 +99,7 @@ class NeighboursSearch:
         return reward
 
     def _divide(self) -> None:
-        """The gaps of the front as it is now; a new one has the rewards of the one its middle was in."""
+        """The gaps of the present front; a new one inherits the rewards of the gap that contained its middle."""
         rows = list(self._gains.front)
         costs = self._proposals.problem.cost_values(np.array(rows), (self._cost,))[self._cost]
         order = np.argsort(costs, kind="stable")
@@ -105,13 +112,13 @@ class NeighboursSearch:
         self._gaps = gaps
 
     def _inherited(self, new: Gap) -> Arm:
-        """A copy of the arm of the gap that the middle of a new one lies in."""
+        """A copy of the arm of the gap that contains the middle of a new one."""
         middle = (new.above + new.below) / 2
         old = (arm for gap, arm in zip(self._gaps, self._arms, strict=True) if gap.above <= middle <= gap.below)
         return next((arm.copy() for arm in old), Arm())
 
     def _sample(self) -> bool:
-        """Queues one new network of the first gap by the bandit's choice that has any; False where none has."""
+        """Queues one new network of the best gap, by the bandit's rule, that still yields any; False if none does."""
         for index in ranked(self._rule, self._arms, self._rng):
             for _ in range(ATTEMPTS):
                 levels = self._between(self._gaps[index])
@@ -122,10 +129,10 @@ class NeighboursSearch:
         return False
 
     def _between(self, gap: Gap) -> Levels:
-        """Each unit from either neighbour, and a few moved by a few levels.
+        """Each unit from either neighbour, and a few units moved by a few levels.
 
-        We first moved all samples to a cost within the gap; the many random steps this takes undo what makes the
-        neighbours good.
+        We first moved all samples to a cost within the gap; the many random steps that this takes undo the neighbours'
+        quality.
         """
         problem = self._proposals.problem
         levels = np.where(self._rng.random(len(gap.left)) < 0.5, gap.left, gap.right)

@@ -1,10 +1,10 @@
-"""Several searchers at once, of which a bandit asks the one whose last networks let the front grow most.
+"""Several searchers side by side, where a bandit asks the one whose recent networks made the front grow most.
 
 Adaptive operator selection by a multi-armed bandit (Fialho, Da Costa, Schoenauer and Sebag, Analyzing bandit-based
 adaptive operator selection mechanisms, 2010, https://doi.org/10.1007/s10472-010-9213-y), with whole searchers in place
-of operators. Departures: what pays only once it is complete, plans from probes, comes before the bandit, which would
-give it up; the reward is the rank of the hypervolume an answer adds (search.gains); arms end and leave; all learn from
-all answers.
+of operators. Departures: searchers that pay off only once they are complete, such as plans from probes, come before the
+bandit, which would give them up; the reward is the rank of the hypervolume that an answer adds
+(searchers.common.gains); arms end and leave; all learn from all answers.
 """
 
 from __future__ import annotations
@@ -21,36 +21,44 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
 from autoprune.searchers import make_inner_searcher
-from autoprune.searchers.common.bandit import Arm, Rule, check_rule, ranked
+from autoprune.searchers.common.bandit import Arm, BanditRule, check_rule, ranked
 from autoprune.searchers.common.gains import Gains
 from autoprune.searchers.common.proposals import Proposals
 
-REPEATS = 100  # proposals of an arm in a row that others made before, after which another arm is asked
-PROBES = 96  # of the additive arm, in all
+MOST_REPEATS = 100  # after this many consecutive proposals that others made before, another arm is asked
+ADDITIVE_PROBES = 96  # total number of probes of the additive arm
 
 Options = Mapping[str, Any]
-Named = Mapping[str, Options | None] | Sequence[str]  # searchers
+NamedSearchers = Mapping[str, Options | None] | Sequence[str]  # searchers by name, with options or without
 
 
 @dataclass
 class Standing:
-    """One arm: how many networks it proposed first, its rewards, and whether it has nothing more to propose."""
+    """One arm: its searcher, the number of networks that it proposed first, and whether it has ended."""
 
     searcher: Searcher
     proposed: int = 0
     ended: bool = False
     arm: Arm = field(default_factory=Arm)
-    waits_for: set[Levels] = field(default_factory=set)  # networks it proposed, first or not, without an answer
+    waits_for: set[Levels] = field(default_factory=set)  # networks it proposed, first or not, that lack an answer
 
 
 class PortfolioSearch:
-    """First one searcher after the other until it ends, then the arms, of which a bandit takes one for each network.
+    """Runs some searchers one after the other, then lets a bandit choose an arm for each network.
 
-    `first` and `arms` are names of searchers, with their options or without; None for `default_first`, a ladder and
-    plans from probes, and for `default_arms`. `rule` is "ucb" or "thompson" (see search.bandit). All searchers are told
-    every answer; a network that another one proposed before is answered from memory. Ends when all arms have.
+    All searchers are told every answer; a proposal that another one made before is answered from memory. Ends when all
+    arms have ended.
 
-    Raises ConfigError for no arm, and for an unknown searcher or option.
+    Args:
+        problem: the problem to search.
+        seed: a seed from which every searcher gets its own.
+        rule: the bandit's rule, "ucb" or "thompson" (see searchers.common.bandit).
+        arms: names of searchers, or a mapping from names to options; None for `default_arms`.
+        first: searchers to run to their end before the arms, in the same form; None for `default_first`, a ladder and
+            plans from probes.
+
+    Raises:
+        ConfigError: there is no arm, or a searcher or an option is unknown.
     """
 
     def __init__(
@@ -58,9 +66,9 @@ class PortfolioSearch:
         problem: Problem,
         *,
         seed: int = 0,
-        rule: Rule = "ucb",
-        arms: Named | None = None,
-        first: Named | None = None,
+        rule: BanditRule = "ucb",
+        arms: NamedSearchers | None = None,
+        first: NamedSearchers | None = None,
     ) -> None:
         self._rule = check_rule(rule)
         self._proposals = Proposals(problem)
@@ -71,11 +79,11 @@ class PortfolioSearch:
             raise ConfigError("expected at least one searcher as an arm of the portfolio, got none")
         self._gains = Gains()
         self._answers: dict[Levels, Evaluation] = {}
-        self._asked_by: dict[Levels, Standing] = {}  # networks under way
+        self._asked_by: dict[Levels, Standing] = {}  # pending networks
 
     @property
     def remark(self) -> str:
-        """Which arm gains most at present; empty before anything was gained."""
+        """The arm with the largest gains at present; empty before the first gain."""
         best = max(self.standings, key=lambda name: self.standings[name].arm.mean)
         return f"{best} gains most" if self.standings[best].arm.mean > 0 else ""
 
@@ -85,7 +93,7 @@ class PortfolioSearch:
         return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """All arms learn from everything; the one that proposed a network first is rewarded for it."""
+        """All arms learn from every answer; the one that proposed a network first is rewarded for it."""
         usable = {evaluation.candidate.levels for evaluation in self._proposals.record(evaluations)}
         for evaluation in evaluations:
             levels = evaluation.candidate.levels
@@ -102,8 +110,8 @@ class PortfolioSearch:
             standing.waits_for -= told
             standing.searcher.tell(evaluations)
 
-    def _made(self, named: Named) -> dict[str, Standing]:
-        """A searcher of each name, with a seed of its own."""
+    def _made(self, named: NamedSearchers) -> dict[str, Standing]:
+        """One searcher per name, each with its own seed."""
         options = {name: (named[name] if isinstance(named, Mapping) else None) or {} for name in named}
         seeds = self._rng.integers(2**31, size=len(options)).tolist()
         problem = self._proposals.problem
@@ -111,7 +119,7 @@ class PortfolioSearch:
         return {name: Standing(make_inner_searcher(name, problem, seed=s, **options[name])) for name, s in pairs}
 
     def _propose(self) -> bool:
-        """Queues what the best arm proposes that has something new; False where none has at present."""
+        """Queues a proposal of the best arm that has a new one; False if none has at present."""
         while self._first:
             levels = self._new(self._first[0])
             if levels is not None:
@@ -130,8 +138,8 @@ class PortfolioSearch:
         return False
 
     def _new(self, standing: Standing) -> Levels | None:
-        """What an arm proposes next that nobody did before; None if it waits for answers or has ended."""
-        for _ in range(REPEATS):
+        """An arm's next proposal that no arm made before; None if it waits for answers or has ended."""
+        for _ in range(MOST_REPEATS):
             asked = standing.searcher.ask(1)
             if not asked:
                 standing.ended = not standing.waits_for
@@ -157,8 +165,8 @@ def default_first(problem: Problem) -> dict[str, Options]:
 
 
 def _plans(problem: Problem, plans: int, refined: int) -> dict[str, Options]:
-    """Plans from the same probes, if there is anything to plan by."""
+    """Options for plans from the same probes, if the problem has a measured objective."""
     if problem.distortion is None and all(o.name in problem.costs.names for o in problem.objectives):
         return {}
-    probes = max(2, PROBES // len(problem.space.units))
+    probes = max(2, ADDITIVE_PROBES // len(problem.space.units))
     return {"additive": {"plans": plans, "probe_levels": probes, "refined": refined}}

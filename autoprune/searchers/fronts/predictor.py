@@ -1,4 +1,4 @@
-"""Losses of networks that were never measured, predicted from those that were; and how far off the predictions are."""
+"""Predicts the losses of unmeasured networks from measured ones, and reports the errors of predictions."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from autoprune.errors import ConfigError
 Kind = Literal["ridge", "boosting"]
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, u) levels to (n,) losses
 
-STRENGTHS = np.logspace(-3, 3, 13)  # of the ridge, of which cross-validation takes one
-LEAF = 5  # networks in a leaf of a tree at least
+STRENGTHS = np.logspace(-3, 3, 13)  # strengths of the ridge to choose from by cross-validation
+LEAF = 5  # least number of networks in a leaf of a tree
 
 
 @dataclass(frozen=True)
 class Misses:
-    """How far predictions were from what was measured afterwards, in the unit of the loss.
+    """Errors of predictions against later measurements, in the unit of the loss.
 
-    `mae` and `rmse` are the mean absolute and the root mean squared difference, `tau` is Kendall's tau-b of the two
-    orders, NaN where either is constant.
+    Attributes:
+        mae: the mean absolute error.
+        rmse: the root mean squared error.
+        tau: Kendall's tau-b between predicted and measured order; NaN if either is constant.
     """
 
     mae: float
@@ -35,7 +37,7 @@ class Misses:
 
     @staticmethod
     def of(predicted: Sequence[float], measured: Sequence[float]) -> Misses:
-        """Of (n,) losses each, n of at least 1."""
+        """The errors of (n,) predicted against (n,) measured losses, n of at least 1."""
         off = np.subtract(predicted, measured)
         return Misses(float(np.abs(off).mean()), math.sqrt(float((off**2).mean())), kendall_tau(predicted, measured))
 
@@ -44,11 +46,16 @@ class Misses:
 
 
 class Predictor:
-    """Fits one regressor of a kind to measured networks.
+    """Fits one regressor to measured networks.
 
-    "ridge" is scikit-learn's ridge regression on one-hot levels, its strength chosen by leave-one-out errors: it adds
-    up what single levels do. "boosting" is its histogram gradient boosting on kept shares, which sees interactions and
-    needs more networks. Raises ConfigError for another kind, and where scikit-learn is not installed.
+    Args:
+        space: the space of the networks.
+        kind: "ridge", scikit-learn's ridge regression on one-hot levels, its strength chosen by leave-one-out errors:
+            an additive model of single levels. Or "boosting", scikit-learn's histogram gradient boosting on kept
+            shares, which models interactions and needs more networks.
+
+    Raises:
+        ConfigError: the kind is unknown, or scikit-learn is not installed.
     """
 
     def __init__(self, space: SearchSpace, kind: Kind) -> None:
@@ -58,22 +65,25 @@ class Predictor:
         self._space, self._kind = space, kind
 
     def fit(self, levels: np.ndarray, losses: np.ndarray, seed: int) -> Predict:
-        """What predicts from (n, u) levels, learned from (n, u) levels and (n,) finite losses; n of at least 2."""
+        """A function from (n, u) levels to predictions, learned from (n, u) levels and their (n,) finite losses.
+
+        n must be at least 2.
+        """
         model = self._regressor(seed).fit(self._features(levels), losses)
-        if self._kind == "ridge":  # its own predict checks what is known to be sound, in ten times the time
+        if self._kind == "ridge":  # the class's own predict validates its input, which takes ten times as long
             return lambda rows: np.asarray(self._features(rows) @ model.coef_ + model.intercept_)
         return lambda rows: np.asarray(model.predict(self._features(rows)), dtype=float)
 
     def _regressor(self, seed: int) -> Any:
         if self._kind == "ridge":
             return _sklearn().linear_model.RidgeCV(STRENGTHS)
-        # without early stopping, which would hold some of the few networks back
+        # no early stopping: it would hold out some of the few networks
         return _sklearn().ensemble.HistGradientBoostingRegressor(
             early_stopping=False, min_samples_leaf=LEAF, random_state=seed
         )
 
     def _features(self, levels: np.ndarray) -> np.ndarray:
-        """(n, f) numbers: one for each level of each unit, or the (n, u) kept shares."""
+        """(n, f) features: one-hot levels of each unit, or the (n, u) kept shares."""
         if self._kind == "boosting":
             return np.asarray(self._space.kept(levels) / self._space.kept(self._space.dense.levels))
         choices = np.arange(self._space.sizes.max())
@@ -82,7 +92,7 @@ class Predictor:
 
 
 def _sklearn() -> Any:
-    """The package with what is used of it; the import draws from the global `random`, whose state is put back."""
+    """Imports scikit-learn; the import draws from the global `random`, whose state is restored."""
     state = random.getstate()
     try:
         import sklearn.ensemble

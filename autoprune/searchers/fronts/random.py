@@ -12,14 +12,18 @@ from autoprune.core.space import Candidate
 from autoprune.plan.repair import stratified
 from autoprune.searchers.common.proposals import Proposals
 
-ATTEMPTS = 50  # draws in a row that may be known already before the rest is enumerated
+ATTEMPTS = 50  # after this many consecutive known draws the rest is enumerated
 
 
 class RandomSearch:
     """Dense first, if the bounds allow it, then random levels moved to a target cost drawn uniformly.
 
-    The target is uniform over the reachable range of the first cost objective, since levels drawn uniformly would
-    cover only the middle of it. Never ends in a large space; a small one is finished systematically.
+    The target is uniform over the reachable range of the first cost objective, since levels drawn uniformly would cover
+    only the middle of it. Never ends in a large space; a small one is finished systematically.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
     """
 
     def __init__(self, problem: Problem, *, seed: int = 0) -> None:

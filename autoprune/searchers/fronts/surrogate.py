@@ -1,12 +1,11 @@
-"""Predictors in the loop: measure a few networks, learn to predict the others, search on predictions, repeat.
+"""Search with a predictor: measure a few networks, learn to predict the others, search on predictions, repeat.
 
 LINAS (Cummings et al., A Hardware-Aware Framework for Accelerating Neural Architecture Search Across Modalities, 2022,
-https://arxiv.org/abs/2205.10358), the search of Intel's DyNAS-T
-(https://github.com/IntelLabs/DyNAS-T). Departures: costs are not predicted but computed; of what the inner search has
-seen the best new networks are measured next, spread over the range of costs, where theirs measures its last population,
-known networks included; one regressor where theirs chooses between a ridge and a support vector regression; networks
-outside the bounds are repaired, where theirs has no bounds; the next round begins once half of a round is answered, so
-that workers do not wait for the last of it.
+https://arxiv.org/abs/2205.10358), the search of Intel's DyNAS-T (https://github.com/IntelLabs/DyNAS-T). Departures:
+costs are not predicted but computed; the best new networks that the inner search has seen are measured next, spread
+over the range of costs, where theirs measures its last population, known networks included; one regressor where theirs
+chooses between a ridge and a support vector regression; networks outside the bounds are repaired, where theirs has no
+bounds; the next round begins once half of a round is answered, so that workers do not wait for the last of it.
 """
 
 from __future__ import annotations
@@ -28,19 +27,22 @@ from autoprune.searchers.fronts.evolution import EvolutionSearch
 from autoprune.searchers.fronts.predictor import Kind, Misses, Predict, Predictor
 from autoprune.searchers.partial.rungs import best_rows
 
-FEWEST = 2  # measured networks that anything is learned from
+FEWEST = 2  # least number of measured networks to learn from
 
-Model = Mapping[int, Predict]  # by position of the objective
+Model = Mapping[int, Predict]  # predictors by position of the objective
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Round:
-    """What came of one round: how many networks were measured in it, and how far off their predictions were.
+    """The result of one round.
 
-    `learned_from` counts the networks measured before, none of which is among the `measured`: the misses, by objective,
-    are those of predictions on networks held out. No misses in the first round and where nothing could be learned.
+    Attributes:
+        measured: the number of networks measured in it.
+        learned_from: the number of networks measured before, none of which is among the `measured`.
+        misses: by objective, the errors of predictions on these held-out networks; empty in the first round and if
+            nothing could be learned.
     """
 
     measured: int
@@ -54,7 +56,7 @@ class Round:
 
 @dataclass
 class _Open:
-    """A round under way: its networks, and what is predicted of each, (m,) losses; empty where nothing was learned."""
+    """A round in progress: its networks, and the (m,) predicted losses of each; empty if nothing was learned."""
 
     networks: Sequence[Levels]
     learned_from: int
@@ -63,11 +65,20 @@ class _Open:
 
 
 class SurrogateSearch:
-    """Rounds of `population` networks: the first as evolution begins, the others the best of `imagined` predicted ones.
+    """Rounds of `population` networks: the first as in evolution, later ones the best of `imagined` predicted ones.
 
-    `predictor` is "ridge" or "boosting" (see search.predictor), and needs scikit-learn. `rounds` say how far off the
-    predictions for each round were. Ends when nothing new is found; spaces of up to 65,536 networks are finished
-    systematically.
+    The attribute `rounds` holds the prediction errors of each round. Ends when nothing new is found; spaces of up to
+    65,536 networks are finished systematically.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        population: the number of networks per round.
+        predictor: "ridge" or "boosting" (see searchers.fronts.predictor); needs scikit-learn.
+        imagined: the number of networks that are predicted per round.
+
+    Raises:
+        ConfigError: an option is out of range, or scikit-learn is not installed.
     """
 
     def __init__(
@@ -90,7 +101,7 @@ class SurrogateSearch:
 
     @property
     def remark(self) -> str:
-        """How well the last round was predicted, in a few words; empty before there is one."""
+        """The quality of the last round's predictions, in a few words; empty before the first."""
         last = next((r for r in reversed(self.rounds) if r.misses), None)
         return ", ".join(f"{name} predicted with tau {m.tau:.2f}" for name, m in last.misses.items()) if last else ""
 
@@ -128,7 +139,7 @@ class SurrogateSearch:
         return [i for i, o in enumerate(problem.objectives) if o.name not in problem.costs.names]
 
     def _begin_round(self) -> None:
-        """Queues the best networks that predictions know, and random ones where these are too few."""
+        """Queues the networks with the best predictions, and random ones if these are too few."""
         known = len(self._proposals.losses)
         model = self._learn() if self._begun and known >= FEWEST else None
         added = self._added(self._first() if not self._begun else self._best(model) if model is not None else ())
@@ -142,7 +153,7 @@ class SurrogateSearch:
             self._open.append(_Open(added, known if predicted else 0, predicted, set(added)))
 
     def _added(self, rows: Iterable[Levels]) -> list[Levels]:
-        """Those that are new, queued now."""
+        """Queues networks; returns the new ones."""
         return [levels for levels in rows if self._proposals.add(levels)]
 
     def _seed(self) -> int:
@@ -153,13 +164,13 @@ class SurrogateSearch:
         return [candidate.levels for candidate in begin.ask(self._size)]
 
     def _learn(self) -> Model:
-        """A predictor for each objective that is measured, by its position."""
+        """A predictor for each measured objective, by its position."""
         rows = np.array(list(self._proposals.losses))
         losses = np.array(list(self._proposals.losses.values()))
         return {i: self._predictor.fit(rows, losses[:, i], self._seed()) for i in self._measured()}
 
     def _predicted(self, model: Model, rows: Sequence[Levels]) -> np.ndarray:
-        """(n, m) losses of n networks: costs as they are, the others as the model has them."""
+        """(n, m) losses of n networks: computed costs, and predictions of the other objectives."""
         problem = self._proposals.problem
         levels = np.array(rows)
         costs = problem.cost_values(levels)
@@ -177,7 +188,7 @@ class SurrogateSearch:
         return [new[index] for index in best_rows(losses, self._size)]
 
     def _imagine(self, model: Model) -> dict[Levels, list[float]]:
-        """The networks that an evolution on predictions goes through, from the measured front on, and their losses."""
+        """The networks that an evolution on predictions visits, starting at the measured front, and their losses."""
         known = self._proposals.losses
         best = nondominated(np.array(list(known.values())))
         front = [levels for levels, keep in zip(known, best, strict=True) if keep]
@@ -192,6 +203,6 @@ class SurrogateSearch:
 
 
 def imagined(problem: Problem, levels: Levels, losses: Sequence[float]) -> Evaluation:
-    """An evaluation that says (m,) predicted losses."""
+    """An evaluation that holds (m,) predicted losses."""
     pairs = zip(problem.objectives, losses, strict=True)
     return Evaluation(Candidate(levels), {objective.name: objective.loss(loss) for objective, loss in pairs})

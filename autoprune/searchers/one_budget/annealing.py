@@ -1,9 +1,9 @@
 """Simulated annealing within one budget: chains of networks, each a step from the one before.
 
 Kirkpatrick, Gelatt, Vecchi, Optimization by Simulated Annealing, Science 220, 1983,
-https://doi.org/10.1126/science.220.4598.671. Departures: temperatures are multiples of the median of the differences
-seen so far, so that they need no knowledge of the loss's scale; a step keeps the budget; several chains run beside each
-other, so that several workers have something to do; each chain ends after a fixed number of steps.
+https://doi.org/10.1126/science.220.4598.671. Departures: temperatures are multiples of the median difference seen so
+far, so that they do not depend on the loss's scale; a step keeps the budget; several chains run side by side, so that
+several workers stay busy; each chain ends after a fixed number of steps.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from autoprune.errors import ConfigError
 from autoprune.searchers.common.goal import make_goal
 from autoprune.searchers.common.proposals import Proposals
 
-ATTEMPTS = 50  # steps in a row to networks known already
+ATTEMPTS = 50  # largest number of consecutive steps to known networks
 
 
 @dataclass
 class Chain:
-    """Where a chain stands, what it waits for, and how many steps it has made."""
+    """The state of a chain: its network and loss, the pending network, and the number of steps made."""
 
     at: Levels | None = None
     loss: float = math.inf
@@ -36,9 +36,19 @@ class Chain:
 
 
 class AnnealingSearch:
-    """`chains` chains of `steps` steps, whose temperature falls from `hot` to `cold` times the median difference.
+    """Chains of annealing steps within a budget; a failed network is never accepted.
 
-    `budget` is a share of the first cost. A failed network is never stepped to.
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        budget: the limit, as a share of the first cost.
+        chains: the number of chains.
+        steps: the number of steps per chain.
+        hot: the initial temperature, as a multiple of the median difference of losses.
+        cold: the final temperature, likewise.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -77,7 +87,7 @@ class AnnealingSearch:
                 self._settle(chain)
 
     def _advance(self, chain: Chain) -> None:
-        """Steps over what is known already until the chain waits for an answer, or is at its end."""
+        """Steps over known networks until the chain waits for an answer or has ended."""
         for _ in range(ATTEMPTS):
             if chain.waits_for is not None or chain.steps >= self._steps:
                 return
@@ -87,7 +97,7 @@ class AnnealingSearch:
                 self._settle(chain)
 
     def _settle(self, chain: Chain) -> None:
-        """Accepts or rejects the network a chain waits for; one without an answer so far counts as a failure."""
+        """Accepts or rejects the network that a chain waits for; one without an answer counts as failed."""
         levels, chain.waits_for = chain.waits_for, None
         chain.steps += 1
         if levels not in self._proposals.losses:
@@ -97,7 +107,7 @@ class AnnealingSearch:
             chain.at, chain.loss = levels, loss
 
     def _accepts(self, difference: float, step: int) -> bool:
-        """The Metropolis rule; better is always accepted, and no loss of the same size is drawn for."""
+        """The Metropolis rule; an improvement is always accepted, and an equal loss without drawing."""
         if difference:
             self._differences.append(abs(difference))
         if difference <= 0:

@@ -1,9 +1,9 @@
-"""The artificial bee colony of ABCPruner: networks that bees try to improve, and leave when they do not.
+"""The artificial bee colony of ABCPruner: bees try to improve networks, and abandon those that do not improve.
 
 Lin et al., Channel Pruning via Automatic Structure Search, IJCAI 2020, https://arxiv.org/abs/2001.08565, algorithm 1.
 Departures: a budget is kept, where theirs caps the width of each layer; the loss on the selection set decides, where
-theirs trains each network and measures it on test images; sources are chosen by the rank of their loss, which needs no
-scale; bees fly when a candidate is asked for and do not wait for each other.
+theirs trains each network and measures it on test images; sources are chosen by the rank of their loss, which is
+independent of scale; bees fly when a candidate is asked for and do not wait for each other.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from autoprune.core.space import Candidate, Levels
 from autoprune.searchers.common.goal import make_goal
 from autoprune.searchers.common.proposals import Proposals
 
-ATTEMPTS = 100  # flights in a row to networks known already
+ATTEMPTS = 100  # largest number of consecutive flights to known networks
 
 
 @dataclass
-class Source:
-    """A network that bees come to, and how often they found nothing better beside it."""
+class FoodSource:
+    """A network that bees try to improve, and the number of failed tries since its last improvement."""
 
     levels: Levels
     loss: float = math.inf
@@ -34,10 +34,20 @@ class Source:
 
 
 class BeesSearch:
-    """`sources` random networks; employed and onlooking bees move `genes` units of one towards or away from another.
+    """Employed and onlooking bees move a few units of one network towards or away from another.
 
-    A source that was not improved in `limit` tries is replaced by a random network. `budget` is a share of the first
-    cost. Ends when bees find nothing new.
+    Ends when bees find nothing new.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        budget: the limit, as a share of the first cost.
+        sources: the number of random networks to start from.
+        limit: the number of tries without improvement after which a source is replaced by a random network.
+        genes: the number of units that a bee moves.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -49,8 +59,8 @@ class BeesSearch:
         self._limit = at_least("limit", limit, 1)
         self._genes = at_least("genes", genes, 1)
         self._rng = np.random.default_rng(seed)
-        self._sources: list[Source] = []
-        self._sent: dict[Levels, Source | None] = {}  # to which source a network belongs; None for a scout's
+        self._sources: list[FoodSource] = []
+        self._sent: dict[Levels, FoodSource | None] = {}  # the source of each network; None for a scout's
         self._flights = 0
 
     def ask(self, n: int) -> list[Candidate]:
@@ -66,7 +76,7 @@ class BeesSearch:
             self._return(levels, math.inf if losses is None else self._goal.loss(losses))
 
     def _send(self) -> bool:
-        """Queues where one bee goes; False when all flights end at networks known already."""
+        """Queues the target of one bee; False if all flights end at known networks."""
         for _ in range(ATTEMPTS):
             levels, source = self._flight()
             if self._proposals.add(levels):
@@ -74,7 +84,7 @@ class BeesSearch:
                 return True
         return False
 
-    def _flight(self) -> tuple[Levels, Source | None]:
+    def _flight(self) -> tuple[Levels, FoodSource | None]:
         if len(self._sources) < self._count:
             return self._goal.random(self._rng), None
         self._flights += 1
@@ -85,13 +95,13 @@ class BeesSearch:
         return self._moved(source, partner), source
 
     def _onlooked(self) -> int:
-        """A source, the better the likelier: probability in proportion to 0.9 fitness / best fitness + 0.1."""
+        """A source, drawn with a probability proportional to 0.9 fitness / best fitness + 0.1."""
         losses = np.array([source.loss for source in self._sources])
-        ranks = losses.argsort().argsort()  # a fitness of any scale and sign: the rank from the worst
+        ranks = losses.argsort().argsort()  # the fitness is the rank from the worst, independent of scale and sign
         weights = 0.9 * (1 - ranks / max(len(losses) - 1, 1)) + 0.1
         return int(self._rng.choice(len(losses), p=weights / weights.sum()))
 
-    def _moved(self, source: Source, partner: Source) -> Levels:
+    def _moved(self, source: FoodSource, partner: FoodSource) -> Levels:
         """x + R (x - y) in a few units, R uniform in [-1, 1]."""
         levels, sizes = np.array(source.levels), self._goal.problem.space.sizes
         units = self._rng.permutation(len(levels))[: self._genes]
@@ -105,10 +115,10 @@ class BeesSearch:
         source = self._sent.pop(levels)
         if source is None:
             if math.isfinite(loss) and len(self._sources) < self._count:
-                self._sources.append(Source(levels, loss))
+                self._sources.append(FoodSource(levels, loss))
         elif loss < source.loss:
             source.levels, source.loss, source.trials = levels, loss, 0
         else:
             source.trials += 1
             if source.trials > self._limit and source in self._sources:
-                self._sources.remove(source)  # a scout looks for another one
+                self._sources.remove(source)  # a scout looks for a new source

@@ -1,11 +1,11 @@
-"""Genetic search for the best network within one budget, as MetaPruning and MMRazor do it.
+"""Genetic search for the best network within one budget, after MetaPruning and MMRazor.
 
 Liu et al., MetaPruning: Meta Learning for Automatic Neural Network Channel Pruning, ICCV 2019,
 https://arxiv.org/abs/1903.10258, section 3.2; the evolution search of MMRazor, https://github.com/open-mmlab/mmrazor,
 after Guo et al., Single Path One-Shot Neural Architecture Search, ECCV 2020, https://arxiv.org/abs/1904.00420.
 Departures: a child is moved to just below the budget, where theirs are drawn again until one is within a window, which
 may never happen; children are bred when they are asked for, from the best answered so far, and not generation by
-generation; the best `parents` of everything measured breed, which is what their archive amounts to.
+generation; the best `parents` of everything measured breed, which is equivalent to their archive.
 """
 
 from __future__ import annotations
@@ -23,17 +23,28 @@ from autoprune.errors import ConfigError
 from autoprune.searchers.common.goal import make_goal
 from autoprune.searchers.common.proposals import Proposals
 
-ATTEMPTS = 100  # children in a row that may be known already
+ATTEMPTS = 100  # largest number of consecutive children that are known already
 
 Mutation = Literal["reset", "blend"]
 
 
 class GeneticSearch:
-    """`population` random networks first, then mutants and children of two of the best `parents`, half of each.
+    """Random networks first, then mutants and crossover children of two of the best, half of each.
 
-    `mutation` moves each unit with probability `rate`: "reset" by a random number of levels, counted round the end as
-    in MetaPruning, "blend" to the level of a fresh random network as in MMRazor. `budget` is a share of the first cost.
     Ends when nothing new is bred.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        budget: the limit, as a share of the first cost.
+        population: the number of random networks to start with.
+        parents: the number of best networks that breed.
+        mutation: "reset" moves a unit by a random number of levels, modulo their number, as in MetaPruning; "blend"
+            moves it to the level of a fresh random network, as in MMRazor.
+        rate: the probability that a mutation moves a unit.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -58,7 +69,7 @@ class GeneticSearch:
         self._mutation, self._rate = mutation, rate
         self._rng = np.random.default_rng(seed)
         self._asked = 0
-        self._best: list[Levels] = []  # the first of equals in front
+        self._best: list[Levels] = []  # ties: the first one in front
 
     def ask(self, n: int) -> list[Candidate]:
         while self._proposals.queued < n and self._breed():
@@ -71,7 +82,7 @@ class GeneticSearch:
         self._best = sorted([*self._best, *new], key=lambda levels: self._goal.loss(losses[levels]))[: self._parents]
 
     def _breed(self) -> bool:
-        """Queues one more network; False when what is bred is known."""
+        """Queues one more network; False if everything bred is known."""
         for _ in range(ATTEMPTS):
             if self._proposals.add(self._child()):
                 self._asked += 1

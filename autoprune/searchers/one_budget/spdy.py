@@ -1,12 +1,11 @@
-"""A search over how sensitive units are said to be, with the exact plan for the budget as what they lead to.
+"""Random search over sensitivities of units, each turned into the exact plan for the budget.
 
-SPDY (Frantar and Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022,
-https://arxiv.org/abs/2201.13096, section 3.2): sensitivities drawn uniformly at random, the best of which is improved
-by drawing a few of its entries again, a tenth of all units at first and fewer and fewer. Every network is within the
-budget by construction. Departures: those of the decoder (search.decoder); what is compared is the objective of the
-problem, where theirs is the loss of layer-wise reconstructed weights; with several answers outstanding the next draws
-are made from the best known so far; sensitivities that lead to a network known already are an attempt like any other
-and cost no evaluation.
+SPDY (Frantar and Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, https://arxiv.org/abs/2201.13096,
+section 3.2): sensitivities are drawn uniformly at random; the best are improved by redrawing a few entries, at first a
+tenth of all units and then fewer and fewer. Every network is within the budget by construction. Departures: those of
+the decoder (plan.decoder); networks are compared by the problem's objective, where theirs uses the loss of layer-wise
+reconstructed weights; with several answers outstanding the next draws start from the best known so far; sensitivities
+that lead to a known network are an attempt like any other and cost no evaluation.
 """
 
 from __future__ import annotations
@@ -27,10 +26,21 @@ from autoprune.searchers.common.proposals import Proposals
 
 
 class SpdySearch:
-    """`draws` random sensitivities, then neighbourhoods of the best: `share` of its entries, down to one.
+    """Random sensitivities, then ever smaller neighbourhoods of the best ones.
 
-    `attempts` in a row without a better network lead to the next smaller neighbourhood, and end the search in the last
-    one. `budget` is a share of the first cost. A plan takes ten milliseconds for 50 units.
+    A plan takes ten milliseconds for 50 units.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the random generator.
+        budget: the limit, as a share of the first cost.
+        draws: the number of random sensitivities to start with.
+        attempts: the number of consecutive attempts without improvement that lead to the next smaller neighbourhood, or
+            end the search in the last one.
+        share: the share of entries redrawn in the first neighbourhood; the last one redraws a single entry.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -49,16 +59,16 @@ class SpdySearch:
         self._goal = make_goal(problem, budget)
         self._draws = at_least("draws", draws, 1)
         self._attempts = at_least("attempts", attempts, 1)
-        self._entries = max(1, round(share * len(problem.space.units)))  # drawn again in a neighbour
+        self._entries = max(1, round(share * len(problem.space.units)))  # number of entries redrawn in a neighbour
         self._rng = np.random.default_rng(seed)
-        self._drawn = self._failed = 0  # first draws, and neighbours in a row that were not better
-        self._asked: dict[Levels, np.ndarray] = {}  # (u,) sensitivities that led to a network under way
+        self._drawn = self._failed = 0  # first draws, and consecutive neighbours without improvement
+        self._asked: dict[Levels, np.ndarray] = {}  # (u,) sensitivities of the pending networks
         self._best: np.ndarray | None = None
         self._loss = math.inf
 
     @property
     def sensitivities(self) -> np.ndarray | None:
-        """(u,) those of the best network so far, from 0 to 1; None before there is one."""
+        """The (u,) sensitivities of the best network so far, from 0 to 1; None before the first."""
         return self._best
 
     def ask(self, n: int) -> list[Candidate]:
@@ -74,7 +84,7 @@ class SpdySearch:
                 self._judge(evaluation.candidate.levels, drawn)
 
     def _next(self) -> np.ndarray | None:
-        """(u,) sensitivities to try; None where there is nothing to begin from, or all neighbourhoods are done with."""
+        """(u,) sensitivities to try; None if there are none to start from, or all neighbourhoods are finished."""
         units = len(self._goal.problem.space.units)
         if self._drawn < self._draws:
             self._drawn += 1
@@ -96,7 +106,7 @@ class SpdySearch:
             self._judge(levels, drawn)
 
     def _judge(self, levels: Levels, drawn: np.ndarray) -> None:
-        """Keeps sensitivities that led to something better, from which the next are drawn."""
+        """Keeps sensitivities that led to an improvement; the next are drawn around them."""
         if levels not in self._proposals.losses:
             return
         loss = self._goal.loss(self._proposals.losses[levels])

@@ -1,1 +1,1 @@
-"""Optuna behind ask and tell. The only folder that imports optuna, with searchers.optuna.study."""
+"""Optuna behind ask and tell. Only this folder imports optuna."""

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners by name: which there are, what they take, and Optuna kept quiet while they work."""
+"""Optuna's samplers and pruners by name: looks them up, makes them, and keeps Optuna quiet while they work."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from autoprune.errors import ConfigError
 
-Role = Literal["sampler", "pruner"]
+OptunaRole = Literal["sampler", "pruner"]
 
 
-def known_classes(role: Role) -> dict[str, type]:
-    """The classes of optuna.samplers or optuna.pruners that can be made, by name."""
+def known_classes(role: OptunaRole) -> dict[str, type]:
+    """The instantiable classes of optuna.samplers or optuna.pruners, by name."""
     module, base = importlib.import_module(f"optuna.{role}s"), base_class(role)
     kinds = {name: getattr(module, name) for name in sorted(module.__all__)}
     return {
@@ -26,14 +26,14 @@ def known_classes(role: Role) -> dict[str, type]:
     }
 
 
-def base_class(role: Role) -> type:
-    """What all samplers, or all pruners, are."""
+def base_class(role: OptunaRole) -> type:
+    """The base class of all samplers, or of all pruners."""
     base: type = getattr(importlib.import_module(f"optuna.{role}s"), f"Base{role.capitalize()}")
     return base
 
 
-def class_of(role: Role, name: str) -> type:
-    """The class of that name, or of "module:Class"; ConfigError with the closest name where there is none."""
+def class_of(role: OptunaRole, name: str) -> type:
+    """The class of that name, or of "module:Class"; ConfigError with the closest name if there is none."""
     known = known_classes(role)
     if ":" not in name and name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -46,7 +46,7 @@ def class_of(role: Role, name: str) -> type:
     return kind
 
 
-def _imported(role: Role, name: str) -> Any:
+def _imported(role: OptunaRole, name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -54,11 +54,11 @@ def _imported(role: Role, name: str) -> Any:
         raise ConfigError(f"{role} {name!r} cannot be imported: {error}") from error
 
 
-def make(role: Role, name: str, defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    """An object of that class from the options, and from those of the defaults that it takes and that are not given.
+def make(role: OptunaRole, name: str, defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """An object of a class, from the options and from those defaults that it accepts and the options lack.
 
     Raises:
-        ConfigError: an unknown name, or options the class refuses.
+        ConfigError: an unknown name, or options that the class refuses.
     """
     kind = class_of(role, name)
     taken = {key: value for key, value in defaults.items() if key in inspect.signature(kind).parameters}
@@ -71,8 +71,7 @@ def make(role: Role, name: str, defaults: Mapping[str, Any], options: Mapping[st
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna without progress lines, and without notices that a feature is experimental or that a sampler makes nothing
-    of constraints; all as before afterwards."""
+    """Silences Optuna's progress lines and its warnings about experimental features and ignored constraints."""
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
@@ -88,7 +87,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def working(name: str) -> Iterator[None]:
-    """The same while a sampler or pruner works; ConfigError where it now imports a package that is not there."""
+    """Keeps Optuna quiet while a sampler or pruner works; ConfigError if it imports a package that is not installed."""
     try:
         with quiet():
             yield

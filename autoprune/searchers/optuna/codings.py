@@ -1,4 +1,4 @@
-"""What a sampler proposes, and the network it stands for: levels as they are, or sensitivities that are planned."""
+"""How a sampler's parameters represent a network: as levels, or as sensitivities that are turned into a plan."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 
-BUDGET = "budget share"  # has a space, so that no unit is called so
+BUDGET = "budget share"  # contains a space, which no unit's name does
 
 
 class Coding(Protocol):
-    """How the parameters of a trial stand for a network."""
+    """The mapping from the parameters of a trial to a network."""
 
     @property
     def attempts(self) -> int:
-        """Proposals in a row that are known already, before a random network is taken instead."""
+        """The number of consecutive known proposals after which a random network is taken."""
         ...
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What the sampler chooses from, by name."""
+        """The distributions of the parameters, by name."""
         ...
 
     def levels(self, parameters: Mapping[str, Any]) -> Levels:
@@ -44,7 +44,7 @@ class Coding(Protocol):
         ...
 
     def others(self, proposals: Proposals, rng: np.random.Generator) -> list[Parameters]:
-        """A few trials that lead to networks not known yet; none when none are found."""
+        """A few trials that lead to new networks; empty if none are found."""
         ...
 
 
@@ -65,7 +65,7 @@ class LevelCoding:
         return tuple(int(parameters[unit]) for unit in self.problem.space.units)
 
     def parameters(self, levels: Sequence[int]) -> Parameters:
-        """The trial that stands for a network."""
+        """The trial that represents a network."""
         return dict(zip(self.problem.space.units, map(int, levels), strict=True))
 
     def starts(self, rungs: int) -> list[Parameters]:
@@ -80,7 +80,7 @@ class LevelCoding:
 
 @dataclass(frozen=True)
 class SensitivityCoding:
-    """A number from 0 to 1 for each unit, and a plan for them within a budget: see search.decoder.
+    """A number from 0 to 1 for each unit, and the plan for them within a budget: see plan.decoder.
 
     `budget` is in the unit of the first cost; None makes it one more number from 0 to 1, a share of the cost's range.
     Every network is within all bounds.
@@ -88,7 +88,7 @@ class SensitivityCoding:
 
     problem: Problem
     budget: float | None
-    attempts: int = 16  # each takes a plan
+    attempts: int = 16  # each attempt costs a plan
 
     def distributions(self) -> dict[str, BaseDistribution]:
         from optuna.distributions import FloatDistribution
@@ -100,7 +100,7 @@ class SensitivityCoding:
         return decode(self.problem, sensitivities, self._budget(parameters))
 
     def starts(self, rungs: int) -> list[Parameters]:
-        """Plans for units that are all as sensitive as each other, over the range of budgets."""
+        """Plans for equally sensitive units, over the range of budgets."""
         alike: Parameters = dict.fromkeys(self.problem.space.units, 0.5)
         if self.budget is not None:
             return [alike] if rungs else []

@@ -1,8 +1,8 @@
-"""Optuna's pruners: a network is scored on growing parts of the selection set, and given up when its pruner says so.
+"""Optuna's pruners: a network is scored on growing parts of the selection set until its pruner stops it.
 
-Steps, by which pruners count, are 1, eta, eta ** 2 and so on from the least fidelity to all: they are proportional to
-the images. Pruners that are made for a range of resources are told of this one. Optuna's WilcoxonPruner compares trials
-on the same examples pair by pair: it gets the loss of each part by itself, all others that of the images so far.
+Steps, in which pruners count, are 1, eta, eta ** 2 and so on from the least fidelity to full: they are proportional to
+the examples. Pruners that take a range of resources are given this one. Optuna's WilcoxonPruner compares trials on the
+same examples pair by pair: it gets the loss of each part separately, all others the mean so far.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ ADVICE = "Search at one budget: over: sensitivities with budget: 0.5. For fronts
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """A pruner and what it is told of: an objective's losses at fidelities, the mean so far or that of each part."""
+class TrialPruning:
+    """A pruner and the losses that it sees: one objective's, at fidelities, as the running mean or part by part."""
 
     pruner: optuna.pruners.BasePruner
     objective: Objective
@@ -41,11 +41,11 @@ class Pruning:
         return step
 
     def following(self, fidelity: float) -> float:
-        """The next fidelity, of one below 1."""
+        """The fidelity after one below 1."""
         return self.fidelities[self.fidelities.index(fidelity) + 1]
 
     def loss(self, evaluation: Evaluation) -> float:
-        """What the pruner hears of an answer: lower is better."""
+        """The loss of an evaluation that is reported to the pruner, lower is better."""
         name = self.objective.name
         if not self.in_parts:
             return self.objective.loss(evaluation.values[name])
@@ -59,16 +59,20 @@ class Pruning:
 
 def make_pruning(
     problem: Problem, goal: Goal | None, name: str | None, options: Mapping[str, Any], least: float, eta: int
-) -> Pruning | None:
-    """How networks are given up, at fidelities from `least` on; None without a pruner.
+) -> TrialPruning | None:
+    """The pruning of trials at fidelities from `least` on; None without a pruner.
 
     Args:
-        goal: of a search for one network; None for one that follows all objectives.
-        name: a class of optuna.pruners, or "module:Class" for one's own.
-        options: keyword arguments of its constructor; a `wrapped_pruner` by its name.
+        problem: the problem to search.
+        goal: the goal of a search for one network; None for a search over all objectives.
+        name: a class of optuna.pruners, or "module:Class" for a user's own.
+        options: keyword arguments of its constructor; a `wrapped_pruner` is given by name.
+        least: the lowest fidelity.
+        eta: the ratio of successive fidelities.
 
     Raises:
-        ConfigError: an unknown name, options it refuses or that nobody takes, several objectives, or none measured.
+        ConfigError: the name is unknown, an option is refused or unused, or there is not exactly one measured
+            objective.
     """
     fidelities = geometric(least, at_least("eta", eta, 2))
     if name is None:
@@ -81,11 +85,11 @@ def make_pruning(
     wrapped = {"wrapped_pruner": make("pruner", inner, resources, {})} if isinstance(inner, str) else {}
     pruner = make("pruner", name, resources, {**options, **wrapped})
     in_parts = _is_paired(pruner) or any(_is_paired(found) for found in wrapped.values())
-    return Pruning(pruner, objective, fidelities, eta, in_parts)
+    return TrialPruning(pruner, objective, fidelities, eta, in_parts)
 
 
 def _objective(problem: Problem, goal: Goal | None) -> Objective:
-    """The one that is followed."""
+    """The objective whose losses the pruner sees."""
     if goal is None and len(problem.objectives) > 1:
         raise ConfigError(f"expected one objective with a pruner, got {len(problem.objectives)}. {ADVICE}")
     objective = problem.objectives[goal.objective if goal else 0]

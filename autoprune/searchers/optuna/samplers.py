@@ -1,4 +1,4 @@
-"""Optuna's samplers for as many objectives as a search has."""
+"""Makes Optuna's samplers, checked against the number of objectives."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from autoprune.searchers.optuna.classes import class_of, make
 if TYPE_CHECKING:
     import optuna
 
-SINGLE_OBJECTIVE = ("CmaEsSampler",)  # Optuna raises for several only when it samples
+SINGLE_OBJECTIVE = ("CmaEsSampler",)  # for these, Optuna raises only when it samples
 
 
 def make_sampler(name: str, options: Mapping[str, Any], seed: int, objectives: int) -> optuna.samplers.BaseSampler:
-    """The sampler of that name, for that many objectives; seeded where it takes a seed and the options have none.
+    """The sampler of a given name; it is seeded if it takes a seed and the options have none.
 
     Args:
-        name: a class of optuna.samplers, or "module:Class" for one's own.
+        name: a class of optuna.samplers, or "module:Class" for a user's own.
         options: keyword arguments of its constructor.
+        seed: the seed.
+        objectives: the number of objectives.
 
     Raises:
-        ConfigError: an unknown name, options it refuses, or more objectives than it handles.
+        ConfigError: an unknown name, options that it refuses, or more objectives than it handles.
     """
     class_of("sampler", name)
     if objectives > 1 and name in SINGLE_OBJECTIVE:

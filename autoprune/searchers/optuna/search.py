@@ -1,11 +1,11 @@
 """Any Optuna sampler by its class name, through ask and tell on a study in memory.
 
-Optuna proposes what it likes; autoprune's rules are kept around it. A sampler chooses levels, or sensitivities from
-which a plan is made (Frantar, Alistarh, ICML 2022, https://arxiv.org/abs/2201.13096; see search.decoder), for which no
-proposal is outside the bounds. Levels outside are told to the study as a pruned trial with its constraints, by how much
-of the dense cost each bound is exceeded, which is what samplers that know constraints learn from; the network is
-repaired and enqueued as a trial of its own, so that the sampler learns of what was really measured. A proposal known
-already is answered from memory and not evaluated again.
+A sampler proposes freely; autoprune enforces its rules around it. It chooses levels, or sensitivities from which a plan
+is made (Frantar, Alistarh, ICML 2022, https://arxiv.org/abs/2201.13096; see plan.decoder), whose networks are always
+within the bounds. Levels outside are told to the study as a pruned trial with its constraints (by how much of the dense
+cost each bound is exceeded), from which samplers that handle constraints learn; the network is repaired and enqueued as
+a trial of its own, so that the sampler learns from the network that was measured. A known proposal is answered from
+memory and not evaluated again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoprune.searchers.common.goal import Goal, make_goal
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.optuna.classes import quiet, working
 from autoprune.searchers.optuna.codings import Coding, LevelCoding, SensitivityCoding
-from autoprune.searchers.optuna.pruning import Pruning, make_pruning
+from autoprune.searchers.optuna.pruning import TrialPruning, make_pruning
 from autoprune.searchers.optuna.samplers import make_sampler
 from autoprune.searchers.optuna.trials import Trials
 
@@ -39,21 +39,32 @@ STUDY = "autoprune"
 
 
 class OptunaSearch:
-    """Proposals of one Optuna sampler, after up to `rungs` uniform networks that are enqueued first (0: none).
+    """Proposals of one Optuna sampler, after a ladder of uniform networks.
 
-    `sampler` is a class of optuna.samplers or "module:Class"; `sampler_options` go to its constructor besides the seed.
-    With `over: sensitivities` it chooses a number from 0 to 1 for each unit, and a budget for all of them. A `budget`,
-    as a share of the first cost, makes that a search for one network with one objective, the first that is measured,
-    as CMA-ES and problems of one objective need it (0.5 then, where none is given). With several answers outstanding
-    NSGA-II fills a generation with whatever comes back, as Optuna does. Ends when the space is exhausted; over
-    sensitivities, which do not reach all of it, when nothing new is found any more.
+    With several answers outstanding, NSGA-II fills a generation with any answers, as Optuna does. Samplers that handle
+    constraints see two kinds of them: TPE learns from proposals outside the bounds, GP from the costs of those inside.
+    No candidate outside the bounds is proposed for evaluation. Ends when the space is exhausted; over sensitivities,
+    which do not reach all of it, when nothing new is found any more.
 
-    With a `pruner`, a class of optuna.pruners or "module:Class", and one objective, networks are scored on shares 1,
-    1 / eta, ... down to `least` of the selection set, least first, until it gives them up; see search.optuna_pruning.
-    `pruner_options` go to its constructor, `eta` and the range of steps where it takes them and they are not given.
+    Args:
+        problem: the problem to search.
+        seed: seed of the sampler.
+        sampler: a class of optuna.samplers, or "module:Class".
+        sampler_options: keyword arguments of its constructor.
+        rungs: the largest number of uniform networks that are enqueued first; 0 for none.
+        over: "levels", or "sensitivities": a number from 0 to 1 for each unit, and a budget for all of them.
+        budget: only over sensitivities, a share of the first cost: makes it a search for one network with one
+            objective, the first that is measured. CMA-ES and problems of one objective need it (0.5 by default there).
+        pruner: a class of optuna.pruners, or "module:Class". With it (and one objective) networks are scored on shares
+            1, 1 / eta, ... down to `least` of the selection set, least first, until the pruner stops them; see
+            searchers.optuna.pruning.
+        pruner_options: keyword arguments of its constructor; `eta` and the range of steps are filled in if it takes
+            them.
+        least: the lowest fidelity with a pruner.
+        eta: the ratio of successive fidelities.
 
-    Samplers that know constraints meet two kinds of them: TPE learns from proposals outside the bounds themselves, GP
-    from the costs of those inside. Nothing outside is ever proposed.
+    Raises:
+        ConfigError: an option is unknown, out of range, or does not fit the problem.
     """
 
     def __init__(
@@ -82,7 +93,7 @@ class OptunaSearch:
         self._study = _study(make_sampler(sampler, sampler_options or {}, seed, objectives), self._pruning, objectives)
         self._trials = Trials(self._study)
         self._rng = np.random.default_rng(seed)
-        self._going: deque[Candidate] = deque()  # networks that were not pruned, at their next fidelity
+        self._going: deque[Candidate] = deque()  # networks that continue, at their next fidelity
         for parameters in self._coding.starts(at_least("rungs", rungs, 0)):
             self._study.enqueue_trial(parameters)
 
@@ -100,27 +111,27 @@ class OptunaSearch:
                 self._learn(evaluation)
 
     def _take_going(self, n: int) -> list[Candidate]:
-        """Up to n networks that were not pruned, at their next fidelity."""
+        """Up to n networks that continue, at their next fidelity."""
         taken: list[Candidate] = []
         while self._going and len(taken) < n:
             candidate = self._going.popleft()
-            if self._trials.wait(candidate.levels):  # and was not told of since
+            if self._trials.wait(candidate.levels):  # and no answer came since
                 taken.append(candidate)
         return taken
 
     def _learn(self, evaluation: Evaluation) -> None:
-        """Takes one answer in; a network that was scored on a part goes on, or ends as pruned or failed."""
+        """Takes in one answer; a network scored on a part continues, or ends as pruned or failed."""
         levels = evaluation.candidate.levels
         heard = self._hear(evaluation)
         if evaluation.candidate.fidelity < 1:
             if not heard or self._goes_on(evaluation):
                 return
-            evaluation = replace(evaluation, candidate=Candidate(levels), status="failed")  # never scored on everything
+            evaluation = replace(evaluation, candidate=Candidate(levels), status="failed")  # never fully scored
         self._proposals.record([evaluation])
         self._end(levels)
 
     def _hear(self, evaluation: Evaluation) -> bool:
-        """Reports an answer to the trials that wait for it; whether any do."""
+        """Reports an answer to the trials that wait for it; returns whether there are any."""
         candidate, pruning = evaluation.candidate, self._pruning
         if not pruning or candidate.fidelity not in pruning.fidelities or not self._trials.wait(candidate.levels):
             return False
@@ -132,7 +143,7 @@ class OptunaSearch:
         return True
 
     def _goes_on(self, evaluation: Evaluation) -> bool:
-        """Queues a network that is not pruned for its next fidelity; False where it failed or is given up."""
+        """Queues a network that is not pruned for its next fidelity; False if it failed or was pruned."""
         levels, fidelity = evaluation.candidate.levels, evaluation.candidate.fidelity
         assert self._pruning
         if not is_usable(self._proposals.problem, evaluation) or self._trials.prune(levels):
@@ -141,7 +152,7 @@ class OptunaSearch:
         return True
 
     def _propose(self) -> bool:
-        """Queues one more network; False when none is found."""
+        """Queues one more network; False if none is found."""
         if any(self._try() for _ in range(self._coding.attempts)):
             return True
         before = self._proposals.queued
@@ -151,7 +162,7 @@ class OptunaSearch:
         return self._proposals.queued > before
 
     def _try(self) -> bool:
-        """Asks for one trial; True if that queues a network. What is known is answered, what is outside repaired."""
+        """Asks for one trial; True if it queues a network. Known networks are answered, those outside are repaired."""
         trial = self._study.ask(self._distributions)
         levels = self._coding.levels(trial.params)
         if not self._constrain(trial, levels):
@@ -165,7 +176,7 @@ class OptunaSearch:
         return new
 
     def _constrain(self, trial: optuna.Trial, levels: Levels) -> bool:
-        """Notes by how much of the dense cost each bound is exceeded, below zero within it; whether all hold."""
+        """Records by how much of the dense cost each bound is exceeded (negative within it); whether all hold."""
         problem = self._proposals.problem
         costs, reach = problem.costs_of(Candidate(levels)) if problem.bounds else {}, problem.reach()
         for bound in problem.bounds:
@@ -173,21 +184,21 @@ class OptunaSearch:
         return all(bound.admits(costs[bound.name]) for bound in problem.bounds)
 
     def _move(self, trial: optuna.Trial, levels: Levels) -> None:
-        """Ends a trial outside the bounds, and enqueues the network it is repaired to unless that is known."""
+        """Ends a trial outside the bounds, and enqueues the repaired network unless that is known."""
         self._trials.reject(trial)
-        assert isinstance(self._coding, LevelCoding)  # plans keep the bounds
+        assert isinstance(self._coding, LevelCoding)  # plans are within the bounds
         inside = tuple(repair(self._proposals.problem, np.array(levels), self._rng).tolist())
         if not self._proposals.knows(inside):
             self._study.enqueue_trial(self._coding.parameters(inside))
 
     def _end(self, levels: Levels) -> None:
-        """Ends the trials of a network with what is known of it."""
+        """Ends the trials of a network with its known losses."""
         losses = self._proposals.losses.get(levels, ())
         self._trials.end(levels, (self._goal.loss(losses),) if self._goal and losses else losses)
 
 
 def _coding(problem: Problem, over: Over, budget: float | None) -> tuple[Coding, Goal | None]:
-    """What the sampler chooses, and the one objective of a search within one budget."""
+    """The coding of the sampler's parameters, and the goal of a search within one budget."""
     if over not in get_args(Over):
         raise ConfigError(f"expected over to be one of {list(get_args(Over))}, got {over!r}")
     if over == "levels":
@@ -200,8 +211,8 @@ def _coding(problem: Problem, over: Over, budget: float | None) -> tuple[Coding,
     return SensitivityCoding(problem, goal.budget), goal
 
 
-def _study(sampler: optuna.samplers.BaseSampler, pruning: Pruning | None, objectives: int) -> optuna.Study:
-    """Losses are minimised: signs are flipped by Objective alone. Hyperband's brackets follow from the study's name."""
+def _study(sampler: optuna.samplers.BaseSampler, pruning: TrialPruning | None, objectives: int) -> optuna.Study:
+    """A study that minimises losses (Objective alone flips signs); Hyperband's brackets depend on the study's name."""
     import optuna
 
     pruner = pruning.pruner if pruning else optuna.pruners.NopPruner()

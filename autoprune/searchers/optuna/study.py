@@ -1,4 +1,4 @@
-"""Evaluations as an Optuna study: for optuna-dashboard, Optuna's plots, and everything else that reads studies."""
+"""Evaluations as an Optuna study, for optuna-dashboard, Optuna's plots, and other tools that read studies."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What a study is made of: a name, what was searched, what was followed, and every evaluation in order.
+    """The content of a study.
 
-    `limits` are absolute bounds, on any value that evaluations have; `facts` are kept as the study's user attributes.
+    Attributes:
+        name: the study's name.
+        space: the search space.
+        objectives: the objectives.
+        limits: absolute bounds on any measured value or cost.
+        evaluations: every evaluation, in order.
+        facts: the study's user attributes.
     """
 
     name: str
@@ -36,16 +42,16 @@ class StudyRecord:
 
 
 def write_study(record: StudyRecord, storage: str) -> bool:
-    """Writes a study into a database such as "sqlite:///study.db"; False if the very same one is there already.
+    """Writes a study into a database such as "sqlite:///study.db"; False if the identical study is there already.
 
-    Parameters are the kept counts of units, as integers, so that their order is seen; values are those of the
-    objectives in their own directions. Everything else that is known of an evaluation is a user attribute. What failed
-    is a failed trial with its cause, what was scored on part of the data a pruned one, since its values cannot be
-    compared. Limits become constraints, by how much they are exceeded. Durations are those of the evaluations; dates
+    Parameters are the kept counts of units, as integers, so that their order is visible; values are those of the
+    objectives in their own directions; all other fields of an evaluation are user attributes. A failed evaluation
+    becomes a failed trial with its cause; one on part of the data becomes a pruned trial, since its values are not
+    comparable. Limits become constraints, by how much they are exceeded. Durations are those of the evaluations; dates
     are those of the export.
 
     Raises:
-        ConfigError: a storage that cannot be opened, or another study of that name in it.
+        ConfigError: the storage cannot be opened, or holds another study of that name.
     """
     import optuna
 
@@ -67,7 +73,7 @@ def write_study(record: StudyRecord, storage: str) -> bool:
 
 @contextlib.contextmanager
 def _opened(storage: str) -> Iterator[optuna.storages.RDBStorage]:
-    """The database, its connections closed afterwards."""
+    """Opens the database, and closes its connections afterwards."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -103,7 +109,7 @@ def _trial(record: StudyRecord, evaluation: Evaluation) -> optuna.trial.FrozenTr
 
 
 def _kept(counts: Sequence[int]) -> IntDistribution:
-    """The kept counts of a unit, in the widest steps that meet all of them."""
+    """The distribution of a unit's kept counts, in the widest steps that include all of them."""
     from optuna.distributions import IntDistribution
 
     step = math.gcd(*(counts[0] - count for count in counts))
@@ -111,13 +117,13 @@ def _kept(counts: Sequence[int]) -> IntDistribution:
 
 
 def _attributes(evaluation: Evaluation) -> dict[str, Any]:
-    """What is known beside parameters and objectives; measured values and costs under their own names."""
+    """The fields besides parameters and objectives; measured values and costs under their own names."""
     known = evaluation.to_json()
     return {**{key: value for key, value in known.items() if key != "values"}, **evaluation.values}
 
 
 def _constraints(limits: Sequence[Bound], evaluation: Evaluation) -> dict[str, float] | None:
-    """By how much each limit is exceeded, below zero within it; none where values are missing."""
+    """By how much each limit is exceeded (negative within it); None if values are missing."""
     if not evaluation.ok:
         return None
     signs = {"<=": 1.0, ">=": -1.0}
@@ -131,7 +137,7 @@ def _check_same(
     directions: Sequence[optuna.study.StudyDirection],
     trials: Sequence[optuna.trial.FrozenTrial],
 ) -> None:
-    """Raises ConfigError, with what differs, unless a study says what one of these trials would."""
+    """Raises ConfigError, with the difference, unless a study equals the one to be written."""
     found = present.get_trials(deepcopy=False)
     if present.directions != directions:
         difference = "other objectives"
@@ -148,5 +154,5 @@ def _check_same(
 
 
 def _told(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
-    """What a trial says, without when it was written."""
+    """The content of a trial, without its dates."""
     return trial.state, trial.values, trial.params, trial.distributions, trial.user_attrs, trial.constraints

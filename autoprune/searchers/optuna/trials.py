@@ -1,4 +1,4 @@
-"""Trials of an Optuna study, each waiting for what comes of the network it means."""
+"""Open trials of an Optuna study, each waiting for the result of its network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Steps = dict[int, float]
 
 
 class Trials:
-    """The open trials by network: several may mean the same one, and end as it does.
+    """The open trials by network: several trials may have the same network, and end alike.
 
-    Losses on parts of the selection set are reported to all of them, and the first one says whether the network is
-    pruned. A trial that comes later hears of what was reported before it.
+    Losses on parts of the selection set are reported to all of them, and the first one decides whether the network is
+    pruned. A trial that is added later receives the earlier reports.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -44,13 +44,13 @@ class Trials:
         return step in self._reports.get(levels, {})
 
     def prune(self, levels: Levels) -> bool:
-        """Whether a network that was reported of is given up."""
+        """Whether the pruner stops a network with reported losses."""
         if self._open[levels][0].should_prune():
             self._pruned.add(levels)
         return levels in self._pruned
 
     def end(self, levels: Levels, losses: tuple[float, ...]) -> None:
-        """Ends the trials of a network: complete with its losses, without any pruned or failed."""
+        """Ends the trials of a network: complete if it has losses, else pruned if reported before, else failed."""
         state = "COMPLETE" if losses else "PRUNED" if levels in self._pruned else "FAIL"
         for trial in self._open.pop(levels, []):
             self._tell(trial, state, losses)
@@ -65,7 +65,7 @@ class Trials:
         try:
             self._study.tell(trial, losses or None, state=TrialState[state])
         except (KeyError, RuntimeError) as error:
-            # samplers that try a whole space end Optuna's own loop, which does not run, and the grid looks for its mark
+            # samplers that exhaust a space stop Optuna's own loop, which does not run, and the grid looks for its mark
             # on enqueued trials; the trial is told by then
             if not any(word in str(error) for word in ("Study.stop", "grid_id")):
                 raise

@@ -2,9 +2,9 @@
 
 Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, https://arxiv.org/abs/1810.05934,
 algorithm 2; for several objectives Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021,
-https://arxiv.org/abs/2106.12639. Departures: the resource is the share of the selection images, of which a network that
-goes up sees only those that are new to it; networks come from any searcher; no more than one in eta of a rung ever goes
-up, until the searcher they come from has ended: then the front of each rung goes up to the top.
+https://arxiv.org/abs/2106.12639. Departures: the resource is the share of the selection examples, of which a promoted
+network is scored only on the new ones; networks come from any searcher; no more than one in eta of a rung is ever
+promoted until the source has ended: then the front of each rung is promoted to the top.
 """
 
 from __future__ import annotations
@@ -16,16 +16,24 @@ from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
-from autoprune.searchers.partial.rungs import Rungs, Source, geometric
+from autoprune.searchers.partial.rungs import ProposalSource, Rungs, geometric
 
-LATEST = 1000  # of a rung, so many are compared at most
+LATEST = 1000  # largest number of networks of a rung that are compared
 
 
 class AshaSearch:
-    """Whenever a candidate is asked for, one that is among the best of its rung goes up, else a new network begins.
+    """Promotes a network that is among the best of its rung if there is one, else starts a new network.
 
-    The best are one in `eta` of those answered at a rung; new ones are those of `source`, with `source_options`.
-    Fidelities are 1, 1 / eta, ... down to `least`.
+    Args:
+        problem: the problem to search.
+        seed: seed of the source.
+        source: the name of the searcher that proposes networks.
+        source_options: its options.
+        eta: one network in `eta` of those answered at a rung is promoted; also the ratio of fidelities.
+        least: the lowest fidelity; fidelities are 1, 1 / eta, ... down to it.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -41,9 +49,9 @@ class AshaSearch:
         self._eta = at_least("eta", eta, 2)
         self.fidelities = geometric(least, eta)
         self._rungs = Rungs(problem, self.fidelities)
-        self._source = Source(problem, seed, source, source_options)
+        self._source = ProposalSource(problem, seed, source, source_options)
         self._promoted: list[set[Levels]] = [set() for _ in range(self._rungs.top)]
-        self._changed = [False] * self._rungs.top  # since the best were last looked for
+        self._changed = [False] * self._rungs.top  # rungs with answers since their best were last computed
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and (self._promote() or self._draw(n) or self._finish()):
@@ -58,7 +66,7 @@ class AshaSearch:
                 self._source.tell(evaluation)
 
     def _promote(self) -> bool:
-        """Queues what is due to go up, from the highest rung; whether anything is."""
+        """Queues the networks due for promotion, from the highest rung; returns whether there are any."""
         for rung in reversed(range(self._rungs.top)):
             if self._changed[rung]:
                 self._changed[rung] = False
@@ -69,7 +77,7 @@ class AshaSearch:
         return False
 
     def _due(self, rung: int) -> list[Levels]:
-        """Those of the best that have not gone up yet, as far as one in eta allows."""
+        """The best networks of a rung that were not promoted yet, as far as one in eta allows."""
         rows = list(self._rungs.losses[rung])
         latest = rows[-LATEST:]
         best = self._rungs.best(latest, rung, len(latest) // self._eta)
@@ -80,7 +88,7 @@ class AshaSearch:
         return self._rungs.add(self._source.draw(n - self._rungs.queued), 0)
 
     def _finish(self) -> bool:
-        """The fronts of the rungs go up, where the source has ended: nothing is waited for and nothing else is new."""
+        """Promotes the fronts of the rungs, once the source has ended, nothing is pending and nothing else is new."""
         if self._rungs.waiting or self._rungs.queued:
             return False
         for rung in range(self._rungs.top):

@@ -1,10 +1,10 @@
-"""Successive halving and Hyperband: many networks on few images, the best of them on more.
+"""Successive halving and Hyperband: many networks on few examples, the best of them on more.
 
 Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016,
 https://arxiv.org/abs/1502.07943; Li et al., Hyperband, JMLR 18, 2018, https://arxiv.org/abs/1603.06560, algorithm 1.
-Departures: the resource is the share of the selection images, and a network that goes on is scored only on the images
-that are new to it; the best are those of the first fronts, spread out, so that a whole front is searched for (Schmucker
-et al., MO-ASHA, 2021, https://arxiv.org/abs/2106.12639); networks come from any searcher, where theirs are random.
+Departures: the resource is the share of the selection examples, and a promoted network is scored only on the new ones;
+the best are those of the first fronts, spread out, so that a whole front is searched for (Schmucker et al., MO-ASHA,
+2021, https://arxiv.org/abs/2106.12639); networks come from any searcher, where theirs are random.
 """
 
 from __future__ import annotations
@@ -18,14 +18,26 @@ from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
-from autoprune.searchers.partial.rungs import Rungs, Source, geometric
+from autoprune.searchers.partial.rungs import ProposalSource, Rungs, geometric
 
 
 class HalvingSearch:
-    """Brackets one after the other: `width` networks of `source` at the least fidelity, one in `eta` goes up a rung.
+    """Brackets one after the other: networks start at a low fidelity, and one in `eta` is promoted to the next.
 
-    Fidelities are 1, 1 / eta, ... down to `least`. With `hyperband` brackets begin at each of them in turn, with fewer
-    networks the higher they begin. `source_options` are those of the source. Ends when the source has.
+    Ends when the source has ended.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the source.
+        source: the name of the searcher that proposes networks.
+        source_options: its options.
+        width: the number of networks of a bracket that starts at the lowest fidelity.
+        eta: the ratio of fidelities and of networks from rung to rung.
+        least: the lowest fidelity; fidelities are 1, 1 / eta, ... down to it.
+        hyperband: whether brackets start at each fidelity in turn, with fewer networks the higher they start.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -44,10 +56,10 @@ class HalvingSearch:
         self._width = at_least("width", width, 1)
         self.fidelities = geometric(least, eta)
         self._rungs = Rungs(problem, self.fidelities)
-        self._source = Source(problem, seed, source, source_options)
+        self._source = ProposalSource(problem, seed, source, source_options)
         self._starts = itertools.cycle(range(len(self.fidelities)) if hyperband else (0,))
         self._rung = 0
-        self._first = 0  # the rung that the bracket began at
+        self._first = 0  # the first rung of the bracket
         self._bracket: list[Levels] = []
 
     def ask(self, n: int) -> list[Candidate]:
@@ -61,7 +73,7 @@ class HalvingSearch:
                 self._source.tell(evaluation)
 
     def _go_on(self) -> None:
-        """The best of the bracket go up; where none is left, another bracket begins."""
+        """Promotes the best of the bracket; if none is left, starts another bracket."""
         survivors = self._rungs.best(self._bracket, self._rung, math.ceil(len(self._bracket) / self._eta))
         if survivors and self._rung < self._rungs.top:
             self._bracket, self._rung = survivors, self._rung + 1
@@ -71,7 +83,7 @@ class HalvingSearch:
         self._rungs.add(self._bracket, self._rung)
 
     def _drawn(self) -> list[Levels]:
-        """The networks of a bracket (Hyperband's n_s, for a width other than eta to the number of rungs too)."""
+        """The networks of a bracket: Hyperband's n_s, also for a width other than eta to the number of rungs."""
         rungs = len(self.fidelities)
         share = rungs / (rungs - self._first) / self._eta**self._first
         return self._source.draw(max(1, math.ceil(self._width * share - 1e-9)))

@@ -1,10 +1,10 @@
-"""Racing: a network is scored part by part of the selection set, and dropped once it is surely dominated.
+"""Racing: a network is scored part by part of the selection set, and dropped once it is significantly dominated.
 
 After Maron and Moore, Hoeffding Races, NIPS 1993, and Birattari et al., A Racing Algorithm for Configuring
-Metaheuristics, GECCO 2002. Departures: what is raced for is a front; the statistic is Student's t of the differences to
-one rival on the same parts (paired, as all networks see the same images in the same order), one-sided, at a level that
-is shared out over all rivals and looks (Bonferroni): a network that nothing dominates is dropped with a probability of
-at most `alpha`, over the whole of its race, as far as means over parts of the images are normal.
+Metaheuristics, GECCO 2002. Departures: the race is for a front; the statistic is Student's t of the differences to one
+rival on the same parts (paired, as all networks are scored on the same examples in the same order), one-sided, at a
+level that is divided over all rivals and looks (Bonferroni): a network that nothing dominates is dropped with a
+probability of at most `alpha` over its whole race, as far as means over parts of the examples are normal.
 """
 
 from __future__ import annotations
@@ -20,18 +20,28 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem, is_usable
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
-from autoprune.searchers.partial.rungs import Rungs, Source
+from autoprune.searchers.partial.rungs import ProposalSource, Rungs
 
-FIRST = 4  # parts that a network is scored on before it can be dropped
-GROWTH = 1.5  # from one look at a network to the next
+FIRST_LOOK = 4  # number of parts at a network's first look, before which it is not dropped
+GROWTH = 1.5  # ratio of parts from one look at a network to the next
 
 
 class RacingSearch:
-    """Networks of `source`, scored on more and more of `parts` equal parts of the images.
+    """Networks of `source`, scored on more and more of `parts` equal parts of the examples.
 
-    A rival costs no more in any objective that is a cost, and dominates where it is better in all that are measured.
-    `alpha` is the probability to drop a network that is not dominated. `source_options` are those of the source. Ends
-    when the source has.
+    A rival costs no more in any objective that is a cost, and dominates if it is better in all measured ones. Ends when
+    the source has ended.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the source.
+        source: the name of the searcher that proposes networks.
+        source_options: its options.
+        parts: the number of equal parts of the selection set.
+        alpha: the probability of dropping a network that is not dominated.
+
+    Raises:
+        ConfigError: an option is out of range, or every objective is a cost.
     """
 
     in_parts = True
@@ -48,18 +58,18 @@ class RacingSearch:
     ) -> None:
         if not 0 < alpha < 1:
             raise ConfigError(f"expected alpha to be a probability, got {alpha!r}")
-        parts = at_least("parts", parts, FIRST)
+        parts = at_least("parts", parts, FIRST_LOOK)
         self.fidelities = tuple((part + 1) / parts for part in range(parts))
         self._measured = [o for o in problem.objectives if o.name not in problem.costs.names]
         if not self._measured:
             raise ConfigError("expected an objective that is measured to race for, got costs alone. Add accuracy, say.")
         self._costs = [o.name for o in problem.objectives if o.name in problem.costs.names]
         self._rungs = Rungs(problem, self.fidelities)
-        self._source = Source(problem, seed, source, source_options)
+        self._source = ProposalSource(problem, seed, source, source_options)
         self._looks = looks(parts)
         self._alpha = alpha
-        self._running: dict[Levels, int] = {}  # the look that each waits for or was at last
-        self._parts: dict[Levels, np.ndarray] = {}  # (o, p) losses by part, of those that race or have finished
+        self._running: dict[Levels, int] = {}  # the look that each network waits for or had last
+        self._parts: dict[Levels, np.ndarray] = {}  # (o, p) losses by part of the networks that race or have finished
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and self._start():
@@ -71,7 +81,7 @@ class RacingSearch:
             self._learn(evaluation)
 
     def _start(self) -> bool:
-        """One more network at the first look; False where the source has none."""
+        """Queues one more network for its first look; False if the source has none."""
         for levels in self._source.draw(1):
             self._running[levels] = 0
             return self._rungs.add([levels], self._looks[0] - 1)
@@ -95,7 +105,7 @@ class RacingSearch:
         self._rungs.add([levels], self._looks[look + 1] - 1)
 
     def _is_dominated(self, levels: Levels) -> bool:
-        """Whether a rival is better in all that is measured, beyond what chance may do."""
+        """Whether a rival is significantly better in all measured objectives."""
         own = self._parts[levels]
         rivals = [parts[:, : own.shape[1]] for parts in self._rivals(levels)]
         if not rivals:
@@ -105,7 +115,7 @@ class RacingSearch:
         return bool((worse.min(axis=1) > t_quantile(level, own.shape[1] - 1)).any())
 
     def _rivals(self, levels: Levels) -> list[np.ndarray]:
-        """The parts of all that cost no more, as far along at least."""
+        """The losses by part of all networks that cost no more and have been scored on at least as many parts."""
         others = [row for row, parts in self._parts.items() if parts.shape[1] >= self._parts[levels].shape[1]]
         costs = self._rungs.problem.cost_values(np.array(others), self._costs)
         own = others.index(levels)
@@ -117,15 +127,15 @@ class RacingSearch:
 
 
 def looks(parts: int) -> tuple[int, ...]:
-    """After how many parts a network is looked at: the first few, then half as many more each time, at last all."""
-    counts = [min(FIRST, parts)]
+    """The numbers of parts at which a network is tested: the first few, then half as many more each, up to all."""
+    counts = [min(FIRST_LOOK, parts)]
     while counts[-1] < parts:
         counts.append(min(parts, math.ceil(counts[-1] * GROWTH)))
     return tuple(counts)
 
 
 def t_statistic(differences: np.ndarray) -> np.ndarray:
-    """Student's t of (..., n) differences against a mean of 0, (...); infinite where all are the same and not 0."""
+    """Student's t of (..., n) differences against a mean of 0, (...); infinite if all are equal and not 0."""
     count = differences.shape[-1]
     mean, deviation = differences.mean(axis=-1), differences.std(axis=-1, ddof=1)
     sure = np.where(mean == 0, 0.0, np.copysign(np.inf, mean))

@@ -1,7 +1,7 @@
-"""What searchers on parts of the selection set share: who was measured at which fidelity, and who goes on.
+"""Bookkeeping of searchers on parts of the selection set: measured networks by fidelity, and the best of them.
 
-A rung is a fidelity with the networks measured at it. All fidelities are first parts of one order of the examples, so
-that networks on a rung were measured on the same ones, and going up a rung costs only the examples between.
+A rung is a fidelity with the networks measured at it. All fidelities are prefixes of one order of the examples, so that
+networks on a rung were measured on the same ones, and going up a rung costs only the examples between.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autoprune.searchers import make_inner_searcher
 
 
 def geometric(least: float, eta: int) -> tuple[float, ...]:
-    """Fidelities from `least` or the next above it to 1, each `eta` times the one before."""
+    """Fidelities from `least`, or the next above it, to 1, each `eta` times the one before."""
     if not 0 < least <= 1:
         raise ConfigError(f"expected least to be a share above 0 and at most 1, got {least!r}")
     shares = [1.0]
@@ -35,7 +35,7 @@ def geometric(least: float, eta: int) -> tuple[float, ...]:
 class Rungs:
     """A queue of networks to be measured at fidelities, each pair once, and the losses that came back.
 
-    `losses[rung]` holds those of usable answers by levels, in the order they came.
+    `losses[rung]` holds the losses of usable answers by levels, in order of arrival.
     """
 
     def __init__(self, problem: Problem, fidelities: Sequence[float]) -> None:
@@ -46,7 +46,7 @@ class Rungs:
         self._queue: deque[Candidate] = deque()
         self._known: set[Candidate] = set()
         self._pending: set[Candidate] = set()
-        self._ended = False  # nothing was there to hand out while nothing was pending
+        self._ended = False  # the queue was empty while nothing was pending
 
     @property
     def top(self) -> int:
@@ -59,11 +59,11 @@ class Rungs:
 
     @property
     def waiting(self) -> bool:
-        """Whether anything was handed out that no answer came for."""
+        """Whether a candidate that was handed out lacks an answer."""
         return bool(self._pending)
 
     def add(self, rows: Iterable[Levels], rung: int) -> bool:
-        """Queues networks for a rung, those that were not before; none once the search has ended. Whether any were."""
+        """Queues the networks that are new to a rung, none once the search has ended; whether there were any."""
         candidates = dict.fromkeys(Candidate(levels, self.fidelities[rung]) for levels in rows)
         new = [] if self._ended else [candidate for candidate in candidates if candidate not in self._known]
         self._known.update(new)
@@ -71,14 +71,14 @@ class Rungs:
         return bool(new)
 
     def take(self, n: int) -> list[Candidate]:
-        """Up to n candidates from the queue, which are pending from now on; none while none is pending is the end."""
+        """Up to n candidates from the queue, now pending; an empty queue with nothing pending ends the search."""
         taken = [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
         self._pending.update(taken)
         self._ended |= n > 0 and not self._pending
         return taken
 
     def record(self, evaluations: Sequence[Evaluation]) -> list[tuple[int, Evaluation]]:
-        """Takes answers to what was handed out in; returns them with their rungs, in order, usable or not."""
+        """Records answers to handed-out candidates; returns them with their rungs, in order, usable or not."""
         answered = [e for e in evaluations if e.candidate in self._pending]
         found = []
         for evaluation in answered:
@@ -90,13 +90,13 @@ class Rungs:
         return found
 
     def best(self, rows: Sequence[Levels], rung: int, count: int) -> list[Levels]:
-        """So many of the networks that were measured at a rung as are best; see `best_rows`."""
+        """The `count` best of the given networks at this rung; see `best_rows`."""
         usable = [levels for levels in rows if levels in self.losses[rung]]
         losses = np.array([self.losses[rung][levels] for levels in usable])
         return [usable[index] for index in best_rows(losses, count)]
 
     def leaders(self, rung: int) -> list[Levels]:
-        """The networks that no other one dominates at a rung."""
+        """The non-dominated networks of a rung."""
         rows = list(self.losses[rung])
         if not rows:
             return []
@@ -105,10 +105,10 @@ class Rungs:
 
 
 def best_rows(losses: np.ndarray, count: int) -> list[int]:
-    """(k,) indices of the best of (n, m) losses: front by front, and of the front that does not fit whole those that
-    lie farthest apart, ends first.
+    """(k,) indices of the best of (n, m) losses, front by front.
 
-    The farthest-first choice is the epsilon net of Schmucker et al. (2021), https://arxiv.org/abs/2106.12639.
+    Of the front that does not fit as a whole, the members that lie farthest apart are taken, ends first: the epsilon
+    net of Schmucker et al. (2021), https://arxiv.org/abs/2106.12639.
     """
     if len(losses) <= count:
         return list(range(len(losses)))
@@ -119,7 +119,7 @@ def best_rows(losses: np.ndarray, count: int) -> list[int]:
 
 
 def _farthest(losses: np.ndarray, members: np.ndarray, count: int) -> list[int]:
-    """`count` of the members, each the farthest from those chosen before it; first the best of the first loss."""
+    """`count` of the members, each the farthest from those chosen before; first the best in the first loss."""
     if count <= 0:
         return []
     spread = np.ptp(losses[members], axis=0)
@@ -133,17 +133,17 @@ def _farthest(losses: np.ndarray, members: np.ndarray, count: int) -> list[int]:
     return [int(members[index]) for index in chosen]
 
 
-class Source:
+class ProposalSource:
     """Another searcher by name, whose proposals are measured from the lowest rung on.
 
-    It is told what came of the first rung, as if that were all: so it compares networks on the same examples.
+    It is told the results of the first rung as if they were final, and so compares networks on the same examples.
     """
 
     def __init__(self, problem: Problem, seed: int, name: str, options: Mapping[str, Any] | None) -> None:
         self._searcher: Searcher = make_inner_searcher(name, problem, seed=seed, **(options or {}))
 
     def draw(self, n: int) -> list[Levels]:
-        """Up to n new networks; none while the source waits for answers, or when it has ended."""
+        """Up to n new networks; none while the source waits for answers, or once it has ended."""
         return [candidate.levels for candidate in self._searcher.ask(n)]
 
     def tell(self, evaluation: Evaluation) -> None:

@@ -1,10 +1,10 @@
-"""Screening: every network is scored on a small part of the selection set, and on all of it what promises most.
+"""Screening: every network is scored on a small part of the selection set, and the most promising ones on all of it.
 
-Our own, for fronts. Halving (search.halving, search.asha) lets a fixed share of the networks through, of which few
-belong to the front. Here half of the images are spent on a small score of each network, the other half on full ones,
-one after the other, each for the network that promises the largest gain of hypervolume. What is promised follows from
-the small scores and from what networks measured on everything turned out to be (search.correction): one that was lucky
-on few images lowers the hopes for all that are like it.
+Our own method, for fronts. Halving (searchers.partial.halving, searchers.partial.asha) promotes a fixed share of the
+networks, of which few belong to the front. Here half of the examples are spent on a small score of each network, the
+other half on full scores, one after the other, each for the network with the largest predicted hypervolume gain. The
+prediction follows from the small scores and from the networks measured on everything (searchers.partial.correction):
+one that was lucky on few examples lowers the predictions for similar networks.
 """
 
 from __future__ import annotations
@@ -20,17 +20,28 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
-from autoprune.searchers.common.gains import Losses, largest_gain
+from autoprune.searchers.common.gains import LossVector, largest_gain
 from autoprune.searchers.partial.correction import Correction
-from autoprune.searchers.partial.rungs import Rungs, Source
+from autoprune.searchers.partial.rungs import ProposalSource, Rungs
 
 
 class ScreeningSearch:
-    """Networks of `source`, scored on a `share` of the images, and on all where that promises most.
+    """Networks of `source`, scored on a `share` of the examples, and the most promising ones on all of them.
 
-    `full` is the share of all images that full scores take, but for the first network, which is scored on all at once,
-    so that a search that is cut short has something to show. A network can be chosen once `patience` others have been
-    screened after it. `source_options` are those of the source. Once that has ended, all that promise a gain go on.
+    The first network is scored on everything at once, so that a search that is cut short has a result. Once the source
+    has ended, all networks with a predicted gain are promoted.
+
+    Args:
+        problem: the problem to search.
+        seed: seed of the source.
+        source: the name of the searcher that proposes networks.
+        source_options: its options.
+        share: the share of the selection set of a small score.
+        full: the share of all scored examples that full scores take.
+        patience: a network can be promoted once this many others have been screened after it.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -49,13 +60,15 @@ class ScreeningSearch:
                 raise ConfigError(f"expected {name} to be above 0 and below 1, got {value!r}")
         self.fidelities = (share, 1.0)
         self._rungs = Rungs(problem, self.fidelities)
-        self._source = Source(problem, seed, source, source_options)
+        self._source = ProposalSource(problem, seed, source, source_options)
         self._correction = Correction(problem.space)
-        self._full_for_each = share / (1 - share) * full / (1 - full)  # network that was screened
+        self._full_for_each = share / (1 - share) * full / (1 - full)  # number of full scores per screened network
         self._patience = at_least("patience", patience, 0)
-        self._promised: dict[Levels, Losses] = {}  # of all that were screened
-        self._sent: set[Levels] = set()  # to be measured on everything
-        self._front: dict[Levels, Losses] = {}  # of those that were sent: what they promised, and then what they have
+        self._promised: dict[Levels, LossVector] = {}  # predicted losses of all screened networks
+        self._sent: set[Levels] = set()  # networks promoted to a full score
+        self._front: dict[
+            Levels, LossVector
+        ] = {}  # of those that were sent: what they promised, and then what they have
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and (self._promote() or self._draw(n) or self._finish()):
@@ -76,31 +89,31 @@ class ScreeningSearch:
                 self._promised = dict(zip(small, self._estimates(list(small)), strict=True))
 
     def _promising(self, evaluation: Evaluation) -> Evaluation:
-        """An answer with what it promises in place of what was measured."""
+        """An answer with its predicted full losses in place of the measured ones."""
         levels, objectives = evaluation.candidate.levels, self._rungs.problem.objectives
         self._promised[levels] = self._estimates([levels])[0]
-        values = {o.name: o.loss(x) for o, x in zip(objectives, self._promised[levels], strict=True)}  # its own inverse
+        values = {o.name: o.loss(x) for o, x in zip(objectives, self._promised[levels], strict=True)}  # own inverse
         return replace(evaluation, values={**evaluation.values, **values})
 
-    def _estimates(self, rows: Sequence[Levels]) -> list[Losses]:
-        """(n, m) losses on everything that networks which were screened are expected to have."""
+    def _estimates(self, rows: Sequence[Levels]) -> list[LossVector]:
+        """(n, m) predicted full losses of screened networks."""
         small = self._rungs.losses[0]
-        losses: list[Losses] = self._correction.estimate(rows, np.array([small[row] for row in rows])).tolist()
+        losses: list[LossVector] = self._correction.estimate(rows, np.array([small[row] for row in rows])).tolist()
         return losses
 
     def _promote(self) -> bool:
-        """Queues the most promising network if the turn has come for one; whether it did."""
+        """Queues the most promising network if a full score is due; returns whether it did."""
         screened = len(self._promised)
         if len(self._sent) > self._full_for_each * screened:
             return False
         return self._send(list(self._promised)[: max(1, screened - self._patience)])
 
     def _finish(self) -> bool:
-        """The same at any time, of all networks, once nothing is waited for and nothing else is new."""
+        """Promotes from all networks, once nothing is pending and nothing else is new."""
         return not (self._rungs.waiting or self._rungs.queued) and self._send(list(self._promised))
 
     def _send(self, rows: Sequence[Levels]) -> bool:
-        """Queues the one of these networks that promises the largest gain; False if none promises any."""
+        """Queues the network with the largest predicted gain; False if none has any."""
         new = [levels for levels in rows if levels not in self._sent]
         chosen = largest_gain([self._promised[levels] for levels in new], list(self._front.values()))
         if chosen is None:

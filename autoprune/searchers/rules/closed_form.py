@@ -1,8 +1,8 @@
-"""Rules that give each unit its share at once, without an evaluation: baselines, and seeds for a search.
+"""Closed-form rules that give each unit its share without an evaluation: baselines, and seeds for a search.
 
-Pure functions of arrays. Those that rank all positions together return (u,) counts that sum up to what was asked for;
-the others return (u,) kept shares from 0 to 1. Where (d,) numbers are asked for in place of one, they return (d, u).
-Ranks of equals: the first unit, then the first position.
+Pure functions of arrays. Rules that rank all positions together return (u,) counts with the requested sum; the others
+return (u,) kept shares from 0 to 1. Given (d,) shares or counts in place of one, they return (d, u). Ties: the first
+unit, then the first position.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 
 from autoprune.errors import ConfigError
 
-Arrays = Sequence[np.ndarray]  # one (n,) array for each unit
-Share = float | np.ndarray
+UnitArrays = Sequence[np.ndarray]  # one (n,) array for each unit
+KeptShare = float | np.ndarray
 Keep = int | np.ndarray
 
 
-def uniform(units: int, share: Share) -> np.ndarray:
+def uniform(units: int, share: KeptShare) -> np.ndarray:
     """(u,) the same share everywhere."""
     return np.repeat(_share(share)[..., None], units, axis=-1)
 
 
-def erk(shapes: Sequence[Sequence[int]], share: Share) -> np.ndarray:
+def erk(shapes: Sequence[Sequence[int]], share: KeptShare) -> np.ndarray:
     """(u,) kept shares of weights of the given shapes, (out, in, ...kernel), that keep `share` of all weights.
 
-    Erdos-Renyi-Kernel (Evci et al., Rigging the Lottery, ICML 2020, https://arxiv.org/abs/1911.11134, section 3): what
-    a weight keeps is proportional to the sum of its dimensions. A weight that would keep more than it has is left
-    dense, the one farthest above first, and the others share what is left.
+    Erdos-Renyi-Kernel (Evci et al., Rigging the Lottery, ICML 2020, https://arxiv.org/abs/1911.11134, section 3): the
+    number of weights that a layer keeps is proportional to the sum of its dimensions. A layer that would keep more than
+    it has is left dense, the one farthest above first, and the others share the remainder.
     """
     sizes = np.array([math.prod(shape) for shape in shapes], dtype=float)
     sums = np.array([sum(shape) for shape in shapes], dtype=float)
@@ -46,12 +46,12 @@ def erk(shapes: Sequence[Sequence[int]], share: Share) -> np.ndarray:
         dense |= full
 
 
-def global_magnitude(magnitudes: Arrays, keep: Keep) -> np.ndarray:
-    """(u,) counts of the `keep` largest positions of all units together. May leave nothing of a unit."""
+def global_magnitude(magnitudes: UnitArrays, keep: Keep) -> np.ndarray:
+    """(u,) counts of the `keep` largest positions of all units together; a unit may be left empty."""
     return survivors(magnitudes, keep)
 
 
-def lamp(magnitudes: Arrays, keep: Keep) -> np.ndarray:
+def lamp_counts(magnitudes: UnitArrays, keep: Keep) -> np.ndarray:
     """(u,) counts of the `keep` positions of the largest `lamp_scores`; at least one of each unit if keep >= u."""
     return survivors([lamp_scores(squares) for squares in magnitudes], keep)
 
@@ -73,12 +73,12 @@ def lamp_scores(squares: np.ndarray) -> np.ndarray:
     return scores
 
 
-def flap(magnitudes: Arrays, fluctuations: Arrays, keep: Keep) -> np.ndarray:
+def flap_counts(magnitudes: UnitArrays, fluctuations: UnitArrays, keep: Keep) -> np.ndarray:
     """(u,) counts of the `keep` largest positions by fluctuation times squared norm, standardised within each unit.
 
     An et al., Fluctuation-based Adaptive Structured Pruning for Large Language Models, AAAI 2024,
-    https://arxiv.org/abs/2312.11983. A unit of equal scores has them all at 0. Departure: no kind of
-    unit gets a weight of its own in the ranking.
+    https://arxiv.org/abs/2312.11983. In a unit of equal scores all are 0. Departure: no kind of unit gets a weight of
+    its own in the ranking.
     """
     scores = (m * f for m, f in zip(magnitudes, fluctuations, strict=True))
     return survivors([_standardised(score) for score in scores], keep)
@@ -86,17 +86,16 @@ def flap(magnitudes: Arrays, fluctuations: Arrays, keep: Keep) -> np.ndarray:
 
 def _standardised(values: np.ndarray) -> np.ndarray:
     deviation = values.std()
-    # a constant array's deviation is its rounding: dividing by that would rank noise
+    # a constant array's deviation is rounding error: dividing by it would rank noise
     centred = values - values.mean()
     return np.asarray(centred / deviation if deviation > 1e-12 * np.abs(values).max(initial=0.0) else 0.0 * values)
 
 
-def owl(outlier_shares: np.ndarray, share: Share, spread: float = 0.08) -> np.ndarray:
+def owl(outlier_shares: np.ndarray, share: KeptShare, spread: float = 0.08) -> np.ndarray:
     """(u,) kept shares with mean `share` that rise with (u,) outlier shares, over a range of twice the spread.
 
-    Yin et al., Outlier Weighed Layerwise Sparsity, ICML 2024, https://arxiv.org/abs/2310.05175. Units that
-    are all alike get the same share. Departure: what would leave 0 to 1 is clipped and the others moved together, so
-    that the mean holds.
+    Yin et al., Outlier Weighed Layerwise Sparsity, ICML 2024, https://arxiv.org/abs/2310.05175. Equal units get the
+    same share. Departure: shares outside 0 to 1 are clipped and the others shifted together, so that the mean holds.
     """
     wanted = _share(share)[..., None]
     outliers = np.asarray(outlier_shares, dtype=float)
@@ -108,12 +107,12 @@ def owl(outlier_shares: np.ndarray, share: Share, spread: float = 0.08) -> np.nd
 
 
 def sap(
-    magnitudes: Arrays, gamma: Share, *, eta: float = 0.0, most: float = 0.9, p: float = 0.5, q: float = 1.0
+    magnitudes: UnitArrays, gamma: KeptShare, *, eta: float = 0.0, most: float = 0.9, p: float = 0.5, q: float = 1.0
 ) -> np.ndarray:
     """(u,) kept shares: 1 - min(gamma * (1 - bound / n), most), with the bound of `retained` on each unit's norms.
 
     Diao et al., Pruning Deep Neural Networks from a Sparsity Perspective, ICLR 2023, https://arxiv.org/abs/2302.05601.
-    The norms of positions stand where the paper has single weights.
+    Departure: norms of positions replace the paper's single weights.
     """
     if not np.all(np.asarray(gamma) >= 0):
         raise ConfigError(f"expected gamma of 0 or more, got {gamma}")
@@ -121,10 +120,10 @@ def sap(
     return np.asarray(1 - np.minimum(np.multiply.outer(gamma, np.maximum(1 - bounds, 0.0)), most))
 
 
-def pq_index(weights: np.ndarray, *, p: float = 0.5, q: float = 1.0) -> float:
-    """Sparsity of (n,) weights from 0, all of one magnitude, to 1 - n^(1/q - 1/p), one not 0; 0 < p < q. 0 for zeros.
+def pq_sparsity(weights: np.ndarray, *, p: float = 0.5, q: float = 1.0) -> float:
+    """The PQ index of (n,) weights: 0 if all are equal in magnitude, 1 - n^(1/q - 1/p) if one is not 0; 0 < p < q.
 
-    Diao et al. 2023 (see `sap`).
+    0 if all weights are 0. Diao et al. 2023 (see `sap`).
     """
     if not 0 < p < q:
         raise ConfigError(f"expected 0 < p < q, got p = {p} and q = {q}")
@@ -137,13 +136,13 @@ def pq_index(weights: np.ndarray, *, p: float = 0.5, q: float = 1.0) -> float:
 
 
 def retained(weights: np.ndarray, *, eta: float = 0.0, p: float = 0.5, q: float = 1.0) -> float:
-    """How many of (n,) weights must stay, by their PQ index (Diao et al. 2023); more pruned for eta > 0."""
-    index = pq_index(weights, p=p, q=q)
+    """The number of (n,) weights that must stay, by their PQ index (Diao et al. 2023); eta > 0 prunes more."""
+    index = pq_sparsity(weights, p=p, q=q)
     return float(len(weights) * (1 + eta) ** (q / (p - q)) * (1 - index) ** (q * p / (q - p)))
 
 
-def survivors(scores: Arrays, keep: Keep) -> np.ndarray:
-    """(u,) how many of each unit are among the `keep` highest scores of all, exactly `keep` in total."""
+def survivors(scores: UnitArrays, keep: Keep) -> np.ndarray:
+    """(u,) counts of each unit's positions among the `keep` highest scores of all; their sum is exactly `keep`."""
     lengths = [len(values) for values in scores]
     if not np.all((np.asarray(keep) >= 0) & (np.asarray(keep) <= sum(lengths))):
         raise ConfigError(f"expected to keep from 0 to {sum(lengths)} positions, got {keep}")
@@ -153,8 +152,8 @@ def survivors(scores: Arrays, keep: Keep) -> np.ndarray:
     return np.stack([np.searchsorted(np.sort(own), keep) for own in units], axis=-1)
 
 
-def _share(share: Share) -> np.ndarray:
-    """The same as an array."""
+def _share(share: KeptShare) -> np.ndarray:
+    """`share` as an array, checked to be from 0 to 1."""
     shares = np.asarray(share, dtype=float)
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ConfigError(f"expected a kept share from 0 to 1, got {share}")

@@ -1,12 +1,12 @@
-"""Greedy paths from the widest network down: every round tries one move of each unit and keeps the best of them.
+"""Greedy paths from the widest network down: every round tries one move of each unit and keeps the best.
 
 "autoslim": Yu and Huang, AutoSlim: Towards One-Shot Architecture Search for Channel Numbers, 2019,
-https://arxiv.org/abs/1903.11728, algorithm 1: one level of each unit, the least loss is kept. "netadapt": Yang et al.,
-NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications, ECCV 2018, https://arxiv.org/abs/1804.03230,
-algorithm 1: of each unit the widest level that alone saves so much of the cost, a share that falls from round to round;
-the least loss for the cost saved is kept. Departures: no fine-tuning between rounds; where bounds forbid the dense
-network the path begins at the widest uniform network within them; a unit that cannot save enough alone offers its last
-level.
+https://arxiv.org/abs/1903.11728, algorithm 1: moves of one level per unit; the least loss is kept. "netadapt": Yang et
+al., NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications, ECCV 2018,
+https://arxiv.org/abs/1804.03230, algorithm 1: for each unit the widest level that alone saves a given share of the
+cost, which falls from round to round; the least loss per cost saved is kept. Departures: no fine-tuning between rounds;
+if bounds forbid the dense network the path starts at the widest uniform network within them; a unit that cannot save
+enough alone offers its last level.
 """
 
 from __future__ import annotations
@@ -26,15 +26,23 @@ from autoprune.plan.ladder import ladder
 from autoprune.searchers.common.goal import make_goal
 from autoprune.searchers.common.proposals import Proposals
 
-Rule = Literal["autoslim", "netadapt"]
+GreedyRule = Literal["autoslim", "netadapt"]
 
 
 class GreedySearch:
-    """One path, whose networks and all that was tried beside them are a whole front from one run.
+    """One path, whose networks and all alternatives tried along it form a whole front from one run.
 
-    `first_cut` and `decay` are NetAdapt's: round k saves `first_cut * decay ** k` of the dense cost. Ends at the
-    smallest network, or when nothing that was tried worked. Nothing is random: the seed is taken because every searcher
-    has one.
+    Ends at the smallest network, or if all alternatives of a round failed.
+
+    Args:
+        problem: the problem to search.
+        seed: unused; the search is deterministic.
+        rule: "autoslim" or "netadapt".
+        first_cut: for netadapt, the share of the dense cost that the first round saves.
+        decay: for netadapt, round k saves `first_cut * decay ** k` of the dense cost.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -42,12 +50,12 @@ class GreedySearch:
         problem: Problem,
         *,
         seed: int = 0,
-        rule: Rule = "autoslim",
+        rule: GreedyRule = "autoslim",
         first_cut: float = 0.025,
         decay: float = 0.96,
     ) -> None:
-        if rule not in get_args(Rule):
-            raise ConfigError(f"expected rule to be one of {list(get_args(Rule))}, got {rule!r}")
+        if rule not in get_args(GreedyRule):
+            raise ConfigError(f"expected rule to be one of {list(get_args(GreedyRule))}, got {rule!r}")
         if not (0 < first_cut < 1 and 0 < decay <= 1):
             raise ConfigError(f"expected first_cut and decay as shares, got {first_cut!r} and {decay!r}")
         self._proposals = Proposals(problem)
@@ -67,7 +75,7 @@ class GreedySearch:
         self._proposals.record(evaluations)
 
     def _next_round(self) -> None:
-        """Keeps the best move and tries those from there; what is known already needs no answer."""
+        """Keeps the best move and tries the moves from there; known networks need no new answer."""
         if self._at is None:
             self._at = ladder(self._goal.problem, 1)[0]
             self._tried = [self._at]
@@ -82,7 +90,7 @@ class GreedySearch:
             self._proposals.add(levels)
 
     def _price(self, levels: Levels) -> float:
-        """What a move costs: the loss, for netadapt its rise for the cost saved; infinite for one that failed."""
+        """The price of a move: the loss, for netadapt its rise per cost saved; infinite if the network failed."""
         if levels not in self._proposals.losses:
             return math.inf
         loss = self._goal.loss(self._proposals.losses[levels])
@@ -92,7 +100,7 @@ class GreedySearch:
         return (loss - self._goal.loss(self._proposals.losses[self._at])) / saved
 
     def _moves(self, at: Levels) -> list[Levels]:
-        """One narrower network for every unit that can be narrowed, within all bounds and of less cost."""
+        """One narrower network for every unit that can be narrowed, within all bounds and at less cost."""
         problem, sizes = self._goal.problem, self._goal.problem.space.sizes
         costs = unit_costs(problem, np.array(at), self._goal.cost)
         now = costs[0, at[0]]

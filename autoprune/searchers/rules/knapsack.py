@@ -1,13 +1,13 @@
-"""Plans from importance alone: a knapsack over what positions are worth, without a single probe.
+"""Plans from importance alone: a knapsack over the importance of positions, without a single probe.
 
 HALP (Shen et al., Structural Pruning via Latency-Saliency Knapsack, NeurIPS 2022, https://arxiv.org/abs/2210.06659),
 SMCP (Humble et al., Soft Masking for Cost-Constrained Channel Pruning, ECCV 2022, https://arxiv.org/abs/2211.02206) and
 Knapsack Pruning with Inner Distillation (Aflalo et al., 2020, https://arxiv.org/abs/2002.08258) keep the positions of
-most importance within a budget. Departures: importance is known in closed form from weights and activations, where
+most importance within a budget. Departures: importance is computed in closed form from weights and activations, where
 theirs is gathered from gradients during training, and nothing is trained between plans; a position's price is not
-frozen with the other widths of the network at hand, every plan has its true cost; the more important positions of a
-unit are kept first by construction, where HALP's check of that in a zero-one knapsack is a heuristic. A user's latency
-is a cost like any other.
+frozen at the current widths of the network, every plan has its true cost; the more important positions of a unit are
+kept first by construction, where HALP's check of that in a zero-one knapsack is a heuristic. A user's latency is a cost
+like any other.
 """
 
 from __future__ import annotations
@@ -34,16 +34,23 @@ Importance = Literal["magnitude", "fluctuation"]
 class KnapsackSearch:
     """Proposes the plans at `plans` budgets spread evenly over a cost, the largest first, and ends.
 
-    What a level is charged is the importance it removes. `importance` is "magnitude", the squared norms of the weights
-    that produce a position, or "fluctuation", these times the variance of its activation. `relative` charges what goes
-    over what stays of its unit, since norms of different layers do not compare; false: what goes, as the papers do. We
-    first took the share of the unit, with which plans empty units of many positions that are worth little each.
-    `cost` is what the budgets are on; None for the first. A plan is followed by the uniform
-    network of equal cost, which it has to beat (search.rivals). Units without such numbers in the problem's profiles,
-    branches among them, stay as wide as the bounds allow; budgets that leave no room for them get the smallest network.
-    Nothing is random: the seed is taken because every searcher has one.
+    A plan is followed by the uniform network of equal cost (searchers.common.rivals). Units without importance in the
+    problem's profiles, branches among them, stay as wide as the bounds allow; budgets that leave no room for them get
+    the smallest network.
 
-    Raises ConfigError where no unit has any, for an unknown importance or a cost that the problem does not have.
+    Args:
+        problem: the problem to search.
+        seed: unused; the search is deterministic.
+        plans: the number of budgets.
+        importance: "magnitude", the squared norms of the weights that produce a position, or "fluctuation", these times
+            the variance of its activation. A level's damage is the importance that it removes.
+        relative: whether the removed importance is divided by the kept importance of its unit, since norms of different
+            layers do not compare; the papers do not divide. We first divided by the whole unit's, and plans emptied
+            units of many positions with little importance each.
+        cost: the cost that budgets limit; None for the first.
+
+    Raises:
+        ConfigError: no unit has importance, or the importance or the cost is unknown.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class KnapsackSearch:
 
     @property
     def remark(self) -> str:
-        """How many plans are worse than the uniform network of equal cost."""
+        """The number of plans that are worse than the uniform network of equal cost."""
         return self._rivals.remark
 
     def _planned(self) -> list[Levels]:
@@ -101,15 +108,16 @@ class KnapsackSearch:
 
 
 def removed_importance(problem: Problem, importance: Importance, relative: bool) -> np.ndarray:
-    """(u, l) importance that each level removes; infinite where there is no such level or a unit is left as it is.
+    """(u, l) importance that each level removes; infinite for a missing level, and for fixed units at all but one.
 
-    Raises ConfigError where no unit's profile holds what importance is made of.
+    Raises:
+        ConfigError: no unit's profile holds the statistics that the importance needs.
     """
     values = [_importance(problem.profiles.get(unit), importance) for unit in problem.space.units]
     ranked = [unit for unit, value in enumerate(values) if value is not None]
     if not ranked:
         raise ConfigError(
-            f"expected what {importance!r} is made of in the profile of some unit, got none in a space of "
+            f"expected the statistics of {importance!r} in the profile of at least one unit, got none in a space of "
             f"{len(values)} units. Take another importance or another searcher: a knapsack is filled by it."
         )
     rest = widest_rest(problem, ranked)
@@ -123,16 +131,16 @@ def removed_importance(problem: Problem, importance: Importance, relative: bool)
 
 
 def _importance(profile: Profile | None, importance: Importance) -> np.ndarray | None:
-    """(n,) importance of a unit's positions, or None where it is not known."""
+    """(n,) importance of a unit's positions; None if it is unknown."""
     if profile is None or importance == "magnitude":
         return None if profile is None else profile.magnitudes
     return None if profile.fluctuation is None else profile.magnitudes * profile.fluctuation
 
 
 def _removed(values: np.ndarray, counts: np.ndarray, relative: bool) -> np.ndarray:
-    """(l,) sums of the least important positions that go where (l,) counts are kept, the first of which is all.
+    """(l,) sums of the least important positions that are removed when (l,) counts are kept, the first of which is all.
 
-    A count of a group's positions, as weights' patterns have, is a share of the (n,) positions.
+    A count within a group, as weights' patterns have, stands for that share of the (n,) positions.
     """
     gone = len(values) - np.ceil(counts * len(values) / counts[0]).astype(int)
     sums: np.ndarray = np.concatenate([[0.0], np.cumsum(np.sort(values))])

@@ -1,4 +1,4 @@
-"""The plans of closed-form rules for a ladder of budgets: the baselines of the field, measured like everything else."""
+"""The plans of closed-form rules for a ladder of budgets: the field's baselines, measured like everything else."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from autoprune.errors import ConfigError
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.rules import closed_form
 
-DIALS = np.linspace(1.0, 0.0, 257)  # settings of a rule, from dense down, that are priced to meet a budget
+DIALS = np.linspace(1.0, 0.0, 257)  # settings of a rule, from dense down, to choose from for a budget
 
-Shares = Callable[[Sequence[Profile], np.ndarray], np.ndarray]
+SharesFunction = Callable[[Sequence[Profile], np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Rule:
-    """(d, u) kept shares from profiles and (d,) dials from 1, dense, to 0; `needs` names the measurements it reads."""
+class ClosedFormRule:
+    """A rule that maps profiles and (d,) dials, from 1 (dense) to 0, to (d, u) kept shares.
 
-    shares: Shares
+    `needs` names the measurements of a profile that it reads.
+    """
+
+    shares: SharesFunction
     needs: tuple[str, ...]
 
 
-def _counted(count: Callable[[Sequence[Profile], np.ndarray], np.ndarray]) -> Shares:
-    """Shares of a rule that keeps a number of all units' positions."""
+def _counted(count: Callable[[Sequence[Profile], np.ndarray], np.ndarray]) -> SharesFunction:
+    """Turns a rule that gives counts for a total number of positions into one that gives shares."""
 
     def shares(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
         widths = np.array([len(profile.magnitudes) for profile in profiles])
@@ -45,7 +48,7 @@ def _magnitudes(profiles: Sequence[Profile]) -> list[np.ndarray]:
 
 def _flap(profiles: Sequence[Profile], keep: np.ndarray) -> np.ndarray:
     fluctuations = [np.asarray(profile.fluctuation) for profile in profiles]
-    return closed_form.flap(_magnitudes(profiles), fluctuations, keep)
+    return closed_form.flap_counts(_magnitudes(profiles), fluctuations, keep)
 
 
 def _owl(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
@@ -57,27 +60,35 @@ def _sap(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
     return closed_form.sap(_magnitudes(profiles), gamma, most=1.0)
 
 
-RULES: Mapping[str, Rule] = {
-    "erk": Rule(lambda profiles, dials: closed_form.erk([p.shape for p in profiles], dials), ("shape",)),
-    "global_magnitude": Rule(
+CLOSED_FORM_RULES: Mapping[str, ClosedFormRule] = {
+    "erk": ClosedFormRule(lambda profiles, dials: closed_form.erk([p.shape for p in profiles], dials), ("shape",)),
+    "global_magnitude": ClosedFormRule(
         _counted(lambda profiles, keep: closed_form.global_magnitude(_magnitudes(profiles), keep)), ("magnitudes",)
     ),
-    "lamp": Rule(_counted(lambda profiles, keep: closed_form.lamp(_magnitudes(profiles), keep)), ("magnitudes",)),
-    "flap": Rule(_counted(_flap), ("magnitudes", "fluctuation")),
-    "owl": Rule(_owl, ("outlier_share",)),
-    "sap": Rule(_sap, ("magnitudes",)),
+    "lamp": ClosedFormRule(
+        _counted(lambda profiles, keep: closed_form.lamp_counts(_magnitudes(profiles), keep)), ("magnitudes",)
+    ),
+    "flap": ClosedFormRule(_counted(_flap), ("magnitudes", "fluctuation")),
+    "owl": ClosedFormRule(_owl, ("outlier_share",)),
+    "sap": ClosedFormRule(_sap, ("magnitudes",)),
 }
-NAMES = ("uniform", *RULES)
+NAMES = ("uniform", *CLOSED_FORM_RULES)
 
 
 class ClosedFormSearch:
-    """Proposes, for `plans` budgets spread evenly over the first cost, what each rule gives, and ends.
+    """Proposes the network of each rule for `plans` budgets spread evenly over the first cost, and ends.
 
-    A rule's shares become the nearest levels, and its dial is set as high as the budget and all bounds allow. `rules`
-    are names of NAMES; None for all whose data the problem's profiles hold, and `left_out` says why others are not
-    used. Nothing is random: the seed is taken because every searcher has one.
+    A rule's shares become the nearest levels, and its dial is set as high as the budget and all bounds allow. The
+    attribute `left_out` says why rules are not used.
 
-    Raises ConfigError for an unknown rule, or one asked for by name whose data are missing.
+    Args:
+        problem: the problem to search.
+        seed: unused; the search is deterministic.
+        plans: the number of budgets.
+        rules: names from NAMES; None for all rules whose data the problem's profiles hold.
+
+    Raises:
+        ConfigError: a rule is unknown, or was asked for by name and lacks its data.
     """
 
     def __init__(self, problem: Problem, *, seed: int = 0, plans: int = 12, rules: Sequence[str] | None = None) -> None:
@@ -100,7 +111,7 @@ class ClosedFormSearch:
         self._proposals.record(evaluations)
 
     def _planned(self) -> list[Levels]:
-        """The plans budget by budget from the largest, dense being that of all rules where it is allowed."""
+        """The plans budget by budget from the largest; where dense is allowed, it is every rule's plan for that."""
         problem = self._proposals.problem
         cost = primary_cost(problem)
         ladders = [_ladder(problem, name, cost) for name in self._rules]
@@ -109,15 +120,16 @@ class ClosedFormSearch:
         for budget in np.linspace(most, least, self._plans):
             for rows, costs in ladders:
                 within = np.flatnonzero(costs <= budget)
-                if len(within):  # a rule may not reach down to every budget
+                if len(within):  # a rule may not reach small budgets
                     found.append(tuple(rows[within[costs[within].argmax()]].tolist()))
         return found
 
 
 def plans_of(problem: Problem, rule: str, cost: str) -> list[tuple[float, Levels]]:
-    """Every network within the bounds that a rule's dial goes through: costs and levels, from the widest down.
+    """All networks within the bounds along a rule's dial: costs and levels, from the widest down.
 
-    Raises ConfigError for a rule whose data the problem's profiles do not hold.
+    Raises:
+        ConfigError: the problem's profiles lack the rule's data.
     """
     missing = _missing(problem, [rule])
     if missing:
@@ -127,12 +139,12 @@ def plans_of(problem: Problem, rule: str, cost: str) -> list[tuple[float, Levels
 
 
 def _ladder(problem: Problem, name: str, cost: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n, u) levels over the dial, within the bounds and none twice, and their (n,) costs."""
+    """(n, u) distinct levels over the dial, within the bounds, and their (n,) costs."""
     units = problem.space.units
     if name == "uniform":
         shares = closed_form.uniform(len(units), DIALS)
     else:
-        shares = RULES[name].shares([problem.profiles[unit] for unit in units], DIALS)
+        shares = CLOSED_FORM_RULES[name].shares([problem.profiles[unit] for unit in units], DIALS)
     rows = nearest_levels(problem, shares)
     rows = rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
     rows = rows[problem.feasible(rows)]
@@ -153,7 +165,7 @@ def _missing(problem: Problem, names: Sequence[str]) -> dict[str, str]:
         raise ConfigError(f"expected closed-form rules among {list(NAMES)}, got {unknown}")
     reasons = {}
     for name in names:
-        needs = RULES[name].needs if name in RULES else ()
+        needs = CLOSED_FORM_RULES[name].needs if name in CLOSED_FORM_RULES else ()
         without = [unit for unit in problem.space.units if not _holds(problem.profiles.get(unit), needs)]
         if without:
             reasons[name] = (

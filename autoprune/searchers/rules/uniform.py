@@ -1,4 +1,4 @@
-"""The ladder of uniform widths: the same share everywhere, the baseline any search has to beat and a seed for most."""
+"""The ladder of uniform networks: the baseline that any search has to beat, and a seed for most."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from autoprune.searchers.common.proposals import Proposals
 
 
 class UniformSearch:
-    """Proposes up to `rungs` uniform networks within the bounds, ends first, then the middles of what is left.
+    """Proposes uniform networks within the bounds, ends first, then midpoints between those proposed.
 
-    Nothing is random: the seed is taken because every searcher has one.
+    Args:
+        problem: the problem to search.
+        seed: unused; the search is deterministic.
+        rungs: the largest number of networks.
+
+    Raises:
+        ConfigError: `rungs` is out of range.
     """
 
     def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 20) -> None:

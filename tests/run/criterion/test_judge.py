@@ -92,7 +92,7 @@ def test_a_score_is_the_mean_over_uniform_networks_of_the_search_itself(tiny):
 
 
 def test_a_job_searches_with_the_file(tiny, found):
-    assert search(replace(tiny, criterion=load_plugin(f"{found[1]}:scores")), None).rows
+    assert search(replace(tiny, criterion=load_plugin(f"{found[1]}:scores")), None).members
 
 
 def test_the_same_seed_finds_the_same_formula(tiny, found, tmp_path):

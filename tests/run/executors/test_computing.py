@@ -254,8 +254,8 @@ def test_a_measured_time_is_no_difference_and_settings_of_torch_are_those_of_the
         ({"PYTHONPATH": ""}, "autoprune is .* here and .* there"),
     ],
 )
-def test_actors_that_compute_with_something_else_are_refused(job, tmp_path, variables, said):
+def test_actors_that_compute_with_something_else_are_refused(job, cluster, tmp_path, variables, said):
     package = {} if "PYTHONPATH" not in variables else {"working_dir": str(patched_package(tmp_path / "there"))}
-    executor = Executor("ray", 1, runtime_env={"env_vars": variables, **package})
+    executor = Executor("ray", 1, address=cluster.address, runtime_env={"env_vars": variables, **package})
     with pytest.raises(RunFailed, match=said):
         search(job("random", 4, fitness=biased, executor=executor), tmp_path / "run")

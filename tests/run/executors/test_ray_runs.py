@@ -15,7 +15,7 @@ import pytest
 from autoprune.run import read_evaluations
 from autoprune.run.records.journal import read_journal
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600, method="thread")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900, method="thread")]
 
 KILLS = 20
 ROOT = Path(__file__).parents[3]
@@ -29,6 +29,7 @@ search: {searcher: auto, evaluations: 100, front_size: 8, seed: 7}
 run: {executor: ray, address: ADDRESS, threads: 1, deterministic: true}
 """
 SLOW = """
+import os
 import time
 from autoprune.measure.fitness import classification
 
@@ -186,13 +187,21 @@ def test_actors_of_a_driver_that_was_killed_are_gone_within_seconds(slow_job, tm
 def test_nodes_that_leave_cost_what_was_in_flight_and_nodes_that_come_are_used(cluster, nodes, slow_job, tmp_path):
     run = tmp_path / "run"
     leaving, _ = nodes(1), nodes(1)
-    slow_job.with_name("slow.py").write_text(SLOW.replace("0.2", "0.5"))
+    slow = tmp_path / "slow"  # a second for each evaluation until the new node is used, however long it takes to start
+    slow.touch()
+    slow_job.with_name("slow.py").write_text(SLOW.replace("0.2", f"os.path.exists({str(slow)!r})"))
     process = start("search", slow_job, "--out", run, "--set", "search.evaluations=200")
     wait_for(lambda: len({ready["node"] for ready in events(run, "worker_ready")}) == 3)
     wait_for(lambda: len(events(run, "evaluation")) >= 20)
     gone = [ready["worker"] for ready in events(run, "worker_ready") if ready["node"] == leaving.node_id]
     cluster.remove_node(leaving, allow_graceful=False)
     coming = nodes(2)
+
+    def on_new():
+        return {ready["worker"] for ready in events(run, "worker_ready") if ready["node"] == coming.node_id}
+
+    wait_for(lambda: len(on_new()) == 2 and on_new() & {event["worker"] for event in events(run, "evaluation")})
+    slow.unlink()
     code, errors = finish(process)
     assert code == 0, errors
     keys = [tuple(e.candidate.levels) for e in read_evaluations(run) if e.ok]
@@ -200,9 +209,7 @@ def test_nodes_that_leave_cost_what_was_in_flight_and_nodes_that_come_are_used(c
     assert len(events(run, "evaluation")) == 200
     assert [lost["worker"] for lost in events(run, "worker_lost") if lost["cause"].startswith("died")] == gone
     assert len(events(run, "retry")) <= 1
-    on_new = {ready["worker"] for ready in events(run, "worker_ready") if ready["node"] == coming.node_id}
-    assert len(on_new) == 2
-    assert on_new & {event["worker"] for event in events(run, "evaluation")}
+    assert len(on_new()) == 2
 
 
 def test_a_job_is_submitted_with_its_code_and_leaves_its_front(cluster, tmp_path):

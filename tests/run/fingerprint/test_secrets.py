@@ -13,7 +13,8 @@ import yaml
 from autoprune.config import load, load_run
 from autoprune.errors import ConfigError
 from autoprune.measure.fitness import classification
-from autoprune.run import export_study, report, resume, search
+from autoprune.run import export_study, resume, search
+from autoprune.run import write_report as report
 from autoprune.run.fingerprint.secrets import is_secret, redacted, restored, scrubbed, secrets_in, withheld, without
 from autoprune.run.records.events import Events
 from autoprune.run.records.folder import write_yaml

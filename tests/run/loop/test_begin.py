@@ -16,8 +16,8 @@ from autoprune.api import search as search_in_python
 from autoprune.core.levels import LevelRule
 from autoprune.errors import ConfigError, RunExists, RunFailed
 from autoprune.run import inspect_job, resume, search, solve
+from autoprune.run.after import export
 from autoprune.run.records.folder import LOCK, claimed
-from autoprune.run.results import export
 
 RACE = """\
 import sys, time

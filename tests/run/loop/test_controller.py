@@ -16,11 +16,16 @@ from autoprune.run.loop.controller import FIRST_FAILURES, REPEATS, Controller
 from autoprune.searchers import SEARCHERS, make_searcher
 from autoprune.testing import synthetic_problem
 
-SYNTHETIC = synthetic_problem(units=4, levels=4, seed=1)
-for unit, counts in zip(SYNTHETIC.problem.space.units, SYNTHETIC.problem.space.levels, strict=True):
-    SYNTHETIC.problem.profiles[unit] = Profile(
-        np.arange(1.0, counts[0] + 1), (counts[0], 1)
-    )  # some searchers need them
+
+def profiled():
+    """A synthetic problem with profiles, which some searchers need."""
+    plain = synthetic_problem(units=4, levels=4, seed=1)
+    pairs = zip(plain.problem.space.units, plain.problem.space.levels, strict=True)
+    profiles = {unit: Profile(np.arange(1.0, counts[0] + 1), (counts[0], 1)) for unit, counts in pairs}
+    return replace(plain, problem=replace(plain.problem, profiles=profiles))
+
+
+SYNTHETIC = profiled()
 PRUNED = {"over": "sensitivities", "budget": 0.5, "sampler": "RandomSampler", "pruner": "HyperbandPruner"}
 
 

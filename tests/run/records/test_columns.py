@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoprune.core.evaluation import Evaluation, joined
+from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed
@@ -46,7 +46,7 @@ def test_a_fitness_with_the_name_of_the_jobs_own_cost_is_refused(job):
 
 def test_names_that_only_look_alike_are_accepted(job):
     made = reporting(macs_measured=1.0, selected=2.0, low=3.0, accuracy_lower=4.0)
-    assert search(job("uniform", 2, fitness=made), None).rows[0]["accuracy_lower"] == 4.0
+    assert search(job("uniform", 2, fitness=made), None).members[0]["accuracy_lower"] == 4.0
 
 
 def test_a_name_that_only_some_networks_have_fails_those(job):
@@ -96,7 +96,7 @@ def test_a_fitness_that_reports_a_name_twice_is_refused(job):
 
 def test_every_column_of_a_front_is_known(job, tmp_path):
     result = search(job("uniform", 2), tmp_path / "run")
-    for row in result.rows:
+    for row in result.members:
         measured = ("accuracy", "kl")
         rest = {n for n in row if n not in ("macs", "params") and n not in measured and n not in OWN}
         assert len(clashes({*measured, *rest}, ("macs", "params"))) == len(rest)
@@ -105,6 +105,6 @@ def test_every_column_of_a_front_is_known(job, tmp_path):
 def test_parts_with_other_names_fail_instead_of_ending_the_search():
     first = Evaluation(Candidate((0,), 0.5), {"kl": 1.0, "macs": 3}, examples=4)
     second = Evaluation(Candidate((0,), 1.0, 0.5), {"kl": 1.0, "new": 2.0}, examples=4)
-    whole = joined(first, second)
+    whole = merged(first, second)
     assert whole.status == "failed"
     assert "expected the same values of all examples, got ['kl', 'new']" in whole.cause

@@ -9,9 +9,10 @@ import pytest
 
 from autoprune import config
 from autoprune.errors import AutopruneError, JournalError, RunDamaged
-from autoprune.run import export_study, read_evaluations, read_front, report, resume, search, solve
+from autoprune.run import export_study, read_evaluations, read_front, resume, search, solve
+from autoprune.run import write_report as report
+from autoprune.run.after import export
 from autoprune.run.records.journal import encode, read_journal, read_run, repair_journal
-from autoprune.run.results import export
 
 SHOWN = ("front.json", "space.json", "structure.json", "environment.json")
 FILES = (*SHOWN, "job.yaml", "additivity.csv", "bank.safetensors")

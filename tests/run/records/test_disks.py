@@ -55,7 +55,7 @@ def test_a_report_that_fails_leaves_the_run_whole_and_says_how_to_make_it_again(
 
     monkeypatch.setattr(drive, "write_report", broken)
     result = search(job("uniform", 4), tmp_path / "run")
-    assert read_front(tmp_path / "run") == list(result.rows)
+    assert read_front(tmp_path / "run") == list(result.members)
     assert "is not written: no ink. Try again with: autoprune report" in caplog.text
 
 
@@ -68,7 +68,7 @@ def test_events_that_cannot_be_written_leave_the_run_whole_and_are_told_once(job
 
     monkeypatch.setattr(drive.Events, "keep", onto_a_folder)
     result = search(job("uniform", 4), tmp_path / "run")
-    assert read_front(tmp_path / "run") == list(result.rows)
+    assert read_front(tmp_path / "run") == list(result.members)
     assert caplog.text.count("the run goes on without it") == 1
 
 

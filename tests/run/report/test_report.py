@@ -22,7 +22,7 @@ from autoprune.run.report import write_report
 from autoprune.run.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Chart
 from autoprune.run.report.facts import audits, growth, read_facts
 from autoprune.run.report.markup import number
-from autoprune.run.results.front_file import pick_row
+from autoprune.run.results.front_file import read_front
 
 VOID = {"meta", "br"}
 DENSE = {"macs": 100, "params": 40}
@@ -195,9 +195,9 @@ def test_every_row_is_what_its_pick_picks(tmp_path: Path) -> None:
     document = {"objectives": OBJECTIVES, "dense": {**DENSE, "macs": 1000}, "rows": rows}
     (folder / "front.json").write_text(json.dumps(document))
     facts = read_facts(folder)
-    picks = [facts.pick(r) for r in rows]
+    picks = [facts.pick(member) for member in facts.members]
     assert picks == ["macs<=0.501", "macs<=0.502", "macs<=0.51"]
-    assert [pick_row(document, pick)["levels"] for pick in picks if pick] == [r["levels"] for r in rows]
+    assert [read_front(folder, pick)[0].levels for pick in picks if pick] == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_a_row_that_another_beats_at_lower_cost_has_no_pick(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_row_that_another_beats_at_lower_cost_has_no_pick(tmp_path: Path) -> N
     ]
     folder = write_run(tmp_path / "run", rows, objectives=[*OBJECTIVES, ["params", "min"]])
     facts = read_facts(folder)
-    assert [facts.pick(r) for r in rows] == ["macs<=0.5", None]
+    assert [facts.pick(member) for member in facts.members] == ["macs<=0.5", None]
     assert report_of(folder).count("polyline", **{"class": "member"}) == 1  # hypervolume; three objectives: no front
 
 

@@ -11,8 +11,9 @@ import autoprune
 from autoprune import console
 from autoprune.errors import RunFailed
 from autoprune.measure.fitness import classification
-from autoprune.run import read_front, report, resume, search, show_front, solve
-from autoprune.run.results import export
+from autoprune.run import read_front, resume, search, show_front, solve
+from autoprune.run import write_report as report
+from autoprune.run.after import export
 from autoprune.run.results import members as fronts
 from autoprune.run.session.job import silent
 from autoprune.run.session.session import open_session
@@ -61,8 +62,8 @@ def test_a_member_that_cannot_be_measured_is_left_out_with_its_cause(job, data, 
     assert result.left_out
     assert all(cause in member.cause for member in result.left_out)
     gone = {member.candidate for member in result.left_out}
-    assert list(result.rows) == [row for row in whole.rows if row["candidate"] not in gone]
-    assert {row["candidate"] for row in whole.rows} == gone | {row["candidate"] for row in result.rows}
+    assert list(result.members) == [row for row in whole.members if row["candidate"] not in gone]
+    assert {row["candidate"] for row in whole.members} == gone | {row["candidate"] for row in result.members}
     assert cause in caplog.text
 
 
@@ -111,7 +112,7 @@ def test_a_member_that_is_not_proved_is_left_out(job, tmp_path, monkeypatch):
     monkeypatch.setattr(fronts, "verify_positions", failing)
     result = search(job("uniform", 4), None)
     assert [member.cause for member in result.left_out] == ["ZeroDivisionError: while verifying"]
-    assert len(result.rows) == len(calls) - 1
+    assert len(result.members) == len(calls) - 1
 
 
 def test_a_front_without_any_member_that_can_be_measured_is_an_error_and_can_be_resumed(job, data, tmp_path):
@@ -127,7 +128,7 @@ def test_a_front_without_any_member_that_can_be_measured_is_an_error_and_can_be_
         search(made, tmp_path / "run")
     assert not (tmp_path / "run" / "front.csv").exists()
     labels.touch()
-    assert resume(made, tmp_path / "run").rows
+    assert resume(made, tmp_path / "run").members
 
 
 def test_the_python_interface_has_what_was_left_out(model, data):
@@ -145,7 +146,7 @@ def test_a_fitness_that_reports_more_of_some_networks_has_a_column_with_gaps(job
     assert not result.left_out
     assert "extra" in (tmp_path / "run" / "front.csv").read_text()
     assert report(tmp_path / "run").exists()
-    console.print_rows(result.rows)
+    console.print_members(result.members)
     assert "-" in capsys.readouterr().out
     assert all(read_front(tmp_path / "run", "extra<=1")[0]["extra"] == 1 for _ in range(2))
 

@@ -41,7 +41,7 @@ def every_network(asked):
     levels = np.stack(np.unravel_index(np.arange(session.space.count), session.space.sizes), axis=1)
     candidates = [Candidate(tuple(row)) for row in levels.tolist()]
     scored = [session.scorer.score(candidate) for candidate in candidates]
-    return [build_member(session, Evaluation(e.candidate, e.values)).row for e in scored]
+    return [build_member(session, Evaluation(e.candidate, e.values)).member for e in scored]
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def test_a_member_of_the_front_that_betters_the_plan_is_the_answer(run, monkeypa
     worst = (3, 3)
     monkeypatch.setattr(solving, "plan", lambda problem, table, cost, budget: worst)
     found = solve(asked, folder, "macs=0.95")
-    assert found["levels"] != list(worst)
-    assert found["solved"]["source"].startswith(("member of the front", "evaluated network"))
-    assert "plan" not in found["solved"]["source"]
-    assert re.search(r"the plan has kl \S+ at macs \S+; ", found["solved"]["why"])
+    assert found.levels != tuple(worst)
+    assert found.solved["source"].startswith(("member of the front", "evaluated network"))
+    assert "plan" not in found.solved["source"]
+    assert re.search(r"the plan has kl \S+ at macs \S+; ", found.solved["why"])
     rows = json.loads((folder / "front.json").read_text())["rows"]
     assert found["select_kl"] <= min(row["select_kl"] for row in rows if row["macs_ratio"] <= 0.95)
 
@@ -103,16 +103,16 @@ def test_a_run_without_a_front_is_answered_from_its_journal(run):
     before = solve(asked, folder, "macs=0.95")
     (folder / "front.json").unlink()
     after = solve(asked, folder, "macs=0.95")
-    assert after["levels"] == before["levels"]
-    assert "member of the front" not in after["solved"]["source"]
-    assert after["solved"]["compared"]["member of the front"] == 0
+    assert after.levels == before.levels
+    assert "member of the front" not in after.solved["source"]
+    assert after.solved["compared"]["member of the front"] == 0
 
 
 def test_a_plan_that_was_not_evaluated_is_built_and_compared(job, tmp_path):
     asked = job("uniform", 3, rules=RULES)
     search(asked, tmp_path / "run")
     found = solve(asked, tmp_path / "run", "macs=0.93")
-    assert found["solved"]["compared"]["plan"] == 1
+    assert found.solved["compared"]["plan"] == 1
     assert found["macs_ratio"] <= 0.93
 
 
@@ -142,16 +142,16 @@ def test_a_bound_of_the_job_that_no_network_within_the_budget_meets_is_told(run)
 def test_the_next_best_is_the_answer_where_the_best_is_not_what_it_was_masked_to_be(run, monkeypatch, caplog):
     asked, folder = run(**STITCHED)
     (folder / "front.json").unlink()
-    best = solve(asked, folder, "macs=0.95")["levels"]
+    best = solve(asked, folder, "macs=0.95").levels
     real = solving.build_member
 
     def broken(session, evaluation):
-        if list(evaluation.candidate.levels) == best:
+        if evaluation.candidate.levels == best:
             raise VerifyError("a test")
         return real(session, evaluation)
 
     monkeypatch.setattr(solving, "build_member", broken)
-    assert solve(asked, folder, "macs=0.95")["levels"] != best
+    assert solve(asked, folder, "macs=0.95").levels != best
     assert "left out: a test" in caplog.text
 
 
@@ -159,5 +159,5 @@ def test_what_is_written_is_the_answer(run, tmp_path):
     asked, folder = run()
     found = solve(asked, folder, "macs=0.95", tmp_path / "small")
     measured = json.loads((tmp_path / "small" / "recipe.json").read_text())["measured"]
-    assert measured["levels"] == found["levels"]
+    assert measured["levels"] == list(found.levels)
     assert measured["select_kl"] == found["select_kl"]

@@ -50,10 +50,10 @@ def front():
 
 def test_a_mixed_search_on_the_digits_keeps_its_accuracy_with_a_fifth_of_the_weights(front):
     picked = front.pick("nonzeros<=0.2")
-    assert picked.row["accuracy"] > 0.95
-    assert picked.row["select_kl"] < 0.5 * picked.row["search_kl"]  # fitted, with its zeros
-    assert picked.row["verify_error"] <= 1e-4
-    assert picked.row["density"] == picked.row["nonzeros"] / picked.row["params"] < 1
+    assert picked["accuracy"] > 0.95
+    assert picked["select_kl"] < 0.5 * picked["search_kl"]  # fitted, with its zeros
+    assert picked["verify_error"] <= 1e-4
+    assert picked["density"] == picked["nonzeros"] / picked["params"] < 1
 
 
 def test_an_export_of_a_mixed_network_has_its_zeros_and_loads(front, tmp_path):
@@ -61,12 +61,12 @@ def test_an_export_of_a_mixed_network_has_its_zeros_and_loads(front, tmp_path):
     picked.export(tmp_path / "small")
     small = autoprune.load(digits_resnet(), tmp_path / "small")
     left = sum(int((p != 0).sum()) for p in small.parameters())
-    assert left == picked.row["nonzeros"]
+    assert left == picked["nonzeros"]
     x, y = digits().report[0].inputs[0], torch.cat([batch.target for batch in digits().report])
     with torch.no_grad():
         torch.testing.assert_close(small(x), picked.build()(x), rtol=1e-4, atol=1e-4)
         hits = sum(int((small(b.inputs[0]).argmax(1) == b.target).sum()) for b in digits().report)
-    assert hits / len(y) == picked.row["accuracy"]
+    assert hits / len(y) == picked["accuracy"]
 
 
 def test_every_network_tried_has_as_many_entries_as_its_cost_says(job):
@@ -94,13 +94,13 @@ def test_a_network_without_any_weight_is_scored(job):
 
 
 def test_zeros_alone_are_verified_exactly(job):
-    for row in search(weights_job(job, evaluations=20), None).rows:
+    for row in search(weights_job(job, evaluations=20), None).members:
         assert row["verify_error"] == 0
 
 
 def test_a_space_of_weights_alone_is_planned_exactly(job):
     result = search(weights_job(job, searcher="additive", options={"probe_levels": 3, "plans": 6}), None)
-    assert len(result.rows) > 3
+    assert len(result.members) > 3
     assert all(e.ok for e in result.evaluations)
 
 
@@ -115,7 +115,7 @@ def test_a_run_over_weights_has_a_report_and_resumes_to_the_same_front(job, tmp_
     before = (tmp_path / "run" / "front.csv").read_bytes()
     again = resume(weights_job(job, evaluations=12), tmp_path / "run")
     assert (tmp_path / "run" / "front.csv").read_bytes() == before
-    assert again.rows == first.rows
+    assert again.members == first.members
     assert "layer1.0.conv1.weight" in (tmp_path / "run" / "report.html").read_text()
 
 

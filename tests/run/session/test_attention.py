@@ -50,14 +50,14 @@ def test_every_kind_is_searched_measured_proved_and_exported(model, data, tmp_pa
     assert {unit.kind for unit in structure.units} == KINDS | {"branches"}
     front = autoprune.search(model, data, evaluations=12, searcher="random", seed=0, out=tmp_path / "run")
     picked = front.pick("macs<=0.6")
-    removed = {unit.kind for unit in structure.units if picked.row["kept"].get(unit.name, unit.width) < unit.width}
+    removed = {unit.kind for unit in structure.units if picked.counts.get(unit.name, unit.width) < unit.width}
     assert removed == KINDS
-    assert picked.row["verify_error"] < 1e-4
+    assert picked["verify_error"] < 1e-4
     small = picked.build()
     picked.export(tmp_path / "small")
     loaded = autoprune.load(Classifier(), tmp_path / "small").eval()
     images = data.report[0].inputs[0]
     with torch.no_grad():
         assert torch.equal(loaded(images), small(images))
-    assert sum(p.numel() for p in loaded.parameters()) == picked.row["params"]
-    assert autoprune.find_structure(loaded, data.example).cost.dense()["macs"] == picked.row["macs"]
+    assert sum(p.numel() for p in loaded.parameters()) == picked["params"]
+    assert autoprune.find_structure(loaded, data.example).cost.dense()["macs"] == picked["macs"]

@@ -23,7 +23,7 @@ from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.structure.trace import trace
 from autoprune.run import inspect_job, resume, search, solve
-from autoprune.run.results import export
+from autoprune.run.after import export
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
 
 
@@ -206,7 +206,7 @@ def test_a_run_goes_on_without_a_bank_that_cannot_be_written_and_resumes(job, tm
     assert not (tmp_path / "run" / "bank.safetensors").exists()
     assert f"bank.safetensors cannot be written: {os.strerror(number)}. The run goes on without it" in caplog.text
     monkeypatch.undo()
-    assert resume(job("uniform", 4), tmp_path / "run").rows == result.rows
+    assert resume(job("uniform", 4), tmp_path / "run").members == result.members
     assert (tmp_path / "run" / "bank.safetensors").exists()
 
 

@@ -132,10 +132,10 @@ def test_what_building_empties_is_counted_where_no_unit_is_emptied(job, monkeypa
     monkeypatch.setattr("autoprune.run.results.members.verify_positions", lambda *args: Agreeing())
     scored = [session.scorer.score(c) for c in (session.space.dense, session.space.smallest)]
     values = [replace(e, values={**e.values, **session.problem.costs_of(e.candidate)}) for e in scored]
-    found = build_member(session, values[1]).row
-    assert (found["emptied"], found["emptied_weights"]) == (1, ["layer1.0.conv2.weight"])
-    rows = finish(session, values, None).rows
-    assert [row["emptied"] for row in rows] == [int(any(row["levels"])) for row in rows]
+    found = build_member(session, values[1]).member
+    assert (found["emptied"], found.emptied_weights) == (1, ("layer1.0.conv2.weight",))
+    rows = finish(session, values, None).members
+    assert [row["emptied"] for row in rows] == [int(any(row.levels)) for row in rows]
     assert "nothing is left of layer1.0.conv2.weight" in caplog.text
 
 
@@ -167,8 +167,8 @@ def test_a_front_has_the_uniform_network_where_one_that_empties_weights_is_worse
 
     monkeypatch.setattr("autoprune.run.results.members.deployed", built)
     monkeypatch.setattr(type(session), "selected", lambda self, network: {"accuracy": network.accuracy, "kl": 1.0})
-    found = finish(session, scored, None).rows
-    assert [tuple(row["levels"]) for row in found] == [session.space.smallest.levels, uniform.levels]
+    found = finish(session, scored, None).members
+    assert [row.levels for row in found] == [session.space.smallest.levels, uniform.levels]
     assert "left out of the front, as another network is better as built" in caplog.text
     assert "0 entries of layer2.0.conv1.weight" in caplog.text
 

@@ -80,7 +80,7 @@ def made() -> Data:
     return Data.from_arrays(*sets, train=(x[:16] + 1, y[:16]), batch_size=8)
 
 
-def searched(model: nn.Module, data: Data | None = None, **options: Any) -> autoprune.api.Networks:
+def searched(model: nn.Module, data: Data | None = None, **options: Any) -> autoprune.PrunedFront:
     options = {"evaluations": 6, "searcher": "uniform", "device": "cpu"} | options
     return autoprune.search(model, data or made(), **options)
 

@@ -22,7 +22,7 @@ from autoprune.measure.finetune import FineTune
 from autoprune.measure.settings import Scoring
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import read_evaluations, resume, search, solve
-from autoprune.run.results import export
+from autoprune.run.after import export
 from autoprune.run.results.deployed import deployed
 from autoprune.run.results.export import load
 from autoprune.run.session.job import Executor
@@ -169,9 +169,9 @@ def test_no_member_is_worse_on_the_selection_set_than_its_score_or_without_train
         job = tuned("uniform", 5, compensation=compensation, tune="off")
         plain = replace(job, finetune=None)
         result, session = search(job, None), opened(plain)
-        assert {row["finetune_steps"] for row in result.rows} <= {0, 9}
-        for row in result.rows:
-            candidate = Candidate(tuple(row["levels"]))
+        assert {row["finetune_steps"] for row in result.members} <= {0, 9}
+        for row in result.members:
+            candidate = Candidate(row.levels)
             untrained = session.selected(deployed(session, session.scorer.subnet(candidate)).network)["kl"]
             assert row["select_kl"] <= min(row["search_kl"], untrained)
 
@@ -199,12 +199,12 @@ def test_trained_members_are_verified_exported_and_loaded(tuned, model, tmp_path
     assert all(float(row["verify_error"]) <= 1e-4 for row in rows)
     row = export(job, tmp_path / "run", "macs<=0.3", tmp_path / "small")
     assert row["finetune_steps"] == 30
-    assert row in result.rows
+    assert row in result.members
     small = load(model, tmp_path / "small")
     session = opened(job)
-    network = deployed(session, session.scorer.subnet(Candidate(tuple(row["levels"])))).network
+    network = deployed(session, Candidate(row.levels)).network
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in network.state_dict().items())
-    positions = session.bank.subnet(row["kept"]).positions
+    positions = session.bank.positions(row.counts)
     assert verify_positions(model, small, session.structure, positions, session.example, small.state_dict()).ok
 
 
@@ -325,8 +325,8 @@ def test_on_the_digits_a_short_fine_tune_gives_a_better_front_on_held_out_images
     }
     with_it = autoprune.search(digits_resnet(), digits(), finetune=FineTune(30, lr=0.02), **given)
     without = autoprune.search(digits_resnet(), digits(), **given)
-    tuned, plain = (front.pick("macs<=0.3").row for front in (with_it, without))
-    assert tuned["levels"] == plain["levels"]
+    tuned, plain = (front.pick("macs<=0.3") for front in (with_it, without))
+    assert tuned.levels == plain.levels
     assert tuned["finetune_steps"] == 30
     assert tuned["kl"] < 0.75 * plain["kl"]
     assert tuned["accuracy"] > plain["accuracy"]

@@ -178,4 +178,4 @@ def test_a_searcher_that_changes_what_it_is_told_changes_no_front(job):
         return made
 
     plain = search(job("random", 6), None)
-    assert search(replace(job("random", 6), searcher=spoiling), None).rows == plain.rows
+    assert search(replace(job("random", 6), searcher=spoiling), None).members == plain.members

@@ -131,8 +131,8 @@ def test_a_cost_that_breaks_its_contract_is_told_before_the_search(job, tmp_path
 
 def test_a_cost_that_falls_with_the_counts_is_used_as_it_is(job):
     result = search(job("uniform", 4, costs={"joules": total}), None)
-    others = {row["joules"] - sum(row["kept"].values()) for row in result.rows}  # units that are not searched
-    assert len(result.rows) > 1
+    others = {row["joules"] - sum(row.counts.values()) for row in result.members}  # units that are not searched
+    assert len(result.members) > 1
     assert len(others) == 1
 
 

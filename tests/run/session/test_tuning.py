@@ -134,8 +134,8 @@ def test_what_is_exported_has_nothing_of_the_form(job):
 @pytest.mark.parametrize("norms", ["reestimated", "eagleeye", "batch"])
 def test_a_job_runs_with_every_form_of_batch_norms(job, norms):
     result = search(job("uniform", 4, scoring=Scoring(norms)), None)
-    assert len(result.rows) > 1
-    assert all(row["verify_error"] < 1e-4 for row in result.rows)
+    assert len(result.members) > 1
+    assert all(row["verify_error"] < 1e-4 for row in result.members)
 
 
 @pytest.mark.parametrize("guide", ["mse", "loss", "accuracy", "layer"])

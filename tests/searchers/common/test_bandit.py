@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from autoprune.errors import ConfigError
-from autoprune.searchers.common.bandit import WINDOW, Arm, check_rule, ranked
+from autoprune.searchers.common.bandit import REWARD_WINDOW, Arm, check_rule, ranked
 from autoprune.searchers.common.gains import Gains
 
 
 def arm(*rewards, still_open=0):
-    return Arm(deque(rewards, WINDOW), still_open)
+    return Arm(deque(rewards, REWARD_WINDOW), still_open)
 
 
 def test_ucb_takes_arms_never_pulled_first_and_then_the_highest_upper_bound():
@@ -39,9 +39,9 @@ def test_the_best_arm_is_pulled_most(rule):
 
 def test_old_rewards_are_forgotten():
     changed = Arm()
-    changed.rewards.extend([0.0] * WINDOW + [1.0] * WINDOW)
+    changed.rewards.extend([0.0] * REWARD_WINDOW + [1.0] * REWARD_WINDOW)
     assert changed.mean == 1.0
-    assert changed.pulls == WINDOW
+    assert changed.pulls == REWARD_WINDOW
 
 
 def test_a_copy_of_an_arm_has_its_own_rewards():

@@ -61,7 +61,7 @@ def test_joins_are_the_best_of_all_at_their_true_cost(coupled, seed):
     for budget in np.linspace(costs.min(), costs.max(), 7):
         found = joiner.allocate(budget)
         assert found.exact
-        assert found.error == pytest.approx(damage[costs <= budget].min())
+        assert found.damage == pytest.approx(damage[costs <= budget].min())
         assert problem.cost_values(np.array([joiner.join(budget)]))["macs"][0] == found.cost <= budget
 
 
@@ -76,7 +76,7 @@ def test_costs_that_only_a_function_knows_are_kept_too():
     for budget in np.quantile(values, [0.3, 0.6]):
         found = joiner.allocate(budget)
         assert found.cost <= budget
-        assert found.error <= 1.3 * damage[values <= budget].min() + 1e-9
+        assert found.damage <= 1.3 * damage[values <= budget].min() + 1e-9
 
 
 def test_a_coarsened_cost_is_the_cost_of_the_join():

@@ -9,13 +9,13 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.plan.allocation import plan
-from autoprune.plan.damages import distortions_from, probes
+from autoprune.plan.damages import damage_table, probes
 from autoprune.searchers.fronts.refinement import Refinement
 from autoprune.testing import synthetic_problem
 
 
 def table_of(synthetic):
-    return distortions_from(synthetic.problem, [synthetic.evaluate(Candidate(p)) for p in probes(synthetic.problem)])
+    return damage_table(synthetic.problem, [synthetic.evaluate(Candidate(p)) for p in probes(synthetic.problem)])
 
 
 def refined(synthetic, share, **options):

@@ -1,5 +1,7 @@
 """The learned global ranking: what a ranking keeps, worked out by hand, and that one search serves many budgets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,9 +44,9 @@ def test_a_ranking_removes_the_lowest_scores_of_all_units(alpha, kappa, kept):
 def test_one_search_ends_with_networks_for_many_budgets():
     synthetic = synthetic_problem(units=4, levels=6, seed=3)
     rng = np.random.default_rng(0)
-    space = synthetic.problem.space
-    for unit, counts in zip(space.units, space.levels, strict=True):
-        synthetic.problem.profiles[unit] = Profile(rng.lognormal(size=counts[0]), (counts[0], 1))
+    pairs = zip(synthetic.problem.space.units, synthetic.problem.space.levels, strict=True)
+    profiles = {unit: Profile(rng.lognormal(size=counts[0]), (counts[0], 1)) for unit, counts in pairs}
+    synthetic = replace(synthetic, problem=replace(synthetic.problem, profiles=profiles))
     searcher = LegrSearch(synthetic.problem, rankings=40, population=8, plans=12)
     found = trace(searcher, synthetic.problem, lambda _, c: synthetic.evaluate(c), 500)
     shares = synthetic.problem.cost_values(np.array([c.levels for c in found]))["macs"]
@@ -55,8 +57,8 @@ def test_one_search_ends_with_networks_for_many_budgets():
 
 
 def test_units_without_norms_stay_dense_and_a_space_of_them_is_an_error():
-    half = problem()
-    half.profiles.pop("b")
+    whole = problem()
+    half = replace(whole, profiles={"a": whole.profiles["a"]})
     searcher = LegrSearch(half, rankings=20, budget=0.75)
     found = searcher.ask(20)
     assert {candidate.levels[1] for candidate in found if candidate != half.space.smallest} == {0}

@@ -8,12 +8,12 @@ import pytest
 from autoprune.errors import ConfigError
 from autoprune.searchers.rules.closed_form import (
     erk,
-    flap,
+    flap_counts,
     global_magnitude,
-    lamp,
+    lamp_counts,
     lamp_scores,
     owl,
-    pq_index,
+    pq_sparsity,
     retained,
     sap,
     uniform,
@@ -50,7 +50,7 @@ def test_lamp_has_the_published_scores():
     [(3, [1, 1, 1], [0, 3, 0]), (5, [2, 2, 1], [2, 3, 0]), (7, [3, 2, 2], [4, 3, 0])],
 )
 def test_lamp_keeps_some_of_every_layer_where_global_magnitude_empties_one(keep, by_lamp, by_magnitude):
-    assert lamp([A, B, C], keep).tolist() == by_lamp
+    assert lamp_counts([A, B, C], keep).tolist() == by_lamp
     assert global_magnitude([A, B, C], keep).tolist() == by_magnitude
 
 
@@ -62,12 +62,12 @@ def test_lamp_scores_do_not_cancel_where_magnitudes_span_many_orders():
 def test_lamp_of_a_layer_of_zeros_and_of_a_constant_one_keeps_one_position():
     assert lamp_scores(np.zeros(3)).tolist() == [0, 0, 1]
     assert lamp_scores(np.full(4, 7.0)) == pytest.approx([1 / 4, 1 / 3, 1 / 2, 1])
-    assert lamp([np.zeros(3), np.full(4, 7.0)], 2).tolist() == [1, 1]
+    assert lamp_counts([np.zeros(3), np.full(4, 7.0)], 2).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("keep", range(11))
 def test_exactly_as_many_are_kept_where_all_are_equal(keep):
-    for rule in (lamp, global_magnitude):
+    for rule in (lamp_counts, global_magnitude):
         kept = rule([np.ones(5), np.ones(3), np.ones(2)], keep)
         assert kept.sum() == keep
 
@@ -99,22 +99,22 @@ def test_flap_ranks_scores_standardised_in_each_unit():
     Standardised: -1.22, 0, 1.22 and -0.84, -0.56, 1.40.
     """
     magnitudes, fluctuations = [np.array([1.0, 2, 3]), np.array([1.0, 2, 9])], [np.ones(3), np.full(3, 10.0)]
-    found = [flap(magnitudes, fluctuations, keep).tolist() for keep in range(7)]
+    found = [flap_counts(magnitudes, fluctuations, keep).tolist() for keep in range(7)]
     assert found == [[0, 0], [0, 1], [1, 1], [2, 1], [2, 2], [2, 3], [3, 3]]
 
 
 def test_flap_of_a_constant_unit_scores_it_at_0():
-    found = flap([np.full(3, 0.1), np.array([1.0, 5.0])], [np.ones(3), np.ones(2)], 4)
+    found = flap_counts([np.full(3, 0.1), np.array([1.0, 5.0])], [np.ones(3), np.ones(2)], 4)
     assert found.tolist() == [3, 1]
 
 
 def test_the_pq_index_has_the_published_values():
     ones, one_hot, rising = np.ones(4), np.array([0, 0, 3.0, 0]), np.array([1.0, 2, 3, 4])
     for p, q, expected in ((0.5, 1.0, 0.75), (1.0, 2.0, 0.5)):
-        assert pq_index(ones, p=p, q=q) == pytest.approx(0, abs=1e-12)
-        assert pq_index(one_hot, p=p, q=q) == pytest.approx(expected)
-    assert pq_index(rising) == pytest.approx(0.0555859, abs=5e-8)
-    assert pq_index(rising, p=1, q=2) == pytest.approx(0.0871291, abs=5e-8)
+        assert pq_sparsity(ones, p=p, q=q) == pytest.approx(0, abs=1e-12)
+        assert pq_sparsity(one_hot, p=p, q=q) == pytest.approx(expected)
+    assert pq_sparsity(rising) == pytest.approx(0.0555859, abs=5e-8)
+    assert pq_sparsity(rising, p=1, q=2) == pytest.approx(0.0871291, abs=5e-8)
 
 
 def test_the_retained_bound_has_the_published_values():
@@ -125,7 +125,7 @@ def test_the_retained_bound_has_the_published_values():
 
 @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
 def test_the_pq_index_does_not_depend_on_the_scale(scale):
-    assert pq_index(scale * np.array([1.0, 2, 3, 4]), p=1, q=2) == pytest.approx(0.0871291, abs=5e-8)
+    assert pq_sparsity(scale * np.array([1.0, 2, 3, 4]), p=1, q=2) == pytest.approx(0.0871291, abs=5e-8)
 
 
 def test_sap_prunes_sparser_units_more_and_zeros_not_at_all():
@@ -141,7 +141,7 @@ def test_sap_prunes_sparser_units_more_and_zeros_not_at_all():
         (lambda: erk(SHAPES, -0.1), "expected a kept share from 0 to 1, got -0.1"),
         (lambda: owl(np.ones(2), float("nan")), "expected a kept share from 0 to 1, got nan"),
         (lambda: sap([np.ones(2)], -1.0), "expected gamma of 0 or more, got -1.0"),
-        (lambda: pq_index(np.ones(2), p=2, q=1), "expected 0 < p < q, got p = 2 and q = 1"),
+        (lambda: pq_sparsity(np.ones(2), p=2, q=1), "expected 0 < p < q, got p = 2 and q = 1"),
     ],
 )
 def test_arguments_out_of_range_are_errors(call, message):
@@ -156,7 +156,9 @@ def test_arguments_out_of_range_are_errors(call, message):
         lambda share: erk(SHAPES, share),
         lambda share: owl(np.array([0.0, 0.0, 0.1, 0.9]), share, spread=0.3),
         lambda share: sap([A, B, C], 3 * share),
-        lambda share: lamp([A, B, C], (10 * share).astype(int) if isinstance(share, np.ndarray) else int(10 * share)),
+        lambda share: lamp_counts(
+            [A, B, C], (10 * share).astype(int) if isinstance(share, np.ndarray) else int(10 * share)
+        ),
     ],
 )
 def test_many_shares_at_once_are_those_one_by_one(rule):

@@ -102,7 +102,7 @@ def test_branches_stay_where_bounds_leave_room_for_them():
 
 def test_what_cannot_be_weighed_is_an_error():
     with pytest.raises(
-        ConfigError, match="expected what 'fluctuation' is made of in the profile of some unit, got none"
+        ConfigError, match="expected the statistics of 'fluctuation' in the profile of at least one unit, got none"
     ):
         KnapsackSearch(problem({"a": NORMS["a"]}), importance="fluctuation")
     with pytest.raises(ConfigError, match=r"expected importance to be one of \['magnitude', 'fluctuation'\], got 'l1'"):

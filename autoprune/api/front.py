@@ -1,0 +1,158 @@
+"""The front that a search in Python returns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+from autoprune.api.opened import OpenedRun
+from autoprune.api.table import html_table, text_table
+from autoprune.errors import RunNotFound
+from autoprune.run.drive import RunResult
+from autoprune.run.records.folder import RunFolder, write_text
+from autoprune.run.report import write_report
+from autoprune.run.results.front_file import FrontFile, LeftOut, read_front_file, to_csv
+from autoprune.run.results.member import Member
+from autoprune.run.results.members import front_file
+
+
+class PrunedFront(Sequence[Member]):
+    """The front of a run: its members by rising cost, and what can be asked of the run.
+
+    `autoprune.search` and `autoprune.open_run` return it; it is not made by hand. It is iterable, has a length and
+    knows its members by number. Reading it needs neither model nor data; members are built from both.
+
+    Example:
+        >>> front = autoprune.search(model, data, out="run")
+        >>> front.pick("macs<=0.5").report["accuracy"]
+        >>> small = front.pick("macs<=0.5").build()
+        >>> front.solve("macs=0.4").export("small")
+        >>> pandas.DataFrame(front.rows)
+    """
+
+    def __init__(self, run: OpenedRun, result: RunResult | None = None) -> None:
+        self._run = run
+        self._result = result
+
+    @functools.cached_property
+    def _front(self) -> FrontFile:
+        if self._result is not None:
+            return front_file(self._result.session, self._result.members, self._result.left_out)
+        return read_front_file(self._folder())
+
+    @functools.cached_property
+    def members(self) -> tuple[Member, ...]:
+        """All members of the front.
+
+        Raises:
+            RunNotFound: the run has no front yet; `resume` finishes it.
+        """
+        return tuple(replace(member, builder=self._run) for member in self._front.members)
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
+        return self.members[index]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        if not self._is_finished():
+            return f"PrunedFront of {self.path}: no front yet, the run is not finished; resume() finishes it"
+        return text_table(self._front, self.path)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._front, self.path) if self._is_finished() else f"<p>{self!r}</p>"
+
+    @property
+    def path(self) -> Path | None:
+        """The run folder; None for a search that wrote none."""
+        return self._run.path
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of front.csv, a mapping from columns to values for each member."""
+        return [member.flat() for member in self.members]
+
+    @property
+    def dense(self) -> Mapping[str, float]:
+        """The costs of the dense network."""
+        return self._front.dense
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The networks that the front lacks because they could not be built or measured, with their causes."""
+        return self._front.left_out
+
+    def pick(self, which: str) -> Member:
+        """The member that bounds, a row number ("#3", counted from 1) or a candidate's name ("2-2-2-4") stand for.
+
+        Bounds on costs alone ("macs<=0.5,params<=100000"; a value of at most 1 is a share of the dense network's cost)
+        pick the best measured network, bounds on measurements alone ("accuracy>=0.97") the cheapest one by the first
+        cost; with bounds on both, the best measurement counts. `accuracy` is what the report set says, and
+        `select_accuracy` what the selection set says: what is picked by the latter keeps an unbiased `accuracy`.
+
+        Raises:
+            ConfigError: the text names no network.
+            InfeasibleBudget: no network is within the bounds; the message names the nearest one.
+        """
+        return self.members[self._front.pick(which).index]
+
+    def solve(self, budget: str, out: str | Path | None = None) -> Member:
+        """The best network within a budget, from all that the run has measured, without new probes.
+
+        The members of the front, the best of the other evaluated networks, the plan for exactly this budget and the
+        uniform network of equal cost are compared as built, on the selection set. The best one is measured on the
+        report set. Its `solved` says what it is and why it is the best. Needs model and data.
+
+        Args:
+            budget: an upper bound on a cost, "macs=0.4" (a share of the dense network's) or "params=1e5", or several
+                with commas.
+            out: a new folder that the network is exported to.
+
+        Raises:
+            ConfigError: the budget is none on costs, or the model and the data are not known.
+            InfeasibleBudget: no network is within the budget.
+        """
+        members = self.members if self._is_finished() else ()
+        found = self._run.solve(members, budget, None if out is None else Path(out))
+        return replace(found, builder=self._run)
+
+    def resume(self) -> PrunedFront:
+        """Continues the run from its journal and returns its front, which is that of a run without the interruption.
+
+        Raises:
+            ConfigError: the model and the data are not known.
+            JournalMismatch: they, or the code of the job, are not what the run was started with.
+            RunNotFound: the search wrote no run folder.
+        """
+        result = self._run.resume()
+        return PrunedFront(OpenedRun(result.folder, lambda: result.session.job, self._run.relay, result), result)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes the rows as the run folder's front.csv has them."""
+        write_text(Path(path), to_csv(self.members))
+
+    def report(self) -> Path:
+        """Writes report.html of the run folder again and returns its path.
+
+        Raises:
+            RunNotFound: the search wrote no run folder, or the run is not finished.
+        """
+        return write_report(self._folder().path)
+
+    def _folder(self) -> RunFolder:
+        if self.path is None:
+            raise RunNotFound("expected a run folder, this search wrote none. Search with out=DIR.")
+        return RunFolder.open(self.path)
+
+    def _is_finished(self) -> bool:
+        return self._result is not None or self._folder().front_json.is_file()

@@ -1,0 +1,82 @@
+"""Where the networks of a front come from: the session of the search that found them, or one opened again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.api.progress import Relay
+from autoprune.core.evaluation import Evaluation
+from autoprune.errors import RunNotFound
+from autoprune.run import after, drive
+from autoprune.run.drive import RunResult
+from autoprune.run.records.folder import check_new
+from autoprune.run.results.member import Member
+from autoprune.run.results.members import export_member, rebuild_member
+from autoprune.run.results.solving import solve_within
+from autoprune.run.session.job import Job
+from autoprune.run.session.session import Session
+
+
+class OpenedRun:
+    """A run with what its networks are built from: job, model, data. They are loaded when they are first needed.
+
+    Args:
+        path: the run folder; None for a search that wrote none.
+        job: makes the job of the run. ConfigError, with what to pass, where the folder does not say enough.
+        relay: what progress is told to.
+        result: what the search that has just ended left; None for a run that is opened again.
+    """
+
+    def __init__(
+        self, path: Path | None, job: Callable[[], Job], relay: Relay, result: RunResult | None = None
+    ) -> None:
+        self.path = path
+        self._job = job
+        self.relay = relay
+        self._result = result
+        self._session = result.session if result else None
+
+    def build(self, member: Member) -> nn.Module:
+        """The network of a member."""
+        with self._opened() as session:
+            return rebuild_member(session, member).network
+
+    def export(self, member: Member, directory: Path) -> None:
+        """Writes the network of a member into a new folder."""
+        check_new(directory, "the export")
+        with self._opened() as session:
+            export_member(session, member, directory.absolute())
+
+    def solve(self, members: Sequence[Member], budget: str, out: Path | None) -> Member:
+        """The best network within a budget, see `run.after.solve`."""
+        if out is not None:
+            check_new(out, "the export")
+            out = out.absolute()
+        with self._opened() as session:
+            return solve_within(session, members, self._evaluations(), budget, out)
+
+    def resume(self) -> RunResult:
+        """Continues the run."""
+        if self.path is None:
+            raise RunNotFound("expected a run folder to resume, this search wrote none. Search with out=DIR.")
+        with self.relay.showing():
+            return drive.resume(self._job(), self.path, self.relay)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Session]:
+        """The session, with the threads that the run had."""
+        job = self._job()
+        with self.relay.showing(), after.as_it_ran(job, self.path) as recorded:
+            if self._session is None and self.path is not None:
+                self._session = after.open_again(job, self.path, recorded, self.relay)
+            assert self._session is not None
+            yield self._session
+
+    def _evaluations(self) -> Sequence[Evaluation]:
+        if self._result is not None:
+            return self._result.evaluations
+        return () if self.path is None else after.read_evaluations(self.path)

@@ -1,0 +1,106 @@
+"""A run folder opened again: `open_run`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.api.front import PrunedFront
+from autoprune.api.opened import OpenedRun
+from autoprune.api.progress import Relay
+from autoprune.core.contracts import Searcher
+from autoprune.core.cost import UserCost
+from autoprune.core.problem import Problem
+from autoprune.data import Data
+from autoprune.measure.finetune import Loss
+from autoprune.measure.fitness import Fitness
+from autoprune.prune.bank.masks import Scores
+from autoprune.prune.criteria import Criterion
+from autoprune.prune.passes.examples import Examples
+from autoprune.run.records.folder import RunFolder
+from autoprune.run.session.job import Job, OnProgress
+from autoprune.run.session.limits import told
+from autoprune.run.session.plugin_checks import check_data, kind_of
+
+_KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # of a job file; all others have the argument's name
+
+
+def open_run(
+    path: str | Path,
+    model: nn.Module | None = None,
+    data: Data | None = None,
+    *,
+    calls: Examples | None = None,
+    fitness: Fitness | None = None,
+    criterion: Criterion | None = None,
+    masks: Scores | None = None,
+    costs: Mapping[str, UserCost] | None = None,
+    searcher: Callable[[Problem, int], Searcher] | None = None,
+    loss: Loss | None = None,
+    progress: bool | OnProgress = True,
+) -> PrunedFront:
+    """Opens a run folder, of the command line or of `autoprune.search(..., out=path)`.
+
+    The front is read without a model: rows, picks, CSV, report. Building, exporting and solving for a budget need the
+    model and the data, and so does resuming. A run of the command line makes them as its job file says; a run that was
+    started in Python gets them here, with the code that its job.yaml could not name: functions of a script, of a
+    notebook or within another function.
+
+    Args:
+        path: the run folder.
+        model: the trained network that was searched; by default what the job file's factory makes.
+        data: the data sets of the search; by default what the job file's factory makes.
+        calls: the further example calls of the search.
+        fitness: the fitness of the search.
+        criterion: the function that ordered positions.
+        masks: the function that chose entries of weights.
+        costs: the costs of the search that are functions of a script, by name.
+        searcher: the function (problem, seed) -> searcher of the search.
+        loss: the loss function of the fine-tuning.
+        progress: True shows bars in a terminal or a notebook while the run is at work, False nothing; a function gets
+            each `Progress`.
+
+    Returns:
+        The front. An interrupted run has none yet: `open_run(...).resume()` finishes it and returns its front.
+
+    Raises:
+        RunNotFound: there is no run in the folder.
+        ConfigError: an argument is of the wrong kind. Where the model or other code is missing, the call that needs it
+            raises it and says what to pass.
+        DataError: `data` is no Data.
+
+    Example:
+        >>> front = autoprune.open_run("results/quickstart")
+        >>> front.pick("macs<=0.5").build()
+        >>> autoprune.open_run("run", model, data).solve("macs=0.4")
+    """
+    folder = RunFolder.open(Path(path))
+    if model is not None and not isinstance(model, nn.Module):
+        told([f"model: expected a torch.nn.Module, got {kind_of(model)}"])
+    if data is not None:
+        check_data(data)
+    functions = {"fitness": fitness, "criterion": criterion, "masks": masks, "searcher": searcher, "loss": loss}
+    wrong = {name: value for name, value in functions.items() if value is not None and not callable(value)}
+    told([f"{name}: expected a function, got {kind_of(value)}" for name, value in wrong.items()])
+    made = {"model": model, "data": data, "calls": calls}
+    given: dict[str, Any] = {name: (lambda value=value: value) for name, value in made.items() if value is not None}
+    given |= {name: value for name, value in functions.items() if value is not None}
+    job = functools.cache(functools.partial(_job, folder.path, given, dict(costs or {})))
+    return PrunedFront(OpenedRun(folder.path, job, Relay(progress)))
+
+
+def _job(path: Path, given: Mapping[str, Any], costs: Mapping[str, UserCost]) -> Job:
+    """The job of a run, with what is given in place of what its job.yaml names."""
+    from autoprune.config import load_run  # pydantic takes a while to import
+
+    keys = [*(_KEYS.get(name, name) for name in given), *(f"costs.{name}" for name in costs)]
+    job = load_run(path, given=keys).resolve()
+    changes = {name: value for name, value in given.items() if name != "loss"}
+    if "loss" in given and job.finetune is not None:
+        changes["finetune"] = replace(job.finetune, loss=given["loss"])
+    return replace(job, costs={**job.costs, **costs}, **changes)

@@ -1,0 +1,270 @@
+"""A trained model and data in, a front of networks out: `search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeGuard, get_args
+
+from torch import nn
+
+from autoprune.api.document import GIB, document_of
+from autoprune.api.front import PrunedFront
+from autoprune.api.opened import OpenedRun
+from autoprune.api.progress import Relay
+from autoprune.core.contracts import Searcher, Tracker
+from autoprune.core.cost import CostFactory, UserCost
+from autoprune.core.levels import LevelRule
+from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
+from autoprune.core.problem import Problem
+from autoprune.data import Data
+from autoprune.errors import ConfigError, did_you_mean
+from autoprune.measure.batch_norms.contract import Name as BatchNormsName
+from autoprune.measure.finetune import FineTune
+from autoprune.measure.fitness import Fitness, classification
+from autoprune.measure.form import Form
+from autoprune.measure.settings import Scoring
+from autoprune.prune.bank.masks import Scores
+from autoprune.prune.criteria import Criterion
+from autoprune.prune.passes.examples import Examples
+from autoprune.run import drive
+from autoprune.run.records.folder import RunFolder
+from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
+from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
+from autoprune.run.session.plugin_checks import check_data, kind_of
+from autoprune.searchers import SEARCHERS, unknown_options
+
+EVERY_EIGHTH = (LevelRule("*", tuple(step / 8 for step in range(1, 8))),)
+LONGEST = 1e9  # seconds
+MOST_GIB = 1e6
+
+
+def search(
+    model: nn.Module,
+    data: Data,
+    *,
+    objectives: Sequence[str | Objective] = ("accuracy", "macs"),
+    rules: str | Path | Sequence[LevelRule | Mapping[str, Any]] = EVERY_EIGHTH,
+    searcher: str | Callable[[Problem, int], Searcher] = "auto",
+    options: Mapping[str, Any] | None = None,
+    evaluations: int = 300,
+    front_size: int = 32,
+    seconds: float | None = None,
+    target: str | None = None,
+    stagnation: int | None = None,
+    seed: int = 0,
+    fitness: Fitness = classification,
+    calls: Examples | None = None,
+    criterion: str | Criterion = "obs",
+    masks: str | Scores = "obs",
+    costs: Mapping[str, UserCost | CostFactory] | None = None,
+    guide: str | None = "auto",
+    batch_norms: BatchNormsName = "anchored",
+    norm_images: int = 500,
+    compensation: Literal["sequential", "thorough", "none"] = "sequential",
+    finetune: FineTune | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    tune: Literal["auto", "off"] | Form = "auto",
+    reuse_gib: float = Scoring.reuse_bytes / GIB,
+    executor: Literal["serial", "processes", "ray"] | Executor = "serial",
+    deterministic: bool = False,
+    expected: Mapping[str, float] | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    fork: str | Path | None = None,
+    progress: bool | OnProgress = True,
+    trackers: Sequence[Tracker | MakeTracker] = (),
+) -> PrunedFront:
+    """Searches how much of each unit of a trained network to keep.
+
+    Args:
+        model: the trained network. It is not changed.
+        data: calibration, selection and report sets, see `Data.from_arrays`.
+        objectives: what to trade off: names with a known direction, or Objectives, which may have a bound.
+        rules: which units may keep how much. The first rule that matches a unit counts; the default offers every
+            eighth of all units. LevelRules, mappings with the keys of a job file such as {"match": "*", "levels": 8},
+            or the path of a search-space file.
+        searcher: what proposes candidates: a name with `options`, or a function (problem, seed) -> searcher.
+        options: the named searcher's own arguments, such as {"population": 20} of "evolution".
+        evaluations: how many networks to score at most.
+        front_size: how many networks to build and measure on the report set at most.
+        seconds: ends the search after this time.
+        target: ends the search with the first network within these bounds: "accuracy>=0.9 at macs<=0.5".
+        stagnation: ends the search when its front has not grown over this many evaluations.
+        seed: the seed of every random choice.
+        fitness: a function (model, batches) -> float or {name: float} that measures a network.
+        calls: further example calls of the model, in the forms that `find_structure` takes. Give them where the inputs
+            of the data do not run the whole model: the structure holds for all calls, and every network of the front
+            is compared with the original in all of them.
+        criterion: what orders the positions of a unit: "obs", "l1", "l2", "random" or a function
+            (weights, statistics) -> scores.
+        masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
+            "wanda" or a function (weight, moments) -> scores.
+        costs: further costs by name: functions of kept counts by unit name, or factories marked with
+            `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
+        guide: a measurement (lower is better) to search by in place of the first objective that is no cost. "auto" is
+            "kl" with the default fitness and none with another one; None is none.
+        batch_norms: the statistics of batch norms while a candidate is scored: "anchored", "reestimated", "eagleeye"
+            or "batch", which is faster and less exact.
+        norm_images: how many calibration examples statistics and batch norms of candidates are computed on.
+        compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
+            does it better at three times the cost; "none" leaves them as they are assembled.
+        finetune: trains every network on the train set of the data, while searching and in the front.
+        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
+        threads: threads of torch in this process, on the CPU; None for its own default.
+        tune: the form candidates are run in while they are scored: "auto" times some at the start of a long search,
+            "off" takes the data as it comes; or a Form.
+        reuse_gib: memory for outputs of the dense network that candidates share, in GiB; 0 for none.
+        executor: what scores candidates; by name with its defaults, as many workers as there is room for.
+        deterministic: the same front for any number of workers, in exchange for some waiting.
+        expected: what the dense network should measure on the selection set, such as {"accuracy": 0.917}; a warning is
+            logged where it does not.
+        name: the title of the report; by default the name of the model's class.
+        out: a new folder for journal, front and report, which `open_run` and the command line open again; without it
+            nothing is written.
+        resume: continues the run in `out`, if it is there already, with the arguments it was started with. Arguments
+            whose options, source or content changed are refused with JournalMismatch, which says what changed.
+        fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
+        progress: True shows bars in a terminal or a notebook, on standard error, False nothing; a function gets each
+            `Progress`.
+        trackers: objects that are told of the run (core.contracts.Tracker), or functions that make them.
+
+    Returns:
+        The front: members by rising cost, which are picked, built and exported.
+
+    Raises:
+        ConfigError: an argument is of the wrong kind or out of bounds, with every mistake.
+        DataError: `data` is no Data.
+        PluginError: a plug-in does not keep its contract.
+        RunExists: there is something at `out` already.
+        RunFailed: the dense network cannot be scored, or every candidate failed.
+
+    Example:
+        >>> front = autoprune.search(model, data, evaluations=300)
+        >>> small = front.pick("macs<=0.5").build()
+    """
+    told(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
+    told(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
+    check_data(data)
+    job = Job(
+        name=name or type(model).__name__,
+        model=lambda: model,
+        data=lambda: data,
+        rules=_rules(rules),
+        objectives=tuple(_objective(o) for o in objectives),
+        searcher=searcher if callable(searcher) else NamedSearcher(SEARCHERS[searcher], dict(options or {})),
+        fitness=fitness,
+        calls=None if calls is None else lambda: calls,
+        criterion=criterion,
+        masks=masks,
+        costs=costs or {},
+        evaluations=evaluations,
+        front_size=front_size,
+        stop=Stop(seconds, parse_target(target) if target else (), stagnation),
+        seed=seed,
+        guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
+        scoring=Scoring(batch_norms, norm_images, round(reuse_gib * GIB)),
+        compensation=compensation,
+        finetune=finetune,
+        device=device,
+        threads=threads,
+        tune=tune,
+        executor=Executor(executor) if isinstance(executor, str) else executor,
+        deterministic=deterministic,
+        expected=expected or {},
+        trackers=tuple(trackers),
+    )
+    job = replace(job, document=document_of(job))
+    path, relay = None if out is None else Path(out), Relay(progress)
+    with relay.showing():
+        if resume and path is not None and RunFolder(path).job.exists():
+            result = drive.resume(job, path, relay)
+        else:
+            result = drive.search(job, path, relay, None if fork is None else Path(fork))
+    return PrunedFront(OpenedRun(result.folder, lambda: job, relay, result), result)
+
+
+def _wrong_kinds(
+    model: object,
+    objectives: object,
+    rules: object,
+    searcher: object,
+    options: object,
+    fitness: object,
+    costs: object,
+    executor: object,
+    progress: object,
+) -> list[str]:
+    """A sentence for every argument of the wrong kind, with what to pass instead."""
+    costs = {} if costs is None else costs
+    instance = not isinstance(searcher, type) and hasattr(searcher, "ask")
+    expected = [
+        (isinstance(model, nn.Module), f"model: expected a torch.nn.Module, got {kind_of(model)}"),
+        (_sequence(objectives), f"objectives: expected a sequence such as ('accuracy', 'macs'), got {objectives!r}"),
+        (_sequence(rules) or isinstance(rules, str | Path), f"rules: expected a sequence of LevelRules, got "
+         f"{kind_of(rules)}. Put it in a list."),
+        (isinstance(searcher, str) or callable(searcher) or instance, f"searcher: expected a name or a function of "
+         f"(problem, seed), got {kind_of(searcher)}"),
+        (not instance, "searcher: expected a function of (problem, seed) that makes a searcher, got a searcher"),
+        (isinstance(options or {}, Mapping), f"options: expected a mapping, got {kind_of(options)}"),
+        (callable(fitness), f"fitness: expected a function of (model, batches), got {kind_of(fitness)}"),
+        (isinstance(costs, Mapping), f"costs: expected functions by name such as {{'joules': joules}}, got "
+         f"{kind_of(costs)}"),
+        (isinstance(executor, str | Executor), f"executor: expected a name or an Executor, got {kind_of(executor)}"),
+        (isinstance(progress, bool) or callable(progress), f"progress: expected True, False or a function, got "
+         f"{kind_of(progress)}"),
+    ]  # fmt: skip
+    problems = [sentence for fits, sentence in expected if not fits]
+    if isinstance(searcher, str):
+        unknown = word("searcher", searcher, SEARCHERS)
+        named = isinstance(options, Mapping) and not unknown
+        problems += unknown or (unknown_options(searcher, options) if named else [])
+    if _sequence(rules):
+        wrong = [rule for rule in rules if not isinstance(rule, LevelRule | Mapping)]
+        problems += [f"rules: expected LevelRules, got {kind_of(rule)} among them" for rule in wrong[:1]]
+    if isinstance(costs, Mapping):
+        wrong = [name for name, cost in costs.items() if not callable(cost)]
+        problems += [f"costs: expected a function of kept counts for {name!r}" for name in wrong]
+    return problems
+
+
+def _wrong_settings(
+    batch_norms: object, tune: object, reuse_gib: object, seconds: object, stagnation: object
+) -> list[str]:
+    """A sentence for every setting that is out of bounds and that a Job does not check itself."""
+    return [
+        *word("batch_norms", batch_norms, get_args(BatchNormsName)),
+        *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
+        *number("reuse_gib", reuse_gib, 0, MOST_GIB),
+        *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),
+        *([] if stagnation is None else whole("stagnation", stagnation, 2, MOST_EVALUATIONS)),
+    ]
+
+
+def _rules(given: str | Path | Sequence[LevelRule | Mapping[str, Any]]) -> tuple[LevelRule, ...]:
+    """The rules, those in the form of a job file read by what reads job files."""
+    if isinstance(given, str | Path) or any(isinstance(rule, Mapping) for rule in given):
+        from autoprune.config.spaces import read_rules  # pydantic takes a while to import
+
+        return read_rules(given)
+    return tuple(rule for rule in given if isinstance(rule, LevelRule))
+
+
+def _sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
+
+
+def _objective(given: str | Objective) -> Objective:
+    if isinstance(given, Objective):
+        return given
+    if not isinstance(given, str):
+        raise ConfigError(f"objectives: expected names or Objectives, got {kind_of(given)} among them")
+    if given not in KNOWN_DIRECTIONS:
+        raise ConfigError(
+            f"objective {given!r} has no known direction: pass autoprune.Objective({given!r}, 'min') or 'max'; "
+            f"known are {sorted(KNOWN_DIRECTIONS)}{did_you_mean(given, KNOWN_DIRECTIONS)}"
+        )
+    return Objective(given, KNOWN_DIRECTIONS[given])

@@ -1,0 +1,219 @@
+"""A member of a front: one network, with what it keeps, what it costs and what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.space import Candidate
+from autoprune.errors import ConfigError
+from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SELECT, STITCHED
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SOLVED = "solved"  # the key of what a row says of the budget it answers
+
+
+class Builder(Protocol):
+    """Builds the networks of members; a front that has the model and the data gives its members one."""
+
+    def build(self, member: Member) -> nn.Module: ...
+
+    def export(self, member: Member, directory: Path) -> None: ...
+
+
+@dataclass(frozen=True, repr=False)
+class Member:
+    """One network of a front. A value that the table of the front has is also read by its column: `member["macs"]`.
+
+    Attributes:
+        candidate: its name, the kept counts joined by dashes.
+        levels: the level of each searched unit, 0 is dense.
+        counts: how many positions stay, by unit.
+        costs: "macs", "params" and the costs of the job, exact.
+        ratios: each cost as a share of the dense network's.
+        report: what the fitness measured on the report set, which no choice was made by.
+        verify_error: the largest relative difference from the masked original.
+        select: what the fitness measured on the selection set, of the network as built.
+        search: the same on the selection set while searching, before compensation.
+        intervals: where the true value of `report` lies in 95 of 100 cases, as (low, high) by name.
+        density: the share of the parameters that is not zero; None where no zeros were searched.
+        fit: what fitting to the dense network did by layer; empty where the network is as assembled from the bank.
+        steps: how many steps the network was trained for; None without fine-tuning.
+        emptied: how many weights have no entry left; None where the front does not count them.
+        emptied_weights: the names of those; None where they were not looked for.
+        solved: what a budget was answered with and why; None for a member of a front.
+    """
+
+    candidate: str
+    levels: tuple[int, ...]
+    counts: Mapping[str, int]
+    costs: Mapping[str, float]
+    ratios: Mapping[str, float]
+    report: Mapping[str, float]
+    verify_error: float
+    select: Mapping[str, float] = field(default_factory=dict)
+    search: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    density: float | None = None
+    fit: Mapping[str, Any] | None = None
+    steps: int | None = None
+    emptied: int | None = None
+    emptied_weights: tuple[str, ...] | None = None
+    solved: Mapping[str, Any] | None = None
+    builder: Builder | None = field(default=None, compare=False)
+
+    def __getitem__(self, column: str) -> Any:
+        """The value of a column of the front's table. KeyError, with the columns there are, for another name."""
+        columns = self.flat()
+        if column not in columns:
+            raise KeyError(f"no column {column!r}; {self.candidate} has {', '.join(columns)}")
+        return columns[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.flat())
+
+    def keys(self) -> Iterable[str]:
+        """The columns that the front's table has of this network, which make `dict(member)` a row."""
+        return self.flat().keys()
+
+    def __repr__(self) -> str:
+        costs = (f"{name} {value:,.6g} ({self.ratios[name]:.4f})" for name, value in self.costs.items())
+        report = (f"{name} {value:.4g}" for name, value in self.report.items())
+        name = self.candidate if len(self.candidate) <= 60 else f"{self.candidate[:57]}..."
+        return f"Member({name}: {', '.join((*costs, *report))})"
+
+    @property
+    def is_dense(self) -> bool:
+        return not any(self.levels)
+
+    @property
+    def as_built(self) -> dict[str, float]:
+        """Costs, and what was measured on the selection set: what networks are compared by."""
+        return {**self.select, **self.costs}
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The candidate with what the search measured of it."""
+        return Evaluation(Candidate(self.levels), dict(self.search))
+
+    def build(self) -> nn.Module:
+        """Builds the small network, in eval mode: compensated, batch norms re-estimated, really smaller.
+
+        Raises:
+            ConfigError: the member was read without the model and the data.
+        """
+        return self._builder().build(self)
+
+    def export(self, directory: str | Path) -> None:
+        """Writes recipe.json and weights.safetensors into a new folder, both or none, for `autoprune.load`.
+
+        Raises:
+            ConfigError: the member was read without the model and the data.
+            RunExists: there is something in the folder already.
+        """
+        self._builder().export(self, Path(directory))
+
+    def _builder(self) -> Builder:
+        if self.builder is None:
+            raise ConfigError(
+                f"expected the model and the data to build network {self.candidate}, it was read without them. Open "
+                "the run with them: autoprune.open_run(path, model, data)."
+            )
+        return self.builder
+
+    def flat(self) -> dict[str, Any]:
+        """The row of front.csv: one value a column, without lists and mappings."""
+        return {name: value for name, value in self.to_json().items() if not isinstance(value, list | dict)}
+
+    def summary(self) -> dict[str, Any]:
+        """The columns of front.csv without ends of intervals and what was measured on the selection set."""
+        hidden = {*self._ends(), *(SELECT + name for name in self.select), *(STITCHED + name for name in self.search)}
+        return {name: value for name, value in self.flat().items() if name not in hidden}
+
+    def _ends(self) -> dict[str, float]:
+        pairs = ((name, *interval) for name, interval in self.intervals.items())
+        return {column: end for name, low, high in pairs for column, end in ((name + LOW, low), (name + HIGH, high))}
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of front.json."""
+        counted = {"emptied": self.emptied}
+        named = None if self.emptied_weights is None else {**counted, "emptied_weights": list(self.emptied_weights)}
+        return {
+            "candidate": self.candidate,
+            **self.costs,
+            **{name + RATIO: value for name, value in self.ratios.items()},
+            **_given("density", self.density),
+            **self.report,
+            **self._ends(),
+            **{SELECT + name: value for name, value in self.select.items()},
+            **{STITCHED + name: value for name, value in self.search.items()},
+            "verify_error": self.verify_error,
+            "levels": list(self.levels),
+            "kept": dict(self.counts),
+            **({} if self.fit is None else {"fit": dict(self.fit)}),
+            **(named or {}),
+            **_given("finetune_steps", self.steps),
+            **({} if named or self.emptied is None else counted),  # the front counts them because another member does
+            **({} if self.solved is None else {SOLVED: dict(self.solved)}),
+        }
+
+    @staticmethod
+    def from_json(row: Mapping[str, Any], costs: Mapping[str, float]) -> Member:
+        """The member of a row of front.json; `costs` are those of the dense network, which say what is a cost.
+
+        Raises:
+            LookupError, TypeError, ValueError: the row is not one.
+        """
+        _check(row, costs)
+        known = {*OWN, *costs, *(name + RATIO for name in costs), SOLVED}
+        values = {name: value for name, value in row.items() if name not in known}
+        select, search = (_without(prefix, values) for prefix in (SELECT, STITCHED))
+        rest = {name: value for name, value in values.items() if not name.startswith((SELECT, STITCHED))}
+        intervals = {
+            name: (rest[name + LOW], rest[name + HIGH]) for name in rest if {name + LOW, name + HIGH} <= {*rest}
+        }
+        ends = {name + end for name in intervals for end in (LOW, HIGH)}
+        names = row.get("emptied_weights")
+        return Member(
+            candidate=row["candidate"],
+            levels=tuple(row["levels"]),
+            counts=dict(row["kept"]),
+            costs={name: value for name, value in row.items() if name in costs},
+            ratios={name: row[name + RATIO] for name in row if name in costs},
+            report={name: value for name, value in rest.items() if name not in ends},
+            select=select,
+            search=search,
+            intervals=intervals,
+            verify_error=row["verify_error"],
+            density=row.get("density"),
+            fit=row.get("fit"),
+            steps=row.get("finetune_steps"),
+            emptied=row.get("emptied"),
+            emptied_weights=None if names is None else tuple(names),
+            solved=row.get(SOLVED),
+        )
+
+
+def _given(name: str, value: float | None) -> dict[str, float]:
+    return {} if value is None else {name: value}
+
+
+def _without(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The values whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _check(row: Mapping[str, Any], costs: Mapping[str, float]) -> None:
+    """Raises where a row of front.json has not what every row has."""
+    if not (isinstance(row["candidate"], str) and {*map(type, row["levels"])} <= {int}):
+        raise ValueError(f"expected a name and levels of a network, got {row['candidate']!r}, {row['levels']!r}")
+    if {*map(type, row["kept"].values())} - {int}:
+        raise ValueError(f"expected kept counts by unit, got {row['kept']!r}")
+    numeric = [*costs, *(name + RATIO for name in costs), "verify_error"]
+    if wrong := [name for name in numeric if not isinstance(row[name], int | float)]:
+        raise ValueError(f"expected a number as {wrong[0]}, got {row[wrong[0]]!r}")
