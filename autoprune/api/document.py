@@ -9,11 +9,11 @@ from typing import Any
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.form import Form
 from autoprune.plugins import FILE_MODULES
 from autoprune.run.session.job import Executor, Job, NamedSearcher, Stop
 from autoprune.searchers import SEARCHERS
+from autoprune.train.finetune import FineTune
 
 BLANK = "???"  # what the configuration takes for a value that is left open
 GIB = 1 << 30

@@ -21,7 +21,6 @@ from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
 from autoprune.measure.batch_norms.contract import Name as BatchNormsName
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
 from autoprune.measure.settings import Scoring
@@ -34,6 +33,7 @@ from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher,
 from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
 from autoprune.run.session.plugin_checks import check_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
+from autoprune.train.finetune import FineTune
 
 EVERY_EIGHTH = (LevelRule("*", tuple(step / 8 for step in range(1, 8))),)
 LONGEST = 1e9  # seconds

@@ -26,13 +26,13 @@ from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
 from autoprune.measure.batch_norms.contract import Name
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.settings import Scoring
 from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
+from autoprune.train.finetune import FineTune
 
 MOST_LEVELS = 10_000  # largest number of levels of one unit
 MOST_WIDTH = 1_000_000  # largest number of positions of a layer

@@ -22,15 +22,14 @@ from autoprune.errors import PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import Fitness, averages, is_own
 from autoprune.measure.intact import Intact
 from autoprune.measure.settings import Scoring
 from autoprune.measure.stage import Stage
+from autoprune.measure.training import NetworkTrainer, Training
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
-from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.containers import copied
 
 CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
@@ -46,8 +45,8 @@ class Scorer:
     policy for batch norms says, and nothing of its form. `objective` names the value of a fitness that returns a float;
     `also` are further measurements by name, of a subnet.
 
-    With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
-    the policy for batch norms to do. Its fidelity is then the share of the steps, and all selection examples are
+    With `training` every network but the dense one is trained before it is measured, which leaves nothing for the
+    policy for batch norms to do. Its fidelity is then the share of the steps, and all selection examples are
     measured.
     """
 
@@ -60,8 +59,7 @@ class Scorer:
     objective: str = "fitness"
     also: Mapping[str, Callable[[Subnet], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
-    finetune: FineTune | None = None
-    training: TrainingSet | None = None
+    training: Training | None = None
 
     def with_scoring(self, **changes: Any) -> Scorer:
         """A scorer with other settings, which has cached nothing yet."""
@@ -78,15 +76,14 @@ class Scorer:
         return Stage(self.bank, self.calibrate, self.select, self.scoring)
 
     @cached_property
-    def trainer(self) -> Trainer:
-        """Who trains networks, where they are."""
-        assert self.finetune is not None
+    def trainer(self) -> NetworkTrainer:
+        """What trains networks, where they are trained."""
         assert self.training is not None
-        return Trainer(self.finetune, self.training, self.scoring.reuse_bytes)
+        return self.training.trainer(self.scoring.reuse_bytes)
 
     def prepare(self) -> None:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
-        if self.finetune is None:
+        if self.training is None:
             self.stage.prepare()
 
     def subnet(self, candidate: Candidate) -> Subnet:
@@ -107,9 +104,9 @@ class Scorer:
 
     def steps(self, subnet: Subnet, fidelity: float = 1.0) -> int:
         """How many steps the network of a subnet is trained for; the dense one never is."""
-        if self.finetune is None or subnet.is_whole:
+        if self.training is None or subnet.is_whole:
             return 0
-        return self.finetune.steps_at(fidelity)
+        return self.training.steps_at(fidelity)
 
     def trained(self, subnet: Subnet, steps: int) -> nn.Module:
         """The network of a subnet after so many steps, as it would be deployed."""
@@ -119,9 +116,8 @@ class Scorer:
 
     def fully_trained(self, network: nn.Module, subnet: Subnet) -> nn.Module:
         """A copy of a network of a subnet, whatever its weights, after all steps."""
-        learner = Learner.of(copy_model(network), self.trainer.plan, subnet.sparse)
         with torch_threads(self.scoring.form.threads):
-            return self.trainer.train(learner, self.trainer.plan.steps)
+            return self.trainer.fully_trained(network, subnet.sparse)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, see `measured`."""
@@ -172,7 +168,7 @@ class Scorer:
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
         """The shares of the selection set to be measured one by one."""
-        if self.finetune is not None:
+        if self.training is not None:
             return iter([(0.0, 1.0)])
         inside = [
             f for f in self.scoring.fidelities if self.scoring.in_parts and candidate.since < f < candidate.fidelity
@@ -183,7 +179,7 @@ class Scorer:
         """The fitness on a part of the selection set."""
         batches = self.stage.part(since, until)
         values = self.measure(network, batches)
-        extended = averages(self.fitness) and self.finetune is None  # by more examples, not by more steps
+        extended = averages(self.fitness) and self.training is None  # by more examples, not by more steps
         examples = sum(batch.examples for batch in batches) if extended else 0
         parts = {name: (value,) for name, value in values.items()} if self.scoring.in_parts else {}
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)

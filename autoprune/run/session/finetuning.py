@@ -10,12 +10,14 @@ from autoprune.data import Data
 from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.finetune import COMPARING, FineTune, Learner, TrainingSet
 from autoprune.measure.scorer import with_dense_outputs
 from autoprune.prune.modules.borrowed import seeded
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.containers import main_output
 from autoprune.run.session.job import Job
+from autoprune.train.examples import TrainingSet
+from autoprune.train.finetune import COMPARING, FineTune
+from autoprune.train.trainer import Learner
 
 
 def check_finetune(job: Job, data: Data, model: nn.Module) -> None:

@@ -12,7 +12,6 @@ from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form
 from autoprune.measure.settings import Scoring
@@ -30,6 +29,7 @@ from autoprune.run.session.limits import (
     word,
 )
 from autoprune.run.session.names import KeyPath, dotted, unknown_names
+from autoprune.train.finetune import FineTune
 
 
 def silent(progress: Progress) -> None:

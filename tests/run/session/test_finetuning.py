@@ -18,7 +18,6 @@ from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.data import digits
 from autoprune.errors import ConfigError, DataError, JournalMismatch, RunFailed
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.settings import Scoring
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import read_evaluations, resume, search, solve
@@ -27,6 +26,7 @@ from autoprune.run.results.deployed import deployed
 from autoprune.run.results.export import load
 from autoprune.run.session.job import Executor
 from autoprune.run.session.session import open_session
+from autoprune.train.finetune import FineTune
 from autoprune.zoo import digits_resnet
 
 PLAN = FineTune(steps=9, lr=0.02)
@@ -202,10 +202,10 @@ def test_trained_members_are_verified_exported_and_loaded(tuned, model, tmp_path
     assert row in result.members
     small = load(model, tmp_path / "small")
     session = opened(job)
-    network = deployed(session, Candidate(row.levels)).network
+    subnet = session.scorer.subnet(Candidate(row.levels))
+    network = deployed(session, subnet).network
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in network.state_dict().items())
-    positions = session.bank.positions(row.counts)
-    assert verify_positions(model, small, session.structure, positions, session.example, small.state_dict()).ok
+    assert verify_positions(model, small, session.structure, subnet.positions, session.example, small.state_dict()).ok
 
 
 def test_another_budget_is_solved_with_training(tuned, finished):
