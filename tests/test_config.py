@@ -17,8 +17,8 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import ConfigError, PluginError, RunNotFound, SpaceError
-from autoprune.measure.finetune import FineTune
 from autoprune.plugins import load_plugin, misfits
+from autoprune.train.finetune import FineTune
 
 ROOT = Path(__file__).parents[1]
 

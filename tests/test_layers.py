@@ -57,6 +57,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank"),
         *("measure.batch_norms", "errors"),
     },
+    "train": {"measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
     "data": {"measure", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
     "testing": {
@@ -68,16 +69,8 @@ ROOMS: dict[str, set[str]] = {
     "run.records": {"core", "measure", "errors"},
     "run.session": {
         *("core", "plan", "prune", "prune.modules", "prune.passes", "prune.structure"),
-        *(
-            "prune.moments",
-            "prune.criteria",
-            "prune.bank",
-            "prune.compensation",
-            "measure",
-            "measure.batch_norms",
-            "data",
-        ),
-        *("run.fingerprint", "run.records", "plugins", "errors"),
+        *("prune.moments", "prune.criteria", "prune.bank", "prune.compensation"),
+        *("measure", "measure.batch_norms", "train", "data", "run.fingerprint", "run.records", "plugins", "errors"),
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
     "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
@@ -106,53 +99,27 @@ ROOMS: dict[str, set[str]] = {
         *("run.report", "run.criterion"),
     },
     "api": {
-        *(
-            "core",
-            "searchers",
-            "prune.passes",
-            "prune.criteria",
-            "prune.bank",
-            "measure",
-            "measure.batch_norms",
-            "data",
-            "run",
-        ),
-        *("run.records", "run.report", "run.results", "run.session", "config", "console", "plugins", "errors"),
+        *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
+        *("measure", "measure.batch_norms", "train", "data", "run", "run.records", "run.report", "run.results"),
+        *("run.session", "config", "console", "plugins", "errors"),
     },
     "config": {
-        *(
-            "core",
-            "searchers",
-            "prune.criteria",
-            "prune.bank",
-            "measure",
-            "measure.batch_norms",
-            "run.fingerprint",
-            "run.records",
-        ),
-        *("run.session", "plugins", "errors"),
+        *("core", "searchers", "prune.criteria", "prune.bank", "measure", "measure.batch_norms", "train"),
+        *("run.fingerprint", "run.records", "run.session", "plugins", "errors"),
     },
     "console": {"core", "run", "run.records", "run.results", "run.session"},
     "cli": {"config", "run", "run.records", "console", "errors", "__init__"},  # the version
     "__main__": {"cli"},
     "__init__": {  # resolves the public names
         *("api", "core", "prune", "prune.modules", "prune.passes", "prune.structure", "prune.structure.rules"),
-        *(
-            "prune.surgery",
-            "prune.criteria",
-            "measure",
-            "measure.batch_norms",
-            "data",
-            "run.results",
-            "run.session",
-            "errors",
-        ),
+        *("prune.surgery", "prune.criteria", "measure", "measure.batch_norms", "train", "data", "run.results"),
+        *("run.session", "errors"),
     },
 }
 
 # who may import what heavy or optional thing, anywhere in its files; a room stands for the rooms within it
 ONLY_IN: dict[str, set[str]] = {
-    "torch": {"prune", "measure", "data", "zoo", "run", "api", "testing", "__init__"},
+    "torch": {"prune", "measure", "train", "data", "zoo", "run", "api", "testing", "__init__"},
     "deap": {"searchers.fronts", "run.criterion"},
     "optuna": {"searchers.optuna"},
     "moocore": {"core", "plan", "searchers"},

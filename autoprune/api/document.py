@@ -9,11 +9,11 @@ from typing import Any
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.form import Form
 from autoprune.plugins import FILE_MODULES
 from autoprune.run.session.job import Executor, Job, NamedSearcher, Stop
 from autoprune.searchers import SEARCHERS
+from autoprune.train.finetune import FineTune
 
 BLANK = "???"  # what the configuration takes for a value that is left open
 GIB = 1 << 30
@@ -48,17 +48,17 @@ def document_of(job: Job) -> Document:
             "stop": _stop(job.stop),
             "seed": job.seed,
             "guide": job.guide,
-            "batch_norms": job.norms,
-            "norm_images": job.norm_images,
+            "batch_norms": job.scoring.batch_norms,
+            "norm_images": job.scoring.norm_images,
         },
         "run": {
             **_executor(job.executor),
-            "deterministic": job.ordered,
+            "deterministic": job.deterministic,
             "trackers": [call for call in map(_call, job.trackers) if call != BLANK],  # the others change no result
             "device": job.device,
             **_given(threads=job.threads),
             "tune": _tune(job.tune),
-            "reuse_gib": job.reuse_bytes / GIB,
+            "reuse_gib": job.scoring.reuse_bytes / GIB,
         },
     }
 

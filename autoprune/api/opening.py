@@ -17,7 +17,6 @@ from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.problem import Problem
 from autoprune.data import Data
-from autoprune.measure.finetune import Loss
 from autoprune.measure.fitness import Fitness
 from autoprune.prune.bank.masks import Scores
 from autoprune.prune.criteria import Criterion
@@ -26,6 +25,7 @@ from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Job, MakeTracker, OnProgress
 from autoprune.run.session.limits import told
 from autoprune.run.session.plugin_checks import check_data, kind_of
+from autoprune.train.finetune import Loss
 
 _KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # of a job file; all others have the argument's name
 

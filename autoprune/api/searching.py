@@ -21,10 +21,9 @@ from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
 from autoprune.measure.batch_norms.contract import Name as BatchNormsName
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.prune.bank.masks import Scores
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
@@ -34,6 +33,7 @@ from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher,
 from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
 from autoprune.run.session.plugin_checks import check_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
+from autoprune.train.finetune import FineTune
 
 EVERY_EIGHTH = (LevelRule("*", tuple(step / 8 for step in range(1, 8))),)
 LONGEST = 1e9  # seconds
@@ -67,7 +67,7 @@ def search(
     device: str = "auto",
     threads: int | None = None,
     tune: Literal["auto", "off"] | Form = "auto",
-    reuse_gib: float = REUSE_BYTES / GIB,
+    reuse_gib: float = Scoring.reuse_bytes / GIB,
     executor: Literal["serial", "processes", "ray"] | Executor = "serial",
     deterministic: bool = False,
     expected: Mapping[str, float] | None = None,
@@ -166,16 +166,14 @@ def search(
         stop=Stop(seconds, parse_target(target) if target else (), stagnation),
         seed=seed,
         guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
-        norms=batch_norms,
-        norm_images=norm_images,
+        scoring=Scoring(batch_norms, norm_images, round(reuse_gib * GIB)),
         compensation=compensation,
         finetune=finetune,
         device=device,
         threads=threads,
         tune=tune,
-        reuse_bytes=round(reuse_gib * GIB),
         executor=Executor(executor) if isinstance(executor, str) else executor,
-        ordered=deterministic,
+        deterministic=deterministic,
         expected=expected or {},
         trackers=tuple(trackers),
     )

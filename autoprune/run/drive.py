@@ -212,7 +212,7 @@ def _explore(
         job.evaluations,
         append,
         watch.step,
-        job.ordered,
+        job.deterministic,
         stopping.reason,
         EmptiedWeights(session).look,
     )

@@ -13,12 +13,12 @@ import torch
 import autoprune
 from autoprune.core.objective import Objective
 from autoprune.errors import JournalMismatch
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import classification
 from autoprune.run import read_evaluations, resume, search, solve
 from autoprune.run.after import export
 from autoprune.run.records.journal import encode, read_journal
 from autoprune.searchers import make_searcher
+from autoprune.train.finetune import FineTune
 from autoprune.zoo.resnet import ResNet
 
 SCORES = (Objective("score", "max"), Objective("macs", "min"))
