@@ -311,7 +311,7 @@ def criterion(
 
 
 def _told(spec: JobSpec) -> JobSpec:
-    """The job, after a line on standard error for each of its files that came with autoprune."""
+    """The job, after a line on standard error for each remark on how it was read."""
     for remark in spec.remarks:
         typer.echo(remark, err=True)
     return spec

@@ -54,6 +54,7 @@ def path(tmp_path):
         "search.front_size=1000000000",
         "search.seed=-1",
         "search.seed=4294967296",
+        "search.batch_norm_examples=0",
         "search.norm_images=0",
         "search.stop={seconds: .nan}",
         "search.stop={seconds: .inf}",

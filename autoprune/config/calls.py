@@ -28,7 +28,7 @@ from autoprune.train.finetune import LOSSES
 
 @dataclass(frozen=True)
 class Context:
-    """What goes with the data of a job: the places of keys, the folders of files, and remarks on how it was read."""
+    """What belongs to the data of a job: the places of keys, the folders of files, and remarks on how it was read."""
 
     document: Document = field(default_factory=lambda: Document({}, {(): "job"}))
     folders: tuple[Path, ...] = ()
@@ -74,7 +74,7 @@ class _Code(BaseModel):
 
     @classmethod
     def _hold(cls, plugin: Plugin, options: Iterable[str], name: str) -> None:
-        """Raises unless the plug-in takes what it is given and the options."""
+        """Raises unless the plug-in accepts `given`, `always` and the options."""
         pairs = misfits(plugin, cls._given_to(plugin), cls.always, list(options))
         if pairs:
             raise mistakes(*(((key,) if key else (), f"{sentence} (of {name})") for key, sentence in pairs))
@@ -111,7 +111,7 @@ class FitnessCall(Call):
 
 
 class CostCall(Call):
-    """(kept counts by unit name) -> float, or a factory (structure, model, example) that makes such a function."""
+    """A call of (kept counts by unit name) -> float."""
 
     given = ("kept",)
 

@@ -214,13 +214,13 @@ class SearchSpec(_Section):
     )
     batch_norms: Name = Field(
         "anchored",
-        description="their statistics while a candidate is scored: anchored, reestimated, eagleeye or batch",
+        description="statistics of batch norms while a candidate is scored: anchored, reestimated, eagleeye or batch",
         examples=["anchored"],
     )
-    norm_images: int = Field(
+    batch_norm_examples: int = Field(
         500,
         ge=1,
-        description="calibration images for statistics and batch norms of candidates, the first ones",
+        description="number of calibration examples for statistics and batch norms of candidates, the first ones",
         examples=[500],
     )
 
@@ -568,7 +568,7 @@ class JobSpec(_Section):
             stop=self.search.stop.resolve(),
             expected=self.expected,
             guide=self.search.guide,
-            scoring=Scoring(self.search.batch_norms, self.search.norm_images, round(self.run.reuse_gib * GIB)),
+            scoring=Scoring(self.search.batch_norms, self.search.batch_norm_examples, round(self.run.reuse_gib * GIB)),
             compensation=self.compensation,
             finetune=self.finetune.resolve() if self.finetune else None,
             device=self.run.device,

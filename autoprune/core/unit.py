@@ -57,9 +57,9 @@ class Unit:
 
     Attributes:
         name: the unit's name, from the module that produces it.
-        kind: channels, neurons, heads, head_dim, branches or experts, which remove positions; or, if a search asks for
-            them, weights (a weight's single entries) and pattern (entries of every group of consecutive inputs; see
-            core.sparse), which set entries to zero.
+        kind: one of KINDS. Those of SPARSE_KINDS exist only if a search asks for them, and set entries of one weight to
+            zero: weights (its single entries) and pattern (entries of every group of consecutive inputs; see
+            core.sparse). The others remove positions.
         width: the number of positions.
         slots: the tensor dimensions that hold the positions.
         normalised: whether a normalisation or another reduction runs over the positions, so that removing one differs

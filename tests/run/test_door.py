@@ -25,12 +25,12 @@ from autoprune.config.spec import JobSpec
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError, JournalMismatch, RunNotFound
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
 from autoprune.run.results.front_file import FrontFile
 from autoprune.run.results.member import Member
 from autoprune.run.session.job import Executor, Stop
+from autoprune.train.finetune import FineTune
 
 FACTORIES = """
 import numpy as np
