@@ -314,6 +314,7 @@ def test_an_order_of_positions_is_searched_for_without_training(tuned):
     assert session.bank.orders.keys() == plain.bank.orders.keys()
 
 
+@pytest.mark.slow
 def test_on_the_digits_a_short_fine_tune_gives_a_better_front_on_held_out_images():
     given = {
         "objectives": ("accuracy", "macs"),
