@@ -55,7 +55,7 @@ def path(tmp_path):
         "search.seed=-1",
         "search.seed=4294967296",
         "search.batch_norm_examples=0",
-        "search.norm_images=0",
+        "search.batch_norm_examples=0",
         "search.stop={seconds: .nan}",
         "search.stop={seconds: .inf}",
         "search.stop={target: accuracy>=1e999}",
@@ -194,8 +194,8 @@ def test_a_job_made_in_python_is_held_to_the_same_limits(changes, message):
 
 @pytest.mark.parametrize("examples", [0, -5, 2.5, True])
 def test_settings_of_scoring_are_held_to_the_same_limits(examples):
-    with pytest.raises(ConfigError, match="norm_images: expected a whole number from 1, got"):
-        Scoring(norm_images=examples)
+    with pytest.raises(ConfigError, match="batch_norm_examples: expected a whole number from 1, got"):
+        Scoring(batch_norm_examples=examples)
 
 
 @pytest.mark.parametrize(

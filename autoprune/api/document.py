@@ -49,7 +49,7 @@ def document_of(job: Job) -> Document:
             "seed": job.seed,
             "guide": job.guide,
             "batch_norms": job.scoring.batch_norms,
-            "batch_norm_examples": job.scoring.norm_images,
+            "batch_norm_examples": job.scoring.batch_norm_examples,
         },
         "run": {
             **_executor(job.executor),

@@ -61,7 +61,7 @@ def search(
     costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
     batch_norms: BatchNormsName = "anchored",
-    norm_images: int = 500,
+    batch_norm_examples: int = 500,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
     device: str = "auto",
@@ -109,7 +109,7 @@ def search(
             "kl" with the default fitness and none with another one; None is none.
         batch_norms: the statistics of batch norms while a candidate is scored: "anchored", "reestimated", "eagleeye"
             or "batch", which is faster and less exact.
-        norm_images: how many calibration examples statistics and batch norms of candidates are computed on.
+        batch_norm_examples: how many calibration examples statistics and batch norms of candidates are computed on.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
             does it better at three times the cost; "none" leaves them as they are assembled.
         finetune: trains every network on the train set of the data, while searching and in the front.
@@ -166,7 +166,7 @@ def search(
         stop=Stop(seconds, parse_target(target) if target else (), stagnation),
         seed=seed,
         guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
-        scoring=Scoring(batch_norms, norm_images, round(reuse_gib * GIB)),
+        scoring=Scoring(batch_norms, batch_norm_examples, round(reuse_gib * GIB)),
         compensation=compensation,
         finetune=finetune,
         device=device,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autoprune.config.document import Document, KeyPath, dotted_key
+from autoprune.config.document import Document, dotted_key
 
-RENAMED: Mapping[KeyPath, str] = {("search", "norm_images"): "batch_norm_examples"}
+RENAMED: Mapping[tuple[str, str], str] = {("search", "norm_images"): "batch_norm_examples"}
 
 
 def with_new_names(document: Document) -> tuple[Document, list[str], list[str]]:

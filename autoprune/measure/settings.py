@@ -16,7 +16,7 @@ class Scoring:
 
     Attributes:
         batch_norms: name of the policy by which batch norms are settled (measure.batch_norms).
-        norm_images: how many calibration examples statistics and batch norms are estimated on, the first ones.
+        batch_norm_examples: how many calibration examples statistics and batch norms are estimated on, the first ones.
         reuse_bytes: limit of what is kept of the dense network's outputs for candidates that share them
             (measure.prefix), or of networks in training; 0 keeps nothing.
         form: layout, precision, batch and threads of the passes. The session chooses it.
@@ -30,13 +30,15 @@ class Scoring:
     """
 
     batch_norms: Name = "anchored"
-    norm_images: int = 500
+    batch_norm_examples: int = 500
     reuse_bytes: int = REUSE_BYTES
     form: Form = PLAIN
     fidelities: tuple[float, ...] = ()
     in_parts: bool = False
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.norm_images, int) and not isinstance(self.norm_images, bool)
-        if not (whole and self.norm_images >= 1):
-            raise ConfigError([f"norm_images: expected a whole number from 1, got {self.norm_images!r}"])
+        whole = isinstance(self.batch_norm_examples, int) and not isinstance(self.batch_norm_examples, bool)
+        if not (whole and self.batch_norm_examples >= 1):
+            raise ConfigError(
+                [f"batch_norm_examples: expected a whole number from 1, got {self.batch_norm_examples!r}"]
+            )

@@ -29,7 +29,7 @@ def identity_of(session: Session) -> dict[str, Any]:
         "objectives": [[o.name, o.direction, o.bound] for o in session.job.objectives],
         "guide": session.job.guide,
         "batch_norms": session.job.scoring.batch_norms,
-        "norm_images": session.job.scoring.norm_images,
+        "norm_images": session.job.scoring.batch_norm_examples,
         "compensation": session.job.compensation,
         "fitness": plugin_name(session.job.fitness),
         "criterion": plugin_name(session.job.criterion),

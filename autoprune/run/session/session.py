@@ -162,7 +162,7 @@ class Session:
         facts = {
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
-            "norm_images": self.job.scoring.norm_images,
+            "norm_images": self.job.scoring.batch_norm_examples,
             "units": self.sliced,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
@@ -313,10 +313,14 @@ class Session:
 
     @functools.cached_property
     def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
-        """The first calibration batches that have `norm_images` together."""
+        """The first calibration batches that have `batch_norm_examples` together."""
         inputs = self._inputs(self.data.calibrate)
         before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
-        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.scoring.norm_images]
+        return [
+            batch
+            for batch, images in zip(inputs, before, strict=False)
+            if images < self.job.scoring.batch_norm_examples
+        ]
 
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]
