@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +42,12 @@ Config = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder, such as results/quickstart.", show_default=False)]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODULE:FUNCTION", help="What makes the model of a run from Python.")
+]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="MODULE:FUNCTION", help="What makes the data of a run from Python.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: search.evaluations=100.")
 ]
@@ -49,6 +55,10 @@ PICKS = (
     "Which network. 'macs<=0.5': the best measured one within bounds on costs (a value up to 1 is a share of the dense "
     "network's cost). 'accuracy>=0.97': the cheapest one, by the first cost, within bounds on measurements; with "
     "bounds on both, the best measured one. '#3': that row of the front. '2-2-2-4': that candidate."
+)
+FORMATS = (
+    "autoprune: recipe.json and weights.safetensors. pt2: network.pt2, a torch.export program. 'pkg.mod:name' or "
+    "'path/to/file.py:name': an exporter of your own."
 )
 Pick = Annotated[str, typer.Option(metavar="WHICH", help=PICKS)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
@@ -160,6 +170,8 @@ def resume(
     fork: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Start a new run there that keeps what still holds of this one.")
     ] = None,
+    model: Model = None,
+    data: Data = None,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
@@ -168,7 +180,8 @@ def resume(
         from autoprune import config as configs
         from autoprune import console, run
 
-        job = _told(configs.load_run(folder, settings or ())).resolve()
+        typed = _typed("resume", folder, {"--fork": fork})
+        job = _told(configs.load_run(folder, _named(settings, model, data), typed)).resolve()
         with _resumable(fork or folder), console.progress_display(quiet, plain) as progress:
             if fork is None:
                 result = run.resume(job, folder, progress=progress, repair=repair)
@@ -211,6 +224,9 @@ def solve(
     folder: Run,
     budget: Annotated[str, typer.Option(metavar="COST=VALUE", help="A budget: macs=0.4 (share) or params=1e5.")],
     out: Out = None,
+    settings: Settings = None,
+    model: Model = None,
+    data: Data = None,
     quiet: Quiet = False,
 ) -> None:
     """Answer another budget from what was measured already, without new probes."""
@@ -221,7 +237,8 @@ def solve(
         from autoprune import config as configs
         from autoprune import console
 
-        job = configs.load_run(folder).resolve()
+        typed = _typed("solve", folder, {"--budget": budget, "--out": out})
+        job = configs.load_run(folder, _named(settings, model, data), typed).resolve()
         with console.progress_display(quiet) as progress:
             member = run.solve(job, folder, budget, out, progress=progress)
         console.print_members([member])
@@ -235,22 +252,29 @@ def export(
     folder: Run,
     pick: Pick,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    format: Annotated[str, typer.Option(metavar="NAME", help=FORMATS)] = "autoprune",
+    settings: Settings = None,
+    model: Model = None,
+    data: Data = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write one network of a run: recipe.json and weights.safetensors."""
+    """Write one network of a run: recipe.json and weights.safetensors, or another format."""
     with _reporting(ctx):
         from autoprune import run
 
-        why = run.check_export(folder, pick, out).why  # before the imports that take seconds
+        why = run.check_export(folder, pick, out, format).why  # before the imports that take seconds
         from autoprune import config as configs
         from autoprune import console
 
-        job = configs.load_run(folder).resolve()
+        typed = _typed(
+            "export", folder, {"--pick": pick, "--out": out, "--format": None if format == "autoprune" else format}
+        )
+        job = configs.load_run(folder, _named(settings, model, data), typed).resolve()
         with console.progress_display(quiet) as progress:
-            member = run.export(job, folder, pick, out, progress=progress)
+            member = run.export(job, folder, pick, out, progress=progress, format=format)
         console.print_members([member])
         typer.echo(why)
-        _print_export(out)
+        _print_export(out, format)
 
 
 @app.command()
@@ -293,6 +317,18 @@ def _told(spec: JobSpec) -> JobSpec:
     return spec
 
 
+def _named(settings: list[str] | None, model: str | None, data: str | None) -> list[str]:
+    """The settings, with what --model and --data say in the form that --set takes."""
+    named = {"model": model, "data": data}
+    return [*(f"{key}={json.dumps({'call': name})}" for key, name in named.items() if name), *(settings or ())]
+
+
+def _typed(command: str, folder: Path, options: Mapping[str, object]) -> str:
+    """A command as it is typed, without what names code."""
+    given = [word for key, value in options.items() if value is not None for word in (key, str(value))]
+    return shlex.join(["autoprune", command, str(folder), *given])
+
+
 def _print_result(result: RunResult, folder: Path) -> None:
     """The front, where it lies, and what to type next."""
     from autoprune import console
@@ -313,8 +349,12 @@ def _print_result(result: RunResult, folder: Path) -> None:
         typer.echo(f"next:   autoprune export {name} --pick '{pick}' --out {name}-small")
 
 
-def _print_export(out: Path) -> None:
-    typer.echo(f"written to {out}; load it with autoprune.load(fresh_model, {str(out)!r})")
+def _print_export(out: Path, format: str = "autoprune") -> None:
+    loading = {
+        "autoprune": f"; load it with autoprune.load(fresh_model, {str(out)!r})",
+        "pt2": f"; load it with torch.export.load({str(out / 'network.pt2')!r}).module()",
+    }
+    typer.echo(f"written to {out}{loading.get(format, '')}")
 
 
 @contextmanager

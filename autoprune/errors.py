@@ -9,6 +9,7 @@ AutopruneError
 ├── DataError            data of the wrong shape or type, with NaN, or shared between sets that must be disjoint
 ├── VerifyError          a pruned network does not compute what its masked original computes
 ├── RecipeError          an export does not fit the network it is loaded into
+├── ExportError          a network cannot be written in a format, or what was written computes something else
 ├── BankError            a bank on disk is damaged or belongs to something else
 ├── TrainingDiverged     a fine-tune ended in numbers that are not finite
 ├── RunExists            the run folder exists already; it is never overwritten
@@ -71,6 +72,12 @@ class VerifyError(AutopruneError, RuntimeError):
 
 class RecipeError(AutopruneError, ValueError):
     """An export does not fit the network it is loaded into."""
+
+
+class ExportError(AutopruneError, RuntimeError):
+    """A network cannot be written in a format, or what was written computes something else."""
+
+    exit_code = 1
 
 
 class BankError(AutopruneError, ValueError):

@@ -17,8 +17,8 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import ConfigError, PluginError, RunNotFound, SpaceError
-from autoprune.measure.finetune import FineTune
 from autoprune.plugins import load_plugin, misfits
+from autoprune.train.finetune import FineTune
 
 ROOT = Path(__file__).parents[1]
 
@@ -623,14 +623,14 @@ def test_the_specification_is_frozen(folder):
 
 def test_an_old_key_means_the_new_one_and_a_remark_names_it(folder):
     spec = job(f"{JOB}search: {{norm_images: 70}}\n")
-    assert spec.search.batch_norm_examples == spec.resolve().norm_images == 70
+    assert spec.search.batch_norm_examples == spec.resolve().scoring.batch_norm_examples == 70
     assert spec.remarks == ("job.yaml:7: search.norm_images is now called search.batch_norm_examples",)
     assert spec.document()["search"]["batch_norm_examples"] == 70
 
 
 def test_a_new_key_has_no_remark(folder):
     spec = job(f"{JOB}search: {{batch_norm_examples: 70}}\n")
-    assert (spec.resolve().norm_images, spec.remarks) == (70, ())
+    assert (spec.resolve().scoring.batch_norm_examples, spec.remarks) == (70, ())
 
 
 def test_an_old_key_beside_the_new_one_is_a_mistake(folder):

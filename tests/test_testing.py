@@ -125,11 +125,48 @@ def test_a_searcher_that_breaks_the_contract_is_told_how(broken, sentence):
         check_searcher(broken)
 
 
-def test_levels_that_do_not_exist_and_answers_without_values_come_out():
-    with pytest.raises(ValueError, match="expected 5 level indices"):
-        check_searcher(OutsideTheSpace)
-    with pytest.raises(KeyError, match="accuracy"):
-        check_searcher(NeedsValues)
+class NothingAtAll(Enumerating):
+    def ask(self, n):
+        return None
+
+
+class LevelsAlone(Enumerating):
+    def ask(self, n):
+        return [candidate.levels for candidate in super().ask(n)]
+
+
+class NeverTold:
+    def __init__(self, problem, seed):
+        pass
+
+    def ask(self, n):
+        return []
+
+
+class CannotBeMade:
+    def __init__(self, problem, seed):
+        self.sizes = problem.sizes
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (OutsideTheSpace, "expected 5 level indices.* Give them as a tuple of plain integers"),
+        (
+            NeedsValues,
+            "expected the searcher to keep its contract, it raised KeyError: 'accuracy' in .*test_testing.py",
+        ),
+        (NothingAtAll, "expected ask.1. to return a list of candidates, got a NoneType. Return .. for none"),
+        (LevelsAlone, "to return autoprune.Candidate objects, got a tuple among them"),
+        (NeverTold, "expected a searcher with ask.n. and tell.evaluations., got .*NeverTold"),
+        (CannotBeMade, "it raised AttributeError: .* has no attribute 'sizes' in __init__"),
+        (lambda problem, seed: Enumerating, "Pass a class or function of .problem, seed. that makes one"),
+        (lambda problem: Enumerating(problem, 0), "it raised TypeError: .*takes 1 positional argument"),
+    ],
+)
+def test_what_a_searcher_raises_and_what_is_no_searcher_is_a_sentence(broken, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_searcher(broken)
 
 
 def test_the_synthetic_problem_is_what_it_says():
@@ -164,6 +201,29 @@ class Measuring:
         )
 
 
+class Answering:
+    """An evaluator with the same answer to everything."""
+
+    slots = 1
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def submit(self, candidate):
+        pass
+
+    def collect(self):
+        return self.answer
+
+
+class Raising(Answering):
+    def __init__(self):
+        pass
+
+    def submit(self, candidate):
+        raise RuntimeError("no slot")
+
+
 CANDIDATES = [Candidate((0,)), Candidate((1,))]
 
 
@@ -186,6 +246,22 @@ def test_an_evaluator_that_breaks_the_contract_is_told_how(evaluator, sentence):
         check_evaluator(evaluator, CANDIDATES, failing=Candidate((9,)))
 
 
+@pytest.mark.parametrize(
+    ("evaluator", "sentence"),
+    [
+        (object(), "expected an evaluator with slots, submit.candidate. and collect"),
+        (Measuring, "Pass one that is made"),
+        (Answering(None), "expected collect.. to return an autoprune.Evaluation, got a NoneType"),
+        (Answering(Evaluation(Candidate((9,)), {"a": 1.0})), "submitted .* collected"),
+        (Measuring(value=None), "expected accuracy to be a number, got None"),
+        (Raising(), "the evaluator to keep its contract, it raised RuntimeError: no slot in submit"),
+    ],
+)
+def test_what_an_evaluator_raises_and_what_is_none_is_a_sentence(evaluator, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_evaluator(evaluator, CANDIDATES)
+
+
 def changes_weights(model, batches):
     with torch.no_grad():
         model.weight += 1
@@ -204,6 +280,9 @@ def test_a_fitness_is_a_number_or_numbers_by_name_and_changes_nothing():
         (lambda m, b: float(next(counter)), "the same model and batches gave"),
         (lambda m, b: float(m.eval() is None), "training mode"),
         (changes_weights, r"changed the model's \['weight'\]"),
+        (lambda m, b: None, "expected fitness to be a number, got None"),
+        (lambda m: 0.5, "the fitness to keep its contract, it raised TypeError"),
+        (lambda m, b: m.no_such_layer, "it raised AttributeError: .*no_such_layer"),
     ]:
         with pytest.raises(AssertionError, match=sentence):
             check_fitness(broken, model, [])

@@ -18,12 +18,12 @@ from autoprune.core.contracts import Searcher
 from autoprune.core.cost import FACTORY_ARGUMENTS, is_factory
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError, did_you_mean
-from autoprune.measure.finetune import LOSSES
 from autoprune.plugins import Plugin, absolute_name, find_path, load_plugin, misfits
 from autoprune.prune.bank.masks import MASKS
 from autoprune.prune.criteria import CRITERIA
 from autoprune.run.session.job import NamedSearcher
 from autoprune.searchers import SEARCHERS
+from autoprune.train.finetune import LOSSES
 
 
 @dataclass(frozen=True)

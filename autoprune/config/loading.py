@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,11 +113,11 @@ def load_run(
 def _unnamed(folder: str | Path, keys: Sequence[str], command: str) -> str:
     """What to pass for code that a run from Python does not name."""
     options = {"model": "--model MODULE:FUNCTION", "data": "--data MODULE:FUNCTION"}
-    shown = [options.get(key, f"--set '{key}={{call: \"MODULE:FUNCTION\"}}'") for key in keys]
-    typed = f"{command or f'autoprune resume {folder}'} {' '.join(shown)}"
-    arguments = ", ".join(f"{key.rpartition('.')[2]}=..." for key in keys)
+    shown = [options.get(key, f"--set '{key}={{call: MODULE:FUNCTION}}'") for key in keys]
+    typed = f"{command or f'autoprune resume {shlex.quote(str(folder))}'} {' '.join(shown)}"
+    names = dict.fromkeys("costs" if key.startswith("costs.") else key.rpartition(".")[2] for key in keys)
     return (
-        f"{folder} was started in Python, and its job.yaml does not name the code for {', '.join(keys)}. Name the "
-        f"functions that make or are it, as in a job file: {typed}. In Python: autoprune.open_run({str(folder)!r}, "
-        f"{arguments})."
+        f"{folder} was started in Python, and its job.yaml has no name for {', '.join(keys)}. Name the functions, as a "
+        f"job file does (pkg.mod:name or file.py:name): {typed}. In Python, pass them: "
+        f"autoprune.open_run({str(folder)!r}, {', '.join(f'{name}=...' for name in names)})."
     )

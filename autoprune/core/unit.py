@@ -76,6 +76,11 @@ class Unit:
     least: int = 1
     multiple: int = 1
 
+    def __repr__(self) -> str:
+        numbers = {"width": self.width, "least": self.least, "multiple": self.multiple}
+        shown = [f"{name}={value}" for name, value in numbers.items() if name == "width" or value != 1]
+        return f"Unit({self.name!r}, {self.kind}, {', '.join(shown)}, {len(self.slots)} slots)"
+
     def allowed(self, count: int) -> int:
         """The smallest allowed kept count of at least `count`."""
         return min(self.width, self.multiple * math.ceil(max(count, self.least) / self.multiple))

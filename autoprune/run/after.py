@@ -15,6 +15,7 @@ from autoprune.run.loop.guard import guarded
 from autoprune.run.records.checks import Record
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.records.journal import read_run, told
+from autoprune.run.results.exporter import DEFAULT, Format
 from autoprune.run.results.front_file import read_front_file
 from autoprune.run.results.member import Member
 from autoprune.run.results.members import export_member
@@ -29,11 +30,16 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     return told(read_run(RunFolder.open(path).journal))
 
 
-def export(job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent) -> Member:
+def export(
+    job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent, format: Format = DEFAULT
+) -> Member:
     """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
-    member, out = check_export(path, pick, out).members[0], out.absolute()  # the job's own code may change the folder
+    member, out = (
+        check_export(path, pick, out, format).members[0],
+        out.absolute(),
+    )  # the job's own code may change the folder
     with _reopened(job, path, progress) as session:
-        return export_member(session, member, out)
+        return export_member(session, member, out, format)
 
 
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,8 @@ from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.unit import Span, Unit
 from autoprune.errors import SpaceError, UnsupportedModel
 from autoprune.prune.passes.site import CallSite, Pass
+
+LISTED = 8  # units that are named where a structure is shown
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,17 @@ class Structure:
     passes: tuple[Pass, ...] = (Pass(),)
     unmet: tuple[Unmet, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(unit.kind for unit in self.units).items())
+        dense = ", ".join(f"{name} {value:,}" for name, value in self.cost.dense().items())
+        names = [unit.name for unit in self.units]
+        shown = ", ".join(names if len(names) <= LISTED else [*names[: LISTED - 1], f"... {names[-1]}"])
+        return (
+            f"Structure: {len(names)} units{f' ({kinds})' if kinds else ''}, {len(self.frozen)} frozen parts\n"
+            f"  dense: {dense}; {self.joint_share(names):.1%} of the macs can go\n"
+            f"  units: {shown or 'none'}"
+        )
 
     def unit(self, name: str) -> Unit:
         """The unit of that name; SpaceError if there is none."""

@@ -6,59 +6,50 @@ So an export that was damaged, mixed up with another one or loaded into another 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load as tensors_of_bytes
 from torch import nn
 
-from autoprune.errors import AutopruneError, RecipeError, RunExists
+from autoprune.errors import AutopruneError, RecipeError
 from autoprune.plugins import home_of
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
 from autoprune.prune.modules.wrappers import unwrapped
-from autoprune.prune.surgery.surgery import Recipe, rebuild
-from autoprune.run.records.folder import naming, write_json
+from autoprune.prune.surgery.surgery import rebuild
+from autoprune.run.records.folder import write_json
 from autoprune.run.records.tensor_file import write_tensors
+from autoprune.run.results.exporter import ExportFacts
 from autoprune.run.results.probe import UNCHECKED, make_probe, probe_difference
 from autoprune.run.results.recipe_file import FORMAT, RecipeDocument, check_fits, read_recipe, sealed
 
 RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
 
-_SCRATCH = ".export-"  # what folders of exports that are not whole yet begin with
-
 _log = logging.getLogger(__name__)
 
 
-def write_export(
-    network: nn.Module,
-    dense: nn.Module,
-    recipe: Recipe,
-    measured: Mapping[str, Any],
-    directory: Path,
-    example: Sequence[torch.Tensor],
-) -> None:
-    """Writes recipe.json and weights.safetensors of a small network into a new directory, both or none.
+class RecipeExporter:
+    """Writes recipe.json and weights.safetensors, which `autoprune.load` rebuilds the network from."""
 
-    `measured` is what the network is known to do (its row of the front), kept for whoever loads it. The probe's input
-    is in the range of the `example`. The export is loaded again before it is put in its place.
+    name = "autoprune"
 
-    Raises:
-        RunExists: there is something in the directory already.
-        RecipeError: the export would not load again.
-        OSError: a file cannot be written, with its name.
-    """
-    check_free(directory)
-    with _beside(directory) as scratch:
+    def write(self, network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor], directory: Path) -> None:
+        """Writes both files, and loads them again.
+
+        What the network is known to do is kept in the recipe, for whoever loads it. The probe's input is in the range
+        of the example.
+
+        Raises:
+            RecipeError: the export would not load again.
+            OSError: a file cannot be written, with its name.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(network).items()}
-        write_tensors(scratch / WEIGHTS, tensors)
+        write_tensors(directory / WEIGHTS, tensors)
+        dense, recipe = facts.dense, facts.recipe
         document = {
             "format": FORMAT,
             "class": home_of(type(dense)),
@@ -67,53 +58,12 @@ def write_export(
             "sizes": {module: dict(sizes) for module, sizes in recipe.sizes.items()},
             "skipped": dict(recipe.skipped),
             "positions": {unit: list(kept) for unit, kept in recipe.positions.items()},
-            "measured": dict(measured),
-            "weights_sha256": hashlib.sha256((scratch / WEIGHTS).read_bytes()).hexdigest(),
+            "measured": dict(facts.measured),
+            "weights_sha256": hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest(),
             "probe": make_probe(network, example),
         }
-        write_json(scratch / RECIPE, sealed(document))
-        _assembled(dense, *_read(scratch), directory, any_class=False, any_output=False)
-        _publish(scratch, directory)
-
-
-def check_free(directory: Path) -> None:
-    """Raises RunExists for a directory in which something is; what a killed export has left does not count."""
-    if not directory.exists():
-        return
-    visible = (
-        {path.name for path in directory.iterdir() if not path.name.startswith(".")} if directory.is_dir() else {""}
-    )
-    unfinished = visible == {WEIGHTS} and any(directory.glob(f"{_SCRATCH}*"))
-    if visible and not unfinished:
-        raise RunExists(f"expected a new folder for the export, {directory} is already there. Give another --out.")
-
-
-@contextlib.contextmanager
-def _beside(directory: Path) -> Iterator[Path]:
-    """A new folder beside the directory, or in it where it is there already; nothing of it is left."""
-    around = directory if directory.exists() else directory.parent
-    scratch = around / f"{_SCRATCH}{directory.name}-{os.getpid()}"
-    with naming(directory):
-        around.mkdir(parents=True, exist_ok=True)
-        for old in around.glob(f"{_SCRATCH}{directory.name}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _publish(scratch: Path, directory: Path) -> None:
-    """Puts a whole export in its place: under its name in one step, or, in a directory that is there, recipe last."""
-    if directory.exists():
-        check_free(directory)
-    with naming(directory):
-        if scratch.parent != directory:
-            scratch.rename(directory)
-            return
-        for name in (WEIGHTS, RECIPE):
-            (scratch / name).replace(directory / name)
+        write_json(directory / RECIPE, sealed(document))
+        _assembled(dense, *_read(directory), directory, any_class=False, any_output=False)
 
 
 def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, any_output: bool = False) -> nn.Module:

@@ -28,9 +28,10 @@ from autoprune.run.records.columns import SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.deployed import deployed
-from autoprune.run.results.export import write_export
+from autoprune.run.results.exporter import DEFAULT, Exporter, ExportFacts, Format, find_exporter
 from autoprune.run.results.front_file import FrontFile, LeftOut, to_csv
 from autoprune.run.results.member import Member
+from autoprune.run.results.publishing import write_export
 from autoprune.run.session.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
@@ -205,15 +206,17 @@ def rebuild_member(session: Session, member: Member) -> Built:
     return build_member(session, member.evaluation)
 
 
-def export_member(session: Session, member: Member, directory: Path) -> Member:
+def export_member(session: Session, member: Member, directory: Path, format: Format = DEFAULT) -> Member:
     """Builds the network of a member again and writes it, with what it was measured to do just now."""
-    return write_member(session, rebuild_member(session, member), directory)
+    exporter = find_exporter(format)  # before what takes long
+    return write_member(session, rebuild_member(session, member), directory, exporter)
 
 
-def write_member(session: Session, built: Built, directory: Path) -> Member:
+def write_member(session: Session, built: Built, directory: Path, exporter: Exporter | None = None) -> Member:
     """Writes a network that was just built."""
     recipe = session.bank.subnet(built.member.counts).recipe
-    write_export(built.network, session.model, recipe, built.member.to_json(), directory, session.data.example)
+    facts = ExportFacts(session.model, recipe, built.member.to_json())
+    write_export(built.network, facts, session.data.example, directory, exporter or find_exporter(DEFAULT))
     return built.member
 
 

@@ -10,11 +10,16 @@ from autoprune.errors import ConfigError, RunNotFound, did_you_mean
 from autoprune.run.records.documents import understanding
 from autoprune.run.records.folder import RunFolder, check_new
 from autoprune.run.records.journal import read_run
+from autoprune.run.results.exporter import DEFAULT, Format, check_format
 from autoprune.run.results.front_file import Shown, show_front
 
 
-def check_export(path: Path, pick: str, out: Path) -> Shown:
-    """The member that an export would build, with why. Raises for a pick of nothing and for a folder that is taken."""
+def check_export(path: Path, pick: str, out: Path, format: Format = DEFAULT) -> Shown:
+    """The member that an export would build, with why. Raises for a pick of nothing, for a folder that is taken and for
+    a name that is no format's.
+    """
+    if isinstance(format, str):
+        check_format(format)
     found = show_front(path, pick)
     check_new(out, "the export")
     return found

@@ -24,9 +24,15 @@ from autoprune.errors import RecipeError, RunExists
 from autoprune.prune.find import find_structure
 from autoprune.prune.modules.copying import model_digest, named_tensors
 from autoprune.prune.surgery.surgery import cut, make_recipe
-from autoprune.run.results.export import write_export
+from autoprune.run.results.export import RecipeExporter
+from autoprune.run.results.exporter import ExportFacts
 from autoprune.run.results.probe import UNCHECKED
+from autoprune.run.results.publishing import write_export
 from autoprune.run.results.recipe_file import sealed
+
+
+def export_to(folder, network, facts, example):
+    write_export(network, facts, example, folder, RecipeExporter())
 
 
 class Config(SimpleNamespace):
@@ -90,7 +96,7 @@ def write(folder, model, example=EXAMPLE, keep=2 / 3):
     structure = find_structure(model, example)
     positions = {u.name: np.arange(u.allowed(round(keep * u.width))) for u in structure.units}
     small = cut(model, structure, positions)
-    write_export(small, model, make_recipe(structure, positions), {"accuracy": 0.5}, folder, example)
+    export_to(folder, small, ExportFacts(model, make_recipe(structure, positions), {"accuracy": 0.5}), example)
     return small
 
 
@@ -386,9 +392,8 @@ class Choosy(Random):
 def test_a_network_that_cannot_be_probed_says_so_in_its_recipe_and_when_it_is_loaded(kind, why, tmp_path, caplog):
     network = trained(kind=kind)
     example = (torch.tensor([[1.0, 2, 3, 4, 5, 6]]),)
-    write_export(
-        network, network, make_recipe(find_structure(trained(kind=Plain), example), {}), {}, tmp_path / "a", example
-    )
+    recipe = make_recipe(find_structure(trained(kind=Plain), example), {})
+    export_to(tmp_path / "a", network, ExportFacts(network, recipe, {}), example)
     assert why in json.loads((tmp_path / "a" / "recipe.json").read_text())["probe"][UNCHECKED]
     caplog.clear()
     autoprune.load(trained(3, kind), tmp_path / "a")
@@ -403,7 +408,8 @@ class Plain(Random):
 def test_half_precision_networks_are_probed(tmp_path):
     network = trained(kind=Plain).bfloat16()
     example = (torch.ones(1, 6, dtype=torch.bfloat16),)
-    write_export(network, network, make_recipe(find_structure(network, example), {}), {}, tmp_path / "a", example)
+    recipe = make_recipe(find_structure(network, example), {})
+    export_to(tmp_path / "a", network, ExportFacts(network, recipe, {}), example)
     small = autoprune.load(trained(3, Plain).bfloat16(), tmp_path / "a")
     assert named_tensors(small)["a.weight"].dtype == torch.bfloat16
     with pytest.raises(RecipeError, match="does not compute"):
@@ -448,7 +454,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_export as t
-export = sys.modules["autoprune.run.results.export"]
+room = "publishing" if sys.argv[2] == "_publish" else "export"
+export = sys.modules[f"autoprune.run.results.{room}"]
 name, at = sys.argv[2], sys.argv[3]
 def dying(function):
     def call(*arguments, **options):
@@ -484,8 +491,8 @@ def test_an_export_that_is_killed_leaves_nothing_that_refuses_the_next(tmp_path,
 
 def test_an_export_killed_between_its_two_files_in_a_folder_that_was_there_is_written_again(tmp_path):
     write(tmp_path / "small", trained())
-    (tmp_path / "small" / ".export-small-1").mkdir()
-    (tmp_path / "small" / "recipe.json").rename(tmp_path / "small" / ".export-small-1" / "recipe.json")
+    (tmp_path / "small" / ".moving-small-1").mkdir()
+    (tmp_path / "small" / "recipe.json").rename(tmp_path / "small" / ".moving-small-1" / "recipe.json")
     write(tmp_path / "small", trained())
     assert {path.name for path in (tmp_path / "small").iterdir()} == {"recipe.json", "weights.safetensors"}
 
@@ -527,7 +534,7 @@ def test_tied_tensors_are_exported_and_tied_again_when_they_are_loaded(tmp_path,
     assert sorted(unit.width for unit in structure.units) == [6, 8]
     positions = {unit.name: np.arange(0, unit.width, 2) for unit in structure.units}
     small = cut(model, structure, positions)
-    write_export(small, model, make_recipe(structure, positions), {}, tmp_path / "export", (x,))
+    export_to(tmp_path / "export", small, ExportFacts(model, make_recipe(structure, positions), {}), (x,))
     loaded = autoprune.load(wrap(Tied()), tmp_path / "export")
     assert torch.equal(loaded(x), small(x))
     assert loaded.back.weight.data_ptr() == loaded.there.weight.data_ptr()

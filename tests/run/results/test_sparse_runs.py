@@ -48,6 +48,7 @@ def front():
     return autoprune.search(digits_resnet(), digits(), **job)
 
 
+@pytest.mark.slow
 def test_a_mixed_search_on_the_digits_keeps_its_accuracy_with_a_fifth_of_the_weights(front):
     picked = front.pick("nonzeros<=0.2")
     assert picked["accuracy"] > 0.95
@@ -56,6 +57,7 @@ def test_a_mixed_search_on_the_digits_keeps_its_accuracy_with_a_fifth_of_the_wei
     assert picked["density"] == picked["nonzeros"] / picked["params"] < 1
 
 
+@pytest.mark.slow
 def test_an_export_of_a_mixed_network_has_its_zeros_and_loads(front, tmp_path):
     picked = front.pick("nonzeros<=0.2")
     picked.export(tmp_path / "small")

@@ -245,7 +245,9 @@ def test_resume_solve_and_export_make_no_bank_of_their_own(job, finished, tmp_pa
     export(job(evaluations=12), folder, "macs<=0.9", tmp_path / "small")
 
 
-@pytest.mark.parametrize("damage", ["last byte", "foreign", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["last byte", *(pytest.param(name, marks=pytest.mark.slow) for name in ("foreign", "gone"))]
+)
 def test_a_bank_that_cannot_be_used_is_made_again_with_a_note(job, finished, tmp_path, damage):
     folder = interrupted(finished, tmp_path)
     if damage == "gone":

@@ -1,0 +1,110 @@
+"""The contract of a format that networks are exported in, and the formats there are; needs no torch to name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from autoprune.errors import ConfigError, PluginError, did_you_mean
+from autoprune.plugins import absolute_name, load_plugin, plugin_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from autoprune.prune.surgery.surgery import Recipe
+
+EXPORTERS: dict[str, str] = {
+    "autoprune": "autoprune.run.results.export:RecipeExporter",
+    "pt2": "autoprune.run.results.program:ProgramExporter",
+}
+DEFAULT = "autoprune"
+
+_TEST = "autoprune.testing.check_exporter tests an exporter."
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """What is known of a network that is exported.
+
+    `dense` is the network it was pruned from, `recipe` how it becomes the small one, and `measured` what the small one
+    was measured to do, its row of the front.
+    """
+
+    dense: nn.Module
+    recipe: Recipe
+    measured: Mapping[str, Any]
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes a network in one format.
+
+    >>> exporter.write(network, facts, example, directory)  # into an empty directory, which is put in its place whole
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the format."""
+        ...
+
+    def write(self, network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor], directory: Path) -> None:
+        """Writes at least one file, and checks that what it wrote computes what the network computes.
+
+        What is raised leaves nothing behind. The network and the example must stay as they are.
+
+        Args:
+            network: the small network in eval mode.
+            facts: what is known of it.
+            example: the inputs of one example, so that `network(*example)` runs.
+            directory: a directory that is there and empty.
+        """
+        ...
+
+
+Format = str | Exporter | Callable[[], Exporter]
+
+
+def check_format(format: str) -> None:
+    """Raises ConfigError for what is neither a known format nor the name of a plug-in; imports nothing."""
+    if format in EXPORTERS:
+        return
+    if ":" not in format:
+        raise ConfigError(
+            f"expected a format, one of {', '.join(EXPORTERS)}, or 'pkg.mod:name' of an exporter of your own, got "
+            f"{format!r}{did_you_mean(format, EXPORTERS)}"
+        )
+    absolute_name(format)
+
+
+def find_exporter(format: Format) -> Exporter:
+    """The exporter of a format: a known name, the name of a plug-in, an exporter, or what makes one.
+
+    Raises:
+        ConfigError: no format is called so.
+        PluginError: the plug-in cannot be imported or made, or lacks what an exporter has.
+    """
+    given: object = format
+    if isinstance(format, str):
+        check_format(format)
+        given = load_plugin(EXPORTERS.get(format, format))
+    made = given if isinstance(given, Exporter) and not isinstance(given, type) else _made(given)
+    if not isinstance(made, Exporter) or not isinstance(made.name, str) or not callable(made.write):
+        raise PluginError(
+            f"expected an exporter with a name and write(network, facts, example, directory), got a "
+            f"{type(made).__name__}. {_TEST}"
+        )
+    return made
+
+
+def _made(given: object) -> object:
+    if not callable(given):
+        return given
+    try:
+        return given()
+    except Exception as error:
+        raise PluginError(
+            f"making the exporter {plugin_name(given)} raised {type(error).__name__}: {error}. {_TEST}"
+        ) from error

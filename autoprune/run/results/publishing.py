@@ -1,0 +1,88 @@
+"""Exports appear whole or not at all: written into a folder beside, and put in their place when all is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autoprune.errors import AutopruneError, PluginError, RunExists
+from autoprune.run.records.folder import naming
+from autoprune.run.results.exporter import Exporter, ExportFacts
+
+_SCRATCH = ".export-"  # what folders of exports that are not whole yet begin with
+_MOVING = ".moving-"  # and those whose files are being put in their places, one after the other
+
+
+def write_export(
+    network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor], directory: Path, exporter: Exporter
+) -> None:
+    """Writes what an exporter makes of a network into a new directory, all of it or nothing.
+
+    Raises:
+        RunExists: there is something in the directory already.
+        PluginError: the exporter failed or wrote nothing.
+        OSError: a file cannot be written, with its name.
+        AutopruneError: what the exporter raises, such as RecipeError and ExportError.
+    """
+    check_free(directory)
+    with _beside(directory) as scratch:
+        try:
+            exporter.write(network, facts, example, scratch)
+        except (AutopruneError, OSError):
+            raise
+        except Exception as error:
+            raise PluginError(f"the exporter {exporter.name!r} raised {type(error).__name__}: {error}") from error
+        if not any(scratch.iterdir()):
+            raise PluginError(f"expected the exporter {exporter.name!r} to write at least one file, it wrote none")
+        _publish(scratch, directory)
+
+
+def check_free(directory: Path) -> None:
+    """Raises RunExists for a directory in which something is; what a killed export has left does not count."""
+    if not directory.exists():
+        return
+    visible = not directory.is_dir() or any(not path.name.startswith(".") for path in directory.iterdir())
+    unfinished = any(path.is_dir() and any(path.iterdir()) for path in directory.glob(f"{_MOVING}*"))
+    if visible and not unfinished:
+        raise RunExists(f"expected a new folder for the export, {directory} is already there. Give another --out.")
+
+
+@contextlib.contextmanager
+def _beside(directory: Path) -> Iterator[Path]:
+    """A new folder beside the directory, or in it where it is there already; nothing of it is left."""
+    around = directory if directory.exists() else directory.parent
+    scratch = around / f"{_SCRATCH}{directory.name}-{os.getpid()}"
+    with naming(directory):
+        around.mkdir(parents=True, exist_ok=True)
+        _remove(around, f"{_SCRATCH}{directory.name}-*")
+        scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(scratch: Path, directory: Path) -> None:
+    """Puts a whole export in its place: under its name in one step, or, in a directory that is there, file by file."""
+    if directory.exists():
+        check_free(directory)
+    with naming(directory):
+        if scratch.parent != directory:
+            scratch.rename(directory)
+            return
+        _remove(directory, f"{_MOVING}*")
+        moving = scratch.rename(directory / f"{_MOVING}{directory.name}-{os.getpid()}")
+        for path in sorted(moving.iterdir(), reverse=True):  # weights before the recipe that says what they are
+            path.replace(directory / path.name)
+        moving.rmdir()

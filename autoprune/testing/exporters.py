@@ -1,0 +1,76 @@
+"""The contract of exporters."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoprune.testing.networks import changed_in, equal, small_example, small_network, state_of
+from autoprune.testing.sentences import keeping
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from autoprune.run.results.exporter import ExportFacts
+
+CANDIDATE = {"candidate": "3-2", "macs": 1000, "accuracy": 0.9, "kept": {"0": 3, "3": 2}}  # a part of a row
+
+
+def check_exporter(
+    exporter: Any, model: nn.Module | None = None, example: Sequence[torch.Tensor] | None = None
+) -> None:
+    """Raises AssertionError, with a sentence, where an exporter breaks its contract.
+
+    `exporter` is one, or a class or function that makes one. It has a name and writes a network into an empty
+    directory: at least one file, the same files each time, nothing beside the directory. The network, its training mode
+    and the example stay as they are. `model` is a network to prune and to export, `example` its inputs for one example.
+    """
+    from autoprune.run.results.exporter import find_exporter
+
+    with keeping("the exporter", "See autoprune.run.results.exporter.Exporter for what an exporter must do."):
+        found = find_exporter(exporter)
+        assert found.name, "expected an exporter with a name of at least one letter, it is empty. Set `name`"
+        dense, inputs = small_network() if model is None else model, small_example() if example is None else example
+        network, facts = _pruned(dense, inputs)
+        written = [_written(found, network, facts, inputs) for _ in range(2)]
+        assert written[0] == written[1], (
+            f"expected the same files each time, got {written[0]} and then {written[1]}. Take no names from clocks or "
+            "counters"
+        )
+
+
+def _pruned(dense: nn.Module, example: Sequence[torch.Tensor]) -> tuple[nn.Module, ExportFacts]:
+    """A network with half of every unit, and its facts."""
+    from autoprune.prune.find import find_structure
+    from autoprune.prune.surgery.surgery import cut, make_recipe
+    from autoprune.run.results.exporter import ExportFacts
+
+    structure = find_structure(dense, tuple(example))
+    positions = {unit.name: np.arange(unit.allowed(-(-unit.width // 2))) for unit in structure.units}
+    network = cut(dense, structure, positions).eval()
+    return network, ExportFacts(dense, make_recipe(structure, positions), CANDIDATE)
+
+
+def _written(exporter: Any, network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor]) -> list[str]:
+    """The names of the files that an exporter writes."""
+    before, inputs = state_of(network), [x.clone() for x in example]
+    with tempfile.TemporaryDirectory() as around:
+        directory = Path(around) / "export"
+        directory.mkdir()
+        exporter.write(network, facts, example, directory)
+        assert directory.is_dir(), "the exporter removed the directory: write into it, and leave it where it is"
+        files = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+        beside = [path.name for path in Path(around).iterdir() if path != directory]
+    assert files, "expected the exporter to write at least one file into the directory, it wrote none"
+    assert not beside, f"expected nothing beside the directory, the exporter wrote {beside}. Write into the directory"
+    assert not (changed := changed_in(network, before)), (
+        f"the exporter changed the network's {changed}: work on a copy.deepcopy() of it"
+    )
+    assert not network.training, "the exporter changed the network's training mode: work on a copy.deepcopy() of it"
+    assert all(map(equal, example, inputs)), "the exporter changed the example in place: work on a clone() of it"
+    return files

@@ -1,0 +1,43 @@
+"""The contract of fitness functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from autoprune.testing.networks import changed_in, state_of
+from autoprune.testing.sentences import check_values, keeping
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.measure.batch import Batch
+
+
+def check_fitness(
+    fitness: Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]],
+    model: nn.Module,
+    batches: Sequence[Batch],
+) -> None:
+    """Raises AssertionError, with a sentence, where a fitness function breaks its contract.
+
+    It returns one finite number or a dict of them by name, the same for the same model and batches, and leaves the
+    model's parameters, buffers and training mode as they were.
+    """
+    with keeping("the fitness", "It must take (model, batches) and return a number, or a dict of numbers by name."):
+        _check_fitness(fitness, model, batches)
+
+
+def _check_fitness(fitness: Callable[..., Any], model: nn.Module, batches: Sequence[Batch]) -> None:
+    before = state_of(model)
+    mode = [module.training for module in model.modules()]
+    first, second = (_named(fitness(model, batches)) for _ in range(2))
+    check_values(first)
+    assert first == second, f"the same model and batches gave {first} and then {second}"
+    changed = changed_in(model, before)
+    assert not changed, f"the fitness changed the model's {changed}"
+    assert mode == [module.training for module in model.modules()], "the fitness changed the model's training mode"
+
+
+def _named(value: float | Mapping[str, float]) -> dict[str, float]:
+    return dict(value) if isinstance(value, Mapping) else {"fitness": value}
