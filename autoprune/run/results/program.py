@@ -85,8 +85,8 @@ def _write(program: ExportedProgram, network: nn.Module, tried: Sequence[Inputs]
         gap = largest_of(_outputs(loaded, inputs), _outputs(network, inputs))
         if gap > OUTPUT_TOLERANCE:
             raise ExportError(
-                f"expected the program in {path.name} to compute what the network computes, to {OUTPUT_TOLERANCE:g} of the "
-                f"largest output, it differs by {gap:.2g}. Export the network in the format 'autoprune'."
+                f"expected the program in {path.name} to compute what the network computes, to {OUTPUT_TOLERANCE:g} of "
+                f"the largest output, it differs by {gap:.2g}. Export the network in the format 'autoprune'."
             )
 
 
