@@ -111,7 +111,7 @@ def test_curvature_is_the_trace_of_the_hessian_averaged_over_examples(small, mon
 
 
 def test_only_the_first_examples_are_taken_one_by_one(small, monkeypatch):
-    monkeypatch.setattr(gradients, "EXAMPLES", 7)
+    monkeypatch.setattr(gradients, "LOSS_EXAMPLES", 7)
     assert collect(small, BATCHES, "sample_gradients")["a"].sample_gradients.shape == (7, 3)
 
 
