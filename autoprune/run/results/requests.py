@@ -15,8 +15,8 @@ from autoprune.run.results.front_file import Shown, show_front
 
 
 def check_export(path: Path, pick: str, out: Path, format: Format = DEFAULT) -> Shown:
-    """The member that an export would build, with why. Raises for a pick of nothing, for a folder that is taken and for a
-    name that is no format's.
+    """The member that an export would build, with why. Raises for a pick of nothing, for a folder that is taken and for
+    a name that is no format's.
     """
     if isinstance(format, str):
         check_format(format)
