@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.measure.batch import Batch as Batch
     from autoprune.measure.batch_norms.recalibrate import recalibrate as recalibrate
-    from autoprune.measure.finetune import FineTune as FineTune
     from autoprune.measure.form import Form as Form
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from autoprune.run.results.member import Member as Member
     from autoprune.run.session.job import Executor as Executor
     from autoprune.run.session.job import Progress as Progress
+    from autoprune.train.finetune import FineTune as FineTune
 
 _HOMES = {
     "AutopruneError": "autoprune.errors",
@@ -55,7 +55,7 @@ _HOMES = {
     "Data": "autoprune.data",
     "Evaluation": "autoprune.core.evaluation",
     "Executor": "autoprune.run.session.job",
-    "FineTune": "autoprune.measure.finetune",
+    "FineTune": "autoprune.train.finetune",
     "Formula": "autoprune.core.cost",
     "Form": "autoprune.measure.form",
     "Front": "autoprune.core.front",

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +42,12 @@ Config = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder, such as results/quickstart.", show_default=False)]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODULE:FUNCTION", help="What makes the model of a run from Python.")
+]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="MODULE:FUNCTION", help="What makes the data of a run from Python.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: search.evaluations=100.")
 ]
@@ -164,6 +170,8 @@ def resume(
     fork: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Start a new run there that keeps what still holds of this one.")
     ] = None,
+    model: Model = None,
+    data: Data = None,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
@@ -172,7 +180,8 @@ def resume(
         from autoprune import config as configs
         from autoprune import console, run
 
-        job = _told(configs.load_run(folder, settings or ())).resolve()
+        typed = _typed("resume", folder, {"--fork": fork})
+        job = _told(configs.load_run(folder, _named(settings, model, data), typed)).resolve()
         with _resumable(fork or folder), console.progress_display(quiet, plain) as progress:
             if fork is None:
                 result = run.resume(job, folder, progress=progress, repair=repair)
@@ -215,6 +224,9 @@ def solve(
     folder: Run,
     budget: Annotated[str, typer.Option(metavar="COST=VALUE", help="A budget: macs=0.4 (share) or params=1e5.")],
     out: Out = None,
+    settings: Settings = None,
+    model: Model = None,
+    data: Data = None,
     quiet: Quiet = False,
 ) -> None:
     """Answer another budget from what was measured already, without new probes."""
@@ -225,7 +237,8 @@ def solve(
         from autoprune import config as configs
         from autoprune import console
 
-        job = configs.load_run(folder).resolve()
+        typed = _typed("solve", folder, {"--budget": budget, "--out": out})
+        job = configs.load_run(folder, _named(settings, model, data), typed).resolve()
         with console.progress_display(quiet) as progress:
             member = run.solve(job, folder, budget, out, progress=progress)
         console.print_members([member])
@@ -240,6 +253,9 @@ def export(
     pick: Pick,
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
     format: Annotated[str, typer.Option(metavar="NAME", help=FORMATS)] = "autoprune",
+    settings: Settings = None,
+    model: Model = None,
+    data: Data = None,
     quiet: Quiet = False,
 ) -> None:
     """Write one network of a run: recipe.json and weights.safetensors, or another format."""
@@ -250,7 +266,10 @@ def export(
         from autoprune import config as configs
         from autoprune import console
 
-        job = configs.load_run(folder).resolve()
+        typed = _typed(
+            "export", folder, {"--pick": pick, "--out": out, "--format": None if format == "autoprune" else format}
+        )
+        job = configs.load_run(folder, _named(settings, model, data), typed).resolve()
         with console.progress_display(quiet) as progress:
             member = run.export(job, folder, pick, out, progress=progress, format=format)
         console.print_members([member])
@@ -292,10 +311,22 @@ def criterion(
 
 
 def _told(spec: JobSpec) -> JobSpec:
-    """The job, after a line on standard error for each of its files that came with autoprune."""
+    """The job, after a line on standard error for each remark on how it was read."""
     for remark in spec.remarks:
         typer.echo(remark, err=True)
     return spec
+
+
+def _named(settings: list[str] | None, model: str | None, data: str | None) -> list[str]:
+    """The settings, with what --model and --data say in the form that --set takes."""
+    named = {"model": model, "data": data}
+    return [*(f"{key}={json.dumps({'call': name})}" for key, name in named.items() if name), *(settings or ())]
+
+
+def _typed(command: str, folder: Path, options: Mapping[str, object]) -> str:
+    """A command as it is typed, without what names code."""
+    given = [word for key, value in options.items() if value is not None for word in (key, str(value))]
+    return shlex.join(["autoprune", command, str(folder), *given])
 
 
 def _print_result(result: RunResult, folder: Path) -> None:

@@ -42,7 +42,8 @@ def main() -> None:
     job = load(CONFIG, [f"data.root={options.data}", f"model.weights={options.weights}"]).resolve()
     session = open_session(job, lambda progress: None)
     rows: list[Row] = []
-    for name, scorer in (("re-estimated", replace(session.scorer, norms="reestimated")), ("anchored", session.scorer)):
+    reestimated = session.scorer.with_scoring(batch_norms="reestimated")
+    for name, scorer in (("re-estimated", reestimated), ("anchored", session.scorer)):
         rows += [{"batch_norms": name, **row} for row in measure(session, scorer)]
     for row in rows:
         print(row)

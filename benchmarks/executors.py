@@ -58,7 +58,7 @@ SETTINGS = (
 
 def scored(session: Session, setting: Setting, candidates: Sequence[Candidate]) -> tuple[float, list[Evaluation]]:
     """Seconds for all candidates, and their evaluations in order."""
-    scorer = replace(session.scorer, form=replace(session.scorer.form, threads=setting.threads))
+    scorer = session.scorer.with_scoring(form=replace(session.scorer.scoring.form, threads=setting.threads))
     with torch_threads(setting.threads), open_evaluator(setting.executor, scorer, lambda event, facts: None) as opened:
         if isinstance(opened, Pool):
             while opened.alive < (setting.executor.workers or 1):

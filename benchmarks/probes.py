@@ -14,7 +14,6 @@ import argparse
 import csv
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,8 @@ def network(images: torch.Tensor) -> nn.Module:
 
 
 def measure(session: Session, norms: Norms, rounds: int) -> list[Row]:
-    reusing = replace(session.scorer, norms=norms)
-    plain = replace(reusing, reuse_bytes=0)
+    reusing = session.scorer.with_scoring(batch_norms=norms)
+    plain = reusing.with_scoring(reuse_bytes=0)
     units = len(session.space.units)
     probes = [Candidate(tuple(int(unit == probed) for unit in range(units))) for probed in range(units)]
     for scorer in (reusing, plain):

@@ -22,7 +22,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def first(values: np.ndarray, share: float) -> list[float]:
 
 
 def scorer_of(session: Session, way: Way) -> Scorer:
-    scorer = replace(session.scorer, norms=way.norms, form=way.form)
+    scorer = session.scorer.with_scoring(batch_norms=way.norms, form=way.form)
     if way.name == "quick, plain":
         anchor = scorer.stage.batch_norms.anchor
         own = {key: {n: [anchor.own[n]] * len(calls) for n, calls in seen.items()} for key, seen in anchor.seen.items()}

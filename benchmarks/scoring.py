@@ -18,7 +18,6 @@ import csv
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     rows = []
     for norms, form in WAYS:
-        scorer = replace(session.scorer, norms=norms, form=form)
+        scorer = session.scorer.with_scoring(batch_norms=norms, form=form)
         scorer.score(session.space.smallest)  # whatever is set up once
         for share in SHARES:
             rows.append(measure(session, scorer, candidate_at(session, share, rng), options.repetitions))
@@ -81,20 +80,20 @@ def candidate_at(session: Session, share: float, rng: np.random.Generator) -> Ca
 @torch.no_grad()
 def measure(session: Session, scorer: Scorer, candidate: Candidate, repetitions: int) -> Row:
     new = timed(lambda: scorer.score(candidate))
-    network = scorer.form.dress(scorer.network(candidate)).eval()
+    network = scorer.scoring.form.dress(scorer.network(candidate)).eval()
     inputs = [batch.inputs for batch in scorer.stage.batches]
-    if scorer.norms != "batch":
-        inputs += scorer.form.inputs(scorer.calibrate)
+    if scorer.scoring.batch_norms != "batch":
+        inputs += scorer.scoring.form.inputs(scorer.calibrate)
     scores, passes = [], []
     for _ in range(repetitions):
         scores.append(timed(lambda: scorer.score(candidate)))
-        with scorer.form.running(session.device):
+        with scorer.scoring.form.running(session.device):
             passes.append(timed(lambda: [network(*given) for given in inputs]))
     score, bare = statistics.median(scores), statistics.median(passes)
     macs = session.problem.costs_of(candidate)["macs"] / session.dense_costs["macs"]
     return {
-        "score": "quick" if scorer.norms == "batch" else "two passes",
-        "dtype": scorer.form.dtype,
+        "score": "quick" if scorer.scoring.batch_norms == "batch" else "two passes",
+        "dtype": scorer.scoring.form.dtype,
         "macs_ratio": round(macs, 3),
         "score_s": round(score, 4),
         "bare_s": round(bare, 4),

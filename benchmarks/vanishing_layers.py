@@ -32,8 +32,7 @@ from autoprune.data import digits
 from autoprune.errors import InfeasibleBudget
 from autoprune.measure.fitness import classification
 from autoprune.run.drive import search
-from autoprune.run.results.front_file import pick_row
-from autoprune.run.results.members import build_member, document_of
+from autoprune.run.results.members import build_member, front_file
 from autoprune.run.session.job import Job, silent
 from autoprune.run.session.session import Session, open_session
 from autoprune.searchers import make_searcher
@@ -91,10 +90,10 @@ def job_of(seed: int, name: str, settings: Row, floor: float, evaluations: int) 
 def searched(job: Job, name: str, floor: float) -> Iterator[Row]:
     """What a search has within each budget."""
     found = search(job, None)
-    by_kl = document_of(found.session, found.rows)
+    by_kl = front_file(found.session, found.members)
     for budget in BUDGETS:
         try:
-            row = pick_row(by_kl, f"nonzeros<={budget}")
+            row = by_kl.picked(f"nonzeros<={budget}").flat()
         except InfeasibleBudget:
             row = {}
         yield result(job.seed, name, floor, budget, row)
@@ -110,7 +109,8 @@ def ruled(session: Session, rule: str) -> Iterator[Row]:
     for budget in BUDGETS:
         within = np.flatnonzero(ratios <= budget)
         candidate = Candidate(tuple(levels[within[ratios[within].argmax()]].tolist()))
-        yield result(session.job.seed, rule, FLOOR, budget, build_member(session, scored(session, candidate)).row)
+        built = build_member(session, scored(session, candidate))
+        yield result(session.job.seed, rule, FLOOR, budget, built.member.flat())
 
 
 def scored(session: Session, candidate: Candidate) -> Evaluation:

@@ -32,8 +32,8 @@ def main() -> None:
     evaluations = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     data = digits()
     front = autoprune.search(digits_resnet(), data, evaluations=evaluations, seed=0)
-    for network in front:
-        print(f"{network.row['macs_ratio']:.3f} of the MACs, accuracy {network.row['accuracy']:.3f}")
+    for member in front:
+        print(f"{member['macs_ratio']:.3f} of the MACs, accuracy {member['accuracy']:.3f}")
     picked = front.pick("macs<=0.4")
     images = data.report[0].inputs[0]
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,7 +45,7 @@ def main() -> None:
         outputs = torch.load(folder / "outputs.pt")
     with torch.no_grad():
         difference = (picked.build()(images) - outputs).abs().max() / outputs.abs().max()
-    print(f"loaded: {parameters} of {picked.row['params']:.0f} parameters, a searcher in memory: {searching}")
+    print(f"loaded: {parameters} of {picked['params']:.0f} parameters, a searcher in memory: {searching}")
     print(f"largest difference of its outputs: {difference:.1e}")
 
 

@@ -16,7 +16,7 @@ from autoprune.zoo import digits_resnet
 
 
 def search(evaluations: int, **options: Any) -> Any:
-    """The same search each time: a run is continued with the arguments that it was started with."""
+    """The same search each time, shorter or longer."""
     return autoprune.search(digits_resnet(), digits(), evaluations=evaluations, seed=0, compensation="none", **options)
 
 
@@ -24,15 +24,14 @@ def main(evaluations: int, folder: Path) -> None:
     first = search(evaluations, out=folder / "run")
     print(f"searched: {len(first)} networks")
 
-    again = search(evaluations, out=folder / "run", resume=True)  # also after a crash, from wherever it was
-    same = [network.row["candidate"] for network in again] == [network.row["candidate"] for network in first]
-    print(f"opened again: {'the same' if same else 'another'} front")
+    again = autoprune.open_run(folder / "run", digits_resnet(), digits())  # of a run that was cut short: .resume()
+    print(f"opened again: {'the same' if list(again) == list(first) else 'another'} front")
     again.pick("macs<=0.5").export(folder / "small")
 
     longer = search(2 * evaluations, out=folder / "longer", fork=folder / "run")
     print(f"twice as long, with the evaluations of the first run: {len(longer)} networks")
-    for network in longer:
-        print(f"{network.row['macs_ratio']:.3f} of the MACs, accuracy {network.row['accuracy']:.3f}")
+    for member in longer:
+        print(f"{member['macs_ratio']:.3f} of the MACs, accuracy {member['accuracy']:.3f}")
 
 
 if __name__ == "__main__":

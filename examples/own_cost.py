@@ -63,13 +63,11 @@ def main() -> None:
         evaluations=evaluations,
         seed=0,
     )
-    for network in front:
-        row = network.row
-        print(
-            f"{row['peak_bytes']:7,.0f} bytes, accuracy {row['accuracy']:.3f}, {row['params_ratio']:.3f} of the weights"
-        )
+    for member in front:
+        share = member.ratios["params"]
+        print(f"{member['peak_bytes']:7,.0f} bytes, accuracy {member['accuracy']:.3f}, {share:.3f} of the weights")
     small = front.pick("peak_bytes<=0.5")
-    print(f"picked:   {small.row['peak_bytes']:.0f} bytes at {small.row['params_ratio']:.3f} of the weights")
+    print(f"picked:   {small['peak_bytes']:.0f} bytes at {small['params_ratio']:.3f} of the weights")
     print(f"measured: {measured_bytes(small.build(), data.report[0].inputs[0][:1]):.0f} bytes")
 
 

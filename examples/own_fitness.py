@@ -77,8 +77,8 @@ def main() -> None:
     with torch.no_grad():
         dense = r2(model, data.report)["r2"]
     print(f"dense: {sum(p.numel() for p in model.parameters()):,} parameters, R squared {dense:.4f}")
-    for network in front:
-        print(f"{network.row['params']:5,.0f} parameters, R squared {network.row['r2']:.4f}")
+    for member in front:
+        print(f"{member['params']:5,.0f} parameters, R squared {member['r2']:.4f}")
 
 
 if __name__ == "__main__":

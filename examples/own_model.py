@@ -55,8 +55,8 @@ def main() -> None:
     evaluations = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     model = trained()
     front = autoprune.search(model, data(), evaluations=evaluations, seed=0)
-    for network in front:
-        print(f"{network.row['macs']:9,.0f} MACs ({network.row['macs_ratio']:.3f}) {network.row['accuracy']:.3f}")
+    for member in front:
+        print(f"{member['macs']:9,.0f} MACs ({member['macs_ratio']:.3f}) {member['accuracy']:.3f}")
     small = front.pick("macs<=0.25").build()
     print("a quarter of the MACs:", [layer.out_channels for layer in small if isinstance(layer, nn.Conv1d)])
 

@@ -60,8 +60,8 @@ def main() -> None:
     for unit in autoprune.find_structure(model, data.example).units:
         print(f"unit {unit.name}: {unit.width} {unit.kind}")
     front = autoprune.search(model, data, evaluations=evaluations, seed=0)
-    for network in front:
-        print(f"{network.row['macs_ratio']:.3f} of the MACs, accuracy {network.row['accuracy']:.3f}")
+    for member in front:
+        print(f"{member['macs_ratio']:.3f} of the MACs, accuracy {member['accuracy']:.3f}")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from autoprune.core.problem import Problem
 from autoprune.core.space import SearchSpace
 from autoprune.core.unit import Unit
 from autoprune.errors import ConfigError, PluginError, RunNotFound, SpaceError
-from autoprune.measure.finetune import FineTune
 from autoprune.plugins import load_plugin, misfits
+from autoprune.train.finetune import FineTune
 
 ROOT = Path(__file__).parents[1]
 
@@ -616,3 +616,37 @@ def test_the_specification_is_frozen(folder):
     with pytest.raises(ValueError, match="frozen"):
         job().search.seed = 3
     assert isinstance(job(), JobSpec)
+
+
+# keys that have a new name
+
+
+def test_an_old_key_means_the_new_one_and_a_remark_names_it(folder):
+    spec = job(f"{JOB}search: {{norm_images: 70}}\n")
+    assert spec.search.batch_norm_examples == spec.resolve().scoring.batch_norm_examples == 70
+    assert spec.remarks == ("job.yaml:7: search.norm_images is now called search.batch_norm_examples",)
+    assert spec.document()["search"]["batch_norm_examples"] == 70
+
+
+def test_a_new_key_has_no_remark(folder):
+    spec = job(f"{JOB}search: {{batch_norm_examples: 70}}\n")
+    assert (spec.resolve().scoring.batch_norm_examples, spec.remarks) == (70, ())
+
+
+def test_an_old_key_beside_the_new_one_is_a_mistake(folder):
+    (found,) = problems(f"{JOB}search: {{batch_norm_examples: 70, norm_images: 80}}\n")
+    wanted = (
+        "job.yaml:7: search.norm_images: expected this key or search.batch_norm_examples, got both. Remove this one."
+    )
+    assert found == wanted
+
+
+def test_a_setting_with_the_old_key_overrides_the_new_one_of_the_file(folder):
+    spec = job(f"{JOB}search: {{batch_norm_examples: 70}}\n", "search.norm_images=80")
+    assert spec.search.batch_norm_examples == 80
+    assert "search.norm_images is now called search.batch_norm_examples" in spec.remarks[0]
+
+
+def test_a_mistake_in_an_old_key_is_reported_where_it_is_written(folder):
+    (found,) = problems(f"{JOB}search: {{norm_images: 0}}\n")
+    assert found.startswith("job.yaml:7: search.batch_norm_examples: expected")

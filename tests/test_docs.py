@@ -18,7 +18,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CO
 
 def rows(page: str) -> dict[str, set[str]]:
     """The rows of the table of searchers: each one's options."""
-    section = (DOCS / page).read_text(encoding="utf-8").partition("## All of them")[2].partition("\n## ")[0]
+    section = (DOCS / page).read_text(encoding="utf-8").partition("## All searchers")[2].partition("\n## ")[0]
     cells = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| `")]
     return {name.strip(" `"): set(re.findall(r"`(\w+)`", options)) for name, _, options in cells}
 

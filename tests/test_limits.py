@@ -11,6 +11,7 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError
 from autoprune.measure.fitness import classification, reconstruction
+from autoprune.measure.settings import Scoring
 from autoprune.run.session.job import Executor, Job, Stop
 
 JOB = """\
@@ -53,7 +54,8 @@ def path(tmp_path):
         "search.front_size=1000000000",
         "search.seed=-1",
         "search.seed=4294967296",
-        "search.norm_images=0",
+        "search.batch_norm_examples=0",
+        "search.batch_norm_examples=0",
         "search.stop={seconds: .nan}",
         "search.stop={seconds: .inf}",
         "search.stop={target: accuracy>=1e999}",
@@ -174,7 +176,6 @@ def job(**changes):
         ({"seed": 2**32}, "seed: expected a whole number from 0"),
         ({"front_size": 0}, "front_size: expected"),
         ({"threads": 10**6}, "threads: expected"),
-        ({"norm_images": -5}, "norm_images: expected"),
         ({"compensation": "sequental"}, "did you mean 'sequential'"),
         ({"criterion": "l3"}, "criterion: expected one of"),
         ({"masks": "wandaa"}, "did you mean 'wanda'"),
@@ -189,6 +190,12 @@ def job(**changes):
 def test_a_job_made_in_python_is_held_to_the_same_limits(changes, message):
     with pytest.raises(ConfigError, match=message):
         job(**changes)
+
+
+@pytest.mark.parametrize("examples", [0, -5, 2.5, True])
+def test_settings_of_scoring_are_held_to_the_same_limits(examples):
+    with pytest.raises(ConfigError, match="batch_norm_examples: expected a whole number from 1, got"):
+        Scoring(batch_norm_examples=examples)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ def embedded():
     return digits_resnet(), digits()
 
 
-def test_the_python_example_runs_on_the_digits(embedded):
+def test_the_python_example_runs_on_the_digits(embedded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model, data = embedded
     x = {name: torch.cat([b.inputs[0] for b in getattr(data, name)]) for name in ("calibrate", "select", "report")}
     y = {name: torch.cat([b.target for b in getattr(data, name)]) for name in ("select", "report")}
@@ -53,6 +54,7 @@ def test_the_python_example_runs_on_the_digits(embedded):
     exec(code.replace("evaluations=300", "evaluations=12"), names)
     small, half = (sum(p.numel() for p in names[name].parameters()) for name in ("small", "half"))
     assert max(small, half) < sum(p.numel() for p in model.parameters())
+    assert sum(p.numel() for p in autoprune.load(model, "small-040").parameters()) < small * 2
     report = autoprune.verify(model, names["half"], names["structure"], names["x0"][:1])
     assert report.ok
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.form import Form
 from autoprune.plugins import FILE_MODULES
 from autoprune.run.session.job import Executor, Job, NamedSearcher, Stop
 from autoprune.searchers import SEARCHERS
+from autoprune.train.finetune import FineTune
 
 BLANK = "???"  # what the configuration takes for a value that is left open
 GIB = 1 << 30
@@ -48,16 +48,17 @@ def document_of(job: Job) -> Document:
             "stop": _stop(job.stop),
             "seed": job.seed,
             "guide": job.guide,
-            "batch_norms": job.norms,
-            "norm_images": job.norm_images,
+            "batch_norms": job.scoring.batch_norms,
+            "batch_norm_examples": job.scoring.batch_norm_examples,
         },
         "run": {
             **_executor(job.executor),
-            "deterministic": job.ordered,
+            "deterministic": job.deterministic,
+            "trackers": [call for call in map(_call, job.trackers) if call != BLANK],  # the others change no result
             "device": job.device,
             **_given(threads=job.threads),
             "tune": _tune(job.tune),
-            "reuse_gib": job.reuse_bytes / GIB,
+            "reuse_gib": job.scoring.reuse_bytes / GIB,
         },
     }
 
@@ -120,7 +121,7 @@ def _choice(plugin: str | Callable[..., Any]) -> Document | str:
     return {"name": plugin} if isinstance(plugin, str) else _call(plugin)
 
 
-def _call(plugin: Callable[..., Any]) -> Document | str:
+def _call(plugin: Any) -> Document | str:
     """The name of a function or class by which a job file can call it, and the options it is given; else a blank."""
     options: Mapping[str, Any] = {}
     if isinstance(plugin, functools.partial) and not plugin.args:
@@ -129,13 +130,13 @@ def _call(plugin: Callable[..., Any]) -> Document | str:
     return {"call": name, **options} if name and _is_plain(options) else BLANK
 
 
-def _name(plugin: Callable[..., Any]) -> str | None:
+def _name(plugin: Any) -> str | None:
     """`module:name`, or `file.py:name` for a plug-in from a file, where that names the very object; else None."""
     module, name = getattr(plugin, "__module__", None) or "__main__", getattr(plugin, "__qualname__", "<")
     if module == "__main__" or "<" in name:
         return None
     try:
-        found = functools.reduce(getattr, name.split("."), sys.modules[module])
+        found: Any = functools.reduce(getattr, name.split("."), sys.modules[module])
     except (AttributeError, KeyError):
         return None
     source = str(sys.modules[module].__file__) if module.startswith(FILE_MODULES) else module

@@ -14,6 +14,7 @@ from autoprune.errors import RunNotFound
 from autoprune.run import after, drive
 from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import check_new
+from autoprune.run.results.exporter import Format
 from autoprune.run.results.member import Member
 from autoprune.run.results.members import export_member, rebuild_member
 from autoprune.run.results.solving import solve_within
@@ -45,11 +46,11 @@ class OpenedRun:
         with self._opened() as session:
             return rebuild_member(session, member).network
 
-    def export(self, member: Member, directory: Path) -> None:
+    def export(self, member: Member, directory: Path, format: Format) -> None:
         """Writes the network of a member into a new folder."""
         check_new(directory, "the export")
         with self._opened() as session:
-            export_member(session, member, directory.absolute())
+            export_member(session, member, directory.absolute(), format)
 
     def solve(self, members: Sequence[Member], budget: str, out: Path | None) -> Member:
         """The best network within a budget, see `run.after.solve`."""

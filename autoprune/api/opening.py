@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,19 @@ from torch import nn
 from autoprune.api.front import PrunedFront
 from autoprune.api.opened import OpenedRun
 from autoprune.api.progress import Relay
-from autoprune.core.contracts import Searcher
-from autoprune.core.cost import UserCost
+from autoprune.core.contracts import Searcher, Tracker
+from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.problem import Problem
 from autoprune.data import Data
-from autoprune.measure.finetune import Loss
 from autoprune.measure.fitness import Fitness
 from autoprune.prune.bank.masks import Scores
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run.records.folder import RunFolder
-from autoprune.run.session.job import Job, OnProgress
+from autoprune.run.session.job import Job, MakeTracker, OnProgress
 from autoprune.run.session.limits import told
 from autoprune.run.session.plugin_checks import check_data, kind_of
+from autoprune.train.finetune import Loss
 
 _KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # of a job file; all others have the argument's name
 
@@ -39,9 +39,10 @@ def open_run(
     fitness: Fitness | None = None,
     criterion: Criterion | None = None,
     masks: Scores | None = None,
-    costs: Mapping[str, UserCost] | None = None,
+    costs: Mapping[str, UserCost | CostFactory] | None = None,
     searcher: Callable[[Problem, int], Searcher] | None = None,
     loss: Loss | None = None,
+    trackers: Sequence[Tracker | MakeTracker] = (),
     progress: bool | OnProgress = True,
 ) -> PrunedFront:
     """Opens a run folder, of the command line or of `autoprune.search(..., out=path)`.
@@ -62,6 +63,7 @@ def open_run(
         costs: the costs of the search that are functions of a script, by name.
         searcher: the function (problem, seed) -> searcher of the search.
         loss: the loss function of the fine-tuning.
+        trackers: objects that are told of a resumed run, or functions that make them, besides those of the job file.
         progress: True shows bars in a terminal or a notebook while the run is at work, False nothing; a function gets
             each `Progress`.
 
@@ -90,11 +92,16 @@ def open_run(
     made = {"model": model, "data": data, "calls": calls}
     given: dict[str, Any] = {name: (lambda value=value: value) for name, value in made.items() if value is not None}
     given |= {name: value for name, value in functions.items() if value is not None}
-    job = functools.cache(functools.partial(_job, folder.path, given, dict(costs or {})))
+    job = functools.cache(functools.partial(_job, folder.path, given, dict(costs or {}), tuple(trackers)))
     return PrunedFront(OpenedRun(folder.path, job, Relay(progress)))
 
 
-def _job(path: Path, given: Mapping[str, Any], costs: Mapping[str, UserCost]) -> Job:
+def _job(
+    path: Path,
+    given: Mapping[str, Any],
+    costs: Mapping[str, UserCost | CostFactory],
+    trackers: tuple[Tracker | MakeTracker, ...],
+) -> Job:
     """The job of a run, with what is given in place of what its job.yaml names."""
     from autoprune.config import load_run  # pydantic takes a while to import
 
@@ -103,4 +110,4 @@ def _job(path: Path, given: Mapping[str, Any], costs: Mapping[str, UserCost]) ->
     changes = {name: value for name, value in given.items() if name != "loss"}
     if "loss" in given and job.finetune is not None:
         changes["finetune"] = replace(job.finetune, loss=given["loss"])
-    return replace(job, costs={**job.costs, **costs}, **changes)
+    return replace(job, costs={**job.costs, **costs}, trackers=(*job.trackers, *trackers), **changes)

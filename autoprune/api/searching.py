@@ -21,10 +21,9 @@ from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
 from autoprune.measure.batch_norms.contract import Name as BatchNormsName
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.prune.bank.masks import Scores
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
@@ -34,6 +33,7 @@ from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher,
 from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
 from autoprune.run.session.plugin_checks import check_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
+from autoprune.train.finetune import FineTune
 
 EVERY_EIGHTH = (LevelRule("*", tuple(step / 8 for step in range(1, 8))),)
 LONGEST = 1e9  # seconds
@@ -61,13 +61,13 @@ def search(
     costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
     batch_norms: BatchNormsName = "anchored",
-    norm_images: int = 500,
+    batch_norm_examples: int = 500,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
     device: str = "auto",
     threads: int | None = None,
     tune: Literal["auto", "off"] | Form = "auto",
-    reuse_gib: float = REUSE_BYTES / GIB,
+    reuse_gib: float = Scoring.reuse_bytes / GIB,
     executor: Literal["serial", "processes", "ray"] | Executor = "serial",
     deterministic: bool = False,
     expected: Mapping[str, float] | None = None,
@@ -109,7 +109,7 @@ def search(
             "kl" with the default fitness and none with another one; None is none.
         batch_norms: the statistics of batch norms while a candidate is scored: "anchored", "reestimated", "eagleeye"
             or "batch", which is faster and less exact.
-        norm_images: how many calibration examples statistics and batch norms of candidates are computed on.
+        batch_norm_examples: how many calibration examples statistics and batch norms of candidates are computed on.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
             does it better at three times the cost; "none" leaves them as they are assembled.
         finetune: trains every network on the train set of the data, while searching and in the front.
@@ -166,16 +166,14 @@ def search(
         stop=Stop(seconds, parse_target(target) if target else (), stagnation),
         seed=seed,
         guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
-        norms=batch_norms,
-        norm_images=norm_images,
+        scoring=Scoring(batch_norms, batch_norm_examples, round(reuse_gib * GIB)),
         compensation=compensation,
         finetune=finetune,
         device=device,
         threads=threads,
         tune=tune,
-        reuse_bytes=round(reuse_gib * GIB),
         executor=Executor(executor) if isinstance(executor, str) else executor,
-        ordered=deterministic,
+        deterministic=deterministic,
         expected=expected or {},
         trackers=tuple(trackers),
     )
@@ -222,8 +220,9 @@ def _wrong_kinds(
     problems = [sentence for fits, sentence in expected if not fits]
     if isinstance(searcher, str):
         unknown = word("searcher", searcher, SEARCHERS)
-        named = isinstance(options, Mapping) and not unknown
-        problems += unknown or (unknown_options(searcher, options) if named else [])
+        problems += unknown
+        if isinstance(options, Mapping) and not unknown:
+            problems += unknown_options(searcher, options)
     if _sequence(rules):
         wrong = [rule for rule in rules if not isinstance(rule, LevelRule | Mapping)]
         problems += [f"rules: expected LevelRules, got {kind_of(rule)} among them" for rule in wrong[:1]]

@@ -18,17 +18,17 @@ from autoprune.core.contracts import Searcher
 from autoprune.core.cost import FACTORY_ARGUMENTS, is_factory
 from autoprune.core.problem import Problem
 from autoprune.errors import PluginError, did_you_mean
-from autoprune.measure.finetune import LOSSES
 from autoprune.plugins import Plugin, absolute_name, find_path, load_plugin, misfits
 from autoprune.prune.bank.masks import MASKS
 from autoprune.prune.criteria import CRITERIA
 from autoprune.run.session.job import NamedSearcher
 from autoprune.searchers import SEARCHERS
+from autoprune.train.finetune import LOSSES
 
 
 @dataclass(frozen=True)
 class Context:
-    """What goes with the data of a job: the places of keys, the folders of files, and remarks on how it was read."""
+    """What belongs to the data of a job: the places of keys, the folders of files, and remarks on how it was read."""
 
     document: Document = field(default_factory=lambda: Document({}, {(): "job"}))
     folders: tuple[Path, ...] = ()
@@ -74,7 +74,7 @@ class _Code(BaseModel):
 
     @classmethod
     def _hold(cls, plugin: Plugin, options: Iterable[str], name: str) -> None:
-        """Raises unless the plug-in takes what it is given and the options."""
+        """Raises unless the plug-in accepts `given`, `always` and the options."""
         pairs = misfits(plugin, cls._given_to(plugin), cls.always, list(options))
         if pairs:
             raise mistakes(*(((key,) if key else (), f"{sentence} (of {name})") for key, sentence in pairs))
@@ -111,7 +111,7 @@ class FitnessCall(Call):
 
 
 class CostCall(Call):
-    """(kept counts by unit name) -> float, or a factory (structure, model, example) that makes such a function."""
+    """A call of (kept counts by unit name) -> float."""
 
     given = ("kept",)
 

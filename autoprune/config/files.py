@@ -32,10 +32,10 @@ KINDS = {
 
 @dataclass
 class Assembly:
-    """A document on its way to be whole.
+    """A document whose sections are being inlined.
 
-    `problems` are those of the document and of the settings, `broken` the sentences by section, and `remarks` the lines
-    that name files which came with autoprune.
+    `problems` holds sentences about it and the settings, `broken` those about files, by section, and `remarks` the
+    lines that name files which came with autoprune.
     """
 
     document: Document
@@ -63,12 +63,12 @@ class Assembly:
         return document
 
     def _read(self, path: KeyPath, name: Any) -> Document:
-        """The document of the file that the key at `path` names."""
+        """Reads the file that the key at `path` names."""
         section = str(path[0])
         read = read_document(_short(self._find(path, name)), KINDS[section].begins)
         if section == "search" and PRESET in read.data:
             raise ConfigError(
-                read.problem((PRESET,), "expected what a search is, got another preset. Copy what it says.")
+                read.problem((PRESET,), "expected the keys of a search, got another preset. Copy its keys.")
             )
         return read
 
@@ -90,8 +90,8 @@ class Assembly:
 def assembled(document: Document, settings: Sequence[str], folder: Path) -> Assembly:
     """The document after the settings `a.b=c`, applied in order, with the files of its sections inlined.
 
-    A setting below a section that is a file (`search.evaluations=100`) changes what the file says; one of the section
-    itself (`search=FILE`) names another file. Files are looked for in the current directory, then in `folder`, then
+    A setting below a section that is a file (`search.evaluations=100`) overrides the file's value; one of the section
+    itself (`search=FILE`) names another file. Files are looked up in the current directory, then in `folder`, then
     among the files that come with autoprune.
     """
     whole = Assembly(document, folder, [], {}, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from autoprune.config.calls import Context
 from autoprune.config.document import Document, KeyPath, blank_keys, dotted_key, override, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
+from autoprune.config.renamed import with_new_names
 from autoprune.config.shipped import shipped_file, taken
 from autoprune.config.spec import JobSpec
 from autoprune.errors import ConfigError
@@ -28,7 +30,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
 
     Relative files in it are looked for in the current directory, then in the file's folder. The job file, and the space
     and search files it names, may also be files that come with autoprune, such as configs/quickstart.yaml; the
-    `remarks` of the result name those that were taken.
+    `remarks` of the result name those that were taken, and keys that have a new name.
 
     Raises:
         ConfigError: there are mistakes in the file, in its space and search files, in the settings or in the plug-ins;
@@ -44,11 +46,12 @@ def _validated(read: Document, overrides: Sequence[str], path: Path, remarks: Se
     """The job of what a file holds, after the settings."""
     whole = assembled(read, overrides, path.parent)
     document, absent = with_secrets(whole.document)
-    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent
+    document, doubled, renamed = with_new_names(document)
+    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent + doubled
     data = {"name": path.stem.lstrip(".") or "job", **document.data}
     try:
         spec = JobSpec.model_validate(
-            data, context=Context(document, (path.parent.absolute(),), (*remarks, *whole.remarks))
+            data, context=Context(document, (path.parent.absolute(),), (*remarks, *whole.remarks, *renamed))
         )
     except ValidationError as error:
         raise ConfigError(problems + explain(error, JobSpec, document, ignore=whole.broken)) from None
@@ -99,7 +102,7 @@ def load_run(
     if "version" not in read.data:
         raise ConfigError(
             f"expected a run whose job.yaml has its settings, {folder} was started in Python by an earlier autoprune. "
-            "Go on with it there: autoprune.search(the same arguments, resume=True)."
+            "Continue it there: autoprune.search(the same arguments, resume=True)."
         )
     read = replace(read, data={key: value for key, value in read.data.items() if key != MADE_BY})
     if left := blank_keys(override(read, settings)[0]):
@@ -110,11 +113,11 @@ def load_run(
 def _unnamed(folder: str | Path, keys: Sequence[str], command: str) -> str:
     """What to pass for code that a run from Python does not name."""
     options = {"model": "--model MODULE:FUNCTION", "data": "--data MODULE:FUNCTION"}
-    shown = [options.get(key, f"--set '{key}={{call: \"MODULE:FUNCTION\"}}'") for key in keys]
-    typed = f"{command or f'autoprune resume {folder}'} {' '.join(shown)}"
-    arguments = ", ".join(f"{key.rpartition('.')[2]}=..." for key in keys)
+    shown = [options.get(key, f"--set '{key}={{call: MODULE:FUNCTION}}'") for key in keys]
+    typed = f"{command or f'autoprune resume {shlex.quote(str(folder))}'} {' '.join(shown)}"
+    names = dict.fromkeys("costs" if key.startswith("costs.") else key.rpartition(".")[2] for key in keys)
     return (
-        f"{folder} was started in Python, and its job.yaml does not name the code for {', '.join(keys)}. Name the "
-        f"functions that make or are it, as in a job file: {typed}. In Python: autoprune.open_run({str(folder)!r}, "
-        f"{arguments})."
+        f"{folder} was started in Python, and its job.yaml has no name for {', '.join(keys)}. Name the functions, as a "
+        f"job file does (pkg.mod:name or file.py:name): {typed}. In Python, pass them: "
+        f"autoprune.open_run({str(folder)!r}, {', '.join(f'{name}=...' for name in names)})."
     )

@@ -31,7 +31,7 @@ def taken(name: str | Path, path: Path) -> str:
 
 
 def places(name: str | Path, folders: Iterable[Path]) -> str:
-    """The folders in which a path was looked for, as the end of "found no file in ..."."""
+    """The folders that were searched for a path, as the end of "found no file in ..."."""
     searched = [*folders, *([shipped_root()] if _may_be_shipped(name) else [])]
     return " or ".join(dict.fromkeys(map(str, searched)))
 

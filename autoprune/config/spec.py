@@ -26,17 +26,18 @@ from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
 from autoprune.measure.batch_norms.contract import Name
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
+from autoprune.train.finetune import FineTune
 
 MOST_LEVELS = 10_000  # largest number of levels of one unit
 MOST_WIDTH = 1_000_000  # largest number of positions of a layer
 MOST_GIB = 1_000_000.0
+GIB = 1 << 30
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -213,13 +214,13 @@ class SearchSpec(_Section):
     )
     batch_norms: Name = Field(
         "anchored",
-        description="their statistics while a candidate is scored: anchored, reestimated, eagleeye or batch",
+        description="statistics of batch norms while a candidate is scored: anchored, reestimated, eagleeye or batch",
         examples=["anchored"],
     )
-    norm_images: int = Field(
+    batch_norm_examples: int = Field(
         500,
         ge=1,
-        description="calibration images for statistics and batch norms of candidates, the first ones",
+        description="number of calibration examples for statistics and batch norms of candidates, the first ones",
         examples=[500],
     )
 
@@ -362,7 +363,7 @@ class RunSpec(_Section):
         examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
     )
     reuse_gib: float = Field(
-        REUSE_BYTES / (1 << 30),
+        Scoring.reuse_bytes / GIB,
         ge=0,
         le=MOST_GIB,
         allow_inf_nan=False,
@@ -567,16 +568,14 @@ class JobSpec(_Section):
             stop=self.search.stop.resolve(),
             expected=self.expected,
             guide=self.search.guide,
-            norms=self.search.batch_norms,
-            norm_images=self.search.norm_images,
+            scoring=Scoring(self.search.batch_norms, self.search.batch_norm_examples, round(self.run.reuse_gib * GIB)),
             compensation=self.compensation,
             finetune=self.finetune.resolve() if self.finetune else None,
             device=self.run.device,
             threads=self.run.threads,
             tune=self.run.tune.resolve(),
-            reuse_bytes=round(self.run.reuse_gib * (1 << 30)),
             executor=self.run.resolve(),
-            ordered=self.run.deterministic,
+            deterministic=self.run.deterministic,
             trackers=tuple(tracker.bound() for tracker in self.run.trackers),
             document=self.document(),
         )

@@ -1,4 +1,4 @@
-"""The contracts of a run: a searcher proposes candidates, an evaluator measures them, a tracker is told of both."""
+"""The contracts of a run: a searcher proposes candidates, an evaluator measures them, a tracker observes both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MultiFidelity(Protocol):
 
     @property
     def fidelities(self) -> tuple[float, ...]:
-        """Every share it may ask for, in ascending order and with 1 last."""
+        """All shares that it may ask for, ascending and ending with 1."""
         ...
 
 
@@ -53,12 +53,12 @@ class Comparing(Protocol):
 
     @property
     def in_parts(self) -> bool:
-        """Whether evaluations need `parts`: the means between each fidelity and the next."""
+        """Whether it needs `parts`: the means between each fidelity and the next."""
         ...
 
 
 def fidelities_of(searcher: object) -> tuple[float, ...]:
-    """The fidelities that a searcher announces; none where it scores networks on the whole selection set only."""
+    """The fidelities that a searcher announces; empty if it scores networks on the whole selection set only."""
     return tuple(searcher.fidelities) if isinstance(searcher, MultiFidelity) else ()
 
 
@@ -100,7 +100,7 @@ class Evaluator(Protocol):
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Is told of a run while it goes on, in the driver's process: for dashboards, logs and databases.
+    """Observes a run from the driver's process, for dashboards, logs and databases.
 
     >>> tracker.started(facts)                 # once a start: a run that is resumed starts again
     >>> tracker.evaluated(evaluation, 1, 300)  # every new evaluation, failed ones too
@@ -111,25 +111,25 @@ class Tracker(Protocol):
     """
 
     def started(self, facts: Mapping[str, Any]) -> None:
-        """A run starts or goes on.
+        """A run starts or is resumed.
 
         Args:
-            facts: plain data: `name`, `folder` (None in memory), `done` and `evaluations` (how many were made before
-                and how many there will be), `seed`, `objectives` (names and directions), `dense` (costs of the dense
-                network), `units` (names) and `document` (the job, without secrets).
+            facts: plain data: `name`, `folder` (None in memory), `done` and `evaluations` (numbers of earlier and of
+                all evaluations), `seed`, `objectives` (names and directions), `dense` (costs of the dense network),
+                `units` (names) and `document` (the job, without secrets).
         """
         ...
 
     def evaluated(self, evaluation: Evaluation, n: int, total: int) -> None:
-        """A candidate was evaluated. What a resumed run reads from its journal is not told again.
+        """A candidate was evaluated; evaluations that a resumed run reads from its journal are not reported again.
 
         Args:
-            evaluation: the candidate with its values and costs, or with its cause where it failed.
-            n: how many evaluations are spent; evaluations on a part of the selection set count as that part.
-            total: how many there will be at most.
+            evaluation: the candidate with its values and costs, or with the cause of its failure.
+            n: the number of evaluations spent; an evaluation on a part of the selection set counts as that part.
+            total: the largest number of evaluations.
         """
         ...
 
     def finished(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The front is built and written; one row for each of its networks, as in front.csv."""
+        """The front is built and written; one row for each of its members, as in front.csv."""
         ...

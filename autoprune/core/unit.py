@@ -57,9 +57,9 @@ class Unit:
 
     Attributes:
         name: the unit's name, from the module that produces it.
-        kind: channels, neurons, heads, head_dim, branches or experts, which remove positions; or, if a search asks for
-            them, weights (a weight's single entries) and pattern (entries of every group of consecutive inputs; see
-            core.sparse), which set entries to zero.
+        kind: one of KINDS. Those of SPARSE_KINDS exist only if a search asks for them, and set entries of one weight to
+            zero: weights (its single entries) and pattern (entries of every group of consecutive inputs; see
+            core.sparse). The others remove positions.
         width: the number of positions.
         slots: the tensor dimensions that hold the positions.
         normalised: whether a normalisation or another reduction runs over the positions, so that removing one differs
@@ -75,6 +75,11 @@ class Unit:
     normalised: bool = False
     least: int = 1
     multiple: int = 1
+
+    def __repr__(self) -> str:
+        numbers = {"width": self.width, "least": self.least, "multiple": self.multiple}
+        shown = [f"{name}={value}" for name, value in numbers.items() if name == "width" or value != 1]
+        return f"Unit({self.name!r}, {self.kind}, {', '.join(shown)}, {len(self.slots)} slots)"
 
     def allowed(self, count: int) -> int:
         """The smallest allowed kept count of at least `count`."""

@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.passes.containers import copied, tensors_of
-from autoprune.prune.passes.watch import Execute, Watch
+from autoprune.prune.passes.watch import Execute, OperatorWatch
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _above(name: str) -> list[str]:
 
 
 @dataclass
-class _Clock(Watch):
+class _Clock(OperatorWatch):
     names: Mapping[int, str]  # of tensors, by where their memory begins
     started: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,18 +20,16 @@ from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
 from autoprune.measure.batch import Batch
-from autoprune.measure.batch_norms.contract import Name, WrittenStatistics
+from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.finetune import FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import Fitness, averages, is_own
-from autoprune.measure.form import PLAIN, Form
 from autoprune.measure.intact import Intact
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.measure.stage import Stage
+from autoprune.measure.training import NetworkTrainer, Training
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
-from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.containers import copied
 
 CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
@@ -41,16 +40,14 @@ class Scorer:
     """Turns candidates of one space into evaluations on one device.
 
     `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
-    fidelity below 1 uses the first examples only, which end exactly at the `fidelities` that a search has announced and
-    elsewhere with a batch. When `in_parts`, values of a fitness that averages over examples are also given for what is
-    between one of the fidelities and the next. `norms` and `form` say how scores are taken, `reuse_bytes` how much of
-    the dense network's outputs is kept for candidates that share them (see measure.stage). Networks that are deployed
-    have the statistics that the policy says, and nothing of the form. `objective` names the
-    value of a fitness that returns a float; `also` are further measurements by name, of a subnet.
+    fidelity below 1 uses the first examples only, which end exactly at the fidelities that a search has announced and
+    elsewhere with a batch. `scoring` says how scores are taken. Networks that are deployed have the statistics that its
+    policy for batch norms says, and nothing of its form. `objective` names the value of a fitness that returns a float;
+    `also` are further measurements by name, of a subnet.
 
-    With `finetune` every network but the dense one is trained on the `training` examples, which leaves nothing for
-    `norms` to do. Its fidelity is then the share of the steps, and all selection examples are measured; `reuse_bytes`
-    limits the networks that are kept for more steps.
+    With `training` every network but the dense one is trained before it is measured, which leaves nothing for the
+    policy for batch norms to do. Its fidelity is then the share of the steps, and all selection examples are
+    measured.
     """
 
     bank: Bank
@@ -58,38 +55,35 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
-    norms: Name = "anchored"
-    form: Form = PLAIN
-    reuse_bytes: int = REUSE_BYTES
+    scoring: Scoring = field(default_factory=Scoring)
     objective: str = "fitness"
     also: Mapping[str, Callable[[Subnet], float]] = field(default_factory=dict)
     worker: str = field(default="serial")
-    fidelities: Sequence[float] = ()
-    in_parts: bool = False
-    finetune: FineTune | None = None
-    training: TrainingSet | None = None
+    training: Training | None = None
+
+    def with_scoring(self, **changes: Any) -> Scorer:
+        """A scorer with other settings, which has cached nothing yet."""
+        return replace(self, scoring=replace(self.scoring, **changes))
 
     @cached_property
     def deployed_norms(self) -> WrittenStatistics:
         """What settles the batch norms of deployed networks."""
-        return POLICIES[self.norms].deployed()(self.bank.model, self.calibrate)
+        return POLICIES[self.scoring.batch_norms].deployed()(self.bank.model, self.calibrate)
 
     @cached_property
     def stage(self) -> Stage:
         """Where scores are taken."""
-        how = self.norms, self.form, self.reuse_bytes
-        return Stage(self.bank, self.calibrate, self.select, *how, self.fidelities)
+        return Stage(self.bank, self.calibrate, self.select, self.scoring)
 
     @cached_property
-    def trainer(self) -> Trainer:
-        """Who trains networks, where they are."""
-        assert self.finetune is not None
+    def trainer(self) -> NetworkTrainer:
+        """What trains networks, where they are trained."""
         assert self.training is not None
-        return Trainer(self.finetune, self.training, self.reuse_bytes)
+        return self.training.trainer(self.scoring.reuse_bytes)
 
     def prepare(self) -> None:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
-        if self.finetune is None:
+        if self.training is None:
             self.stage.prepare()
 
     def subnet(self, candidate: Candidate) -> Subnet:
@@ -110,21 +104,20 @@ class Scorer:
 
     def steps(self, subnet: Subnet, fidelity: float = 1.0) -> int:
         """How many steps the network of a subnet is trained for; the dense one never is."""
-        if self.finetune is None or subnet.is_whole:
+        if self.training is None or subnet.is_whole:
             return 0
-        return self.finetune.steps_at(fidelity)
+        return self.training.steps_at(fidelity)
 
     def trained(self, subnet: Subnet, steps: int) -> nn.Module:
         """The network of a subnet after so many steps, as it would be deployed."""
         key, begin = tuple(subnet.counts.items()), functools.partial(self.bank.build, subnet)
-        with torch_threads(self.form.threads):
+        with torch_threads(self.scoring.form.threads):
             return self.trainer.trained(key, begin, subnet.sparse, steps)
 
     def fully_trained(self, network: nn.Module, subnet: Subnet) -> nn.Module:
         """A copy of a network of a subnet, whatever its weights, after all steps."""
-        learner = Learner.of(copy_model(network), self.trainer.plan, subnet.sparse)
-        with torch_threads(self.form.threads):
-            return self.trainer.train(learner, self.trainer.plan.steps)
+        with torch_threads(self.scoring.form.threads):
+            return self.trainer.fully_trained(network, subnet.sparse)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         """The fitness of a network, see `measured`."""
@@ -162,7 +155,7 @@ class Scorer:
         also = {name: measurement(subnet) for name, measurement in self.also.items()}  # the same whatever the examples
         if twice := sorted(whole.values.keys() & also.keys()):
             raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
-        by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.in_parts else {}
+        by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.scoring.in_parts else {}
         return replace(
             whole,
             candidate=candidate,
@@ -175,18 +168,20 @@ class Scorer:
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
         """The shares of the selection set to be measured one by one."""
-        if self.finetune is not None:
+        if self.training is not None:
             return iter([(0.0, 1.0)])
-        inside = [f for f in self.fidelities if self.in_parts and candidate.since < f < candidate.fidelity]
+        inside = [
+            f for f in self.scoring.fidelities if self.scoring.in_parts and candidate.since < f < candidate.fidelity
+        ]
         return itertools.pairwise([candidate.since, *inside, candidate.fidelity])
 
     def _on_part(self, network: nn.Module, since: float, until: float) -> Evaluation:
         """The fitness on a part of the selection set."""
         batches = self.stage.part(since, until)
         values = self.measure(network, batches)
-        extended = averages(self.fitness) and self.finetune is None  # by more examples, not by more steps
+        extended = averages(self.fitness) and self.training is None  # by more examples, not by more steps
         examples = sum(batch.examples for batch in batches) if extended else 0
-        parts = {name: (value,) for name, value in values.items()} if self.in_parts else {}
+        parts = {name: (value,) for name, value in values.items()} if self.scoring.in_parts else {}
         return Evaluation(Candidate((), until, since), values, examples=examples, parts=parts)
 
 

@@ -7,18 +7,18 @@ import contextlib
 import itertools
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import nn
 
 from autoprune.measure.batch import Batch, divided
-from autoprune.measure.batch_norms.contract import BatchNorms, Inputs, Name
+from autoprune.measure.batch_norms.contract import BatchNorms, Inputs
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.following import Followed
-from autoprune.measure.form import PLAIN, Form
-from autoprune.measure.prefix import REUSE_BYTES, Cut, Prefixes
+from autoprune.measure.prefix import Cut, Prefixes
+from autoprune.measure.settings import Scoring
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.batch_norms import tracked_norms
@@ -30,26 +30,18 @@ TINY = 1e-9  # a product of a share and a count may lie above the count that is 
 
 @dataclass(eq=False)
 class Stage:
-    """Prepares networks for scoring: inside `with stage.on(subnet) as network` the network can be run on `batches`.
-
-    `norms` names what settles batch norms (measure.batch_norms). `reuse_bytes` limits what is kept
-    of the dense network's outputs (measure.prefix), 0 for nothing. At each of the `fidelities`, shares of the selection
-    examples, a batch ends.
-    """
+    """Prepares networks for scoring: inside `with stage.on(subnet) as network` the network can be run on `batches`."""
 
     bank: Bank
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
-    norms: Name = "anchored"
-    form: Form = PLAIN
-    reuse_bytes: int = REUSE_BYTES
-    fidelities: Sequence[float] = ()
+    scoring: Scoring = field(default_factory=Scoring)
 
     @contextlib.contextmanager
     def on(self, subnet: Subnet) -> Iterator[nn.Module]:
         """Inside, the network of a subnet, in this form, with its batch norms settled."""
-        with self.form.running(self._device):
-            network = self.form.dress(self.bank.build(subnet))
+        with self.scoring.form.running(self._device):
+            network = self.scoring.form.dress(self.bank.build(subnet))
             if subnet.is_whole:
                 yield network  # the dense network keeps its own statistics
                 return
@@ -62,21 +54,22 @@ class Stage:
     @contextlib.contextmanager
     def holding(self, network: nn.Module) -> Iterator[nn.Module]:
         """Inside, a network that is ready, in this form."""
-        with self.form.running(self._device):
-            yield self.form.dress(network)
+        with self.scoring.form.running(self._device):
+            yield self.scoring.form.dress(network)
 
     def prepare(self) -> None:
         """Makes now what candidates share, so that the first one takes no longer than those after it."""
-        with self.form.running(self._device):
+        with self.scoring.form.running(self._device):
             _ = self._prefixes
             self.batch_norms.prepare()
 
     @cached_property
     def batches(self) -> Sequence[Batch]:
         """The selection batches in this form."""
-        batches = self.form.batches(self.select)
+        batches = self.scoring.form.batches(self.select)
         total = sum(batch.examples for batch in batches)
-        return divided(batches, {math.ceil(share * total) for share in self.fidelities}) if self.fidelities else batches
+        ends = {math.ceil(share * total) for share in self.scoring.fidelities}
+        return divided(batches, ends) if ends else batches
 
     def part(self, since: float, until: float) -> Sequence[Batch]:
         """The batches between two shares of the selection examples; one that goes beyond one of them is before it."""
@@ -90,7 +83,7 @@ class Stage:
         return self._prefixes.bytes
 
     def _reused(self, network: nn.Module, cut: Cut) -> contextlib.AbstractContextManager[None]:
-        if not self.reuse_bytes or not self.batch_norms.reuses_prefix:
+        if not self.scoring.reuse_bytes or not self.batch_norms.reuses_prefix:
             return contextlib.nullcontext()
         return self._prefixes.reused(network, cut, self._followed)
 
@@ -100,11 +93,11 @@ class Stage:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        return self.form.dress(self.bank.build(self.bank.subnet({})))
+        return self.scoring.form.dress(self.bank.build(self.bank.subnet({})))
 
     @cached_property
     def _inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
-        return self.form.inputs(self.calibrate)
+        return self.scoring.form.inputs(self.calibrate)
 
     @cached_property
     def _followed(self) -> Followed:
@@ -118,9 +111,9 @@ class Stage:
     @cached_property
     def _prefixes(self) -> Prefixes:
         example = tuple(x[:EXAMPLES] for x in self.batches[0].inputs)
-        return Prefixes(self._dense, self.bank.subnet({}).recipe, example, self.reuse_bytes)
+        return Prefixes(self._dense, self.bank.subnet({}).recipe, example, self.scoring.reuse_bytes)
 
     @cached_property
     def batch_norms(self) -> BatchNorms:
         """What settles the batch norms of candidates."""
-        return POLICIES[self.norms](self._dense, self._inputs, self._selected)
+        return POLICIES[self.scoring.batch_norms](self._dense, self._inputs, self._selected)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from autoprune.errors import JournalMismatch
-from autoprune.run.fingerprint.fingerprint import SOURCE
+from autoprune.run.fingerprint.canonical import shown
+from autoprune.run.fingerprint.fingerprint import SOURCE, Facts
 from autoprune.run.fingerprint.source import BYTECODE
 from autoprune.run.identity import identity_of
 from autoprune.run.records.checks import Record
 from autoprune.run.session.code import COST, FACTORY
 from autoprune.run.session.session import Session
+from autoprune.searchers import SEARCHERS
 
 UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation", "searcher", "calls")  # of a run's identity
 CODE = "code"  # of an identity: facts by what they are of (run.fingerprint)
@@ -56,11 +59,27 @@ def changes(session: Session, header: Record) -> list[Change]:
         )
     named = [name for name in dict.fromkeys((*now, *then)) if name != CODE and now.get(name) != then.get(name)]
     found = [Change(name, _sentence(name, then, now)) for name in named]
-    before = then.get(CODE, now[CODE])
+    before = with_named_searcher(then.get(CODE, now[CODE]))
     for role in dict.fromkeys((*now[CODE], *before)):
         if role not in named and not role.endswith(FACTORY):
             found += [Change(role, f"{role}: {s}") for s in _differences(before.get(role), now[CODE].get(role))]
     return found
+
+
+def with_named_searcher(code: Mapping[str, Facts]) -> Mapping[str, Facts]:
+    """The facts of a run's code, with those of its searcher as they are noted now.
+
+    Runs from Python used to note the function that made a searcher of a name and options, in place of its class.
+    """
+    facts = code.get("searcher", {})
+    if facts.get("function") != "_made":
+        return code
+    try:
+        name, options = (ast.literal_eval(facts[key]) for key in ("name", "options"))
+    except (SyntaxError, ValueError):  # of options that are too long or are no values the digest alone is there
+        return code
+    plain = {key: shown(value) for key, value in options.items()}
+    return {**code, "searcher": {"function": SEARCHERS[name].rpartition(":")[2], **plain}}
 
 
 def _sentence(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

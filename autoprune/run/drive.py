@@ -67,6 +67,10 @@ class RunResult:
     failures: str = ""
     remark: str = ""
 
+    def __repr__(self) -> str:
+        found = f"{len(self.members)} members, {len(self.evaluations)} evaluations"
+        return f"RunResult({self.folder or 'no folder'}: {found}, ended: {self.ended})"
+
 
 @ending_forks()
 def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: Path | None = None) -> RunResult:
@@ -208,7 +212,7 @@ def _explore(
         job.evaluations,
         append,
         watch.step,
-        job.ordered,
+        job.deterministic,
         stopping.reason,
         EmptiedWeights(session).look,
     )

@@ -24,8 +24,8 @@ def check_loss(
     """
     import torch
 
-    from autoprune.measure.finetune import FineTune
     from autoprune.prune.modules.copies import copy_model
+    from autoprune.train.finetune import FineTune
 
     with keeping("the loss", "See docs/plugins.md#loss for what a loss must return."):
         assert callable(loss), f"expected a function of (output, batch), got a {type(loss).__name__}"

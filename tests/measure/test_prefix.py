@@ -15,6 +15,7 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.calls import record_calls
 from autoprune.measure.fitness import classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.measure.settings import Scoring
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.bank.weight_units import sparse_weights
 from autoprune.prune.bank.weights import make_weight_bank
@@ -109,7 +110,7 @@ def inputs(seed, count=3):
     return [(torch.randn(6, 2, 8, 8, generator=generator),) for _ in range(count)]
 
 
-def scorer_of(model, **changes):
+def scorer_of(model, **scoring):
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.uniform_(-0.2, 0.2)
         norm.running_var.uniform_(0.5, 2)
@@ -118,12 +119,12 @@ def scorer_of(model, **changes):
     space = SearchSpace(tuple(u.name for u in units), tuple((u.width, u.width // 2) for u in units))
     bank = make_bank(model, structure, space.units, obs, inputs(1))
     select = with_dense_outputs(model, [Batch(x, torch.arange(6) % 3) for x in inputs(2)])
-    return Scorer(bank, space, inputs(1), select, classification, **changes)
+    return Scorer(bank, space, inputs(1), select, classification, Scoring(**scoring))
 
 
-def scorer_with_zeros(model, **changes):
+def scorer_with_zeros(model, **scoring):
     """As `scorer_of`, of a space with every other weight beside the channels."""
-    scorer = scorer_of(model, **changes)
+    scorer = scorer_of(model, **scoring)
     structure, rule = scorer.bank.structure, LevelRule("*", (0.5,), "weights")
     sparse = dict(list(sparse_weights(model, structure, [rule]).items())[::2])
     bank = scorer.bank.with_weights(make_weight_bank(model, structure, sparse, "obs", inputs(1)))
@@ -149,8 +150,8 @@ def values(scorer, candidate):
 @pytest.mark.parametrize("norms", ["anchored", "batch", *(pytest.param(n, marks=pytest.mark.slow) for n in LONGER)])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms):
-    reusing = scorer_of(kind(), norms=norms)
-    plain = replace(reusing, reuse_bytes=0)
+    reusing = scorer_of(kind(), batch_norms=norms)
+    plain = reusing.with_scoring(reuse_bytes=0)
     for _ in range(2):  # the first time outputs are kept, the second they are used
         for candidate in probes(reusing.space):
             assert values(reusing, candidate) == values(plain, candidate)
@@ -159,8 +160,8 @@ def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms)
 @pytest.mark.parametrize("norms", ["anchored", "batch"])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_scores_of_networks_with_zeros_are_the_same_with_and_without_reuse(kind, norms):
-    reusing = scorer_with_zeros(kind(), norms=norms)
-    plain = replace(reusing, reuse_bytes=0)
+    reusing = scorer_with_zeros(kind(), batch_norms=norms)
+    plain = reusing.with_scoring(reuse_bytes=0)
     for _ in range(2):
         for candidate in probes(reusing.space):
             assert values(reusing, candidate) == values(plain, candidate)
@@ -199,7 +200,7 @@ def test_convolutions_before_the_cut_run_the_first_time_only(convolutions):
 
 def test_without_room_nothing_is_kept_and_scores_stay_the_same():
     scorer = scorer_of(Residual())
-    tight = replace(scorer, reuse_bytes=100)
+    tight = scorer.with_scoring(reuse_bytes=100)
     for candidate in probes(scorer.space) * 2:
         assert values(tight, candidate) == values(scorer, candidate)
     assert tight.stage.kept_bytes <= 100 < scorer.stage.kept_bytes
@@ -209,7 +210,7 @@ def test_the_earliest_cut_goes_where_there_is_no_room_for_all():
     scorer = scorer_of(Residual())
     for candidate in probes(scorer.space):
         values(scorer, candidate)
-    tight = replace(scorer, reuse_bytes=scorer.stage.kept_bytes // 2)
+    tight = scorer.with_scoring(reuse_bytes=scorer.stage.kept_bytes // 2)
     for candidate in probes(scorer.space) * 2:
         assert values(tight, candidate) == values(scorer, candidate)
     kept, all_ = set(tight.stage._prefixes._kept), set(scorer.stage._prefixes._kept)
@@ -220,7 +221,7 @@ def test_the_earliest_cut_goes_where_there_is_no_room_for_all():
 
 def test_a_lower_fidelity_reuses_what_is_known_and_is_not_spoilt_by_it():
     scorer = scorer_of(Residual())
-    plain = replace(scorer, reuse_bytes=0)
+    plain = scorer.with_scoring(reuse_bytes=0)
     levels = probes(scorer.space)[-2].levels
     for fidelity in (0.3, 1.0, 0.6):
         candidate = Candidate(levels, fidelity)
@@ -234,7 +235,7 @@ def test_a_fitness_that_changes_its_inputs_gets_what_it_asks_for():
         return {"kl": clean, "flipped": flipped}
 
     scorer = replace(scorer_of(Residual()), fitness=noisy)
-    plain = replace(scorer, reuse_bytes=0)
+    plain = scorer.with_scoring(reuse_bytes=0)
     for candidate in probes(scorer.space) * 2:
         assert values(scorer, candidate) == values(plain, candidate)
 
@@ -245,7 +246,7 @@ def test_a_fitness_that_writes_to_what_it_gets_spoils_nothing():
             return classification(model, batches)["kl"]
 
     scorer = replace(scorer_of(Residual()), fitness=writing)
-    plain = replace(scorer, reuse_bytes=0)
+    plain = scorer.with_scoring(reuse_bytes=0)
     for candidate in probes(scorer.space) * 3:
         assert values(scorer, candidate) == values(plain, candidate)
 

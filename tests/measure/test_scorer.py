@@ -16,6 +16,7 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import averaging, classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.measure.settings import Scoring
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.structure.trace import trace
@@ -38,8 +39,8 @@ def make_scorer(model, fitness=classification, anchored=False):
     bank = make_bank(model, structure, SPACE.units, obs, batches(1))
     labelled = [Batch(inputs, torch.arange(10) % 3) for inputs in batches(2)]
     select = with_dense_outputs(model, labelled)
-    norms = "anchored" if anchored else "reestimated"
-    return Scorer(bank, SPACE, batches(1), select, fitness, norms, objective="quality", worker="w3")
+    scoring = Scoring("anchored" if anchored else "reestimated")
+    return Scorer(bank, SPACE, batches(1), select, fitness, scoring, objective="quality", worker="w3")
 
 
 @pytest.fixture
@@ -102,14 +103,14 @@ def test_a_fidelity_is_a_prefix_of_the_batches_rounded_up(model, fidelity, seen)
 @pytest.mark.parametrize("fidelities", [(0.1, 0.3, 1.0), (0.25, 1.0), (1 / 3, 0.7, 1.0)])
 @pytest.mark.parametrize("norms", ["batch", "anchored"])
 def test_batches_end_where_a_search_has_announced_fidelities(model, fidelities, norms):
-    scorer = replace(make_scorer(model), fidelities=fidelities, norms=norms)
+    scorer = make_scorer(model).with_scoring(fidelities=fidelities, batch_norms=norms)
     total = sum(batch.examples for batch in scorer.select)
     for fidelity in fidelities:
         assert scorer.score(Candidate(A.levels, fidelity)).examples == math.ceil(fidelity * total)
 
 
 def test_parts_since_an_earlier_score_join_to_the_score_of_all(model):
-    scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0))
+    scorer = make_scorer(model).with_scoring(fidelities=(0.25, 0.5, 1.0))
     whole = scorer.score(A)
     first = scorer.score(Candidate(A.levels, 0.25))
     second = scorer.score(Candidate(A.levels, 1.0, since=0.25))
@@ -121,7 +122,7 @@ def test_parts_since_an_earlier_score_join_to_the_score_of_all(model):
 
 
 def test_values_by_part_are_those_of_the_fitness_on_each(model):
-    scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0), in_parts=True)
+    scorer = make_scorer(model).with_scoring(fidelities=(0.25, 0.5, 1.0), in_parts=True)
     first = scorer.score(Candidate(A.levels, 0.5))
     second = scorer.score(Candidate(A.levels, 1.0, since=0.5))
     network = scorer.network(A)
@@ -132,7 +133,7 @@ def test_values_by_part_are_those_of_the_fitness_on_each(model):
 
 def test_what_follows_from_the_counts_alone_is_the_same_in_every_part(model):
     also = {"width": lambda subnet: float(subnet.counts["a"])}
-    scorer = replace(make_scorer(model), fidelities=(0.25, 0.5, 1.0), in_parts=True, also=also)
+    scorer = replace(make_scorer(model), also=also).with_scoring(fidelities=(0.25, 0.5, 1.0), in_parts=True)
     assert scorer.score(Candidate(A.levels, 0.5)).parts["width"] == (4.0, 4.0)
 
 

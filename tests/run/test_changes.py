@@ -13,12 +13,12 @@ import torch
 import autoprune
 from autoprune.core.objective import Objective
 from autoprune.errors import JournalMismatch
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import classification
 from autoprune.run import read_evaluations, resume, search, solve
 from autoprune.run.after import export
 from autoprune.run.records.journal import encode, read_journal
 from autoprune.searchers import make_searcher
+from autoprune.train.finetune import FineTune
 from autoprune.zoo.resnet import ResNet
 
 SCORES = (Objective("score", "max"), Objective("macs", "min"))
@@ -203,7 +203,7 @@ def test_a_run_is_exported_and_solved_after_its_searcher_changed_and_not_after_i
 def test_in_python_options_of_searchers_are_told_and_forks_are_an_argument(model, data, tmp_path):
     arguments = {"evaluations": 6, "out": tmp_path / "run"}
     autoprune.search(model, data, searcher="random", **arguments)
-    with pytest.raises(JournalMismatch, match="searcher: name was 'random', is 'uniform'"):
+    with pytest.raises(JournalMismatch, match="searcher: function was RandomSearch, is UniformSearch"):
         autoprune.search(model, data, searcher="uniform", resume=True, **arguments)
     front = autoprune.search(model, data, searcher="random", evaluations=9, out=tmp_path / "b", fork=tmp_path / "run")
     assert len(front)

@@ -35,10 +35,17 @@ from autoprune.searchers import SEARCHERS
 from autoprune.zoo.resnet import ResNet
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.fixture
-def finished(job, tmp_path):
-    search(job(), tmp_path / "run")
-    return tmp_path / "run"
+def finished(job, runs, tmp_path):
+    """A copy of a run that was made once."""
+    if not (runs / "run").exists():
+        search(job(), runs / "run")
+    return shutil.copytree(runs / "run", tmp_path / "run")
 
 
 ONE_BUDGET = {"genetic", "annealing", "bees", "evopress", "spdy"}  # they look for one network
@@ -79,7 +86,7 @@ def test_a_run_cut_anywhere_resumes_to_the_same_front_byte_for_byte(job, finishe
     front = (finished / "front.csv").read_bytes()
     whole = (finished / "journal.jsonl").read_bytes()
     rng = np.random.default_rng(0)
-    for number, cut in enumerate(rng.integers(0, len(whole), 6)):
+    for number, cut in enumerate(rng.integers(0, len(whole), 3)):
         folder = tmp_path / str(number)
         shutil.copytree(finished, folder)
         (folder / "front.csv").unlink()
@@ -359,7 +366,9 @@ def deep():
         return ResNet((2, 2, 2), (4, 8, 16), classes=4).eval()
 
 
-@pytest.mark.parametrize("searcher", EACH)
+@pytest.mark.parametrize(
+    "searcher", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in SEARCHERS if name != "auto")]
+)
 def test_depth_and_width_are_searched_together_exported_and_loaded(job, data, tmp_path, searcher):
     rules = (LevelRule("*", (1, 0), kind="branches"), LevelRule("*", (0.5,)))
     deep_job = job(searcher, 10 if searcher in IN_PARTS else 30, model=deep, rules=rules)

@@ -20,7 +20,7 @@ from autoprune.prune.bank.masks import MASKS, Scores, checked, groups_of, keep_l
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.moments import Moments, collect_moments
 from autoprune.prune.moments.refit import columns_of
-from autoprune.prune.moments.regression import refit
+from autoprune.prune.moments.regression import refit_entries
 from autoprune.prune.moments.ridge import ridged
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
@@ -126,10 +126,10 @@ class WeightBank:
         limit = ORDER_WORK if task.dense else ONCE_WORK
         groups, outputs, columns = task.weight.shape
         if groups * outputs * float(columns) ** 3 <= limit:
-            return refit(task.weight, hessian, task.keep(self._order(name, task, hessian)))
+            return refit_entries(task.weight, hessian, task.keep(self._order(name, task, hessian)))
         swept = sweep(task.weight, hessian, task.count, task.groups)
         stays = swept != 0
-        return refit(task.weight, hessian, stays) if stays.sum(dim=2).double().pow(3).sum() <= limit else swept
+        return refit_entries(task.weight, hessian, stays) if stays.sum(dim=2).double().pow(3).sum() <= limit else swept
 
     def _order(self, name: str, task: _Task, hessian: torch.Tensor) -> torch.Tensor:
         """(g, o, k) ranks in which entries go; 4 bytes an entry are kept for the dense model's weights."""

@@ -1,18 +1,17 @@
 """Sequential compensation: one pass through a pruned network that fits every layer to the dense network's outputs.
 
-The pruned network runs once, on all images together. Before a layer runs, its weights are solved for: an affine ridge
-regression from what the layer sees *in the pruned network*, errors of earlier layers included, to what the dense
-network puts out at the channels that stay; after its batch norm where it has one, which takes up the constant. A layer
-whose output is added to a shortcut is fitted to the dense network's sum less the pruned network's shortcut, so that it
-also repairs what the shortcut carries. Batch norms that belong to no fitted layer are re-estimated, anchored to the
-dense network's own statistics. The classifier is a layer like any other: its target are the dense logits. No labels
-and no gradients.
+The pruned network runs once, on all examples together. Before a layer runs, its weights are solved for: an affine ridge
+regression from the layer's input *in the pruned network*, errors of earlier layers included, to the dense network's
+output at the kept channels; after its batch norm, if it has one, which absorbs the constant. A layer whose output is
+added to a shortcut is fitted to the dense network's sum less the pruned network's shortcut, so that it also repairs the
+shortcut. Batch norms that belong to no fitted layer are re-estimated, anchored to the dense network's own statistics.
+The classifier is a layer like any other: its target is the dense logits. No labels and no gradients.
 
 Least-squares repair of layers one after the other is He, Zhang, Sun 2017 (https://arxiv.org/abs/1707.06168, section
 3.2) and, with the pruned network's own inputs, Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section
-3.3). Ours: the target is the residual sum, producers are refitted too and know that a ReLU follows, the prior of the
-ridge is the weight that the bank has already compensated, and two layers with nothing but a ReLU between them are
-fitted together in the end (prune.joint). In a weight with zeros each output is solved for on the columns it has left.
+3.3). Departures: the target is the residual sum, producers are refitted too and take a following ReLU into account, the
+prior of the ridge is the weight that the bank has already compensated, and two layers with only a ReLU between them are
+finally fitted together (compensation.joint). In a weight with zeros each output is solved for on its remaining columns.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.prune.compensation.fit import Fit, has_constant
-from autoprune.prune.compensation.flow import Following, Layer, Mark
+from autoprune.prune.compensation.flow import Following, Layer, OutputMark
 from autoprune.prune.compensation.targets import Targets, batch_statistics, linear_layers
 from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating
@@ -36,13 +35,17 @@ from autoprune.prune.moments.regression import factor_bytes
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
 
-FACTOR_BYTES = 2 << 30  # of the factors of one weight with zeros, which has one an output
+FACTOR_BYTES = 2 << 30  # limit on the factors of one weight with zeros, which has one per output
 
 
 @dataclass
 class Compensation:
-    """What a pass did: layers that were fitted, with the share of their target's variance that is left unexplained
-    (0 = the dense network's output), and why others were not.
+    """The result of a pass.
+
+    Attributes:
+        unexplained: for each fitted layer, the share of its target's variance that is left unexplained (0: equal to the
+            dense network's output).
+        untouched: the reason for each layer that was not fitted.
     """
 
     unexplained: dict[str, float] = field(default_factory=dict)
@@ -62,13 +65,16 @@ def compensate(
     """Fits the layers of a pruned network, in place, in the order in which they run.
 
     Args:
-        network: the small network, in the weights that are the prior (the bank's).
-        targets: of the dense network it was made from.
-        indices: which indices of the dense network's tensors it keeps.
+        network: the small network, with the weights that are the prior (the bank's).
+        structure: the dense network's structure.
+        targets: targets of the dense network it was made from.
+        indices: the indices of the dense network's tensors that it keeps.
         dense: the dense network's tensors, by name.
-        sparse: the network's weights whose zeros stay, by name.
-        jointly: whether two layers with nothing but a ReLU between them are fitted together in the end; takes half
-            of the time.
+        sparse: names of the network's weights whose zeros stay.
+        jointly: whether two layers with only a ReLU between them are finally fitted together; takes half of the time.
+
+    Returns:
+        The fitted and the untouched layers.
     """
     layers, untouched = linear_layers(network, structure)
     stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
@@ -90,22 +96,22 @@ def compensate(
 
 
 def _stays(layer: Layer) -> torch.Tensor:
-    """(g, o, k) which entries of a layer's weight are not 0."""
+    """(g, o, k) booleans, True for the entries of a layer's weight that are not 0."""
     return cast(Design, design_of(layer.module)).flat(cast(torch.Tensor, layer.module.weight)).detach().cpu() != 0
 
 
 def _feeders(layers: Mapping[str, Layer], targets: Targets) -> dict[str, str]:
-    """The layer that each one is fitted jointly with; none where others read the output before the addition."""
+    """The layer with which each one is fitted jointly; without those whose output is read before the addition."""
     able = {name for name, layer in layers.items() if has_constant(layer)}
     found = {name: target.feeder for name, target in targets.layers.items() if target.read_once or not target.summed}
     return {name: feeder for name, feeder in found.items() if feeder in able and name in able}
 
 
 class _Pruned(Following):
-    """The pruned network's pass.
+    """The pass through the pruned network.
 
-    A layer runs when its weights are final: one that feeds another at that one's place, and one whose output is read
-    by an addition alone at the addition. `waiting` are those that have not.
+    A layer runs once its weights are final: one that feeds another when that other one runs, and one whose output is
+    read by an addition alone at the addition. `waiting` are the layers that have not run yet.
     """
 
     def __init__(
@@ -145,10 +151,10 @@ class _Pruned(Following):
         return fit(fit.x)
 
     def produced(self, layer: Layer, y: torch.Tensor) -> None:
-        """Nothing to do: it was fitted before."""
+        """Does nothing: the layer was fitted before."""
 
-    def read(self, mark: Mark, function: str) -> None:
-        """Nothing to do: who reads what is known from the dense network."""
+    def read(self, mark: OutputMark, function: str) -> None:
+        """Does nothing: readers are known from the dense network."""
 
     def norm_called(self, name: str, x: torch.Tensor) -> None:
         """Re-estimates a batch norm that no fit has written, anchored to the dense network's own statistics."""
@@ -170,7 +176,7 @@ class _Pruned(Following):
         return Fit(layer, design, target, kept_here, x, feeder, self.stays.get(layer.name))
 
     def _solve(self, fit: Fit) -> None:
-        """Solves for a layer's weights and writes them, and its feeder's."""
+        """Solves for a layer's weights, and its feeder's, and writes them."""
         name = fit.layer.name
         try:
             if fit.feeder is None:

@@ -1,4 +1,4 @@
-"""One layer of a pruned network while it is fitted: what it sees, what should come out, and how weights are written."""
+"""One layer of a pruned network while it is fitted: its input, its target, and how its weights are written."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from autoprune.prune.compensation.targets import Target, in_channels
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.regression import Regression
 
-UNCHANGED = 1e-7  # of the target's variance: a layer that still does what the dense one does is left alone
+UNCHANGED = 1e-7  # share of the target's variance below which a layer is left unchanged
 
 
 @dataclass
 class Fit:
-    """A layer that is being fitted to the target's channels that stay, `kept`.
+    """A layer that is being fitted to its target's `kept` channels.
 
-    `x` is what it sees of all images. With a `feeder`, the fit of the layer whose rectified output that is, it is not
-    known before `solve_with_feeder`. `shortcut` is what the output is added to. `stays` are the (g, o, k) entries that
-    are not 0 and alone may change, None for all. After a solution `unexplained` is the share of the target's variance
-    that is left.
+    Attributes:
+        layer: the layer.
+        design: its design.
+        target: the dense network's outputs.
+        kept: the kept channels of the target.
+        x: the layer's input for all examples. With a `feeder` it is unknown before `solve_with_feeder`.
+        feeder: the fit of the layer whose rectified output is the input, if the two are fitted jointly.
+        stays: (g, o, k) booleans of the nonzero entries, which alone may change; None for all.
+        shortcut: the tensor that the output is added to, if any.
+        unexplained: after a solution, the share of the target's variance that is left.
+        regression: the last regression.
     """
 
     layer: Layer
@@ -36,16 +43,16 @@ class Fit:
     stays: torch.Tensor | None = None
     shortcut: torch.Tensor | None = None
     unexplained: float = 0.0
-    regression: Regression | None = None  # the last one
+    regression: Regression | None = None  # the last regression
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output, through its batch norm, in one pass over the memory."""
         return self.affine(x.dtype)(x)
 
     def solve(self) -> bool:
-        """Fits the layer to the sampled rows of all images; False where it was right already.
+        """Fits the layer to the sampled rows of all examples; False if it was right already.
 
-        Raises torch.linalg.LinAlgError where rows or targets are not finite; nothing is written then.
+        Raises torch.linalg.LinAlgError if rows or targets are not finite; nothing is written then.
         """
         rows, positions = self.target.rows[:, self.kept], self.target.positions
         if self.shortcut is not None:
@@ -54,7 +61,7 @@ class Fit:
         return self._solve(self.design.rows(self.x, positions), goal)
 
     def solve_with_feeder(self, feeder: Fit, iterations: int) -> None:
-        """Fits both together on the first images, and then this one alone as `solve` does."""
+        """Fits both layers together on the first examples, and then this one alone like `solve`."""
         goal = self._whole_goal()
         images = feeder.x[: len(goal)]
         try:
@@ -67,7 +74,7 @@ class Fit:
             self.solve()
 
     def affine(self, dtype: torch.dtype = torch.float32) -> Affine:
-        """The layer and its batch norm as one."""
+        """The layer and its batch norm as one affine map."""
         weight, bias = (part.to(dtype) for part in self._folded())
         return Affine(self.layer.module, self.design, self.design.shaped(weight), bias.flatten())
 
@@ -92,12 +99,12 @@ class Fit:
         write(norm.bias, (bias + mean).flatten())
 
     def _whole_goal(self) -> torch.Tensor:
-        """What should come out for the first images, float32."""
+        """The target for the first examples, float32."""
         whole = self.target.whole.index_select(-len(self.design.axes) - 1, self.kept).float()
         return whole if self.shortcut is None else whole - self.shortcut[: len(whole)].float()
 
     def _solve_on_first(self, x: torch.Tensor, goal: torch.Tensor) -> bool:
-        """As `solve`, for as many rows of x, the first images."""
+        """Like `solve`, for as many rows of x, the first examples."""
         total = self.design.count(x)
         positions = torch.linspace(0, total - 1, min(total, len(self.target.positions))).long()
         return self._solve(self.design.rows(x, positions), self.design.outputs(goal, positions))
@@ -151,10 +158,10 @@ class Fit:
 
 
 def has_constant(layer: Layer) -> bool:
-    """Whether a layer can take up a constant: in its batch norm or its bias."""
+    """Whether a layer can absorb a constant, in its batch norm or its bias."""
     return layer.norm is not None or layer.module.bias is not None
 
 
 def write(tensor: torch.Tensor | nn.Module | None, values: torch.Tensor) -> None:
-    """Writes to a parameter or buffer that is there."""
+    """Writes to a parameter or buffer, if it exists."""
     cast(torch.Tensor, tensor).data.copy_(values)

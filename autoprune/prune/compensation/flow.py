@@ -1,4 +1,4 @@
-"""Follows what layers put out through a forward pass: past their batch norm, into a ReLU, into an addition."""
+"""Follows layers' outputs through a forward pass: past their batch norm, into a ReLU, into an addition."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-ADDITIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+ADDITION_FUNCTIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 IN_PLACE = ("add_", "__iadd__")
 RECTIFIERS = ("relu", "relu_")
 
 
-class Stage(Enum):
-    """How far a layer's output has come."""
+class OutputStage(Enum):
+    """The last operation that a layer's output has passed."""
 
     RAW = "before its batch norm"
     FINAL = "its output"
@@ -30,11 +30,11 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Whose output a tensor is; `step` orders outputs by time."""
+class OutputMark:
+    """The layer whose output a tensor is; `step` orders outputs by time."""
 
     layer: str
-    stage: Stage
+    stage: OutputStage
     step: int
 
 
@@ -48,47 +48,47 @@ class Layer:
 
 
 class Following(ABC):
-    """What happens to the outputs of `layers`, by name, while a model runs; `norms` are its batch norms by name.
+    """Follows the outputs of `layers`, by name, while a model runs; `norms` are its batch norms by name.
 
-    A layer's output is that of its batch norm where it has one. Subclasses say what to do when it is there. Layers that
-    are `postponed` are not run, nor is what follows up to their last stage: a tensor of that shape with anything in it
-    stands for it, until the subclass hands over the output itself.
+    A layer's output is that of its batch norm, if it has one. Subclasses define what happens when it is available.
+    `postponed` layers are not run, nor is anything up to their last stage: an uninitialised tensor of that shape
+    replaces the output until the subclass supplies it.
     """
 
     def __init__(
         self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], postponed: Collection[str] = ()
     ) -> None:
         self.layers, self.norms, self.postponed = layers, norms, postponed
-        # by address, which is a tensor's own while it lives; the number tells whether something was written to it
-        self._marks: dict[int, tuple[weakref.ref[torch.Tensor], int, Mark]] = {}
+        # by address, unique while a tensor lives; the version number reveals in-place writes
+        self._marks: dict[int, tuple[weakref.ref[torch.Tensor], int, OutputMark]] = {}
         self._step = 0
         self._busy = False
 
     @abstractmethod
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        """A layer is about to run on x; returns what it runs on."""
+        """Called before a layer runs on x; returns its actual input."""
 
     @abstractmethod
     def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """A layer's output is about to be added to another tensor of its shape; returns what is added in its place.
+        """Called before a layer's output is added to another tensor of its shape; returns the tensor to add instead.
 
-        Where both operands are outputs of layers, it is the later one.
+        If both operands are outputs of layers, it is the later one.
         """
 
     @abstractmethod
     def norm_called(self, name: str, x: torch.Tensor) -> None:
-        """A batch norm is about to run on x."""
+        """Called before a batch norm runs on x."""
 
     @abstractmethod
     def produced(self, layer: Layer, y: torch.Tensor) -> None:
-        """A layer's output is there."""
+        """Called when a layer's output is available."""
 
     @abstractmethod
-    def read(self, mark: Mark, function: str) -> None:
-        """A function makes a tensor of a layer's output at some stage."""
+    def read(self, mark: OutputMark, function: str) -> None:
+        """Called when a function reads a layer's output at some stage."""
 
-    def mark_of(self, tensor: Any) -> Mark | None:
-        """Whose output a tensor is, None when it is nobody's or was written to since."""
+    def mark_of(self, tensor: Any) -> OutputMark | None:
+        """The layer whose output a tensor is; None if there is none, or it was written to since."""
         if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._marks:
             return None
         reference, version, mark = self._marks[tensor.data_ptr()]
@@ -98,7 +98,7 @@ class Following(ABC):
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
-        """Inside, forward passes of the model are followed."""
+        """Follows the forward passes of the model inside."""
         hooks = []
         for layer in self.layers.values():
             hooks.append(layer.module.register_forward_pre_hook(self._entering(layer)))
@@ -116,7 +116,7 @@ class Following(ABC):
                 del self.layers[name].module.forward
 
     def _postpone(self, module: nn.Module) -> None:
-        """The module answers the model with a tensor of the right shape; us as ever."""
+        """Makes the module return an uninitialised tensor of the right shape to the model, but its output to us."""
         forward = module.forward
 
         def answer(x: torch.Tensor) -> torch.Tensor:
@@ -142,32 +142,32 @@ class Following(ABC):
             if self._busy:
                 return
             with self._own():
-                self._there(layer.name, z, Stage.FINAL if layer.norm is None else Stage.RAW)
+                self._there(layer.name, z, OutputStage.FINAL if layer.norm is None else OutputStage.RAW)
 
         return hook
 
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:
-        """What we compute ourselves is not the model's."""
+        """Excludes our own computations inside."""
         self._busy = True
         try:
             yield
         finally:
             self._busy = False
 
-    def _there(self, layer: str, y: torch.Tensor, stage: Stage) -> None:
+    def _there(self, layer: str, y: torch.Tensor, stage: OutputStage) -> None:
         self._step += 1
-        self._marks[y.data_ptr()] = weakref.ref(y), y._version, Mark(layer, stage, self._step)
-        if stage is Stage.FINAL:
+        self._marks[y.data_ptr()] = weakref.ref(y), y._version, OutputMark(layer, stage, self._step)
+        if stage is OutputStage.FINAL:
             self.produced(self.layers[layer], y)
 
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One call of torch's Python interface by the model."""
+        """Handles one call of torch's Python interface by the model."""
         if self._busy:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         marks = [self.mark_of(x) for x in args]
-        if name in ADDITIONS and not kwargs and len(args) == 2:
+        if name in ADDITION_FUNCTIONS and not kwargs and len(args) == 2:
             args = self._addition(args, marks, in_place=name in IN_PLACE)
         norm = self._norm_of([*args, *kwargs.values()]) if name == "batch_norm" else None
         if norm is not None:
@@ -176,7 +176,7 @@ class Following(ABC):
         first = marks[0] if marks else None
         stage = None if first is None else self._stage_after(first, name, norm)
         output = args[0] if first and stage and first.layer in self.postponed else func(*args, **kwargs)
-        if not isinstance(output, torch.Tensor):  # a size, a flag
+        if not isinstance(output, torch.Tensor):  # a size or a boolean
             return output
         for mark in filter(None, marks):
             self.read(mark, name)
@@ -184,20 +184,20 @@ class Following(ABC):
             self._there(first.layer, output, stage)
         return output
 
-    def _stage_after(self, mark: Mark, function: str, norm: str | None) -> Stage | None:
-        """The stage a function takes a layer's output to."""
-        if mark.stage is Stage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
-            return Stage.FINAL
-        return Stage.RECTIFIED if mark.stage is Stage.FINAL and function in RECTIFIERS else None
+    def _stage_after(self, mark: OutputMark, function: str, norm: str | None) -> OutputStage | None:
+        """The stage of a layer's output after a function."""
+        if mark.stage is OutputStage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
+            return OutputStage.FINAL
+        return OutputStage.RECTIFIED if mark.stage is OutputStage.FINAL and function in RECTIFIERS else None
 
     def _norm_of(self, values: Sequence[Any]) -> str | None:
         """The batch norm whose buffers are among the values."""
         return next((name for name, norm in self.norms.items() if any(x is norm.running_mean for x in values)), None)
 
-    def _addition(self, args: tuple[Any, ...], marks: list[Mark | None], *, in_place: bool) -> tuple[Any, ...]:
+    def _addition(self, args: tuple[Any, ...], marks: list[OutputMark | None], *, in_place: bool) -> tuple[Any, ...]:
         if not all(isinstance(x, torch.Tensor) for x in args) or args[0].shape != args[1].shape or args[0] is args[1]:
             return args
-        steps = [mark.step if mark is not None and mark.stage is Stage.FINAL else -1 for mark in marks]
+        steps = [mark.step if mark is not None and mark.stage is OutputStage.FINAL else -1 for mark in marks]
         later = int(steps[1] > steps[0])
         mark, operand = marks[later], args[later]
         if mark is None or steps[later] < 0:

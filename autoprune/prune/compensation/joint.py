@@ -1,11 +1,11 @@
-"""Two layers with a ReLU between them, fitted together: what the first one gives up, the second must not miss.
+"""Joint fit of two layers with a ReLU between them, so that the second one recovers what the first one loses.
 
-Least squares for one layer at a time can make the first layer repeat the dense network's activations at the channels
-that stay, but not turn them into what the second layer needs. Together they are y = V2 relu(V1 x + b1) + b2, and for
-small changes, with the sign of every activation as it is now, y is linear in all four. So we solve a linear
-least-squares problem (Gauss-Newton; Nocedal and Wright, Numerical Optimization, 2006, section 10.3) by a few steps of
-conjugate gradients, preconditioned by the second moments of both layers' inputs. The solution is kept if the true error
-falls, and halved where it does not.
+Least squares for one layer at a time can make the first layer repeat the dense network's activations at the kept
+channels, but not change them into what the second layer needs. Together they are y = V2 relu(V1 x + b1) + b2, and for
+small changes, with the present sign of every activation, y is linear in all four. So we solve a linear least-squares
+problem (Gauss-Newton; Nocedal and Wright, Numerical Optimization, 2006, section 10.3) by a few steps of conjugate
+gradients, preconditioned by the second moments of both layers' inputs. The step is halved until the true error falls;
+if it does not, the layers stay unchanged.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from torch.func import functional_call
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.regression import doubled, lenient
 
-SHORTEST = 1 / 8  # of a step; if that does not help either, the fit stays as it is
+SHORTEST = 1 / 8  # shortest fraction of a step; if it does not help either, the fit is left unchanged
 
 Tensors = Sequence[torch.Tensor]
-Divide = Callable[[torch.Tensor], torch.Tensor]  # (g, o, k) float64 over the second moments of what a layer reads
+Divide = Callable[
+    [torch.Tensor], torch.Tensor
+]  # (g, o, k) float64, times the inverse second moments of a layer's input
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer with its batch norm folded in: `weight` in the shape of the module's own, `bias` (o,)."""
+    """A layer with its batch norm folded in: `weight` in the module's own shape, `bias` (o,)."""
 
     module: nn.Module
     design: Design
@@ -36,7 +38,7 @@ class Affine:
     bias: torch.Tensor
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        given = {"weight": self.weight, "bias": self.bias}  # torch takes a bias for modules without one, too
+        given = {"weight": self.weight, "bias": self.bias}  # torch accepts a bias for modules without one, too
         return functional_call(self.module, given, (x,))  # type: ignore[no-any-return]
 
 
@@ -50,11 +52,11 @@ def fit_jointly(
     iterations: int,
     rectified: bool = False,
 ) -> tuple[Affine, Affine]:
-    """Both layers, changed so that second(relu(first(x))) comes closer to the target in the mean square; float32.
+    """Both layers, changed so that second(relu(first(x))) approaches the target in the mean square; float32.
 
-    `divide` are the Regression.divided of both layers; what it leaves at 0 does not change. One linearisation with
-    `iterations` of conjugate gradients; two with half as many each gave no more. `rectified`: a ReLU reads the output,
-    so that any negative value will do where the target is negative.
+    `divide` are the Regression.divided of both layers; entries that it leaves at 0 do not change. One linearisation
+    with `iterations` of conjugate gradients; two with half as many each were no better. `rectified`: a ReLU reads the
+    output, so that any negative value is equally good where the target is negative.
     """
     output = second(first(x).relu())
     residual = (lenient(target, output) if rectified else target) - output
@@ -107,7 +109,7 @@ def _gauss_newton(
 
 
 def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The channels of both, group by group, as one input for weights that are put side by side."""
+    """The channels of both, group by group, as one input for weights that are concatenated."""
     dim = left.dim() - len(design.axes) - 1
     channels = [x.movedim(dim, -1) for x in (left, right)]
     grouped = [x.reshape(*x.shape[:-1], design.groups, -1) for x in channels]  # (..., g, c / g)
@@ -147,8 +149,10 @@ def _dot(left: Tensors, right: Tensors) -> float:
 def _preconditioner(
     first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: torch.Tensor
 ) -> Callable[[Tensors], list[torch.Tensor]]:
-    """Divides gradients by the second moments of each layer's rows; those of the first also by how much of each
-    hidden channel gets through: how often it is active, times the energy of what reads it.
+    """Divides gradients by the second moments of each layer's rows.
+
+    Those of the first layer are also scaled by how much of each hidden channel passes: the frequency of its activation
+    times the energy of the weights that read it.
     """
     places = second.design.count(hidden)
     active = (hidden > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2).mean(dim=0)

@@ -1,4 +1,4 @@
-"""What every layer of the dense network puts out, at a sample of places: what a pruned network is fitted to."""
+"""The dense network's output of every layer, at a sample of places: the targets of a pruned network's layers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
-from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, Mark, Stage
+from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, OutputMark, OutputStage
 from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
-ROW_BYTES = 1 << 28  # at most, of one layer's rows and outputs together
-MAX_COLUMNS = 4608
-LIMIT_BYTES = 4 << 30  # of activations in the pass through a pruned network, which has all images at once
-LIVE = 6  # largest activations that are alive at once, at most
-Inputs = Sequence[tuple[torch.Tensor, ...]]
+ROW_BYTES = 1 << 28  # limit on one layer's rows and outputs together
+MAX_FITTED_COLUMNS = 4608
+LIMIT_BYTES = 4 << 30  # limit on activations in the pass through a pruned network, which runs all examples at once
+LIVE = 6  # number of largest activations that are alive at once, at most
+TargetInputs = Sequence[tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a compensation looks at: at most `rows` of a layer's rows for its own fit, whole images until they have
-    `whole_rows` for joint fits, and `iterations` of conjugate gradients in each of these.
+    """The amount of data and work of a compensation.
+
+    Attributes:
+        rows: the largest number of a layer's rows for its own fit.
+        whole_rows: the number of rows, of whole examples, for joint fits.
+        iterations: the number of conjugate gradient iterations of a joint fit.
     """
 
     rows: int
@@ -43,12 +47,18 @@ EFFORTS = {"sequential": Effort(50_000, 100_000, 10), "thorough": Effort(100_000
 
 @dataclass(frozen=True)
 class Target:
-    """What one layer of the dense network puts out, after its batch norm if it has one.
+    """The output of one layer of the dense network, after its batch norm if it has one.
 
-    Where a later addition takes it in, as the operand that was there last, that is the sum (`summed`). `positions` are
-    the sampled rows among all rows of all images, rising; `rows` (n, c) what came out there. `whole` is everything that
-    came out of the first images. `read_once` tells that one operator reads the output, `rectified` that it is a ReLU,
-    and `feeder` names the layer whose rectified output this one reads, if nothing else reads that.
+    If a later addition uses it as its last operand, the target is the sum (`summed`).
+
+    Attributes:
+        positions: the sampled rows among all rows of all examples, rising.
+        rows: (n, c) the outputs there.
+        whole: the complete outputs of the first examples.
+        summed: see above.
+        read_once: whether exactly one operator reads the output.
+        rectified: whether that operator is a ReLU.
+        feeder: the layer whose rectified output this one reads, if nothing else reads that.
     """
 
     positions: torch.Tensor
@@ -62,13 +72,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """Of one dense network on one set of images.
+    """The targets of one dense network on one set of examples.
 
-    `layers` has them by name; `norms` the statistics that each batch norm sees on these images; `untouched` says
-    which layers have no target and why. `peak_bytes` is the largest input or output of a layer, for one image.
+    Attributes:
+        inputs: the examples.
+        layers: targets by layer name.
+        norms: the statistics of each batch norm on these examples.
+        untouched: the reason for each layer without a target.
+        peak_bytes: the size of a layer's largest input or output, for one example.
+        effort: the amount of data and work.
     """
 
-    inputs: Inputs
+    inputs: TargetInputs
     layers: Mapping[str, Target]
     norms: Mapping[str, NormStatistics]
     untouched: Mapping[str, str]
@@ -83,15 +98,15 @@ class Targets:
 def collect_targets(
     model: nn.Module,
     structure: Structure,
-    inputs: Inputs,
+    inputs: TargetInputs,
     *,
     effort: Effort = EFFORTS["sequential"],
     limit_bytes: int = LIMIT_BYTES,
     seed: int = 0,
 ) -> Targets:
-    """One pass of the dense network over the inputs, positional arguments of the model a batch each.
+    """Runs the dense network once over the inputs, positional arguments of the model for each batch.
 
-    Of the inputs as many are taken as the pass through a pruned network, all at once, has room for in `limit_bytes`.
+    Takes as many of the inputs as a pass through a pruned network, on all at once, can hold in `limit_bytes`.
     """
     if not inputs:
         raise DataError("expected at least one batch to compensate with, got none. Check `calibrate`.")
@@ -112,7 +127,7 @@ def collect_targets(
 
 
 def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torch.Tensor, ...]) -> int:
-    """The largest input or output of a layer, for one image."""
+    """The size of a layer's largest input or output, for one example."""
     dense = _Dense(layers, {}, 1, EFFORTS["sequential"], 0)
     with dense.following():
         dense.starts(1)
@@ -120,8 +135,8 @@ def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torc
     return dense.peak
 
 
-def _first(inputs: Inputs, images: int) -> Inputs:
-    """The first images."""
+def _first(inputs: TargetInputs, images: int) -> TargetInputs:
+    """The first examples."""
     taken: list[tuple[torch.Tensor, ...]] = []
     for batch in inputs:
         if images > 0:
@@ -131,7 +146,7 @@ def _first(inputs: Inputs, images: int) -> Inputs:
 
 
 def linear_layers(model: nn.Module, structure: Structure) -> tuple[dict[str, Layer], dict[str, str]]:
-    """The layers that can be fitted, and for all other modules with a weight matrix the reason why not."""
+    """The layers that can be fitted, and the reason for each other module with a weight matrix."""
     owners: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
         owners[id(parameter)] = owners.get(id(parameter), 0) + 1
@@ -153,8 +168,8 @@ def _unfit(module: nn.Module, norm: nn.Module | None, owners: int) -> str:
     design = design_of(module)
     if isinstance(design, str):
         return design
-    if design.columns > MAX_COLUMNS:
-        return f"{design.columns} columns are more than the limit of {MAX_COLUMNS}"
+    if design.columns > MAX_FITTED_COLUMNS:
+        return f"{design.columns} columns are more than the limit of {MAX_FITTED_COLUMNS}"
     if design.inputs_first and design.groups > 1:
         return "no least squares for a transposed convolution with groups"
     if owners > 1:
@@ -166,17 +181,17 @@ def _unfit(module: nn.Module, norm: nn.Module | None, owners: int) -> str:
 
 @dataclass
 class _Kept:
-    """A target while it is collected, a batch after the other."""
+    """A target while it is collected batch by batch."""
 
     places: int  # rows of one image
     positions: torch.Tensor
     outputs: list[torch.Tensor] = field(default_factory=list)
     wholes: list[torch.Tensor] = field(default_factory=list)
     summed: bool = False
-    reads: Counter[tuple[Stage, str]] = field(default_factory=Counter)  # of one batch, by stage and function
+    reads: Counter[tuple[OutputStage, str]] = field(default_factory=Counter)  # of one batch, by stage and function
 
     def take(self, rows: torch.Tensor, whole: torch.Tensor, *, summed: bool = False) -> None:
-        """The running batch's part; a sum replaces what was added."""
+        """Adds the present batch's part; a sum replaces its operand."""
         if summed:
             self.outputs.pop()
             self.wholes.pop()
@@ -186,31 +201,33 @@ class _Kept:
 
     @property
     def rectified(self) -> bool:
-        """Whether a ReLU and nothing else reads the output."""
-        return self._readers(Stage.FINAL) == 1 and any((Stage.FINAL, name) in self.reads for name in RECTIFIERS)
+        """Whether only a ReLU reads the output."""
+        return self._readers(OutputStage.FINAL) == 1 and any(
+            (OutputStage.FINAL, name) in self.reads for name in RECTIFIERS
+        )
 
     @property
     def feeds_one(self) -> bool:
-        """Whether one operator reads the rectified output."""
-        return self.rectified and self._readers(Stage.RECTIFIED) == 1
+        """Whether exactly one operator reads the rectified output."""
+        return self.rectified and self._readers(OutputStage.RECTIFIED) == 1
 
-    def _readers(self, stage: Stage) -> int:
+    def _readers(self, stage: OutputStage) -> int:
         return sum(count for (at, _), count in self.reads.items() if at is stage)
 
     def finish(self, feeder: str | None) -> Target:
-        rows, whole, once = torch.cat(self.outputs), torch.cat(self.wholes), self._readers(Stage.FINAL) == 1
+        rows, whole, once = torch.cat(self.outputs), torch.cat(self.wholes), self._readers(OutputStage.FINAL) == 1
         return Target(self.positions, rows, whole, self.summed, once, self.rectified, feeder)
 
 
 class _Dense(Following):
-    """The dense network's pass: keeps outputs of layers and what batch norms see."""
+    """The pass through the dense network, which keeps outputs of layers and statistics of batch norms."""
 
     def __init__(
         self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], images: int, effort: Effort, seed: int
     ) -> None:
         super().__init__(layers, norms)
         self.images, self.effort, self.seed = images, effort, seed
-        self.first = self.size = 0  # the running batch's first image and how many it has
+        self.first = self.size = 0  # the present batch's first example and its size
         self.peak = 0
         self.kept: dict[str, _Kept] = {}
         self.feeders: dict[str, str] = {}
@@ -219,14 +236,14 @@ class _Dense(Following):
         self._called: set[str] = set()
 
     def starts(self, size: int) -> None:
-        """A batch of so many images is about to run."""
+        """Called before a batch of `size` examples runs."""
         self.first, self.size = self.first + self.size, size
         self._called.clear()
         for kept in self.kept.values():
             kept.reads.clear()
 
     def ends(self) -> None:
-        """A batch has run."""
+        """Called after a batch has run."""
         self.feeders = {name: feeder for name, feeder in self.feeders.items() if self.kept[feeder].feeds_one}
 
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -240,7 +257,7 @@ class _Dense(Following):
         elif name not in self.kept:
             self.kept[name] = self._begin(layer, places)
             mark = self.mark_of(x)
-            if mark is not None and mark.stage is Stage.RECTIFIED:
+            if mark is not None and mark.stage is OutputStage.RECTIFIED:
                 self.feeders[name] = mark.layer
         self._called.add(name)
         return x
@@ -268,10 +285,10 @@ class _Dense(Following):
         begin, end = self.first * kept.places, (self.first + self.size) * kept.places
         here = kept.positions[(kept.positions >= begin) & (kept.positions < end)] - begin
         wanted = max(0, math.ceil(self.effort.whole_rows / kept.places) - self.first)
-        whole = y[: wanted * (len(y) // self.size)]  # an image may be several entries, such as windows
+        whole = y[: wanted * (len(y) // self.size)]  # an example may be several entries, such as windows
         kept.take(in_channels(_design(layer).outputs(y, here)), whole.clone(), summed=summed)
 
-    def read(self, mark: Mark, function: str) -> None:
+    def read(self, mark: OutputMark, function: str) -> None:
         if mark.layer in self.kept:
             self.kept[mark.layer].reads[mark.stage, function] += 1
 
@@ -291,7 +308,7 @@ def batch_statistics(x: torch.Tensor) -> NormStatistics:
 
 
 def in_channels(grouped: torch.Tensor) -> torch.Tensor:
-    """(n, c) rows of (g, n, c / g) ones."""
+    """(n, c) rows from (g, n, c / g) ones."""
     return grouped.transpose(0, 1).flatten(1)
 
 

@@ -1,8 +1,8 @@
-"""Criteria: which positions of a unit matter most. They order positions; how many stay is decided by the search.
+"""Criteria: which positions of a unit matter most. They order positions; the search decides how many stay.
 
-A criterion is a function `(weights, statistics) -> scores`, (n,) with one score per position, higher = kept longer.
-What it needs beside weights it declares with `@needs(...)`; only that is collected. One file a family; `CRITERIA` is
-the table of names that jobs may use.
+A criterion is a function `(weights, statistics) -> scores`, (n,) with one score per position, higher = kept longer. It
+declares the statistics it needs with `@needs(...)`; only these are collected. One file per family; `CRITERIA` maps the
+names that jobs may use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Criteria of what consumers read: norms, spreads and means of activations, with the weights that multiply them.
+"""Criteria of consumers' inputs: norms, variances and means of activations, with the weights that multiply them.
 
 All are sums over a unit's consumers and, within one, over the columns of a position.
 """
@@ -15,35 +15,40 @@ from autoprune.prune.criteria.contract import ConsumerStatistics, UnitStatistics
 
 @needs("moments")
 def wanda(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """sum_ij |W_ij| |X_j| over the columns j of a position (Sun et al. 2024, https://arxiv.org/abs/2306.11695,
-    equation 1). Departures: whole columns instead of single weights; |X_j| is the root mean square, which is the norm
-    up to one factor for all.
+    """sum_ij |W_ij| |X_j| over the columns j of a position.
+
+    Sun et al. 2024, https://arxiv.org/abs/2306.11695, equation 1. Departures: whole columns instead of single weights;
+    |X_j| is the root mean square, which is the norm up to a common factor.
     """
     return _over_consumers(statistics, lambda c: c.weight.abs().sum(dim=0) * c.square.sqrt())
 
 
 @needs("moments")
 def flap(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """sum_j Var(X_j) |W_j|^2 over the columns j of a position: what a constant cannot take up (An et al. 2024,
-    https://arxiv.org/abs/2312.11983, weighted input feature variance). Departure: no standardisation across layers, as
-    the search decides how much of each unit stays.
+    """sum_j Var(X_j) |W_j|^2 over the columns j of a position: the part that a constant cannot absorb.
+
+    An et al. 2024, https://arxiv.org/abs/2312.11983, weighted input feature variance. Departure: no standardisation
+    across layers, as the search decides how much of each unit stays.
     """
     return _over_consumers(statistics, lambda c: c.variance * c.weight.square().sum(dim=0))
 
 
 @needs("moments")
 def activation_variance(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Variance of what consumers read of a position: one that never changes is a constant (Polyak and Wolf 2015,
-    channel-level acceleration, https://doi.org/10.1109/ACCESS.2015.2494536, inbound pruning, without the weights).
+    """Variance of a position's activations in consumers' inputs: one that never changes is a constant.
+
+    Polyak and Wolf 2015, channel-level acceleration, https://doi.org/10.1109/ACCESS.2015.2494536, inbound pruning,
+    without the weights.
     """
     return _over_consumers(statistics, lambda c: c.variance)
 
 
 @needs("moments")
 def activation_mean(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Absolute mean of what consumers read of a position (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440,
-    section 2.2, "mean activation"). Departure: after the activation function, as the consumer sees it; so the absolute
-    value matters only where that function has negative values.
+    """Absolute mean of a position's activations in consumers' inputs.
+
+    Molchanov et al. 2017, https://arxiv.org/abs/1611.06440, section 2.2, "mean activation". Departure: after the
+    activation function, as consumers read it; so the absolute value matters only for functions with negative values.
     """
     return _over_consumers(statistics, _mean)
 

@@ -1,4 +1,4 @@
-"""What a criterion gets, what it may ask for, and what becomes of its scores."""
+"""The contract of a criterion: its inputs, the statistics that it may request, and how its scores are used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from autoprune.errors import PluginError
 
 @dataclass(frozen=True)
 class UnitWeights:
-    """A unit's weights, position by position: (n, ...) flattened to (n, k) for each tensor that touches it.
+    """A unit's weights by position: (n, ...) flattened to (n, k) for each tensor that touches it.
 
-    `scales` are those of batch norms that run over the unit's positions.
+    `scales` are the weights of batch norms over the unit's positions.
     """
 
     producers: tuple[torch.Tensor, ...]
@@ -26,12 +26,17 @@ class UnitWeights:
 
 @dataclass(frozen=True)
 class ConsumerStatistics:
-    """What one consumer of the unit does with it; of a grouped one, each group by itself.
+    """A consumer of the unit with statistics of its inputs, float64; for a grouped consumer, one of its groups.
 
-    `weight` is (o, k), o outputs and k columns; `gram` (k, k) the second moments of the inputs, about their (k,)
-    `mean` when `centred`, else about zero; `columns` (n, m) the columns that belong to each of the unit's n positions.
-    `energy` is that of the layer's whole dense output where this is one group of it. float64. Where moments are those
-    of channels, o counts every kernel position of an output, and k the inputs.
+    If moments are those of channels, o includes kernel positions, and k are the inputs.
+
+    Attributes:
+        weight: (o, k), o outputs and k columns.
+        gram: (k, k) second moments of the inputs, about their mean if `centred`, else about zero.
+        columns: (n, m) the columns of each of the unit's n positions.
+        mean: (k,) means of the inputs, if known.
+        centred: see `gram`.
+        energy: the energy of the layer's whole dense output, if this is one group of it.
     """
 
     weight: torch.Tensor
@@ -49,7 +54,7 @@ class ConsumerStatistics:
 
     @property
     def variance(self) -> torch.Tensor:
-        """(k,) variances of the inputs, never below zero; mean squares where the mean is not known."""
+        """(k,) variances of the inputs, never below zero; mean squares if the mean is unknown."""
         diagonal = self.gram.diagonal()
         spread = diagonal if self.mean is None or self.centred else diagonal - self.mean.square()
         return spread.clamp(min=0.0)
@@ -61,11 +66,15 @@ class ConsumerStatistics:
 
 @dataclass(frozen=True)
 class UnitStatistics:
-    """Statistics of a unit's consumers, empty where none were collected, and of the loss, where they were asked for.
+    """Statistics of a unit's consumers, empty if none were collected, and of the loss, if they were requested.
 
-    The loss is the cross entropy to classes of the dense network itself. `gradients` (b, n) has, for each batch, the
-    sum of weight x gradient over all producer weights of a position; `sample_gradients` (s, n) for each of s single
-    examples; `curvature` (n,) the trace of the loss' Hessian over these weights.
+    The loss is the cross entropy to classes from the dense network itself.
+
+    Attributes:
+        consumers: one for each consumer or group.
+        gradients: (b, n), for each batch the sum of weight x gradient over all producer weights of a position.
+        sample_gradients: (s, n), the same for each of s single examples.
+        curvature: (n,) the trace of the loss' Hessian over these weights.
     """
 
     consumers: tuple[ConsumerStatistics, ...]
@@ -81,20 +90,27 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 @runtime_checkable
 class Declaring(Protocol):
-    """A criterion that declares what it needs beside weights; `needs` makes one of a function."""
+    """A criterion that declares the statistics it needs; `needs` turns a function into one."""
 
     needs: frozenset[Need]
 
 
 def needs(*names: Need) -> Callable[[Function], Function]:
-    """Declares what a criterion needs beside weights.
-
-    "moments" are those of consumers: a unit without any is ordered by l2 instead, which is noted. The others name
-    fields of UnitStatistics, which are collected only when declared: they take backward passes.
+    """Declares the statistics that a criterion needs besides weights.
 
     >>> @autoprune.needs("gradients")
     ... def mine(weights, statistics):
     ...     return statistics.gradients.abs().mean(dim=0)
+
+    Args:
+        *names: "moments" for those of consumers; a unit without any is ordered by l2 instead, which is noted. The
+            others name fields of UnitStatistics, which take backward passes and are collected only if declared.
+
+    Returns:
+        A decorator for the criterion.
+
+    Raises:
+        PluginError: a name is unknown.
     """
     unknown = set(names) - set(get_args(Need))
     if unknown:
@@ -108,14 +124,14 @@ def needs(*names: Need) -> Callable[[Function], Function]:
 
 
 def needs_of(criterion: Callable[..., object]) -> frozenset[Need]:
-    """What a criterion declared, also through partial applications; nothing by default."""
+    """The needs that a criterion declared, also through partial applications; none by default."""
     while isinstance(criterion, functools.partial):
         criterion = criterion.func
     return criterion.needs if isinstance(criterion, Declaring) else frozenset()
 
 
 def collected(statistics: torch.Tensor | None, need: Need) -> torch.Tensor:
-    """Statistics a criterion declared. PluginError when they are not there."""
+    """Declared statistics; PluginError if they were not collected."""
     if statistics is None:
         raise PluginError(f"expected statistics with {need}, got none: declare them with @needs({need!r})")
     return statistics

@@ -1,7 +1,7 @@
-"""Statistics of the loss for criteria that ask for them: gradients, and the Hessian's trace, over producer weights.
+"""Statistics of the loss for criteria that request them: gradients and the Hessian's trace over producer weights.
 
-There are no labels in calibration data. The loss is the cross entropy to a class that the dense network itself says:
-its prediction, or, for gradients of single examples, a class drawn from its output.
+Calibration data have no labels. The loss is the cross entropy to a class given by the dense network itself: its
+prediction, or, for gradients of single examples, a class drawn from its output.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from autoprune.prune.passes.containers import copied, tensors_of
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
-EXAMPLES = 128  # of which single gradients, and products with the Hessian, are made: each takes passes of its own
-PROBES = 8  # random vectors for a trace; their noise is shared by all positions, whose order is what counts
+LOSS_EXAMPLES = 128  # number of examples for single gradients and Hessian products, which take passes of their own
+TRACE_PROBES = 8  # random vectors for a trace; all positions share their noise, and only the order matters
 
 Batches = Sequence[tuple[torch.Tensor, ...]]
-Products = dict[str, torch.Tensor]  # by tensor: something of the tensor's own shape
+Products = dict[str, torch.Tensor]  # values of each tensor's own shape, by name
 
 
 def collect_gradients(
@@ -36,17 +36,17 @@ def collect_gradients(
     needs: Collection[str],
     seed: int = 0,
 ) -> dict[str, UnitStatistics]:
-    """What was asked for of "gradients", "sample_gradients" and "curvature", by unit; no consumers.
+    """The requested ones of "gradients", "sample_gradients" and "curvature", by unit; without consumers.
 
-    A copy of the model in float32 at least is differentiated, in eval mode; the model itself, its gradients and their
-    flags are not touched. The first EXAMPLES examples serve the latter two, all of them the first.
+    Differentiates a copy of the model, at least in float32, in eval mode; the model itself, its gradients and their
+    flags are not touched. The latter two use the first EXAMPLES examples, "gradients" uses all.
 
     Raises:
         PluginError: the network does not return (b, classes).
     """
     probe, weights = _differentiable(model, structure, units)
     everything = [tuple(_precise(x) for x in inputs) for inputs in batches]
-    some = _first(everything, EXAMPLES)
+    some = _first(everything, LOSS_EXAMPLES)
     generator = torch.Generator().manual_seed(seed)
     makers: dict[str, tuple[Callable[[tuple[torch.Tensor, ...]], Products], Batches]] = {
         "gradients": (lambda inputs: _saliency(_loss(probe, inputs), weights), everything),
@@ -68,7 +68,7 @@ def collect_gradients(
 def _differentiable(
     model: nn.Module, structure: Structure, units: Sequence[Unit]
 ) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A copy that is differentiable by the producer weights alone, and these by name."""
+    """A copy that is differentiable by the producer weights alone, and these weights by name."""
     probe = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in probe.parameters()):
         probe = probe.float()
@@ -86,7 +86,7 @@ def _precise(x: torch.Tensor) -> torch.Tensor:
 
 
 def _first(batches: Batches, examples: int) -> list[tuple[torch.Tensor, ...]]:
-    """The first examples, in the batches they came in."""
+    """The first examples, in their batches."""
     chosen: list[tuple[torch.Tensor, ...]] = []
     for inputs in batches:
         left = examples - sum(len(batch[0]) for batch in chosen)
@@ -125,11 +125,11 @@ def _curvature(loss: torch.Tensor, weights: Mapping[str, torch.Tensor], generato
     values = list(weights.values())
     gradients = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True, materialize_grads=True)
     total = [torch.zeros_like(value) for value in values]
-    for _ in range(PROBES):
+    for _ in range(TRACE_PROBES):
         signs = [(torch.randint(2, v.shape, generator=generator) * 2.0 - 1.0).to(v) for v in values]
         product = torch.stack([(g * z).sum() for g, z in zip(gradients, signs, strict=True)]).sum()
         seconds = torch.autograd.grad(product, values, retain_graph=True, allow_unused=True, materialize_grads=True)
-        total = [t + z * s / PROBES for t, z, s in zip(total, signs, seconds, strict=True)]
+        total = [t + z * s / TRACE_PROBES for t, z, s in zip(total, signs, seconds, strict=True)]
     return dict(zip(weights, total, strict=True))
 
 

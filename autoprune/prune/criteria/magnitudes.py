@@ -21,7 +21,7 @@ def l2(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
 def lamp(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     """Squared norm relative to those not smaller, |w_i|^2 / sum_j [|w_j| >= |w_i|] |w_j|^2.
 
-    Layer-adaptive magnitude (Lee et al. 2021, https://arxiv.org/abs/2010.07611, equation 1). Departures: of positions
+    Layer-adaptive magnitude (Lee et al. 2021, https://arxiv.org/abs/2010.07611, equation 1). Departures: positions
     instead of single weights, and equal ones get equal scores, where the paper breaks ties by index. Within one unit
     the order is that of l2. Zeros score 0.
     """
@@ -31,17 +31,20 @@ def lamp(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
 
 
 def fpgm(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Sum of distances to the other positions' producer weights, sum_j |w_i - w_j|: who is near the geometric median
-    of all can be replaced by the others (He et al. 2019, https://arxiv.org/abs/1811.00250, section 3.3).
+    """Sum of distances to the other positions' producer weights, sum_j |w_i - w_j|.
+
+    A position near the geometric median of all can be replaced by the others (He et al. 2019,
+    https://arxiv.org/abs/1811.00250, section 3.3).
     """
     rows = torch.cat([w.double() for w in weights.producers], dim=1)
-    # without products of matrices, in which equal rows get a distance of 1e-8 instead of 0
+    # without matrix products, which give equal rows a distance of 1e-8 instead of 0
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
 
 
 def bn_scale(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Sum of the absolute scales of the batch norms over a position (Liu et al. 2017, network slimming,
-    https://arxiv.org/abs/1708.06519, section 3). PluginError for a unit without batch norm.
+    """Sum of the absolute scales of the batch norms over a position; PluginError for a unit without batch norm.
+
+    Liu et al. 2017, network slimming, https://arxiv.org/abs/1708.06519, section 3.
     """
     if not weights.scales:
         raise PluginError("expected a batch norm with a scale over its positions, got none. Take another criterion.")
@@ -49,30 +52,31 @@ def bn_scale(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
 
 
 def pq_index(rows: torch.Tensor, p: float = 0.5, q: float = 1.0) -> torch.Tensor:
-    """(n,) PQ index of (n, d) rows, 1 - d^(1/q - 1/p) |w|_p / |w|_q: 0 for equal magnitudes, towards 1 the sparser;
-    0 for zeros (Diao et al. 2023, https://arxiv.org/abs/2302.05601, definition 1).
+    """(n,) PQ index of (n, d) rows, 1 - d^(1/q - 1/p) |w|_p / |w|_q: 0 for equal magnitudes, towards 1 the sparser.
+
+    0 for zeros. Diao et al. 2023, https://arxiv.org/abs/2302.05601, definition 1.
     """
     magnitudes = rows.double().abs()
     large = magnitudes.amax(dim=1, keepdim=True)
-    scaled = magnitudes / torch.where(large > 0, large, 1.0)  # so that no power leaves the range of numbers
+    scaled = magnitudes / torch.where(large > 0, large, 1.0)  # normalised so that powers neither overflow nor vanish
     norms = [scaled.pow(power).sum(dim=1).pow(1 / power) for power in (p, q)]
     index = 1 - rows.shape[1] ** (1 / q - 1 / p) * norms[0] / norms[1].clamp_min(torch.finfo(torch.float64).tiny)
     return torch.where(large[:, 0] > 0, index, 0.0)
 
 
 def pq(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Sum of absolute producer weights times (1 - PQ index): of two positions with the same norm the one whose weights
-    are spread evenly stays, for of the other one most connections could go.
+    """Sum of absolute producer weights times (1 - PQ index).
 
-    The index is that of Diao et al. 2023 (https://arxiv.org/abs/2302.05601, definition 1, p = 0.5, q = 1). Departure:
-    they derive from a layer's index how much of it to remove, and order by magnitude; here the search decides how
-    much, and the index enters the order.
+    Of two positions with the same norm the one with evenly spread weights stays, since most connections of the other
+    could be removed. The index is that of Diao et al. 2023 (https://arxiv.org/abs/2302.05601, definition 1, p = 0.5, q
+    = 1). Departure: they derive from a layer's index how much of it to remove, and order by magnitude; here the search
+    decides how much, and the index enters the order.
     """
     rows = torch.cat([w.double() for w in weights.producers], dim=1)
     return rows.abs().sum(dim=1) * (1 - pq_index(rows))
 
 
 def random(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """A fixed random order, the baseline a criterion has to beat."""
+    """A fixed random order, the baseline that a criterion has to beat."""
     count = weights.producers[0].shape[0]
     return torch.rand(count, generator=torch.Generator().manual_seed(count))

@@ -1,4 +1,4 @@
-"""The order of units' positions: what a criterion gets of each unit, and what happens where it cannot be used."""
+"""Orders units' positions: collects a criterion's inputs for each unit, and falls back where it cannot be used."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def order_units(
     moments: Mapping[str, Moments],
     batches: Sequence[tuple[torch.Tensor, ...]],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(n,) positions of each unit, the ones kept longest first, and by unit what was out of the ordinary.
+    """(n,) positions of each unit, the ones kept longest first, and remarks by unit.
 
-    A criterion that needs statistics of the loss takes passes over the batches. Units whose criterion needs moments
-    of consumers, and that have none, are ordered by l2.
+    A criterion that needs statistics of the loss takes passes over the batches. Units without the consumer moments that
+    the criterion needs are ordered by l2.
     """
     wanted = needs_of(criterion)
     orders = {unit.name: np.arange(unit.width) for unit in units if unit.is_branch}
@@ -62,7 +62,7 @@ def criterion_inputs(
     batches: Sequence[tuple[torch.Tensor, ...]],
     wanted: Collection[str],
 ) -> Iterator[tuple[Unit, UnitWeights, UnitStatistics]]:
-    """Each unit with what a criterion that declares `wanted` gets of it; branches, which have no order, left out.
+    """Each unit with its inputs for a criterion that declares `wanted`; branches, which have no order, are left out.
 
     Statistics of the loss take passes over the batches.
     """
@@ -74,7 +74,11 @@ def criterion_inputs(
     for unit in ordered:
         consumers = unit_consumers(unit, tensors, moments)
         statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers)
-        yield unit, unit_weights(unit, tensors, scales), copy.deepcopy(statistics)  # a criterion may write to it
+        yield (
+            unit,
+            unit_weights(unit, tensors, scales),
+            copy.deepcopy(statistics),
+        )  # a criterion may write to its inputs
 
 
 def order_unit(
@@ -84,7 +88,7 @@ def order_unit(
     statistics: UnitStatistics,
     scales: Collection[str] = (),
 ) -> np.ndarray:
-    """(n,) positions of a unit, the ones kept longest first; of a branch its only one.
+    """(n,) positions of a unit, the ones kept longest first; for a branch its only one.
 
     `scales` are the names of the tensors that scale a batch norm's output.
     """
@@ -94,13 +98,13 @@ def order_unit(
 
 
 def batch_norm_scales(model: nn.Module) -> frozenset[str]:
-    """Names of the weights of all batch norms."""
+    """The names of the weights of all batch norms."""
     norms = {id(norm.weight) for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.affine}
     return frozenset(name for name, tensor in named_tensors(model).items() if id(tensor) in norms)
 
 
 def unit_weights(unit: Unit, tensors: Mapping[str, torch.Tensor], scales: Collection[str] = ()) -> UnitWeights:
-    """What produces, what consumes and what scales each position of a unit."""
+    """The weights that produce, consume and scale each position of a unit."""
 
     def rows(slot: Slot) -> torch.Tensor:
         indices = torch.from_numpy(slot.span.indices(np.arange(unit.width)))  # (n, m)
@@ -117,7 +121,7 @@ def unit_weights(unit: Unit, tensors: Mapping[str, torch.Tensor], scales: Collec
 def unit_consumers(
     unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]
 ) -> tuple[ConsumerStatistics, ...]:
-    """Statistics of each of a unit's consumers that has moments, of a grouped one those of each group."""
+    """Statistics of each of a unit's consumers that has moments; for a grouped one, of each group."""
     names = [name for name in consumers_of([unit]) if name in moments]
     return tuple(group for name in names for group in _groups(unit, name, tensors[name], moments[name]))
 
@@ -125,12 +129,12 @@ def unit_consumers(
 def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> list[ConsumerStatistics]:
     """Statistics of a consumer's groups.
 
-    Moments of channels become their average over kernel positions, with the sign of the mean: this way they are the
-    mean, the mean square and the variance of an input.
+    Moments of channels are averaged over kernel positions, with the sign of the mean: they are then the mean, the mean
+    square and the variance of an input.
     """
     columns = _columns(unit, name, weight.shape[moments.design.input_dim], moments)
     seen = seen_weight(weight, moments)
-    mean = moments.mean.reshape(*moments.gram.shape[:2], -1)  # (g, d, kernel positions that were added up)
+    mean = moments.mean.reshape(*moments.gram.shape[:2], -1)  # (g, d, summed kernel positions)
     gram = moments.gram / mean.shape[2]
     level = mean.mean(dim=2).sign() * mean.square().mean(dim=2).sqrt()
     energy = None if len(gram) == 1 else sum(map(output_energy, seen, gram))
@@ -141,7 +145,7 @@ def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> li
 
 
 def _columns(unit: Unit, name: str, inputs: int, moments: Moments) -> dict[int, torch.Tensor]:
-    """(n, m) columns of each position by group; none unless every position has equally many in each group."""
+    """(n, m) columns of each position by group; empty unless every position has equally many in each group."""
     design = moments.design
     slots = [slot for slot in unit.with_role("in") if slot.tensor == name]
     if any(slot.dim != design.input_dim for slot in slots):
@@ -150,7 +154,7 @@ def _columns(unit: Unit, name: str, inputs: int, moments: Moments) -> dict[int, 
     indices = np.concatenate([slot.span.indices(np.arange(unit.width)) for slot in slots], axis=1)  # (n, m)
     if design.groups == 1 or not design.inputs_first:
         within = dict.fromkeys(range(design.groups), indices)
-    else:  # a position that is a whole group has nothing in the others
+    else:  # a position that is a whole group has no columns in the others
         group, place = np.divmod(indices, inputs // design.groups)
         alike = all(len(set((group == g).sum(axis=1))) == 1 for g in range(design.groups))
         within = {g: place[group == g].reshape(unit.width, -1) for g in range(design.groups)} if alike else {}

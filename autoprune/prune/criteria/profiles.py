@@ -1,4 +1,4 @@
-"""Units in numbers, for rules that decide how much stays without measuring any network."""
+"""Computes profiles of units, for rules that decide how much stays without measuring any network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoprune.prune.criteria.ordering import unit_consumers, unit_weights
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.moments import Moments
 
-OUTLIER = 5.0  # times the mean: Yin et al. 2024 (OWL), https://arxiv.org/abs/2310.05175, section 3.2, M = 5
+OUTLIER = 5.0  # multiple of the mean: Yin et al. 2024 (OWL), https://arxiv.org/abs/2310.05175, section 3.2, M = 5
 
 
 def make_profiles(model: nn.Module, units: Sequence[Unit], moments: Mapping[str, Moments]) -> dict[str, Profile]:
@@ -47,6 +47,6 @@ def _fluctuation(consumers: Sequence[ConsumerStatistics]) -> np.ndarray:
 
 
 def _outlier_share(consumers: Sequence[ConsumerStatistics]) -> float:
-    """Share of |W_ij| |X_j| above OUTLIER times their mean."""
+    """The share of |W_ij| |X_j| above OUTLIER times their mean."""
     scores = torch.cat([(consumer.weight.abs() * consumer.square.sqrt()).flatten() for consumer in consumers])
     return float((scores > OUTLIER * scores.mean()).double().mean())

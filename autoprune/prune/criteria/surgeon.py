@@ -1,4 +1,4 @@
-"""Optimal brain surgeon: the order in which positions go when all others make up for each of them."""
+"""Optimal brain surgeon: the order of removal when all other positions compensate for each removed one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from autoprune.prune.moments.ridge import ridged
 def obs(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     """Group-wise optimal brain surgeon: positions in the order of the damage that remains after the best update.
 
-    Repeatedly removes the group of columns g with the least tr(W_g^T [H^-1]_gg^-1 W_g) and updates
-    W -= W_g [H^-1]_gg^-1 H^-1_g, H^-1 -= H^-1_g^T [H^-1]_gg^-1 H^-1_g (Hassibi and Stork 1993; for groups of columns
-    Kurtic et al. 2022, https://arxiv.org/abs/2203.07259, equations 4 and 5). H is the second moment of a consumer's
-    inputs. Departure: with several consumers the damages are added, each relative to its dense output's energy.
+    Repeatedly removes the group of columns g with the least tr(W_g^T [H^-1]_gg^-1 W_g) and updates W -= W_g
+    [H^-1]_gg^-1 H^-1_g, H^-1 -= H^-1_g^T [H^-1]_gg^-1 H^-1_g (Hassibi and Stork 1993; for groups of columns Kurtic et
+    al. 2022, https://arxiv.org/abs/2203.07259, equations 4 and 5). H is the second moment of a consumer's inputs.
+    Departure: with several consumers the damages are added, each relative to its dense output's energy.
 
     The scores are ranks: 0 for the position removed first. Without statistics: l2.
     """
@@ -35,14 +35,14 @@ def obs(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
 
 
 class _Downdate:
-    """One consumer's weight and inverse Hessian while positions are removed one after the other."""
+    """A consumer's weight and inverse Hessian while positions are removed one after the other."""
 
     def __init__(self, consumer: ConsumerStatistics) -> None:
         self.columns = consumer.columns
         self.weight = consumer.weight.clone()
         self.inverse = torch.linalg.inv(ridged(consumer.gram))
         energy = output_energy(consumer.weight, consumer.gram) if consumer.energy is None else consumer.energy
-        self.energy = energy if energy > 0 else float("inf")  # nothing comes out, so nothing can be damaged
+        self.energy = energy if energy > 0 else float("inf")  # a zero output cannot be damaged
 
     def damage(self, remaining: list[int]) -> torch.Tensor:
         """(r,) damage of removing each of the remaining positions next."""
@@ -58,11 +58,11 @@ class _Downdate:
         solved = torch.linalg.solve(rows[:, columns], rows)  # (m, k)
         self.weight -= self.weight[:, columns] @ solved
         self.inverse -= rows.T @ solved
-        # rounding must not bring removed columns back
+        # rounding must not restore removed columns
         self.inverse[columns] = 0.0
         self.inverse[:, columns] = 0.0
 
 
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
-    """The mean square of what comes out, tr(W H W^T), of an (o, k) weight with (k, k) second moments."""
+    """The mean square of the output, tr(W H W^T), of an (o, k) weight with (k, k) second moments."""
     return float(torch.einsum("ok,kl,ol->", weight, gram, weight))

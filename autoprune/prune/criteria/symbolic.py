@@ -1,6 +1,7 @@
-"""What formulas of weights, inputs and gradients are made of: terminals, safe operators, and sums over consumers.
+"""Building blocks of formulas over weights, inputs and gradients: terminals, safe operators, and sums over consumers.
 
-Criteria that `autoprune criterion` writes import this. The operators are those of search.formula, on tensors.
+Criteria that `autoprune criterion` writes import this module. The operators are those of run.criterion.formula, on
+tensors.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class Terms:
-    """What is known of a unit with respect to one consumer: o outputs, n positions, m columns each, in float64.
+    """The terminals of a unit for one consumer: o outputs, n positions, m columns each, in float64.
 
-    `weight` (o, n, m) is the consumer's; `inputs` (1, n, m) the root mean square of what it reads and `spread` its
-    deviation; `producer` (1, n, 1) the l2 norm of a position's producer weights; `gradient` (1, n, 1) the root mean
-    square over batches of their sum of weight times gradient, None where gradients were not collected.
+    Attributes:
+        weight: (o, n, m), the consumer's.
+        inputs: (1, n, m), the root mean square of its inputs.
+        spread: (1, n, m), their standard deviation.
+        producer: (1, n, 1), the l2 norm of a position's producer weights.
+        gradient: (1, n, 1), the root mean square over batches of their sum of weight times gradient; None if gradients
+            were not collected.
     """
 
     weight: torch.Tensor
@@ -35,7 +40,7 @@ class Terms:
 
 
 def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[Terms]:
-    """The terminals for each consumer. PluginError for a unit without statistics of any."""
+    """The terminals for each consumer; PluginError for a unit without statistics of any."""
     if not statistics.consumers:
         raise PluginError("expected statistics of a consumer, got none. Declare them with @needs('moments').")
     producer = l2(weights, statistics).double()[None, :, None]
@@ -59,7 +64,7 @@ def summed(formula: Callable[[Terms], torch.Tensor], weights: UnitWeights, stati
 
 
 def divide(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """x / y, and 0 where y is next to nothing."""
+    """x / y, and 0 where y is almost 0."""
     safe = y.abs() > EPSILON
     return torch.where(safe, x / torch.where(safe, y, 1.0), 0.0)
 
@@ -79,12 +84,12 @@ def log(x: torch.Tensor) -> torch.Tensor:
 
 
 def minmax(x: torch.Tensor) -> torch.Tensor:
-    """Scaled from 0 to 1 over all elements; 0 where all are alike."""
+    """Scaled to [0, 1] over all elements; 0 if all are equal."""
     spread = x.max() - x.min()
     return (x - x.min()) / spread if spread > 0 else torch.zeros_like(x)
 
 
 def zscore(x: torch.Tensor) -> torch.Tensor:
-    """Of mean 0 and deviation 1 over all elements; 0 where all are alike."""
+    """Scaled to mean 0 and deviation 1 over all elements; 0 if all are equal."""
     spread = x.std(correction=0)
     return (x - x.mean()) / spread if spread > 0 else torch.zeros_like(x)

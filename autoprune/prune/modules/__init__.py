@@ -1,1 +1,1 @@
-"""Any nn.Module, without a word about units: what it keeps, copies of it, adapters, wrappers, batch norms."""
+"""Tools for any nn.Module, independent of units: attributes, copies, adapters, wrappers, batch norms."""

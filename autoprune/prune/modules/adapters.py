@@ -1,8 +1,8 @@
-"""Attention with free heads: what takes the place of `nn.MultiheadAttention` in pruned networks.
+"""Attention with free heads: replaces `nn.MultiheadAttention` in pruned networks.
 
-That class derives the size of a head from the width of its input, so that no head could go without changing everything
-around. `FreeAttention` computes the same from the same parameters and takes the number and size of heads as they are.
-TorchScript compiles it, which is why it is written in the part of Python that TorchScript knows.
+That class derives the size of a head from the width of its input, so that no head could be removed without changing
+everything around. `FreeAttention` computes the same from the same parameters and takes the number and size of heads as
+independent values. TorchScript compiles it, so it is written in the subset of Python that TorchScript supports.
 """
 
 import torch
@@ -14,17 +14,18 @@ from autoprune.prune.modules.adapting import adapter
 
 @adapter(nn.MultiheadAttention)
 class FreeAttention(nn.MultiheadAttention):
-    """Multi-head attention whose heads, and their size, are independent of the width of its input.
+    """Multi-head attention whose number and size of heads are independent of the width of its input.
 
-    The scale of the scores is that of the dense network, whatever size heads have left. A nested tensor may be given as
-    query, key and value at once, as `nn.TransformerEncoder` does with padded sequences; the output is nested then.
+    The scale of the scores is that of the dense network, whatever the remaining size of heads. A nested tensor may be
+    given as query, key and value at once, as `nn.TransformerEncoder` does with padded sequences; the output is nested
+    then.
     """
 
     scale: float
 
     def adapt(self) -> None:
         self.scale = self.head_dim**-0.5
-        self._qkv_same_embed_dim = False  # layers of torch take this as a reason not to use a fused kernel
+        self._qkv_same_embed_dim = False  # keeps torch's layers from using a fused kernel
 
     def forward(
         self,
@@ -37,9 +38,9 @@ class FreeAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As nn.MultiheadAttention."""
+        """Same arguments and outputs as nn.MultiheadAttention."""
         if is_causal and attn_mask is None:
-            raise RuntimeError("expected attn_mask beside is_causal, which only hints at what is in it")
+            raise RuntimeError("expected attn_mask together with is_causal, which only describes it")
         if query.is_nested:
             if query is not key or key is not value or attn_mask is not None or key_padding_mask is not None:
                 raise RuntimeError("expected a nested query to be key and value, too, and no masks beside it")
@@ -84,10 +85,10 @@ class FreeAttention(nn.MultiheadAttention):
         is_causal: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attention of (batch, queries, width) to (batch, keys, width)."""
-        hinted = is_causal and key_padding_mask is None and not need_weights  # the hint is taken at its word then
+        hinted = is_causal and key_padding_mask is None and not need_weights  # is_causal is trusted then
         mask = self._mask(query, key, key_padding_mask, None if hinted else attn_mask)
         q, k, v = self._projected(query, key, value)
-        if mask is not None:  # keys that bias_k and add_zero_attn appended are seen by all
+        if mask is not None:  # every query sees the keys that bias_k and add_zero_attn appended
             mask = functional.pad(mask, (0, k.shape[2] - key.shape[1]))
         dropout = self.dropout if self.training else 0.0
         if not need_weights:
@@ -134,7 +135,7 @@ class FreeAttention(nn.MultiheadAttention):
         key_padding_mask: torch.Tensor | None,
         attn_mask: torch.Tensor | None,
     ) -> torch.Tensor | None:
-        """What is added to the scores, broadcast to (batch, heads, queries, keys); None for nothing."""
+        """The values added to the scores, broadcast to (batch, heads, queries, keys); None if there are none."""
         total: torch.Tensor | None = None
         if attn_mask is not None:
             _check_mask(attn_mask, query.shape[0] * self.num_heads, query.shape[1], key.shape[1])

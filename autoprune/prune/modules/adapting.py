@@ -1,7 +1,7 @@
-"""What module classes need beside sliced tensors: other forwards where theirs insist on sizes, and fixes after surgery.
+"""Adapters and fixes for module classes: forwards that do not insist on sizes, and corrections after surgery.
 
-Most classes need nothing: integers they keep are found and set by themselves (sizes.py). What an adapter computes is
-compared with what its class computes before a network is analysed with it (adapted.py).
+Most classes need nothing: the integers that they keep are found and set automatically (sizes.py). An adapter is
+compared with its class before a network is analysed with it (adapted.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ FIXES: dict[type[nn.Module], Callable[[nn.Module], None]] = {}
 
 
 def adapter(original: type[nn.Module]) -> Callable[[type[Module]], type[Module]]:
-    """Gives the instances of a module class another class, a subclass of it, when a network is analysed and pruned.
+    """Registers a subclass that replaces a module class when a network is analysed and pruned.
 
-    The subclass has the same parameters and computes the same; an `adapt(self)` method, if there is one, is called once
-    on an instance that has just got the class.
+    The subclass has the same parameters and computes the same; its `adapt(self)` method, if any, is called once on each
+    instance whose class was replaced.
+
+    Args:
+        original: the module class to replace; its subclasses are not affected.
+
+    Returns:
+        A decorator for the subclass.
     """
 
     def register(subclass: type[Module]) -> type[Module]:
@@ -31,13 +37,20 @@ def adapter(original: type[nn.Module]) -> Callable[[type[Module]], type[Module]]
 
 
 def fix(original: type[nn.Module]) -> Callable[[Callable[[nn.Module], None]], Callable[[nn.Module], None]]:
-    """Registers what to do with a module of a class (or a subclass) after its tensors were sliced: put right what it
-    keeps of their sizes where nobody can see it. A number that changes what is computed, such as a scale, is no such
-    thing: it stays as it was trained, also in what the small network is compared with.
+    """Registers a function that corrects a module of a class (or a subclass) after its tensors were sliced.
+
+    It updates sizes that the module keeps where they cannot be found automatically. A number that changes the result,
+    such as a scale, must stay as it was trained: it stays so in the masked reference, too.
 
     >>> @autoprune.fix(Checked)
     ... def checked(module):
     ...     module.wanted["features"] = module.weight.shape[1]
+
+    Args:
+        original: the module class.
+
+    Returns:
+        A decorator for the function, which gets the module.
     """
 
     def register(function: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
@@ -48,7 +61,7 @@ def fix(original: type[nn.Module]) -> Callable[[Callable[[nn.Module], None]], Ca
 
 
 def adapt(model: nn.Module, names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Gives modules their adapter's class, in place: the named ones, or all that have one. Returns their names."""
+    """Gives modules their adapter's class, in place: the named ones, or all that have one; returns their names."""
     adapted = []
     for name in list(names) if names is not None else [name for name, _ in model.named_modules()]:
         module = model.get_submodule(name)
@@ -60,7 +73,7 @@ def adapt(model: nn.Module, names: Iterable[str] | None = None) -> tuple[str, ..
 
 
 def apply_fixes(model: nn.Module) -> None:
-    """Calls every registered fix on the modules it is for, in place."""
+    """Calls every registered fix on its modules, in place."""
     for module in model.modules():
         for original, function in FIXES.items():
             if isinstance(module, original):

@@ -1,4 +1,4 @@
-"""The integers that modules keep for themselves: found by path, and put back changed."""
+"""The integers that modules keep: found by path, and set to new values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from torch import nn
 
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\['([^']*)'\]")
-_OWN = frozenset(vars(nn.Module()))  # what every module keeps
+_OWN = frozenset(vars(nn.Module()))  # attributes of every module
 _DEEPEST = 4
-Step = str | int | tuple[str]  # an attribute, an index, a key
+PathStep = str | int | tuple[str]  # an attribute, an index, a key
 
 
 def numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
-    """Path and value of every integer a module keeps: as an attribute, in a list, tuple, dictionary or dataclass, in an
-    object of a class called "...Config", "...Args" or "...Arguments", or in one of these inside of another.
+    """Yields the path and value of every integer a module keeps.
 
-    Names that begin with an underscore are among them where they say a width.
+    As an attribute, in a list, tuple, dictionary or dataclass, in an object of a class called "...Config", "...Args" or
+    "...Arguments", or nested in these. Names with a leading underscore are included if they denote a width.
     """
     for name, value in list(vars(module).items()):
         if name not in _OWN and (not name.startswith("_") or says_width(name)):
@@ -27,7 +27,7 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
 
 
 def _within(path: str, value: Any, deepest: int) -> Iterator[tuple[str, int]]:
-    if type(value) is int:  # no bool, no member of an enumeration
+    if type(value) is int:  # neither bool nor an enumeration's member
         yield path, value
     elif deepest and type(value) in (list, tuple):
         for index, part in enumerate(value):
@@ -68,7 +68,7 @@ _WIDTHS = frozenset(
         *("intermediate", "neurons", "units"),
     )
 )
-_OTHERS = frozenset(  # beside a word for widths these say something else: `num_hidden_layers`, `max_width`
+_OTHERS = frozenset(  # next to a word for widths these change its meaning: `num_hidden_layers`, `max_width`
     (
         *(
             "kernel",
@@ -119,31 +119,31 @@ _OTHERS = frozenset(  # beside a word for widths these say something else: `num_
 
 
 def says_width(path: str) -> bool:
-    """Whether the last name in a path is that of a width, such as `num_features`, `in_planes` or `hidden_size`."""
-    words = set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name_of(path)).lower().strip("_").split("_"))
+    """Whether the last name in a path denotes a width, such as `num_features`, `in_planes` or `hidden_size`."""
+    words = set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", last_name(path)).lower().strip("_").split("_"))
     return bool(words & _WIDTHS) and not words & _OTHERS
 
 
-def name_of(path: str) -> str:
-    """The last name in a path: of a list's element the list's."""
+def last_name(path: str) -> str:
+    """The last name in a path; for an element of a list, the list's."""
     parts: list[str] = re.findall(r"[^.\[\]']+", path)
     return next(part for part in reversed(parts) if not part.isdigit())
 
 
-def steps_of(path: str) -> list[Step]:
+def steps_of(path: str) -> list[PathStep]:
     return [name or ((key,) if not index else int(index)) for name, index, key in _STEP.findall(path)]
 
 
 def get(module: nn.Module, path: str) -> Any:
-    """What a path such as "num_heads", "normalized_shape[0]", "config.hidden_size" or "sizes['width']" leads to."""
+    """The value at a path such as "num_heads", "normalized_shape[0]", "config.hidden_size" or "sizes['width']"."""
     value: Any = module
     for step in steps_of(path):
         value = _at(value, step)
     return value
 
 
-def place_of(module: nn.Module, path: str) -> tuple[int, tuple[Step, ...]]:
-    """The object that has to change for an integer to change, by id, and the way from there: objects are shared."""
+def place_of(module: nn.Module, path: str) -> tuple[int, tuple[PathStep, ...]]:
+    """The id of the object that holds an integer, and the steps from there; objects may be shared by modules."""
     steps = steps_of(path)
     holder, way, value = module, tuple(steps), module
     for index, step in enumerate(steps[:-1]):
@@ -154,16 +154,16 @@ def place_of(module: nn.Module, path: str) -> tuple[int, tuple[Step, ...]]:
 
 
 def put(module: nn.Module, path: str, number: int) -> None:
-    """Sets what a path leads to; a tuple is replaced by a changed one."""
+    """Sets the value at a path; a tuple is replaced by a changed one."""
     _changed(module, steps_of(path), number)
 
 
-def _at(value: Any, step: Step) -> Any:
+def _at(value: Any, step: PathStep) -> Any:
     return getattr(value, step) if isinstance(step, str) else value[step if isinstance(step, int) else step[0]]
 
 
-def _changed(value: Any, steps: Sequence[Step], number: int) -> Any:
-    """The value with the number where the steps lead; the same object but for tuples."""
+def _changed(value: Any, steps: Sequence[PathStep], number: int) -> Any:
+    """The value with the number set at the end of the steps; the same object, except for tuples."""
     if not steps:
         return number
     step, inner = steps[0], _changed(_at(value, steps[0]), steps[1:], number)

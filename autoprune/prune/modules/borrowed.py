@@ -1,4 +1,4 @@
-"""Borrowing what belongs to others, a model's modes, torch's threads, random states: as it was, it is put back."""
+"""Context managers that change a model's modes, torch's threads or random states, and restore them afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoprune.core.process import numpy_seeded
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, each in its own mode again afterwards, also after an exception."""
+    """Sets every module to eval mode inside, and restores each module's own mode, also after an exception."""
     with modes_put_back(model):
         model.eval()
         yield
@@ -23,7 +23,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training(model: nn.Module) -> Iterator[None]:
-    """Every module in train mode inside, each in its own mode again afterwards, also after an exception."""
+    """Sets every module to train mode inside, and restores each module's own mode, also after an exception."""
     with modes_put_back(model):
         model.train()
         yield
@@ -31,7 +31,7 @@ def training(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def modes_put_back(model: nn.Module) -> Iterator[None]:
-    """Every module in its own mode again afterwards, also after an exception."""
+    """Restores every module's own mode afterwards, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -42,9 +42,9 @@ def modes_put_back(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_copies(model: nn.Module) -> Iterator[None]:
-    """The model runs on copies of the tensors it is given inside, since its forward may change them.
+    """Runs the model on copies of its input tensors inside, since its forward may change them.
 
-    Whatever else it is given, such as a cache that it fills, is the caller's own.
+    Other inputs, such as a cache that it fills, are passed as they are.
     """
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -63,7 +63,7 @@ def _own(value: Any) -> Any:
 
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Runs with so many intra-op threads, or as many as there are; puts the number back."""
+    """Sets the number of intra-op threads inside (None: unchanged) and restores it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -74,16 +74,16 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Full float32 products: TensorFloat-32, which cuDNN uses by default, rounds to 1e-3."""
+    """Computes full float32 products inside: TensorFloat-32, cuDNN's default, rounds to 1e-3."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
 
 @contextlib.contextmanager
 def without_attention_fast_path() -> Iterator[None]:
-    """torch's layers of attention run operator by operator, without nested tensors and fused kernels of whole layers.
+    """Runs torch's attention layers operator by operator, without nested tensors and fused kernels of whole layers.
 
-    What these return for padding differs from what the layers themselves compute, and hooks turn them off.
+    For padding, the fused kernels return other values than the layers themselves, and hooks disable them.
     """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -95,14 +95,14 @@ def without_attention_fast_path() -> Iterator[None]:
 
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
-    """cuDNN takes kernels only that give the same bits every time."""
+    """Restricts cuDNN to kernels that are deterministic to the bit."""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True):
         yield
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global random states of Python, numpy and torch start from the seed inside; afterwards they are as before."""
+    """Seeds the global random states of Python, numpy and torch inside, and restores them afterwards."""
     python, tensors = random.getstate(), torch.get_rng_state()
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = torch.cuda.get_rng_state_all() if used else []

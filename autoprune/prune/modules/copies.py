@@ -1,4 +1,4 @@
-"""Copies of a model with tensors of their own: its own values, or others in the place of some."""
+"""Copies of a model with their own tensors: the model's values, or replacements for some of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def copy_model(
     share: bool = False,
     connected: bool = False,
 ) -> nn.Module:
-    """A copy of the model, in which `tensors` take the place of those of the same names.
+    """A copy of the model, with `tensors` in place of its tensors of the same names.
 
     The copy shares nothing with the model, which is not touched. Ties, requires_grad, training mode, hooks and
-    everything else modules keep come along; gradients do not. With `share`, for copies that are only looked at,
-    parameters are not copied. Where the copy is `connected`, hooks fill what the user gave them (copying.py).
+    everything else that modules keep are copied; gradients are not. With `share`, for copies that are only read,
+    parameters are shared. In a `connected` copy, hooks write to the user's own objects (copying.py).
     """
     memo: dict[int, Any] = {}
     for tensor, value in copied_values(model, tensors or {}, share=share):

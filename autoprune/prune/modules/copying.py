@@ -1,4 +1,4 @@
-"""Copies of models: with the model's own parameters, or with others in their place."""
+"""Copies of models, with the model's own parameters or replacements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.reach import cell_content, importable, is_weak, namespace_of, private_to, reached
 
-_LARGE = 10_000  # objects that something outside the model may consist of to be copied with it
+_LARGE = 10_000  # largest number of objects in a value outside the model that is copied with it
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -26,15 +26,15 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def copy_with(model: nn.Module, memo: Mapping[int, Any], *, connected: bool = False) -> nn.Module:
-    """A deep copy with replacements by id of what they replace.
+    """A deep copy, with replacements by the id of the object that they replace.
 
-    What copy.deepcopy leaves to the original is copied as well: what hooks and other functions of the model close over
-    or have as default arguments, the targets of weak references, and results of an earlier forward pass, wherever a
-    module keeps them. Functions that everyone can import are shared, and so is what cannot be copied. Where the copy is
-    `connected`, what hooks alone close over and the model does not keep, such as a list filled for the user, stays the
-    user's.
+    Copies what copy.deepcopy shares with the original as well: closures and default arguments of hooks and other
+    functions of the model, targets of weak references, and results of an earlier forward pass, wherever a module keeps
+    them. Importable functions are shared, and so is anything that cannot be copied. In a `connected` copy, objects that
+    only hooks close over and the model does not keep, such as a list filled for the user, remain the user's.
 
-    Raises UnsupportedModel for a model that cannot be copied.
+    Raises:
+        UnsupportedModel: the model cannot be copied.
     """
     kept = reached(model)
     functions = [f for _, f in kept.values() if isinstance(f, types.FunctionType) and _is_private(f)]
@@ -43,7 +43,7 @@ def copy_with(model: nn.Module, memo: Mapping[int, Any], *, connected: bool = Fa
     memo = {**_without_history(kept), **shells, **memo}
     try:
         copied = copy.deepcopy(model, memo)
-    except Exception as error:  # whatever a user's object raises when it is copied
+    except Exception as error:  # a user's object may raise anything when it is copied
         raise UnsupportedModel(
             f"expected a model that can be copied (copy.deepcopy), got {type(error).__name__} from a "
             f"{type(model).__name__}{_culprit(model, memo)}: {error}"
@@ -56,7 +56,7 @@ def copy_with(model: nn.Module, memo: Mapping[int, Any], *, connected: bool = Fa
 
 
 def _without_history(kept: Mapping[int, tuple[str, Any]]) -> dict[int, Any]:
-    """What takes the place of results of an earlier forward pass, which refuse to be copied; of proxies, themselves."""
+    """Replacements for results of an earlier forward pass, which refuse to be copied; proxies stand for themselves."""
     found: dict[int, Any] = {}
     for key, (_, value) in kept.items():
         if is_weak(value):
@@ -67,12 +67,12 @@ def _without_history(kept: Mapping[int, tuple[str, Any]]) -> dict[int, Any]:
 
 
 def _is_private(function: types.FunctionType) -> bool:
-    """Whether a function belongs to the model alone and keeps something: it has to be copied, too."""
+    """Whether a function belongs to the model alone and keeps values, so that it has to be copied, too."""
     return next(private_to(function), None) is not None and not importable(function)
 
 
 def _users_cells(model: nn.Module, functions: Sequence[types.FunctionType]) -> frozenset[int]:
-    """The variables, by id, that hooks alone close over and through which nothing of the model is reached."""
+    """The ids of the variables that only hooks close over and from which nothing of the model is reached."""
     hooks = {
         id(hook)
         for module in model.modules()
@@ -91,13 +91,13 @@ def _users_cells(model: nn.Module, functions: Sequence[types.FunctionType]) -> f
 
 
 def _cells_for(functions: Sequence[types.FunctionType], users: frozenset[int]) -> dict[int, types.CellType]:
-    """What takes the place of each variable closed over, by its id: an empty one for all functions that share it."""
+    """A new, empty cell for each closure variable, by its id, shared by all functions that share the variable."""
     cells = {id(cell): cell for function in functions for cell in function.__closure__ or ()}
     return {key: cell if key in users else types.CellType() for key, cell in cells.items()}
 
 
 def _shell(function: types.FunctionType, cells: Mapping[int, types.CellType]) -> types.FunctionType:
-    """The same function over other variables."""
+    """The same function over other closure variables."""
     closure = tuple(cells[id(cell)] for cell in function.__closure__ or ())
     shell = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, closure)
     for name in (*functools.WRAPPER_ASSIGNMENTS, "__type_params__"):
@@ -107,10 +107,10 @@ def _shell(function: types.FunctionType, cells: Mapping[int, types.CellType]) ->
 
 
 def _fill(shell: types.FunctionType, function: types.FunctionType, memo: dict[int, Any]) -> None:
-    """Gives a copied function copies of what the original one keeps."""
+    """Fills a copied function with copies of the original's values."""
     for cell, original in zip(shell.__closure__ or (), function.__closure__ or (), strict=True):
         if cell is not original:
-            with contextlib.suppress(ValueError):  # a cell that is empty in the original, too
+            with contextlib.suppress(ValueError):  # the cell is empty in the original, too
                 cell.cell_contents = _copied(original.cell_contents, memo)
     if function.__defaults__ is not None:
         shell.__defaults__ = tuple(_copied(value, memo) for value in function.__defaults__)
@@ -120,20 +120,20 @@ def _fill(shell: types.FunctionType, function: types.FunctionType, memo: dict[in
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    """A deep copy beside the model's; the value itself where it is large (a data set) or refuses (locks, files)."""
+    """A deep copy in the context of the model's; large values (a data set) and uncopyable ones (locks) are shared."""
     if len(reached(value, _LARGE)) > _LARGE:
         return value
     trial = dict(memo)
     try:
         result = copy.deepcopy(value, trial)
-    except Exception:  # alone.py watches what is shared
+    except Exception:  # alone.py watches shared objects
         return value
     memo.update({key: found for key, found in trial.items() if key != id(trial)})
     return result
 
 
 def _turn_weak_references(copied: nn.Module, memo: Mapping[int, Any]) -> None:
-    """Weak references to what was copied refer to the copies."""
+    """Makes weak references to copied objects refer to the copies."""
     for _, holder in reached(copied).values():
         for names in (holder, namespace_of(holder) or {}):
             pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
@@ -143,7 +143,7 @@ def _turn_weak_references(copied: nn.Module, memo: Mapping[int, Any]) -> None:
 
 
 def _turned(reference: Any, memo: Mapping[int, Any]) -> Any:
-    """A weak reference or proxy of the same kind to the copy; None where the target was not copied."""
+    """A weak reference or proxy of the same kind to the copy; None if the target was not copied."""
     if isinstance(reference, weakref.WeakMethod):
         method = reference()
         owner = memo.get(id(getattr(method, "__self__", None)))
@@ -159,7 +159,7 @@ def _turned(reference: Any, memo: Mapping[int, Any]) -> Any:
 
 
 def _culprit(model: nn.Module, memo: Mapping[int, Any]) -> str:
-    """Which attribute of which module refuses to be copied."""
+    """The attribute, and its module, that refuses to be copied."""
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
             if attribute in ("_modules", "_parameters", "_buffers"):
@@ -173,7 +173,7 @@ def _culprit(model: nn.Module, memo: Mapping[int, Any]) -> str:
 
 
 def model_digest(model: nn.Module) -> str:
-    """sha256 over names, shapes and values of all parameters and buffers."""
+    """The sha256 over names, shapes and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(named_tensors(model).items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

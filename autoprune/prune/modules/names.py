@@ -1,4 +1,4 @@
-"""Names that several things share, made unique."""
+"""Makes shared names unique."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """The names, those that several share with a number behind."""
+    """The names, with a number appended to those that occur more than once."""
     count, seen = Counter(names), Counter[str]()
     result = []
     for name in names:

@@ -1,8 +1,8 @@
-"""State outside the module tree: what the code of a model reaches and a copy of the model shares with the original.
+"""State outside the module tree that a model's code uses and that its copies share with the original.
 
-Global variables, attributes of classes, what decorated methods close over, default arguments and thread-local objects
-belong to nobody. They are found by following the code: the methods of all classes in the tree, its hooks, and the
-functions that these name. A run between two looks at them shows which ones it writes to.
+Global variables, class attributes, closures of decorated methods, default arguments and thread-local objects belong to
+no module. They are found by following the code: the methods of all classes in the tree, its hooks, and the functions
+that these name. Comparing them before and after a run shows which ones it writes to.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.prune.modules.reach import importable, name_of, private_to, reached
+from autoprune.prune.modules.reach import callable_name, importable, private_to, reached
 from autoprune.prune.modules.snapshots import Snapshot
 
-_LIMIT = 5_000  # objects that are looked at behind one name
-_FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "autoprune"}  # code that keeps no results of a model
+_LIMIT = 5_000  # largest number of objects to look at behind one name
+_FOREIGN = sys.stdlib_module_names | {"torch", "numpy", "autoprune"}  # packages whose code keeps no results of a model
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 _CODE = (types.FunctionType, types.MethodType)
 _ABSENT = object()
@@ -33,7 +33,7 @@ _HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 @dataclass
 class Place:
-    """One name outside the tree: how it is called, what it stands for, and a way to set it."""
+    """A name outside the tree: its description, a function that reads its value, and one that sets it."""
 
     name: str
     read: Callable[[], Any]
@@ -42,7 +42,7 @@ class Place:
     content: Snapshot | None = None
 
     def look(self) -> None:
-        """Notes what the name stands for."""
+        """Records the present value."""
         self.before = self.read()
         self.content = Snapshot(self.before, _LIMIT)
 
@@ -59,7 +59,7 @@ class Place:
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors behind the name, by path."""
+        """The tensors in the value, by path."""
         found = reached(self.read(), _LIMIT).values()
         return {path: value for path, value in found if isinstance(value, torch.Tensor)}
 
@@ -72,7 +72,7 @@ class Place:
 
 @dataclass
 class Outside:
-    """All places outside the tree that a model's code reaches."""
+    """All places outside the tree that a model's code uses."""
 
     places: list[Place] = field(default_factory=list)
 
@@ -89,11 +89,11 @@ class Outside:
             place.restore()
 
     def changed(self) -> list[Place]:
-        """The places that a run since the last look has written to."""
+        """The places that a run wrote to since the last look."""
         return [place for place in self.places if place.changed]
 
     def empty(self) -> bool:
-        """Empties the dictionaries and lists that hold tensors, as in a new process; whether there were any."""
+        """Empties the dictionaries and lists that hold tensors, as in a new process; returns whether there were any."""
         held = [place.read() for place in self.places if isinstance(place.read(), dict | list) and place.tensors]
         for container in held:
             container.clear()
@@ -107,14 +107,14 @@ class _Search:
         self.places: dict[str, Place] = {}
         self.seen: set[int] = set()
         self.waiting: deque[types.FunctionType | type] = deque()
-        self.called = {"forward", "__call__"}  # names that the code seen so far uses
-        self.methods: dict[str, list[types.FunctionType]] = {}  # by name, of classes seen so far
+        self.called = {"forward", "__call__"}  # names used by the code seen so far
+        self.methods: dict[str, list[types.FunctionType]] = {}  # methods by name, of the classes seen so far
         self.within = reached(model)
         for _, value in self.within.values():
             self._follow(getattr(value, "__func__", value) if isinstance(value, _CODE) else type(value))
         for hooks in _HOOKS:
             for hook in getattr(nn.modules.module, hooks, {}).values():
-                self._meet(f"a global hook {name_of(hook)}", lambda hook=hook: hook)  # type: ignore[misc]
+                self._meet(f"a global hook {callable_name(hook)}", lambda hook=hook: hook)  # type: ignore[misc]
         while self.waiting:
             found = self.waiting.popleft()
             self._class(found) if isinstance(found, type) else self._function(found)
@@ -136,7 +136,7 @@ class _Search:
         self.places.setdefault(f"new attributes of class {found.__qualname__}", _added_to(found))
 
     def _function(self, function: types.FunctionType) -> None:
-        if importable(function) or id(function) not in self.within:  # no copy of the model has its own
+        if importable(function) or id(function) not in self.within:  # shared by all copies of the model
             for name, value in private_to(function):
                 if isinstance(value, _PLAIN):
                     continue
@@ -147,7 +147,7 @@ class _Search:
             self._name(function, function.__globals__, name)
 
     def _call(self, name: str) -> None:
-        """Goes on into the methods of a name."""
+        """Follows the methods of a name."""
         self.called.add(name)
         for function in self.methods.pop(name, ()):
             self._follow(function)
@@ -170,7 +170,7 @@ class _Search:
         self._meet(label, lambda: names.get(name, _ABSENT), write)
 
     def _meet(self, label: str, read: Callable[[], Any], write: Callable[[Any], None] = lambda value: None) -> None:
-        """Goes on into functions and classes; everything else is a place."""
+        """Follows functions and classes; everything else becomes a place."""
         value = read()
         inner = _functions_of(value)
         for found in inner or [value]:
@@ -180,12 +180,12 @@ class _Search:
 
     def _add(self, label: str, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
         value = read()
-        if id(value) not in self.within and not _is_foreign(value):  # what is within, copies have for themselves
+        if id(value) not in self.within and not _is_foreign(value):  # copies have their own of the model's objects
             self.places.setdefault(label, Place(label, read, write))
 
 
 def _added_to(found: type) -> Place:
-    """What a run adds to a class."""
+    """The place for attributes that a run adds to a class."""
     known = set(vars(found))
 
     def remove(_: Any) -> None:
@@ -216,13 +216,13 @@ def _functions_of(value: Any) -> list[types.FunctionType]:
 
 
 def _is_users(found: Any) -> bool:
-    """Whether code belongs to neither Python, torch nor this package."""
+    """Whether code belongs neither to Python nor to torch nor to this package."""
     module = found.__name__ if isinstance(found, types.ModuleType) else getattr(found, "__module__", None)
     return isinstance(module, str) and module.partition(".")[0] not in _FOREIGN
 
 
 def _is_foreign(value: Any) -> bool:
-    """Whether a value is an object of a library's own, such as a logger."""
+    """Whether a value is a library's own object, such as a logger."""
     kind = type(value)
     return kind.__module__ not in ("builtins", "collections", "torch", "_thread", "weakref") and not (
         _is_users(kind) or kind.__module__.startswith("torch.nn")
@@ -231,7 +231,7 @@ def _is_foreign(value: Any) -> bool:
 
 @functools.cache
 def _names(code: types.CodeType) -> tuple[str, ...]:
-    """All names in a function's code and in the functions defined in it."""
+    """All names in the code of a function and of the functions defined in it."""
     inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
     return (*code.co_names, *inner)
 

@@ -1,4 +1,4 @@
-"""Tensors that modules keep without registering them: as attributes, and in lists, tuples and dictionaries of these."""
+"""Tensors that modules keep without registering them: in attributes, and in lists, tuples and dictionaries there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Tensors that are neither parameters nor buffers, each once, by the path to it: "pos.table", "tables[0]"."""
+    """The tensors that are neither parameters nor buffers, each once, by path: "pos.table", "tables[0]"."""
     known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, module in model.named_modules():

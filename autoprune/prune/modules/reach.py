@@ -1,8 +1,8 @@
-"""What an object keeps: everything that can be reached from it without entering a class or an imported module.
+"""Object graphs: everything that can be reached from an object without entering a class or an imported module.
 
-Modules keep more than their parameters: hooks with closures, bound methods, partial functions, containers of results of
-an earlier forward pass, weak references. Copies (copying.py), snapshots (snapshots.py) and the search for state outside
-the module tree (outside.py) all follow the same links.
+Modules keep more than their parameters: hooks with closures, bound methods, partial functions, containers with results
+of an earlier forward pass, weak references. Copies (copying.py), snapshots (snapshots.py) and the search for state
+outside the module tree (outside.py) follow the same links.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from torch import nn
 
-Step = tuple[str, Any]  # how an object is written behind the one that keeps it, and the object
+Link = tuple[str, Any]  # the text of an access, such as ".name" or "[0]", and the object
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, torch.Tensor, torch.dtype, torch.device)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
-def reached(root: object, limit: int | None = None, *, closures: bool = True) -> dict[int, Step]:
-    """Every object that can be reached from the root, by its id: the shortest path found to it, and the object itself.
+def reached(root: object, limit: int | None = None, *, closures: bool = True) -> dict[int, Link]:
+    """Every object that can be reached from the root, by its id: the shortest path found, and the object itself.
 
-    Numbers, strings and other plain values are left out, and without `closures` what functions keep for themselves.
-    With a limit the search ends after so many objects.
+    Numbers, strings and other plain values are left out, and without `closures` also the private state of functions.
+    With a limit the search ends after that many objects.
     """
-    found: dict[int, Step] = {id(root): ("", root)}
+    found: dict[int, Link] = {id(root): ("", root)}
     waiting = deque(found.values())
     while waiting and (limit is None or len(found) <= limit):
         path, holder = waiting.popleft()
@@ -42,32 +42,34 @@ def reached(root: object, limit: int | None = None, *, closures: bool = True) ->
     return found
 
 
-def parts(value: Any) -> Iterator[Step]:
-    """What an object keeps directly. The target of a weak reference is not kept by it."""
+def parts(value: Any) -> Iterator[Link]:
+    """The objects that a value keeps directly; the target of a weak reference is not among them."""
     kind = type(value)
     if issubclass(kind, _LEAVES) or kind in _PLAIN or is_weak(value):
         return
     if issubclass(kind, types.FunctionType):
         yield from private_to(value)
     elif issubclass(kind, types.MethodType):
-        yield f" of {value.__name__}", value.__self__  # its function belongs to the class
+        yield f" of {value.__name__}", value.__self__  # the function of a method belongs to the class
     elif issubclass(kind, functools.partial):
-        yield from _numbered(f"argument of partial({name_of(value.func)})", value.args)
-        yield from ((f" argument {name!r} of partial({name_of(value.func)})", v) for name, v in value.keywords.items())
+        yield from _numbered(f"argument of partial({callable_name(value.func)})", value.args)
+        yield from (
+            (f" argument {name!r} of partial({callable_name(value.func)})", v) for name, v in value.keywords.items()
+        )
         yield ("", value.func)
     else:
         yield from _members(value)
 
 
-def _members(value: Any) -> Iterator[Step]:
-    if isinstance(value, dict):  # as a plain one: some fill themselves when they are looked at
+def _members(value: Any) -> Iterator[Link]:
+    if isinstance(value, dict):  # via the base class, as some subclasses fill themselves when they are read
         yield from ((f"[{key!r}]" if isinstance(key, str | int) else "[...]", v) for key, v in list(dict.items(value)))
     elif isinstance(value, list | tuple | set | frozenset | deque):
         yield from _numbered("", list(value))
     yield from attributes_of(value)
 
 
-def attributes_of(value: Any) -> Iterator[Step]:
+def attributes_of(value: Any) -> Iterator[Link]:
     """The attributes of an instance; parameters, buffers and submodules of a module under their own names."""
     for name, part in list((namespace_of(value) or {}).items()):
         if isinstance(value, nn.Module) and name in ("_parameters", "_buffers", "_modules") and isinstance(part, dict):
@@ -81,59 +83,59 @@ def attributes_of(value: Any) -> Iterator[Step]:
 
 @functools.lru_cache(maxsize=4096)
 def _slots_of(kind: type) -> tuple[str, ...]:
-    """The names of the slots that instances of a class have, those of its bases included."""
+    """The names of all slots of a class, including those of its bases."""
     declared = [vars(each).get("__slots__", ()) for each in kind.__mro__]
     names = [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots)]
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def namespace_of(value: Any) -> dict[str, Any] | None:
-    """The dictionary that an instance keeps its attributes in; of a thread-local object the running thread's."""
+    """The dictionary of an instance's attributes; for a thread-local object, the current thread's."""
     found = getattr(value, "__dict__", None)
     return found if isinstance(found, dict) else None
 
 
-def private_to(function: types.FunctionType) -> Iterator[Step]:
-    """What a function keeps for itself: the variables it closes over, its default arguments and its attributes."""
+def private_to(function: types.FunctionType) -> Iterator[Link]:
+    """The private state of a function: closure variables, default arguments and attributes."""
     named = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
     for name, cell in named:
         if (content := cell_content(cell)) is not None:
-            yield f" closure variable {name!r} of {name_of(function)}", content
+            yield f" closure variable {name!r} of {callable_name(function)}", content
     for index, default in enumerate(function.__defaults__ or ()):
         last = function.__code__.co_varnames[: function.__code__.co_argcount][-len(function.__defaults__ or ()) :]
-        yield f" default argument {last[index]!r} of {name_of(function)}", default
+        yield f" default argument {last[index]!r} of {callable_name(function)}", default
     for name, default in (function.__kwdefaults__ or {}).items():
-        yield f" default argument {name!r} of {name_of(function)}", default
+        yield f" default argument {name!r} of {callable_name(function)}", default
     yield from ((f".{name}", value) for name, value in vars(function).items())
 
 
 def cell_content(cell: types.CellType) -> Any:
-    """What a closure's cell holds; None for one that is still empty."""
+    """The content of a closure's cell; None if it is empty."""
     try:
         return cell.cell_contents
     except ValueError:
         return None
 
 
-def name_of(function: object) -> str:
-    """The name of something callable, with the place of a function."""
+def callable_name(function: object) -> str:
+    """The name of a callable, with the place of its definition for a function."""
     name = getattr(function, "__qualname__", type(function).__name__)
     code = getattr(function, "__code__", None)
     return name if code is None else f"{name} ({code.co_filename.rpartition('/')[2]}:{code.co_firstlineno})"
 
 
 def is_weak(value: object) -> bool:
-    """Whether a value is a weak reference or a weak proxy; a proxy answers like its target to everything but this."""
+    """Whether a value is a weak reference or proxy; any other test of a proxy answers for its target."""
     return issubclass(type(value), weakref.ref) or type(value) in weakref.ProxyTypes
 
 
 def importable(function: types.FunctionType) -> bool:
-    """Whether a function is what its module has under its name, so that everyone shares it."""
+    """Whether a function can be imported by its name, and so is shared by all users."""
     found: Any = sys.modules.get(function.__module__)
     for name in function.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is function
 
 
-def _numbered(prefix: str, values: Any) -> Iterator[Step]:
+def _numbered(prefix: str, values: Any) -> Iterator[Link]:
     return ((f"{prefix}[{index}]", value) for index, value in enumerate(values))

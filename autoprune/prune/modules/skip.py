@@ -1,4 +1,4 @@
-"""What stands where a removed branch was: modules that compute nothing."""
+"""Replacements for the modules of removed branches, which compute nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PLAIN = (bool, int, float, str, NoneType)
 
 
 class Skip(nn.Module):
-    """Zeros like the first tensor it is given: no parameters, nothing computed.
+    """Returns zeros like its first tensor argument; has no parameters and computes nothing.
 
-    With a `length`, a tuple of that many: the zeros, and None for the rest. Every module of a removed branch becomes
-    one, so that no module in place after it can write to the shortcut. Code around a module may look at it before it
-    calls it; so flags, numbers and words are those of the module it replaces, the mode (training or not) among them,
-    and that module's parameters are None. Its hooks are dropped, since they may want these.
+    With a `length` it returns a tuple of that length: the zeros, then None. Every module of a removed branch becomes
+    one, so that no in-place module after it can write to the shortcut. Code around a module may read its attributes
+    before calling it; so flags, numbers and strings are those of the replaced module, including its training mode, and
+    that module's parameters are None. Its hooks are dropped, since they may need the parameters.
     """
 
     def __init__(self, length: int = 0, replaced: nn.Module | None = None) -> None:
@@ -37,7 +37,7 @@ class Skip(nn.Module):
 
 
 def skip(model: nn.Module, lengths: Mapping[str, int]) -> None:
-    """Replaces modules by Skips, in place and wherever they are registered; what is inside another one goes with it."""
+    """Replaces modules by Skips, in place and wherever they are registered, with everything inside them."""
     for name, length in lengths.items():
         if within(name.rpartition(".")[0], lengths):
             continue

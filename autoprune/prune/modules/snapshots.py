@@ -1,4 +1,4 @@
-"""What objects keep at one moment: to see what a run has changed, and to put it back."""
+"""Snapshots of the state of objects, to detect and undo the changes of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Holder = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 class Snapshot:
     """The contents of everything that can be reached from a root: containers, attributes, closures and tensors.
 
-    The values of parameters, the bulk of a model, are among them only where `parameters` says so.
+    The values of parameters, the bulk of a model, are included only with `parameters`.
     """
 
     def __init__(self, root: object, limit: int | None = None, *, parameters: bool = False) -> None:
@@ -35,7 +35,7 @@ class Snapshot:
 
     @property
     def changed(self) -> bool:
-        """Whether anything is no longer what it was."""
+        """Whether anything has changed since."""
         return (
             any(not _same(holder, before) for holder, before in self._contents)
             or any(cell_content(cell) is not before for cell, before in self._cells)
@@ -43,7 +43,7 @@ class Snapshot:
         )
 
     def restore(self) -> None:
-        """Puts back what has changed; what has not is not touched."""
+        """Undoes changes; unchanged objects are not touched."""
         for holder, before in self._contents:
             if not _same(holder, before):
                 _refill(holder, before)
@@ -57,7 +57,7 @@ class Snapshot:
 
 @contextlib.contextmanager
 def preserved(root: object, *, parameters: bool = False) -> Iterator[None]:
-    """Everything that the root keeps is afterwards as it was, also after an exception; see Snapshot."""
+    """Restores everything that the root keeps afterwards, also after an exception; see Snapshot."""
     snapshot = Snapshot(root, parameters=parameters)
     try:
         yield
@@ -66,7 +66,7 @@ def preserved(root: object, *, parameters: bool = False) -> Iterator[None]:
 
 
 def same_values(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors have one shape and the same values, NaN in the same places."""
+    """Whether two tensors have equal shapes and values, with NaN in the same places."""
     if left.shape != right.shape or left.is_meta:
         return left.shape == right.shape
     return torch.equal(left, right) or bool(((left == right) | ((left != left) & (right != right))).all())
@@ -83,9 +83,9 @@ def _holders(value: Any) -> Iterator[Holder]:
 
 
 def _plain(holder: Holder) -> Holder:
-    """The contents as they are, whatever a subclass makes of being copied."""
+    """The contents as a plain container, whatever a subclass does when it is copied."""
     if isinstance(holder, dict):
-        return dict(dict.items(holder))  # whatever a subclass makes of reading it
+        return dict(dict.items(holder))  # bypasses a subclass's own access methods
     return next(kind(holder) for kind in (list, set, deque) if isinstance(holder, kind))
 
 

@@ -1,7 +1,7 @@
-"""Tensors that share memory: whole ones stay tied in copies and lose the same positions, parts stay as they are.
+"""Tensors that share memory: whole ones stay tied in copies and lose the same positions, parts stay unpruned.
 
-Parameters that are one object need nothing. Here are those that were tied through their data
-(`decoder.weight.data = encoder.weight.data`), in another order of dimensions or not, and views of one flat tensor.
+Parameters that are one object need no treatment. Handled here are tensors tied through their data (`decoder.weight.data
+= encoder.weight.data`), with dimensions in the same or another order, and views of one flat tensor.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.plain import plain_tensors
 
-Dims = tuple[int | None, ...]  # for each dimension of a tensor that of another one; None for one of size 1
+Dims = tuple[int | None, ...]  # for each dimension of a tensor, the matching one of another; None for size 1
 
 
 @dataclass(frozen=True)
 class Tie:
-    """A tensor in the memory of another one, its base: the same entries, or, where `dims` is None, a part of them."""
+    """A tensor in the memory of another one, its base: the same entries, or, if `dims` is None, a part of them."""
 
     base: str
     dims: Dims | None
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    offset: int  # in entries, from the first one of the base
+    offset: int  # in entries from the base's first one
 
     def view(self, base: torch.Tensor, dense: torch.Size) -> torch.Tensor | None:
-        """The tensor in the memory of a new base; None for a part of one that has lost positions.
+        """The tensor as a view of a new base; None for a part of a base that has lost positions.
 
         `dense` is the shape of the base before it lost any.
         """
@@ -48,9 +48,10 @@ class Tie:
 
 
 def find_ties(model: nn.Module) -> dict[str, Tie]:
-    """The ties of a model, by the name of the tensor that has another one as its base.
+    """The ties of a model, by the name of the tensor that lies in another one's memory.
 
-    UnsupportedModel for tensors that overlap without one of them being inside the other.
+    Raises:
+        UnsupportedModel: tensors overlap without one of them being inside the other.
     """
     named, plain = named_tensors(model), plain_tensors(model)
     memories: dict[int, list[str]] = {}
@@ -60,7 +61,7 @@ def find_ties(model: nn.Module) -> dict[str, Tie]:
             memories.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
     ties: dict[str, Tie] = {}
     for names in memories.values():
-        # what is registered comes before what is not, and what is large before what is small
+        # registered tensors come before others, and large ones before small ones
         names.sort(key=lambda name: (name in plain, -_extent(tensors[name])))
         bases: list[str] = []
         for name in names:
@@ -78,14 +79,14 @@ def _tie(base: str, name: str, tensors: Mapping[str, torch.Tensor]) -> Tie:
     inside = offset >= 0 and offset + _extent(part) <= _extent(whole)
     if part.dtype != whole.dtype or not inside:
         raise UnsupportedModel(
-            f"expected tensors with memory of their own, or that are one, {base!r} and {name!r} overlap. Give one of "
+            f"expected tensors that are identical or share no memory, {base!r} and {name!r} overlap. Give one of "
             "them a copy, as in x.data = x.data.clone(), or make them the same parameter."
         )
     return Tie(base, _same_dims(whole, part) if not offset else None, tuple(part.shape), part.stride(), int(offset))
 
 
 def _same_dims(base: torch.Tensor, tensor: torch.Tensor) -> Dims | None:
-    """Which dimension of the base each dimension of a tensor is; None for one that has not the same entries."""
+    """The base's dimension for each dimension of a tensor; None if the entries are not the same."""
     free = {dim: (n, step) for dim, (n, step) in enumerate(zip(base.shape, base.stride(), strict=True)) if n > 1}
     dims: list[int | None] = []
     for n, step in zip(tensor.shape, tensor.stride(), strict=True):
@@ -98,7 +99,7 @@ def _same_dims(base: torch.Tensor, tensor: torch.Tensor) -> Dims | None:
 
 
 def _extent(tensor: torch.Tensor) -> int:
-    """Entries of memory from the first to the last one."""
+    """The number of entries of memory from the first to the last one."""
     return 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
@@ -110,7 +111,7 @@ def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
 def copied_values(
     model: nn.Module, tensors: Mapping[str, torch.Tensor], *, share: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Every tensor of a model with its value in a copy: given by name, or its own; tied ones in the same memory.
+    """Every tensor of a model with its value in a copy: a given one by name, or its own; tied ones share memory.
 
     With `share` parameters are not copied.
     """

@@ -1,6 +1,6 @@
-"""What people hand over instead of the network itself: wrappers are taken off, what cannot be pruned is refused.
+"""Unwraps networks from wrappers, and rejects networks that cannot be pruned.
 
-Wrappers keep the network whole and add what pruning has no use for: replicas, the exchange of gradients, compilation.
+Wrappers keep the network whole and add what pruning does not need: replicas, the exchange of gradients, compilation.
 Scripted, exported, sharded and quantised networks have no float tensors of their own that could be sliced.
 """
 
@@ -20,37 +20,38 @@ _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "Opt
 _SPOKEN = {"OptimizedModule": "torch.compile"}
 _OBSERVERS = ("FakeQuantizeBase", "ObserverBase")
 _PREPARED = ("torch.ao.nn.qat", "torch.ao.nn.intrinsic.qat", "torch.nn.qat", "torch.nn.intrinsic.qat")
-_QUANTISED = (  # packages that have modules with quantised weights and hardly any others
+_QUANTISED = (  # packages whose modules have quantised weights
     *("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized"),
     *("torch.nn.quantized", "torch.nn.intrinsic.quantized"),
     *("bitsandbytes.", "torchao.", "auto_gptq.", "gptqmodel.", "awq.", "hqq.", "quanto.", "optimum.quanto."),
 )
-FIRST = "Prune the float network first and {} the small one."
+QUANTISE_LATER = "Prune the float network first and {} the small one."
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network inside of DataParallel, DistributedDataParallel and torch.compile, and a note about each of them.
+    """The network inside DataParallel, DistributedDataParallel and torch.compile, and a note about each wrapper.
 
-    Raises UnsupportedModel, with what to do instead, for what is no network of float tensors in Python.
+    Raises:
+        UnsupportedModel: the object is no network of float tensors in Python; the message says what to do instead.
     """
     notes = []
     while (kind := type(model).__name__) in _WRAPPERS and type(model).__module__.startswith("torch."):
         attribute = _WRAPPERS[kind]
         model = getattr(model, attribute)
         notes.append(
-            f"{_SPOKEN.get(kind, kind)} was taken off: names of units and tensors have no {attribute!r} in front, and "
+            f"{_SPOKEN.get(kind, kind)} was removed: names of units and tensors have no {attribute!r} in front, and "
             "small networks are not wrapped. Wrap or compile them again where that is needed."
         )
     _check_kind(model)
     for name, module in model.named_modules():
-        if not isinstance(module, torch.jit.ScriptModule):  # a part that is scripted stays as it is
+        if not isinstance(module, torch.jit.ScriptModule):  # scripted parts stay as they are
             _check_module(f"module {name!r}" if name else "the model", module)
     return model, tuple(notes)
 
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """Compiled modules run as they were written inside: nothing is compiled for networks that run once or twice."""
+    """Runs compiled modules as plain ones inside, since compiling does not pay for one or two runs."""
     if "torch._dynamo" not in sys.modules:
         yield
         return
@@ -60,11 +61,11 @@ def uncompiled() -> Iterator[None]:
 
 def _check_kind(model: object) -> None:
     if isinstance(model, torch.jit.ScriptModule):
-        what = "a TorchScript module, whose code and sizes are compiled. " + FIRST.format("script or trace")
+        what = "a TorchScript module, whose code and sizes are compiled. " + QUANTISE_LATER.format("script or trace")
     elif isinstance(model, torch.export.ExportedProgram) or (
         isinstance(model, torch.fx.GraphModule) and "eval" in vars(model)
     ):
-        what = "an exported program, whose sizes are written into its graph. " + FIRST.format("export")
+        what = "an exported program, whose sizes are written into its graph. " + QUANTISE_LATER.format("export")
     elif not isinstance(model, nn.Module):
         named = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise UnsupportedModel(
@@ -87,19 +88,19 @@ def _check_module(where: str, module: nn.Module) -> None:
     if name.startswith(_PREPARED) or any(base.__name__ in _OBSERVERS for base in kind.__mro__):
         raise UnsupportedModel(
             f"expected a float network, got one that was prepared for quantisation: {where} is a {name}. "
-            + FIRST.format("prepare")
+            + QUANTISE_LATER.format("prepare")
         )
     if name.startswith(_QUANTISED) or _is_packed(module):
         raise UnsupportedModel(
             f"expected a float network, got one with quantised weights: {where} is a {name}. "
-            + FIRST.format("quantise")
+            + QUANTISE_LATER.format("quantise")
         )
     for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         _check_tensor(f"{name!r} of {where}", tensor)
 
 
 def _is_packed(module: nn.Module) -> bool:
-    """Whether parameters are integers of a class of their own, or a linear layer has more weights than entries."""
+    """Whether parameters have an integer type of their own, or a linear layer has more weights than entries."""
     for parameter in module.parameters(recurse=False):
         if type(parameter) is not nn.Parameter and not (parameter.is_floating_point() or parameter.is_complex()):
             return True

@@ -1,1 +1,1 @@
-"""One linear algebra: design rows, second moments of what consumers read, ridge regression."""
+"""The linear algebra of least squares: design rows, second moments of consumers' inputs, ridge regression."""

@@ -1,6 +1,6 @@
-"""What multiplies positions of units: the modules that call a consumer's weight, and what statistics of it would take.
+"""Consumers: weights that multiply positions of units, with the modules that call them and the size of their moments.
 
-Everything here follows from shapes and settings; nothing runs.
+Everything here follows from shapes and settings; no network runs.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from autoprune.prune.structure.structure import Structure
 
 MAX_COLUMNS = 2304  # 256 inputs of a 3 x 3 convolution; 42 MB
 
-Form = Literal["columns", "channels"]
+MomentsForm = Literal["columns", "channels"]
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A module that multiplies its input with a weight; `constant` names what takes up a constant beside the product.
+    """A module that multiplies its input with a weight.
 
-    That is its bias, or a batch norm that will be re-estimated; empty where nothing does.
+    `constant` names the parameter that can absorb a constant: its bias, or a batch norm that will be re-estimated;
+    empty if there is none.
     """
 
     module: str
@@ -36,36 +37,36 @@ class Caller:
 class Consumer:
     """A weight that contracts positions of units, with all of its callers, which share the design.
 
-    `form` says over what second moments are taken: over all k columns of a row, or, where these are too many, over
-    the inputs alone, added up over kernel positions.
+    `form` says what second moments are taken over: all k columns of a row, or, if these are too many, the inputs alone,
+    summed over kernel positions.
     """
 
     design: Design
     callers: tuple[Caller, ...]
-    form: Form
+    form: MomentsForm
 
     @property
     def size(self) -> int:
-        """d, rows and columns of a group's second moments."""
+        """d, the number of rows and columns of a group's second moments."""
         return self.design.columns if self.form == "columns" else self.design.columns // self.design.kernel
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the moments take."""
+        """The number of bytes of the moments."""
         return 8 * self.design.groups * (self.size**2 + self.design.columns)
 
 
 def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
-    """Names of the weights that contract positions of the units, each once."""
+    """The names of the weights that contract positions of the units, each once."""
     return tuple(dict.fromkeys(slot.tensor for unit in units for slot in unit.with_role("in")))
 
 
 def find_consumers(
     model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> tuple[dict[str, Consumer], dict[str, str]]:
-    """Consumers by weight name, and for every weight without a regression the reason.
+    """Consumers by weight name, and the reason for every weight without a regression.
 
-    Beyond `max_columns` columns a group, moments are those of channels; beyond `max_columns` channels there are none.
+    Beyond `max_columns` columns per group, moments are those of channels; beyond `max_columns` channels there are none.
     """
     names = {id(tensor): name for name, tensor in named_tensors(model).items()}
     owners: dict[str, list[Owner]] = {}
@@ -88,20 +89,20 @@ def find_consumers(
 def statistics_bytes(
     model: nn.Module, structure: Structure, units: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> int:
-    """Memory that the second moments of the named units' consumers take, from shapes alone."""
+    """The memory of the second moments of the named units' consumers, from shapes alone."""
     return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), max_columns)
 
 
 def moments_bytes(
     model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> int:
-    """Memory that the second moments of the inputs of the named weights take, from shapes alone."""
+    """The memory of the second moments of the named weights' inputs, from shapes alone."""
     consumers, _ = find_consumers(model, structure, weights, max_columns)
     return sum(consumer.nbytes for consumer in consumers.values())
 
 
 class Owner(NamedTuple):
-    """A module that holds a parameter, as what."""
+    """A module that holds a parameter, and the attribute's name."""
 
     caller: Caller
     attribute: str

@@ -1,7 +1,8 @@
-"""How a module's weight multiplies its input: the design rows of the linear regression that a layer is.
+"""How a module's weight multiplies its input: the design rows of a layer as a linear regression.
 
-Every convolution is a table: which input place each output place reads through each kernel position. Padding of any
-kind and transposition are entries of that table, so one gather serves all of them, also for a sample of the rows.
+Every convolution is a table of the input place that each output place reads through each kernel position. Padding of
+any kind and transposition are entries of that table, so that one gather serves all of them, also for a sample of the
+rows.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import cast
 import torch
 from torch import nn
 
-NOWHERE = -1  # the entry of a table where a kernel position reads a zero
+NOWHERE = -1  # table entry of a kernel position that reads a zero
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
-class Axis:
+class SpatialAxis:
     """One spatial dimension of a convolution; `pads` are the places added before and after.
 
-    When `transposed`, `pads` are the places cut off before and after (after: padding less output_padding).
+    If `transposed`, `pads` are the places cut off before and after (after: padding less output_padding).
     """
 
     kernel: int
@@ -35,14 +36,14 @@ class Axis:
     transposed: bool = False
 
     def length(self, size: int) -> int:
-        """Output places for `size` input places."""
+        """The number of output places for `size` input places."""
         reach = self.dilation * (self.kernel - 1)
         if self.transposed:
             return (size - 1) * self.stride + reach + 1 - sum(self.pads)
         return (size + sum(self.pads) - reach - 1) // self.stride + 1
 
     def table(self, size: int) -> torch.Tensor:
-        """(outputs, kernel) input place that each output place reads through each kernel position, or NOWHERE."""
+        """(outputs, kernel) the input place that each output place reads through each kernel position, or NOWHERE."""
         out, kernel = torch.arange(self.length(size))[:, None], torch.arange(self.kernel) * self.dilation
         if self.transposed:  # output = stride * input + dilation * kernel - pad, solved for the input
             scaled = out + self.pads[0] - kernel
@@ -66,30 +67,35 @@ def _padded(place: torch.Tensor, size: int, mode: str) -> torch.Tensor:
 class Design:
     """How a module's weight multiplies its input: `outputs(module(x)) == rows(x) @ flat(weight)^T + bias`.
 
-    `groups` g of outputs each read inputs of their own; `columns` k are the weights an output has: the inputs of its
-    group times kernel positions, kernel positions innermost, as in `weight.flatten(1)` of a convolution. Rows run over
-    examples, then output places, n = b * places in all; for a matrix product over all leading dimensions. `axes` has
-    the spatial dimensions, outermost first, none for a matrix product; with `inputs_first` the weight is (inputs,
-    outputs / g, kernel...) instead of (outputs, inputs / g, kernel...).
+    Letters: g groups of outputs with inputs of their own; k weights per output, n = b * places rows.
+
+    Attributes:
+        groups: g.
+        columns: k, the inputs of a group times kernel positions, kernel positions innermost, as in `weight.flatten(1)`
+            of a convolution. Rows run over examples, then output places; for a matrix product over all leading
+            dimensions.
+        axes: the spatial dimensions, outermost first; empty for a matrix product.
+        inputs_first: whether the weight is (inputs, outputs / g, kernel...) instead of (outputs, inputs / g,
+            kernel...).
     """
 
     groups: int
     columns: int
-    axes: tuple[Axis, ...] = ()
+    axes: tuple[SpatialAxis, ...] = ()
     inputs_first: bool = False
 
     @property
     def kernel(self) -> int:
-        """Kernel positions: columns that belong to one input."""
+        """The number of kernel positions, that is, of columns per input."""
         return math.prod(axis.kernel for axis in self.axes)
 
     @property
     def input_dim(self) -> int:
-        """The dimension of the weight that runs over inputs."""
+        """The weight's dimension of inputs."""
         return 0 if self.inputs_first else 1
 
     def count(self, x: torch.Tensor) -> int:
-        """n, the rows an input gives."""
+        """n, the number of rows for an input."""
         if not self.axes:
             return math.prod(x.shape[:-1])
         examples = x.shape[0] if x.dim() == len(self.axes) + 2 else 1
@@ -99,9 +105,8 @@ class Design:
         """(g, n, k) float32 rows that the weight multiplies.
 
         Args:
-            x: what goes into the module.
-            positions: integers (n,), which of the rows to make and in which order; all of them without it. Only these
-                are gathered.
+            x: the module's input.
+            positions: (n,) integers that select and order the rows; None for all. Only these rows are gathered.
         """
         places = x.movedim(-len(self.axes) - 1, -1)  # (..., channels)
         flat = places.reshape(-1, places.shape[-1])
@@ -116,20 +121,20 @@ class Design:
             yield self.rows(x, chosen)
 
     def outputs(self, z: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        """(g, n, o / g) float32: what came out of the module, in the order of the rows."""
+        """(g, n, o / g) float32: the module's output, in the order of the rows."""
         channels = z.movedim(-len(self.axes) - 1, -1)
         flat = channels.reshape(-1, channels.shape[-1])
         chosen = flat if positions is None else flat[positions.to(z.device)]
         return self._grouped(chosen.float())
 
     def flat(self, weight: torch.Tensor) -> torch.Tensor:
-        """(g, o / g, k) matrices of a weight; of a pruned one too, as long as its groups are as many."""
+        """(g, o / g, k) matrices of a weight; also of a pruned one with the same number of groups."""
         first, second, *kernel = weight.shape
         grouped = weight.reshape(self.groups, first // self.groups, second, *kernel)
         return (grouped.transpose(1, 2) if self.inputs_first else grouped).flatten(2)
 
     def shaped(self, flat: torch.Tensor) -> torch.Tensor:
-        """The weight that `flat` came from; contiguous."""
+        """The inverse of `flat`: the weight, contiguous."""
         groups, outputs, columns = flat.shape
         grouped = flat.reshape(groups, outputs, columns // self.kernel, *(axis.kernel for axis in self.axes))
         return (grouped.transpose(1, 2) if self.inputs_first else grouped).flatten(0, 1).contiguous()
@@ -170,9 +175,9 @@ class Design:
 def design_of(module: nn.Module) -> Design | str:
     """The design of a module whose output is linear in its `weight`, or the reason why there is none.
 
-    Knows Linear, convolutions and transposed convolutions of any settings, and the Conv1D of transformers. A subclass
-    counts as long as it computes what its base class does. A transposed convolution that is called with `output_size`
-    has other rows than `rows` makes.
+    Supports Linear, convolutions and transposed convolutions of any settings, and the Conv1D of transformers; also
+    subclasses that compute the same. A transposed convolution called with `output_size` has other rows than `rows`
+    makes.
     """
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return Design(1, cast(torch.Tensor, module.weight).shape[0], inputs_first=True)
@@ -192,18 +197,18 @@ def _inner(kind: type[nn.Module]) -> object:
     return getattr(kind, "_conv_forward", None)
 
 
-def _axes(module: nn.Module) -> tuple[Axis, ...]:
-    geometry = cast(nn.Conv2d, module)  # all convolutions keep these under the same names
+def _axes(module: nn.Module) -> tuple[SpatialAxis, ...]:
+    geometry = cast(nn.Conv2d, module)  # all convolutions have these attributes
     sizes = zip(geometry.kernel_size, geometry.stride, geometry.dilation, strict=True)
     transposed = isinstance(module, TRANSPOSED)
     return tuple(
-        Axis(kernel, stride, dilation, _pads(geometry, dim, kernel, dilation), geometry.padding_mode, transposed)
+        SpatialAxis(kernel, stride, dilation, _pads(geometry, dim, kernel, dilation), geometry.padding_mode, transposed)
         for dim, (kernel, stride, dilation) in enumerate(sizes)
     )
 
 
 def _pads(module: nn.Conv2d, dim: int, kernel: int, dilation: int) -> tuple[int, int]:
-    if isinstance(module.padding, str):  # "same": an odd one goes after, as torch does it
+    if isinstance(module.padding, str):  # "same": an odd place is added after, as in torch
         total = dilation * (kernel - 1) if module.padding == "same" else 0
         return total // 2, total - total // 2
     pad = module.padding[dim]

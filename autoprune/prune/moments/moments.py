@@ -1,4 +1,4 @@
-"""One pass over unlabelled images: second moments of what every consumer reads, for criteria and compensation."""
+"""One pass over unlabelled examples: second moments of every consumer's inputs, for criteria and compensation."""
 
 from __future__ import annotations
 
@@ -11,27 +11,33 @@ from torch import nn
 
 from autoprune.errors import DataError
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.moments.consumers import MAX_COLUMNS, Consumer, Form, find_consumers
+from autoprune.prune.moments.consumers import MAX_COLUMNS, Consumer, MomentsForm, find_consumers
 from autoprune.prune.moments.design import Design
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
-ROWS_BYTES = 1 << 22  # rows are made in pieces of this size, which stay in a cache, or of as many rows as columns
+ROWS_BYTES = 1 << 22  # size of a piece of rows, which fits into the cache; at least as many rows as columns
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of the rows a consumer's weight multiplies, float64, from `rows` rows.
+    """Second moments of the rows that a consumer's weight multiplies, float64, from `rows` rows.
 
-    `gram` is (g, d, d), for each group the mean of x x^T: over d = k columns, or in the form "channels" over the d =
-    k / kernel inputs, added up over kernel positions. It is centred when a constant may be fitted beside the weights.
-    `mean` is (g, k). `constants` has, for every bias that takes up such a constant, the (g, k) mean of the rows of
-    the modules that add it; a batch norm that will be re-estimated needs none.
+    Attributes:
+        design: the design of the rows.
+        form: "columns" or "channels".
+        gram: (g, d, d), for each group the mean of x x^T, over d = k columns, or in the form "channels" over the d = k
+            / kernel inputs, summed over kernel positions.
+        mean: (g, k) mean of the rows.
+        centred: whether `gram` is about the mean, which it is if a constant may be fitted beside the weights.
+        rows: the number of rows.
+        constants: for every bias that absorbs such a constant, the (g, k) mean of the rows of the modules that add it;
+            a batch norm that will be re-estimated needs none.
     """
 
     design: Design
-    form: Form
+    form: MomentsForm
     gram: torch.Tensor
     mean: torch.Tensor
     centred: bool
@@ -40,7 +46,7 @@ class Moments:
 
     @property
     def block(self) -> int:
-        """Rows of the second moments that belong to one input."""
+        """The number of rows of the second moments per input."""
         return self.design.kernel if self.form == "columns" else 1
 
 
@@ -51,17 +57,19 @@ def collect_moments(
     batches: Iterable[tuple[torch.Tensor, ...]],
     max_columns: int = MAX_COLUMNS,
 ) -> tuple[dict[str, Moments], dict[str, str]]:
-    """Moments by weight name, and for every weight without them the reason.
+    """Moments by weight name, and the reason for every weight without them.
 
     A weight that several modules use gets the moments of all of them together.
 
     Args:
+        model: the network.
+        structure: its structure.
         weights: names of consumer weights.
-        batches: positional arguments of the model, a batch each.
+        batches: positional arguments of the model, one batch each.
         max_columns: see `find_consumers`.
 
     Raises:
-        DataError: no batches.
+        DataError: there are no batches.
     """
     consumers, reasons = find_consumers(model, structure, weights, max_columns)
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
@@ -79,7 +87,7 @@ def collect_moments(
 
 
 def _watch(model: nn.Module, consumer: Consumer) -> dict[str, _Sums]:
-    """Sums that grow when the callers run, by what takes up a constant: each such group has a mean of its own."""
+    """Sums that grow when the callers run, by the parameter that absorbs a constant: each group has its own mean."""
     sums: dict[str, _Sums] = {}
     for caller in consumer.callers:
         total = sums.setdefault(caller.constant, _Sums(consumer))
@@ -88,11 +96,11 @@ def _watch(model: nn.Module, consumer: Consumer) -> dict[str, _Sums]:
 
 
 class _Sums:
-    """Running sums of x and x x^T over the rows a weight multiplies; float64, on the CPU.
+    """Running sums of x and x x^T over the rows that a weight multiplies; float64, on the CPU.
 
-    Sums are of x less the mean of the first rows seen: a variance far below the squared mean would drown in float32.
-    They are there from the start, one beside the other: made between the rows of one layer and those of the next they
-    would keep malloc from using that memory again.
+    Sums are of x less the mean of the first rows: a variance far below the squared mean would be lost in float32. They
+    are allocated at the start, next to each other: allocated between the rows of one layer and those of the next they
+    would keep malloc from reusing that memory.
     """
 
     def __init__(self, consumer: Consumer) -> None:
@@ -120,7 +128,7 @@ class _Sums:
             self.second += (lifted.transpose(1, 2) @ lifted).cpu().double()
 
     def _lifted(self, rows: torch.Tensor) -> torch.Tensor:
-        """(g, n * q, d) from (g, n, k) rows: kernel positions become rows where moments are those of channels."""
+        """(g, n * q, d) from (g, n, k) rows: kernel positions become rows if moments are those of channels."""
         groups, size = self.consumer.design.groups, self.consumer.size
         return rows.reshape(groups, rows.shape[1], size, -1).transpose(2, 3).reshape(groups, -1, size)
 
@@ -133,13 +141,13 @@ class _Sums:
 
 
 def _outer(mean: torch.Tensor, size: int) -> torch.Tensor:
-    """(g, d, d) the part of a (g, k) mean in second moments."""
+    """(g, d, d) the contribution of a (g, k) mean to the second moments."""
     lifted = mean.reshape(len(mean), size, -1)
     return lifted @ lifted.transpose(1, 2)
 
 
 def _unusable(parts: Iterable[_Sums]) -> str:
-    """Why sums cannot be used; empty when they can."""
+    """Why sums cannot be used; empty if they can."""
     parts = list(parts)
     refused = next((part.refused for part in parts if part.refused), "")
     if refused:
@@ -152,7 +160,7 @@ def _unusable(parts: Iterable[_Sums]) -> str:
 
 
 def _merged(consumer: Consumer, parts: Mapping[str, _Sums], biases: Collection[str]) -> Moments:
-    """The moments of all callers, centred where each of them may add a constant of its own."""
+    """The moments of all callers, centred if each of them may add a constant of its own."""
     called = {constant: part for constant, part in parts.items() if part.count}
     count = sum(part.count for part in called.values())
     centred = all(called)
@@ -164,5 +172,5 @@ def _merged(consumer: Consumer, parts: Mapping[str, _Sums], biases: Collection[s
         mean = mean + share * own
         if centred and constant in biases:
             constants[constant] = own
-    gram = (gram + gram.transpose(1, 2)) / 2  # exactly symmetric: products are so but for rounding
+    gram = (gram + gram.transpose(1, 2)) / 2  # made exactly symmetric: products are symmetric up to rounding
     return Moments(consumer.design, consumer.form, gram, mean, centred, count, constants)

@@ -1,8 +1,8 @@
-"""The weights that best repeat a layer's dense output from some of its inputs: ridge regression on second moments.
+"""Fits weights that best repeat a layer's dense output from some of its inputs: ridge regression on second moments.
 
-Where moments are those of channels, the regression is of the removed inputs on the kept ones, one mixing matrix P =
-G_RK G_KK^-1 shared by all kernel positions, and W' = W_K + W_R P: the same formula as for columns, with each kernel
-position of an output taken as an output of its own.
+If moments are those of channels, the removed inputs are regressed on the kept ones, with one mixing matrix P = G_RK
+G_KK^-1 shared by all kernel positions, and W' = W_K + W_R P: the same formula as for columns, with each kernel position
+of an output treated as a separate output.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from autoprune.prune.moments.ridge import ridged
 
 
 def refit(weight: torch.Tensor, moments: Moments, kept: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """argmin over V of E|W x - V x_K|^2 + r |V - W_K|^2, and by how much each bias changes with it.
+    """argmin over V of E|W x - V x_K|^2 + r |V - W_K|^2, and the resulting shift of each bias.
 
     Args:
         weight: the dense weight.
-        kept: indices that stay along its dimension of inputs.
+        moments: the second moments of its inputs.
+        kept: the kept indices along its dimension of inputs.
 
     Returns:
-        The weight for these inputs and all outputs, and (outputs,) shifts by name of the bias; float64. Outputs whose
-        group has no inputs left are not in a weight that has its inputs first, and have shift 0.
+        The weight for these inputs and all outputs, and (outputs,) shifts by name of the bias; float64. A weight with
+            inputs first lacks the outputs of groups without inputs; their shift is 0.
     """
     design = moments.design
     flat = design.flat(weight.detach().cpu().double())  # (g, o, k)
@@ -45,8 +46,8 @@ def refit(weight: torch.Tensor, moments: Moments, kept: np.ndarray) -> tuple[tor
 def kept_by_group(design: Design, kept: np.ndarray, inputs: int) -> dict[int, np.ndarray]:
     """Kept inputs as indices within their group, for every group that has any left.
 
-    `inputs` is the dense length of the weight's dimension of inputs. Where outputs come first, an index along it is
-    one in every group.
+    `inputs` is the dense length of the weight's dimension of inputs. If outputs come first, an index along it applies
+    to every group.
     """
     if not design.inputs_first:
         return dict.fromkeys(range(design.groups), kept)
@@ -60,7 +61,7 @@ def columns_of(inputs: np.ndarray, block: int) -> torch.Tensor:
 
 
 def seen_weight(weight: torch.Tensor, moments: Moments) -> torch.Tensor:
-    """(g, o, d) float64: the weight as the moments see it; with those of channels, o counts kernel positions too."""
+    """(g, o, d) float64: the weight in the form of the moments; for those of channels, o includes kernel positions."""
     return _seen(moments.design.flat(weight.detach().cpu().double()), moments)
 
 
@@ -73,7 +74,7 @@ def _seen(flat: torch.Tensor, moments: Moments) -> torch.Tensor:
 
 
 def _by_column(seen: torch.Tensor, design: Design) -> torch.Tensor:
-    """(g, o, k) from what `_seen` makes of it for moments of channels."""
+    """(g, o, k) weights, the inverse of `_seen`, for moments of channels."""
     groups, _, inputs = seen.shape
     return seen.reshape(groups, -1, design.kernel, inputs).transpose(2, 3).flatten(2)
 
@@ -83,10 +84,10 @@ def _solved(weight: torch.Tensor, moments: Moments, group: int, inputs: np.ndarr
     columns = columns_of(inputs, design_block(moments))
     gram = ridged(moments.gram[group])
     factor = torch.linalg.cholesky(gram[columns][:, columns])
-    target = weight @ gram[:, columns]  # W H_K + r W_K, as the ridge is on the diagonal
+    target = weight @ gram[:, columns]  # W H_K + r W_K, with the ridge on the diagonal
     return torch.cholesky_solve(target.T, factor).T
 
 
 def design_block(moments: Moments) -> int:
-    """Rows of the second moments that belong to one input."""
+    """The number of rows of the second moments per input."""
     return moments.design.kernel if moments.form == "columns" else 1

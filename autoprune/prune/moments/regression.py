@@ -1,4 +1,4 @@
-"""Affine ridge regressions: the weights that best turn a layer's rows into what should come out of it."""
+"""Affine ridge regressions: the weights that best map a layer's rows to its targets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import torch
 
 from autoprune.prune.moments.ridge import ridged, strength
 
-ROUNDS = 4  # of a rectified fit; twelve gave the same
+RECTIFIED_ROUNDS = 4  # iterations of a rectified fit; twelve gave the same
 
 
 class Regression:
     """argmin over V, c of E|V x + c - t|^2 + r|V - V0|^2 for one set of rows x and any number of targets t.
 
-    `rows` are (g, n, k) float32, `prior` the (g, o, k) weights V0 that directions without evidence keep. Without
-    `constant` c is 0. V is 0 where the (g, o, k) booleans `stays` are False. Second moments are factored once, when
-    first needed, in float64 on the CPU; for rows that are not finite that raises torch.linalg.LinAlgError.
+    Second moments are factored once, on first use, in float64 on the CPU; for rows that are not finite this raises
+    torch.linalg.LinAlgError.
+
+    Args:
+        rows: (g, n, k) float32.
+        prior: (g, o, k) weights V0, kept in directions without evidence.
+        constant: whether c is fitted; otherwise it is 0.
+        stays: (g, o, k) booleans; V is 0 where they are False. None for all True.
     """
 
     def __init__(
@@ -37,7 +42,7 @@ class Regression:
 
     @functools.cached_property
     def _strength(self) -> torch.Tensor:
-        """(g, 1) what the ridge adds to the diagonal of the moments; rows of zeros leave the prior as it is."""
+        """(g, 1) the ridge on the diagonal of the moments; for rows of zeros the prior is kept."""
         return strength(self.moments)
 
     @functools.cached_property
@@ -47,12 +52,12 @@ class Regression:
 
     @functools.cached_property
     def _own_factors(self) -> list[Factor]:
-        """Those of the outputs that have columns left."""
+        """The factors of the outputs that have columns left."""
         assert self.stays is not None, "a dense weight has one factor for all outputs"
         return list(row_factors(ridged(self.moments), self.stays))
 
     def divided(self, products: torch.Tensor) -> torch.Tensor:
-        """(g, o, k) products over the moments and the ridge, each output's over those of its columns that stay."""
+        """(g, o, k) products times the inverse of moments plus ridge, each output's over its own columns."""
         if self.stays is None:
             return torch.cholesky_solve(products.transpose(1, 2), self._factor).transpose(1, 2)
         return solve_rows(products, self._own_factors)
@@ -65,57 +70,57 @@ class Regression:
         return weight, doubled(mean)[:, 0] - (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
 
     def solve_rectified(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `solve`, for outputs that a ReLU reads: where the target is negative, any negative output will do.
+        """Like `solve`, for outputs that a ReLU reads: if the target is negative, any negative output is equally good.
 
         Alternates between the fit and the targets, as Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798,
         section 3.2) do; we move a negative target to the fitted value itself and need no penalty.
         """
         weight, bias = self.solve(targets)
-        for _ in range(ROUNDS):
+        for _ in range(RECTIFIED_ROUNDS):
             weight, bias = self.solve(lenient(targets, self.fitted(weight, bias)))
         return weight, bias
 
     def fitted(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """(g, n, o) what comes out of the rows."""
+        """(g, n, o) outputs for the rows."""
         shift = bias[:, None] + doubled(self.mean) @ weight.transpose(1, 2)  # (g, 1, o)
         return self.rows @ weight.to(self.rows).transpose(1, 2) + shift.to(self.rows)
 
     def spread(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(g, o) mean and (g, o) variance of what (g, o, k) weights make of the rows."""
+        """(g, o) mean and (g, o) variance of the outputs of (g, o, k) weights for the rows."""
         mean = (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
         return mean, ((weight @ self.moments) * weight).sum(dim=2).clamp(min=0)
 
     def release(self) -> None:
-        """Lets go of the rows; only `spread` works afterwards."""
+        """Frees the rows; only `spread` works afterwards."""
         _ = self.moments
         self.rows = self.rows[:, :0]
 
 
 def factor_bytes(stays: torch.Tensor) -> int:
-    """What the factors of a weight take of which the (g, o, k) booleans stay."""
+    """The memory of the factors of a weight whose entries stay where the (g, o, k) booleans are True."""
     return 8 * int(stays.sum(dim=2).square().sum())
 
 
 def lenient(targets: torch.Tensor, fitted: torch.Tensor) -> torch.Tensor:
-    """Targets of outputs that a ReLU reads: what is fitted will do where both are negative."""
+    """Targets of outputs that a ReLU reads: the fitted value, where it and the target are negative."""
     return torch.where(targets > 0, targets, fitted.clamp(max=0))
 
 
 def doubled(tensor: torch.Tensor) -> torch.Tensor:
-    """In float64 on the CPU."""
+    """The tensor in float64 on the CPU."""
     return tensor.cpu().double()
 
 
-Factor = tuple[int, torch.Tensor, torch.Tensor]  # an output, counted over all groups, its columns and their factor
+Factor = tuple[int, torch.Tensor, torch.Tensor]  # index of an output over all groups, its columns, and their factor
 
 
-def refit(weight: torch.Tensor, hessian: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
-    """argmin over V, zero where nothing stays, of tr (W - V) H (W - V)^T: the entries left make up for the others."""
+def refit_entries(weight: torch.Tensor, hessian: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
+    """argmin over V, zero where nothing stays, of tr (W - V) H (W - V)^T: kept entries compensate for the others."""
     return solve_rows(weight @ hessian, row_factors(hessian, stays))
 
 
 def solve_rows(products: torch.Tensor, factors: Iterable[Factor]) -> torch.Tensor:
-    """Products of the weight's shape over the Hessian, each output's over its own columns; 0 elsewhere."""
+    """(g, o, k) products times the inverse Hessian, each output's over its own columns; 0 elsewhere."""
     flat = products.flatten(0, -2)
     solved = torch.zeros_like(flat)
     for row, columns, factor in factors:
@@ -124,13 +129,13 @@ def solve_rows(products: torch.Tensor, factors: Iterable[Factor]) -> torch.Tenso
 
 
 def row_factors(hessian: torch.Tensor, stays: torch.Tensor) -> Iterator[Factor]:
-    """The same as `by_row`, with the Hessian's Cholesky factor in its place."""
+    """Like `by_row`, with the Hessian's Cholesky factor in its place."""
     for row, columns, own in by_row(hessian, stays):
         yield row, columns, torch.linalg.cholesky(own)
 
 
 def by_row(hessian: torch.Tensor, stays: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """For every output with anything left, counted over all groups: its index, its columns, and their Hessian."""
+    """For every output with columns left: its index over all groups, its columns, and their Hessian."""
     matrices, rows = hessian.reshape(-1, *hessian.shape[-2:]), stays.flatten(0, -2)
     for row, kept in enumerate(rows):
         columns = kept.nonzero().squeeze(1)

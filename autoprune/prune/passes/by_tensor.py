@@ -1,4 +1,4 @@
-"""Facts about single tensors while they live."""
+"""Mappings from live tensors to values."""
 
 from __future__ import annotations
 

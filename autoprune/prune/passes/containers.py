@@ -1,4 +1,4 @@
-"""Looks into whatever a model is called with or returns: one walk, used wherever arguments or outputs are read."""
+"""Walks the arguments and outputs of models; used wherever these are read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _PLAIN = (
 def tensors_of(tree: object, *, caches: bool = False) -> list[torch.Tensor]:
     """The tensors in a tree of arguments or outputs, in order.
 
-    Nested lists, tuples and dictionaries are looked into, named tuples and registered pytree nodes (the outputs of
-    transformers among them), other mappings and sequences, dataclasses, and the attributes of any other object. Modules
-    are not, and neither are classes called "...Cache" unless `caches` is set: such an object is a state that the same
-    network reads in a later call, no result.
+    Enters nested lists, tuples and dictionaries, named tuples and registered pytree nodes (the outputs of transformers
+    among them), other mappings and sequences, dataclasses, and the attributes of any other object. Does not enter
+    modules, nor, unless `caches` is set, classes called "...Cache": such an object is a state that the network reads in
+    a later call, not a result.
     """
     return list(_walk(tree, caches, frozenset()))
 
@@ -44,7 +44,7 @@ def _walk(tree: object, caches: bool, above: frozenset[int]) -> Iterator[torch.T
 
 
 def _parts(holder: object) -> Iterable[Any]:
-    """What an object that is no pytree node holds, in order."""
+    """The contents of an object that is no pytree node, in order."""
     if isinstance(holder, Mapping):
         return list(holder.values())
     if isinstance(holder, Sequence | Set):
@@ -66,15 +66,16 @@ def _is_cache(holder: object) -> bool:
 def copied(inputs: Tree, convert: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> Tree:
     """A copy of a model's arguments that shares no memory with them, whatever holds the tensors.
 
-    A tensor that occurs several times is one tensor in the copy as well. Histories of gradients are left behind. With
-    `convert` the copy has what that makes of each tensor, such as one on another device.
+    A tensor that occurs several times is one tensor in the copy as well. Gradient histories are dropped. `convert` is
+    applied to each tensor, for example to move it to another device.
 
-    Raises UnsupportedModel for arguments that cannot be copied.
+    Raises:
+        UnsupportedModel: the arguments cannot be copied.
     """
     memo: dict[int, Any] = {id(tensor): convert(_clone(tensor)) for tensor in tensors_of(inputs, caches=True)}
     try:
         return copy.deepcopy(inputs, memo)
-    except Exception as error:  # whatever a user's object raises when it is copied
+    except Exception as error:  # a user's object may raise anything when it is copied
         raise UnsupportedModel(
             f"expected inputs that can be copied (copy.deepcopy), since a forward may change them; got "
             f"{type(error).__name__}: {error}. Pass tensors, and lists, dictionaries or dataclasses of them."
@@ -87,8 +88,8 @@ def _clone(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def main_output(output: Any) -> Any:
-    """The tensor that a loss or a fitness is about: the output itself, or the first tensor in it.
+    """The tensor that a loss or a fitness uses: the output itself, or the first tensor in it.
 
-    An output without any tensor is returned as it is.
+    An output without any tensor is returned unchanged.
     """
     return output if isinstance(output, torch.Tensor) else next(iter(tensors_of(output)), output)

@@ -1,4 +1,4 @@
-"""Example inputs: one call of the model, or several, in any of the forms that users give them."""
+"""Example inputs: one or several calls of the model, in any of the forms that users pass."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from autoprune.prune.modules.names import numbered
 from autoprune.prune.passes.containers import copied, tensors_of
 
 if TYPE_CHECKING:
-    from autoprune.prune.passes.watch import Watch
+    from autoprune.prune.passes.watch import OperatorWatch
 
 _FORMS = ". A tuple holds the positional arguments of one call, a dict its keyword arguments, a list several examples."
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
+CallInputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
 
 
 @dataclass(frozen=True)
 class Example:
-    """One call of a model: the method that is called, its arguments, and a name to tell it from other calls."""
+    """One call of a model: the method, its arguments, and a name to distinguish it from other calls."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     method: str = "forward"
     name: str = ""
 
-    def inputs(self) -> Inputs:
-        """The arguments, a copy for one run: a forward may change what it is given."""
+    def inputs(self) -> CallInputs:
+        """A copy of the arguments for one run, since a forward may change them."""
         return copied((tuple(self.args), dict(self.kwargs)))
 
     def converted(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Example:
-        """The same call on what `convert` makes of each tensor."""
+        """The same call with `convert` applied to each tensor."""
         args, kwargs = copied((tuple(self.args), dict(self.kwargs)), convert)
         return replace(self, args=args, kwargs=kwargs)
 
-    def run(self, model: nn.Module, inputs: Inputs | None = None, watch: Watch | None = None) -> Any:
-        """The model's output for the call, or for a copy of its inputs. UnsupportedModel when it does not run.
+    def run(self, model: nn.Module, inputs: CallInputs | None = None, watch: OperatorWatch | None = None) -> Any:
+        """The model's output for the call, on `inputs` or a copy of its own.
 
-        A watch is told when a method other than forward starts and ends; of forward it learns from the model's hooks.
+        A watch is told when a method other than forward starts and ends; it observes forward through the model's hooks.
+
+        Raises:
+            UnsupportedModel: the call does not run.
         """
         args, kwargs = self.inputs() if inputs is None else inputs
         if not callable(getattr(model, self.method, None)):
@@ -67,33 +70,43 @@ class Example:
         )
 
     def _fits(self, model: nn.Module) -> bool:
-        """Whether the method takes these arguments, as far as its signature tells."""
+        """Whether the method accepts these arguments, according to its signature."""
         try:
             inspect.signature(getattr(model, self.method)).bind(*self.args, **self.kwargs)
         except TypeError:
             return False
-        except ValueError:  # it has no signature
+        except ValueError:  # without a signature
             return True
         return True
 
 
-Form = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Example  # of one call
-Examples = Form | list[Any] | Mapping[str, Example]
+CallForm = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Example  # the forms of one call
+Examples = CallForm | list[Any] | Mapping[str, Example]
 
 
 def call(*args: Any, method: str = "forward", **kwargs: Any) -> Example:
-    """One call of a model, for `example_inputs`: positional and keyword arguments, and the method they are for.
+    """One call of a model, for `example_inputs`.
 
     >>> find_structure(model, {"image": call(x, method="encode_image"), "text": call(ids, method="encode_text")})
+
+    Args:
+        *args: positional arguments of the call.
+        method: the name of the method to call.
+        **kwargs: keyword arguments of the call.
+
+    Returns:
+        The call.
     """
     return Example(args, kwargs, method)
 
 
 def as_examples(example_inputs: Examples | Sequence[Example]) -> tuple[Example, ...]:
-    """The calls that example inputs stand for, each with a name of its own.
+    """The calls that example inputs stand for, each with its own name.
 
-    A single call and the calls of a list are named after their method, with a number where several share one.
-    UnsupportedModel for an empty list.
+    A single call and the calls of a list are named after their method, numbered if several share one.
+
+    Raises:
+        UnsupportedModel: the list is empty.
     """
     if isinstance(example_inputs, Mapping) and _are_examples(example_inputs.values()):
         return tuple(replace(example, name=str(name)) for name, example in example_inputs.items())
@@ -117,12 +130,12 @@ def _are_examples(values: Collection[Any]) -> bool:
 
 
 def _named(examples: Sequence[Example]) -> list[Example]:
-    """Each example with a name of its own; those that have one keep it."""
+    """The examples with unique names; given names are kept."""
     names = numbered([example.name or example.method for example in examples])
     return [replace(example, name=name) for example, name in zip(examples, names, strict=True)]
 
 
-def _told(watch: Watch, inputs: Inputs, function: Any) -> Any:
+def _told(watch: OperatorWatch, inputs: CallInputs, function: Any) -> Any:
     watch.entered("", inputs)
     output = None
     try:

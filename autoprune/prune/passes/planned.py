@@ -1,7 +1,7 @@
-"""Which forward passes a structure has to hold for: every call in eval mode, and in train mode if that runs other code.
+"""Selects the forward passes that a structure covers: each call in eval mode, and in train mode if that differs.
 
-Before anything is traced each call runs once in each mode. A pass that runs the operators of an earlier one, on the
-same tensors in the same order, has nothing to add; one in train mode that does not run is told in a note.
+Each call runs once in each mode before anything is traced. A pass that runs the same operators as an earlier one, on
+the same tensors in the same order, adds nothing; one that does not run in train mode is reported in a note.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.site import Pass
 from autoprune.prune.passes.train_mode import copy_in_train_mode
-from autoprune.prune.passes.watch import Execute, Watch
+from autoprune.prune.passes.watch import Execute, OperatorWatch
 
-Step = tuple[object, ...]
+OperatorStep = tuple[object, ...]
 
 
 @contextlib.contextmanager
 def running(model: nn.Module, *, train: bool) -> Iterator[nn.Module]:
-    """The network to call inside for a pass without gradients, in full float32: of train mode a copy of the model."""
+    """The network for a pass without gradients, in full float32; for train mode a copy of the model."""
     with (
         copy_in_train_mode(model) if train else _in_eval_mode(model) as network,
         torch.no_grad(),
@@ -49,7 +49,11 @@ def _in_eval_mode(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def comparable(model: nn.Module, example: Example, output: Any) -> list[torch.Tensor]:
-    """The tensors a call returned. UnsupportedModel where there are none."""
+    """The tensors that a call returned.
+
+    Raises:
+        UnsupportedModel: it returned none.
+    """
     if found := tensors_of(output):
         return found
     raise UnsupportedModel(
@@ -62,7 +66,8 @@ def comparable(model: nn.Module, example: Example, output: Any) -> list[torch.Te
 def plan_passes(model: nn.Module, examples: Sequence[Example]) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
     """The passes in which the model runs, eval mode first, and a note about each in which it does not.
 
-    Raises UnsupportedModel when the first call does not run in eval mode, or another one in no mode.
+    Raises:
+        UnsupportedModel: the first call does not run in eval mode, or another one in neither mode.
     """
     probe = copy_with(model, {})
     adapt(probe)
@@ -75,13 +80,13 @@ def plan_passes(model: nn.Module, examples: Sequence[Example]) -> tuple[tuple[Pa
 
 
 class _Planner:
-    """Runs calls one after the other and compares what they do with all before."""
+    """Runs calls one after the other and compares their operators with those of earlier ones."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.passes: list[Pass] = []
         self.notes: list[str] = []
-        self._steps: list[list[Step]] = []
+        self._steps: list[list[OperatorStep]] = []
         self._failures: dict[str, UnsupportedModel] = {}
 
     def add(self, example: Example, *, train: bool) -> None:
@@ -113,8 +118,8 @@ def _note(example: Example, error: UnsupportedModel, *, train: bool) -> str:
     )
 
 
-def _steps(model: nn.Module, example: Example, *, train: bool) -> list[Step]:
-    """What a call does, operator by operator. In train mode it must compute the same twice."""
+def _steps(model: nn.Module, example: Example, *, train: bool) -> list[OperatorStep]:
+    """The operators of a call; in train mode it must compute the same result twice."""
     steps, first = _watched(model, example, train=train)
     if train and not _equal(first, _watched(model, example, train=train)[1]):
         raise UnsupportedModel(
@@ -123,7 +128,7 @@ def _steps(model: nn.Module, example: Example, *, train: bool) -> list[Step]:
     return steps
 
 
-def _watched(model: nn.Module, example: Example, *, train: bool) -> tuple[list[Step], list[torch.Tensor]]:
+def _watched(model: nn.Module, example: Example, *, train: bool) -> tuple[list[OperatorStep], list[torch.Tensor]]:
     with running(model, train=train) as network:
         watch = _Steps(network)
         with watch.watching(network):
@@ -139,12 +144,12 @@ def _equal(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> boo
     )
 
 
-class _Steps(Watch):
-    """Writes down every operator with its module, its tensors by where they come from, and its other arguments."""
+class _Steps(OperatorWatch):
+    """Records every operator with its module, its tensors by their origin, and its other arguments."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.steps: list[Step] = []
+        self.steps: list[OperatorStep] = []
         self._origins: ByTensor[object] = by_tensor()
         for name, tensor in named_tensors(model).items():
             self._origins[tensor] = name

@@ -1,4 +1,4 @@
-"""Where a forward pass is: the place of an operator call, and which pass it is."""
+"""Positions in forward passes: the call site of an operator, and the pass itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a forward pass calls an operator: in a module, at a line of the model's code, with certain parameters.
+class CallSite:
+    """The place where a forward pass calls an operator: module, operator, line of the model's code, and parameters.
 
-    A pass may come to a site any number of times: in a loop, or not at all where the data decide against it.
+    A pass may reach a site any number of times: repeatedly in a loop, or never if that depends on data.
     """
 
     module: str
@@ -20,10 +20,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass the structure holds for: the name of an example call, and the mode it runs in.
+    """A forward pass that the structure covers: the name of an example call, and the mode.
 
-    `traced` is the index of the pass that was watched: this one's own, or that of an earlier one which runs the same
-    operators on the same shapes in the same order, so that all that was found there holds here.
+    `traced` is the index of the pass that was traced: this one's own, or that of an earlier one which runs the same
+    operators on the same shapes in the same order, so that its findings apply here.
     """
 
     example: str = "forward"

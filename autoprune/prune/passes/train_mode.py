@@ -1,9 +1,8 @@
-"""Train mode as far as it is code of its own: without randomness, and without statistics of the batch at hand.
+"""Train mode as different code only: without randomness, and without statistics of the current batch.
 
-A forward may do something else in train mode: run further heads, return losses, skip blocks. To compare two networks
-in it their passes must be deterministic, and must not need large batches. So modules whose train mode is nothing but
-randomness or other statistics stay in eval mode, dropout that a forward calls itself does nothing, and all other random
-operators give a constant.
+In train mode a forward may run further heads, return losses, or skip blocks. To compare two networks in it, their
+passes must be deterministic and must not need large batches. So modules whose train mode only adds randomness or other
+statistics stay in eval mode, functional dropout does nothing, and all other random operators return a constant.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.watch import named_arguments
 
 _QUIET = (_DropoutNd, _NormBase, nn.RReLU, nn.RNNBase)  # and their subclasses
-_QUIET_NAMES = ("DropPath", "StochasticDepth")  # what libraries call a module that drops whole branches at random
+_QUIET_NAMES = ("DropPath", "StochasticDepth")  # libraries' names for modules that drop whole branches at random
 _DROPOUTS = frozenset(
     (
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"),
@@ -36,7 +35,7 @@ _DROPOUTS = frozenset(
 
 @contextlib.contextmanager
 def copy_in_train_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """A copy of the model, with tensors of its own, whose forward inside is the one of train mode, deterministic."""
+    """A copy of the model, with its own tensors, that runs the deterministic train mode inside."""
     copy = copy_model(model)
     with deterministic_training(copy):
         yield copy
@@ -44,11 +43,11 @@ def copy_in_train_mode(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def deterministic_training(model: nn.Module) -> Iterator[None]:
-    """The model itself in train mode, its random operators constant; its modes come back."""
+    """Puts the model itself into deterministic train mode inside, and restores its modes."""
     with modes_put_back(model), seeded(0), _Constants(), _NoDropout():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         try:
             model.train()
-        except Exception as error:  # some models refuse to be trained
+        except Exception as error:  # some models refuse train mode
             raise UnsupportedModel(f"{type(model).__name__}.train() raises {type(error).__name__}: {error}") from error
         for module in model.modules():
             if isinstance(module, _QUIET) or type(module).__name__.endswith(_QUIET_NAMES):
@@ -57,7 +56,7 @@ def deterministic_training(model: nn.Module) -> Iterator[None]:
 
 
 class _NoDropout(TorchFunctionMode):
-    """Functional dropout, also that of attention, lets everything pass."""
+    """Makes functional dropout, including that of attention, the identity."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
@@ -66,13 +65,13 @@ class _NoDropout(TorchFunctionMode):
         if name == "scaled_dot_product_attention":
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
             kwargs = {name: value for name, value in kwargs.items() if name != "dropout_p"}
-        if name == "multi_head_attention_forward":  # what it calls itself is not handed over
+        if name == "multi_head_attention_forward":  # functions called inside are not intercepted
             kwargs["training"] = False
         return func(*args, **kwargs)
 
 
 def _without_dropout(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call of a dropout function as in eval mode, whichever way it is told the mode."""
+    """Calls a dropout function as in eval mode, in whatever way the mode is passed."""
     place = {"training": 3 if "rrelu" in name else 2, "train": 2}
     for flag, index in place.items():
         if flag in kwargs:
@@ -83,7 +82,7 @@ def _without_dropout(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 
 class _Constants(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Random operators fill their result with one number: a likely one, by which nothing is dropped."""
+    """Makes random operators return one likely number, with which nothing is dropped."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -112,7 +111,7 @@ def _integer(output: torch.Tensor, given: Arguments) -> torch.Tensor:
 
 
 def _chosen(output: torch.Tensor, given: Arguments) -> torch.Tensor:
-    """Of each row as many categories as are drawn, those that may occur first."""
+    """For each row the required number of categories, the first ones with a positive probability."""
     order = (given["self"] > 0).to(torch.uint8).sort(stable=True, dim=-1, descending=True).indices
     places = torch.arange(output.shape[-1], device=output.device) % order.shape[-1]
     return output.copy_(order[..., places])

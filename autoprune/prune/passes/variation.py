@@ -1,4 +1,4 @@
-"""A second input that a model can run on, made from its example."""
+"""Makes a second valid input from a model's example."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from autoprune.prune.passes.examples import Example
 
 
 def varied(example: Example, *, integers: bool = True) -> Example:
-    """The call with its values in another order: numbers, and tokens unless they are left out, back to front.
+    """The call with the values of its tensors reversed; integers, such as tokens, unless they are left out.
 
-    So they stay in their range. Numbers that read the same in both directions are scaled, zeros raised; flags, and
-    integers that are all the same, stay as they are.
+    Values thus stay in their range. Floats that equal their reverse are scaled, zeros raised; booleans, and integers
+    that are all equal, stay unchanged.
     """
 
     def vary(tensor: torch.Tensor) -> torch.Tensor:
@@ -28,6 +28,6 @@ def varied(example: Example, *, integers: bool = True) -> Example:
 
 
 def differs(first: Example, second: Example) -> bool:
-    """Whether any tensor of two calls of one form differs."""
+    """Whether any tensor differs between two calls of the same form."""
     pairs = zip(*(tensors_of((example.args, dict(example.kwargs))) for example in (first, second)), strict=True)
     return any(not torch.equal(a, b) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Watches a forward pass operator by operator, with the module that runs and the line of the model's own code."""
+"""Watches a forward pass operator by operator, with the running module and the line of the model's own code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.prune.modules.borrowed import without_attention_fast_path
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.site import CallSite
 
-# functions that are one operator to us, whatever a device makes of them: name -> arguments in order
+# functions treated as one operator, whatever a device splits them into: name -> arguments in order
 WHOLE = {
     "scaled_dot_product_attention": (
         *("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
@@ -30,54 +30,61 @@ WHOLE = {
     "pad_sequence": ("sequences", "batch_first", "padding_value", "padding_side"),
     "_pad_packed_sequence": ("data", "batch_sizes", "batch_first", "padding_value", "total_length"),
 }
-_RUN = (str(Path(__file__).parent / "examples.py"), "run")  # calls the model: what is around it is not the model's
+_RUN = (
+    str(Path(__file__).parent / "examples.py"),
+    "run",
+)  # the frame that calls the model: outer frames are not the model's
 Execute = Callable[[Mapping[str, Any]], Any]
-_OWN = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}", "<")  # not the model's code
+_OWN = (
+    f"{Path(torch.__file__).parent}{os.sep}",
+    f"{Path(__file__).parents[1]}{os.sep}",
+    "<",
+)  # files that are not the model's code
 
 
-class Watch(ABC):
-    """Hands every operator of a forward pass to `operator`; `visits` counts the calls at each site so far."""
+class OperatorWatch(ABC):
+    """Passes every operator of a forward pass to `operator`; `visits` counts the calls at each site so far."""
 
     def __init__(self) -> None:
-        self.visits: Counter[Site] = Counter()
-        self.tensor_names: dict[int, str] = {}  # of the model's tensors, by id
+        self.visits: Counter[CallSite] = Counter()
+        self.tensor_names: dict[int, str] = {}  # names of the model's tensors, by id
         self.modules = [""]
-        self.inside = False  # of a function that is one operator to us
+        self.inside = False  # inside a function that is treated as one operator
 
     @abstractmethod
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
-        """Runs one operator, by `execute(arguments)`, and returns its output. `overload` is None for a function."""
+        """Runs one operator by `execute(arguments)` and returns its output; `overload` is None for a function."""
 
     def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call of torch's Python interface and returns its output."""
         return function(*args, **kwargs)
 
     def entered(self, name: str, inputs: Any) -> None:
-        """A module starts to run, on a tree of arguments."""
+        """Called when a module starts to run, with its tree of arguments."""
         self.modules.append(name)
 
     def left(self, output: Any) -> None:
-        """The innermost running module has run; the output is None where it raised."""
+        """Called when the innermost running module has ended; the output is None if it raised."""
         self.modules.pop()
 
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model's forward is watched. The hooks it takes are removed again."""
+        """Watches the model's forward inside; its hooks are removed afterwards."""
         self.tensor_names = {id(tensor): name for name, tensor in named_tensors(model).items()}
         with _running_module(model, self), _no_fast_paths(), _Functions(self), _Operators(self):
             yield
 
     def check_complete(self) -> None:  # noqa: B027  # most watches have nothing to miss
-        """Raises UnsupportedModel when a pass that has ended did not come by everything that this watch looks for."""
+        """Raises UnsupportedModel if a finished pass missed anything that this watch expects."""
 
-    def visit(self, operator: str, arguments: Mapping[str, Any]) -> Site:
-        """The site of an operator's call that is about to run; it is counted."""
+    def visit(self, operator: str, arguments: Mapping[str, Any]) -> CallSite:
+        """The site of an operator's call that is about to run, which is counted."""
         given = [argument for argument in arguments.values() if isinstance(argument, torch.Tensor)]
         bases = [
             tensor if tensor._base is None else tensor._base for tensor in given
-        ]  # of a transposed weight the weight
+        ]  # the weight itself for a transposed one
         parameters = tuple(self.tensor_names[id(tensor)] for tensor in bases if id(tensor) in self.tensor_names)
-        site = Site(self.modules[-1], operator, line_of_model(), parameters)
+        site = CallSite(self.modules[-1], operator, line_of_model(), parameters)
         self.visits[site] += 1
         return site
 
@@ -100,8 +107,8 @@ class Watch(ABC):
             self.inside = False
 
 
-class Route(Watch):
-    """Notes which operators a run calls, in which module, and how many places it finds where the data choose."""
+class Route(OperatorWatch):
+    """Records the operators of a run with their modules, and how many indices each data-dependent search returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,20 +119,20 @@ class Route(Watch):
         return self.noted(name, execute(arguments))
 
     def noted(self, name: str, output: Any) -> Any:
-        """Notes an operator that has run, and returns its output."""
+        """Records an operator that has run, and returns its output."""
         self.steps.append((self.modules[-1], name, len(output) if name == "nonzero" else 0))
         return output
 
 
 def named_arguments(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operator call by the names of its schema, defaults among them."""
+    """The arguments of an operator call by the names in its schema, including defaults."""
     schema = overload._schema
     defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
     return defaults | dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
 
 
 def line_of_model() -> str:
-    """The innermost running line of the model that is neither torch's nor ours, as file:line; empty without one."""
+    """The innermost running line, as file:line, that belongs neither to torch nor to this package; else empty."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         called = (frame.f_code.co_filename, frame.f_code.co_name) == _RUN
@@ -134,7 +141,7 @@ def line_of_model() -> str:
 
 
 def line_of_error(error: BaseException) -> str:
-    """The innermost line of an error's way that is neither torch's nor ours, as file:line."""
+    """The innermost line of a traceback, as file:line, that belongs neither to torch nor to this package."""
     lines = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
     own = [(name, number) for name, number in lines if not name.startswith(_OWN)]
     return f"{_short(own[-1][0])}:{own[-1][1]}" if own else "an unknown line"
@@ -146,18 +153,18 @@ def _short(filename: str) -> str:
 
 
 @contextlib.contextmanager
-def _running_module(model: nn.Module, watch: Watch) -> Iterator[None]:
-    """Says when a module starts and ends."""
+def _running_module(model: nn.Module, watch: OperatorWatch) -> Iterator[None]:
+    """Tells the watch when a module starts and ends."""
     hooks = []
 
     def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         watch.entered(name, (args, kwargs))
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:  # what a hook returned would replace the output
+    def leave(module: nn.Module, args: Any, output: Any) -> None:  # a hook's return value would replace the output
         watch.left(output)
 
     for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):  # takes no such hooks
+        if isinstance(module, torch.jit.ScriptModule):  # does not support these hooks
             continue
         entering = functools.partial(enter, name)
         hooks.append(module.register_forward_pre_hook(entering, prepend=True, with_kwargs=True))
@@ -171,7 +178,7 @@ def _running_module(model: nn.Module, watch: Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_fast_paths() -> Iterator[None]:
-    """Fused kernels for whole layers would hide their operators."""
+    """Disables fused kernels for whole layers, which would hide their operators."""
     recurrent = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)  # mkldnn.flags would set (and warn about) more than this
     try:
@@ -182,7 +189,7 @@ def _no_fast_paths() -> Iterator[None]:
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: OperatorWatch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.watch = watch
 
@@ -192,7 +199,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
 
 
 class _Functions(TorchFunctionMode):
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: OperatorWatch) -> None:
         super().__init__()
         self.watch = watch
 

@@ -1,4 +1,4 @@
-"""Adapters are compared with the classes they stand for, module by module, on the inputs these get in the model."""
+"""Compares adapters with the classes that they replace, module by module, on the inputs that occur in the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoprune.prune.modules.adapting import adapt
 from autoprune.prune.modules.borrowed import evaluating, without_attention_fast_path, without_tf32
 from autoprune.prune.modules.copying import copy_with
 from autoprune.prune.modules.wrappers import uncompiled
-from autoprune.prune.passes.compare import TOLERANCE, largest_of
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of
 from autoprune.prune.passes.containers import copied, tensors_of
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.train_mode import deterministic_training
@@ -23,7 +23,10 @@ from autoprune.prune.passes.train_mode import deterministic_training
 def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
     """Runs every call in both modes and, beside every module that has an adapter, the adapter on the same inputs.
 
-    A call that does not run is no finding here. Raises PluginError for an adapter that computes something else.
+    A call that does not run is ignored here.
+
+    Raises:
+        PluginError: an adapter computes something else than its class.
     """
     original, other = copy_with(model, {}), copy_with(model, {})
     problems: list[str] = []
@@ -40,13 +43,13 @@ def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
 
 @contextlib.contextmanager
 def _as_proved() -> Iterator[None]:
-    """Numbers inside are those that the proof compares."""
+    """Sets the numerical modes under which networks are verified."""
     with torch.no_grad(), without_tf32(), without_attention_fast_path(), uncompiled():
         yield
 
 
 def _compare_when_called(name: str, module: nn.Module, adapted: nn.Module, problems: list[str]) -> None:
-    given: list[Any] = []  # the arguments of the call under way: a forward may change what it is given
+    given: list[Any] = []  # copies of the current arguments, since a forward may change them
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         given.append(copied((args, kwargs)))
@@ -63,11 +66,11 @@ def _compare_when_called(name: str, module: nn.Module, adapted: nn.Module, probl
 
 
 def _difference(adapted: nn.Module, given: tuple[Any, Any], output: Any) -> str:
-    """How what the adapter makes of the arguments differs from the output; empty when it does not."""
+    """How the adapter's output on these arguments differs from `output`; empty if it does not."""
     args, kwargs = given
     try:
         found, wanted = tensors_of(adapted(*args, **kwargs)), tensors_of(output)
-    except Exception as error:  # whatever a user's forward raises
+    except Exception as error:  # a user's forward may raise anything
         return f"it raises {type(error).__name__}: {error}"
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, wanted)]
@@ -79,7 +82,7 @@ def _difference(adapted: nn.Module, given: tuple[Any, Any], output: Any) -> str:
 def _without_common_nan(
     first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The tensors with zeros where both have no number, as attention returns for rows that are masked throughout."""
+    """The tensors with zeros where both are NaN, as attention returns for rows that are masked throughout."""
     left, right = list(first), list(second)
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
         if a.shape == b.shape and a.is_floating_point() and b.is_floating_point() and not a.is_meta:
@@ -89,5 +92,5 @@ def _without_common_nan(
 
 
 def _tolerance(outputs: Sequence[torch.Tensor]) -> float:
-    """Adapters run in the model's own precision."""
-    return max([TOLERANCE, *(16 * torch.finfo(x.dtype).eps for x in outputs if x.is_floating_point())])
+    """The tolerance in the model's own precision, in which adapters run."""
+    return max([OUTPUT_TOLERANCE, *(16 * torch.finfo(x.dtype).eps for x in outputs if x.is_floating_point())])

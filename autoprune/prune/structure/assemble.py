@@ -1,4 +1,4 @@
-"""From a finished trace to a structure: which atoms are units, and everything else in terms of their names."""
+"""Turns a finished trace into a structure: selects the atoms that are units, and expresses everything else in them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from autoprune.prune.modules.attributes import get
 from autoprune.prune.modules.names import numbered
 from autoprune.prune.modules.skip import within
 from autoprune.prune.structure.axes import Atom, Axis, Product, Sum, leaves, resolve, size, spans
-from autoprune.prune.structure.recorder import Contraction, Mark, Recorder
+from autoprune.prune.structure.recorder import Contraction, Recorder, RoleMark
 from autoprune.prune.structure.structure import Branch, Frozen, ModuleSize, Read, Structure, Term
 from autoprune.prune.structure.widths import follow_widths
 
-Found = dict[Atom, list[Slot]]
+SlotsByAtom = dict[Atom, list[Slot]]
 UNSLICED = "not both produced and consumed by a weight"
 
 
 def assemble(
     model: nn.Module, recorder: Recorder, adapted: tuple[str, ...], branches: Mapping[str, Branch]
 ) -> Structure:
-    """The structure a trace has found.
+    """The structure found by a trace.
 
-    A unit is an atom of two or more positions that is not frozen, that some weight produces, and that some weight or
-    a product of activations contracts. A branch is one besides, and multiplies the cost of all that goes with it.
+    A unit is an atom of two or more positions that is not frozen, that some weight produces, and that some weight or a
+    product of activations contracts. A branch is a further kind of unit, and multiplies the cost of everything that is
+    removed with it.
     """
     roles = _Roles(recorder)
     activations = [*recorder.attended, *recorder.routed, *(axis for axis, _ in recorder.computed)]
@@ -79,7 +80,7 @@ def _branch_unit(name: str, branch: Branch, model: nn.Module) -> Unit:
 
 
 def _presence(name: str, branches: Mapping[str, Branch]) -> Polynomial:
-    """1 while every branch that a module or tensor lies in is there, else 0."""
+    """1 while every branch that contains a module or tensor is kept, else 0."""
     result = Polynomial.constant(1)
     for unit, branch in branches.items():
         if within(name, branch.modules):
@@ -88,15 +89,15 @@ def _presence(name: str, branches: Mapping[str, Branch]) -> Polynomial:
 
 
 class _Roles:
-    """What parameters do along their dimensions, as the marks say.
+    """The roles of parameters' dimensions, derived from the marks.
 
-    A mark is about one dimension of a parameter where it carries that dimension's own axis; else, for what was computed
-    from the parameter, it is about every dimension that has its atoms.
+    A mark refers to one dimension of a parameter if that dimension carries the mark's own axis; otherwise, as for
+    tensors computed from the parameter, it refers to every dimension that has its atoms.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.exact: dict[int, list[Role]] = {}
-        self.loose: dict[str, list[Mark]] = {}
+        self.loose: dict[str, list[RoleMark]] = {}
         roots = {id(axis) for axes in recorder.roots.values() for axis in axes}
         for mark in recorder.marks:
             if id(mark.axis) in roots:
@@ -110,8 +111,8 @@ class _Roles:
         return list(dict.fromkeys(self.exact.get(id(root), []) + loose)) or ["along"]
 
 
-def _slots(recorder: Recorder, roles: _Roles) -> Found:
-    slots: Found = {}
+def _slots(recorder: Recorder, roles: _Roles) -> SlotsByAtom:
+    slots: SlotsByAtom = {}
     for tensor, roots in recorder.roots.items():
         for dim, root in enumerate(roots):
             for atom, span in spans(root):
@@ -124,7 +125,7 @@ def _atoms(axes: Iterable[Axis]) -> set[Atom]:
 
 
 def _largest(demands: Sequence[tuple[Axis, int]], combine: Callable[[int, int], int]) -> dict[Atom, int]:
-    """What is demanded of the number of positions of an atom, all demands together."""
+    """The combined demand on each atom's number of positions."""
     found: dict[Atom, int] = {}
     for axis, count in demands:
         for atom in leaves(axis):
@@ -138,7 +139,7 @@ def _is_between(atom: Atom, slots: Sequence[Slot], attended: set[Atom]) -> bool:
 
 
 def _kinds(recorder: Recorder, normalised: set[Atom]) -> Callable[[Atom], Kind]:
-    """What is removed with a position. Of what fits, the first counts; what is left is made by linear layers."""
+    """The kind of each unit: the first one that applies; the last resort is neurons of linear layers."""
     kinds: tuple[tuple[Kind, set[Atom]], ...] = (
         ("experts", _atoms(recorder.routed)),
         ("heads", _atoms(recorder.batched)),
@@ -149,9 +150,9 @@ def _kinds(recorder: Recorder, normalised: set[Atom]) -> Callable[[Atom], Kind]:
 
 
 def _names(prunable: Mapping[Atom, Sequence[Slot]], kinds: Mapping[Atom, str]) -> dict[Atom, str]:
-    """The module that first produces a unit, and what kind it is.
+    """A unit's name: the module that first produces it, and the kind.
 
-    Channels and neurons are what a module is expected to make, so their kind is left out; several of a kind are
+    The kind is omitted for channels and neurons, which modules are expected to produce; several units of one kind are
     numbered.
     """
     plain = {atom: _producer(slots) for atom, slots in prunable.items()}
@@ -188,7 +189,7 @@ def _total(polynomials: Sequence[Polynomial]) -> Polynomial:
 
 
 def _frozen(recorder: Recorder, terms: Sequence[Term]) -> tuple[Frozen, ...]:
-    """One row for every module with operators no unit touches: their share of the MACs, the reasons on their axes."""
+    """One row for each module with operators that no unit touches: their share of the MACs and the reasons."""
     computed = {
         atom: f"{why}; no weight produces these positions" for axis, why in recorder.computed for atom in leaves(axis)
     }
@@ -204,17 +205,17 @@ def _frozen(recorder: Recorder, terms: Sequence[Term]) -> tuple[Frozen, ...]:
 
 
 def _reasons(contraction: Contraction, computed: Mapping[Atom, str]) -> dict[str, None]:
-    """Why none of the axes of a product can lose positions."""
+    """The reasons why none of a product's axes can lose positions."""
     atoms = [atom for axis in contraction.axes for atom in leaves(axis) if atom.size > 1]
     found = dict.fromkeys(atom.frozen or computed.get(atom) or UNSLICED for atom in atoms)
     features = {atom.frozen for axis in contraction.axes[1:] for atom in leaves(axis) if atom.size > 1}
-    if features <= {"spatial"}:  # what is left is the number of examples
+    if features <= {"spatial"}:  # the remaining axis is the number of examples
         found["what it reads and what it makes are single positions, of which none can go"] = None
     return found
 
 
-def _kept_whole(between: Found, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:
-    """What would be a unit but for a reason, in modules whose operators other units touch: no share, but told."""
+def _kept_whole(between: SlotsByAtom, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:
+    """Frozen axes that would otherwise be units, in modules whose operators other units touch; their share is 0."""
     told = {row.what for row in rows}
     found: dict[str, dict[str, None]] = {}
     for atom, slots in between.items():
@@ -225,7 +226,7 @@ def _kept_whole(between: Found, rows: Sequence[Frozen]) -> tuple[Frozen, ...]:
 
 
 def _producer(slots: Sequence[Slot]) -> str:
-    """The module that first produces the positions; the tensor where that is the model itself."""
+    """The module that first produces the positions; the tensor's name if that is the model itself."""
     tensor = next(slot.tensor for slot in slots if slot.role == "out")
     return tensor.rpartition(".")[0] or tensor
 
@@ -242,7 +243,7 @@ def _reads(recorder: Recorder, names: Mapping[Atom, str]) -> tuple[Read, ...]:
 
 def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[ModuleSize, ...]:
     found: dict[tuple[str, str], ModuleSize] = {}
-    slopes = [  # a PReLU reshapes its weight before its operator sees it
+    slopes = [  # a PReLU reshapes its weight before its operator runs
         (name, "num_parameters", recorder.roots[f"{name}.weight"][0])
         for name, module in model.named_modules()
         if isinstance(module, nn.PReLU) and f"{name}.weight" in recorder.roots
@@ -256,7 +257,7 @@ def _module_sizes(model: nn.Module, recorder: Recorder, sizer: _Sizer) -> tuple[
 
 
 def _holds(module: nn.Module, path: str, value: int) -> bool:
-    """Whether a path leads to a number of this value."""
+    """Whether a path leads to an integer of this value."""
     try:
         return type(get(module, path)) is int and get(module, path) == value
     except (AttributeError, IndexError, KeyError, TypeError):

@@ -18,9 +18,9 @@ from autoprune.core.unit import Span
 
 @dataclass(eq=False)
 class Atom:
-    """n positions that are not known to be made of smaller parts.
+    """n positions that are not known to consist of smaller parts.
 
-    `frozen` says why they must all stay, or is empty. `binding` is what the atom turned out to be.
+    `frozen` is the reason why all must stay, or empty. `binding` is the axis that the atom was found to equal.
     """
 
     size: int
@@ -30,14 +30,14 @@ class Atom:
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """Axes one after the other."""
+    """A concatenation of axes."""
 
     parts: tuple[Axis, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """Axes nested, the first one outermost: index = (i0 * n1 + i1) * n2 + i2 ..."""
+    """Nested axes, the first one outermost: index = (i0 * n1 + i1) * n2 + i2 ..."""
 
     factors: tuple[Axis, ...]
 
@@ -56,7 +56,7 @@ def fresh(sizes: Sequence[int], reason: str) -> tuple[Axis, ...]:
 
 
 def size(axis: Axis) -> int:
-    """Number of positions."""
+    """The number of positions."""
     if isinstance(axis, Sum):
         return sum(size(part) for part in axis.parts)
     if isinstance(axis, Product):
@@ -85,7 +85,7 @@ def nest(factors: Sequence[Axis]) -> Axis:
 
 
 def resolve(axis: Axis) -> Axis:
-    """What an axis is known to be by now, flattened one level."""
+    """The present form of an axis, with bindings followed, flattened one level."""
     while isinstance(axis, Atom) and axis.binding is not None:
         axis = axis.binding
     if isinstance(axis, Sum):
@@ -96,7 +96,7 @@ def resolve(axis: Axis) -> Axis:
 
 
 def leaves(axis: Axis) -> Iterator[Atom]:
-    """The atoms an axis is made of, in order."""
+    """The atoms of an axis, in order."""
     axis = resolve(axis)
     if isinstance(axis, Atom):
         yield axis
@@ -106,7 +106,7 @@ def leaves(axis: Axis) -> Iterator[Atom]:
 
 
 def symbolic_size(axis: Axis) -> dict[tuple[int, ...], int]:
-    """The size as a polynomial in the sizes of atoms that may change: products of their ids -> coefficient."""
+    """The size as a polynomial in the sizes of prunable atoms: products of their ids -> coefficient."""
     axis = resolve(axis)
     if isinstance(axis, Atom):
         return {(): axis.size} if axis.frozen else {(id(axis),): 1}
@@ -127,13 +127,13 @@ def _added_up(terms: Iterable[tuple[tuple[int, ...], int]]) -> dict[tuple[int, .
 
 
 def freeze(axis: Axis, reason: str) -> None:
-    """Marks every position of an axis as one that stays. The first reason given is kept."""
+    """Freezes every position of an axis; the first reason given is kept."""
     for atom in leaves(axis):
         atom.frozen = atom.frozen or reason
 
 
 def unify(left: Axis, right: Axis, where: str) -> None:
-    """Makes two axes of one size the same, position by position; freezes both where that cannot be expressed."""
+    """Identifies two axes of equal size, position by position; freezes both if that cannot be expressed."""
     left, right = resolve(left), resolve(right)
     if left is right:
         return
@@ -151,7 +151,7 @@ def unify(left: Axis, right: Axis, where: str) -> None:
         _unify_product(right, left, where)
 
 
-def cut(axis: Axis, boundaries: Sequence[int], where: str) -> list[Axis]:
+def cut_axis(axis: Axis, boundaries: Sequence[int], where: str) -> list[Axis]:
     """The consecutive pieces of an axis between boundaries 0 = b0 < b1 < ... < bk = its size."""
     axis = resolve(axis)
     if len(boundaries) == 2:
@@ -168,7 +168,7 @@ def cut(axis: Axis, boundaries: Sequence[int], where: str) -> list[Axis]:
     if any(boundary % step for boundary in boundaries):
         _give_up((axis,), f"{where} cuts through blocks of {step} positions")
         return [Atom(length, f"{where} cuts through blocks of {step} positions") for length in lengths]
-    return [nest((piece, inner)) for piece in cut(outer, [boundary // step for boundary in boundaries], where)]
+    return [nest((piece, inner)) for piece in cut_axis(outer, [boundary // step for boundary in boundaries], where)]
 
 
 def factor(axis: Axis, outer: int, where: str) -> tuple[Axis, Axis]:
@@ -187,7 +187,7 @@ def factor(axis: Axis, outer: int, where: str) -> tuple[Axis, Axis]:
 
 
 def spans(axis: Axis) -> list[tuple[Atom, Span]]:
-    """Where the positions of every atom lie along an axis."""
+    """The location of each atom's positions along an axis."""
     return list(_walk(axis, Span()))
 
 
@@ -228,7 +228,7 @@ def _unify_sums(left: Sum, right: Sum, where: str) -> None:
 
 
 def _unify_product(product: Product, other: Axis, where: str) -> None:
-    """Peels the common outer factor off both sides and relates the rest."""
+    """Splits the common outer factor off both sides and relates the rest."""
     first, rest = product.factors[0], nest(product.factors[1:])
     head = size(other.factors[0]) if isinstance(other, Product) else size(first)
     outer = math.gcd(size(first), head)
@@ -247,9 +247,9 @@ def _cut_sum(axis: Sum, boundaries: Sequence[int], where: str) -> list[Axis]:
     for part in axis.parts:
         end = start + size(part)
         inside = [b - start for b in boundaries if start < b < end]
-        pieces += cut(part, [0, *inside, end - start], where)
+        pieces += cut_axis(part, [0, *inside, end - start], where)
         start = end
-    # parts that no boundary separates belong to one piece
+    # parts without a boundary between them form one piece
     grouped: list[list[Axis]] = [[] for _ in boundaries[1:]]
     position = 0
     for piece in pieces:
@@ -266,7 +266,7 @@ def _factor_sum(axis: Sum, outer: int, where: str) -> tuple[Axis, Axis]:
     for part in axis.parts:
         parts.append(part)
         length = sum(map(size, parts))
-        if length % inner == 0:  # whole blocks; of several parts only when they make one block together
+        if length % inner == 0:  # whole blocks; several parts only if they form one block together
             if len(parts) > 1 and length > inner:
                 return _unfactorable(axis, outer, where)
             pairs.append(factor(concatenate(parts), length // inner, where))

@@ -1,8 +1,8 @@
-"""Branches: operands of additions that can go as a whole, found in the flow of tensors through each module.
+"""Branches: operands of additions that can be removed as a whole, found in the data flow through each module.
 
-While a module runs, the operators and the modules it calls itself are the nodes of a graph. All that only serves one
-operand of an addition goes with that operand, when a tensor that enters it has the operand's shape: then zeros can take
-its way through whatever has no parameters and stays. That they survive it is for the trials to show (verify.py).
+While a module runs, the operators and the modules that it calls are the nodes of a graph. Everything that only serves
+one operand of an addition is removed with that operand, if a tensor that enters it has the operand's shape: then zeros
+can pass through the remaining parts without parameters. The trials check that they arrive as zeros (verify.py).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from autoprune.prune.modules.names import numbered
 from autoprune.prune.modules.skip import within
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.structure.axes import leaves, symbolic_size
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.structure import Addition, Branch
 
-ADDITIONS = ("add", "add_")
+ADDITION_OPERATORS = ("add", "add_")
 SHAPING = frozenset(
     (
         *("view", "_unsafe_view", "expand", "repeat", "as_strided", "slice", "select", "narrow", "unbind"),
@@ -33,24 +33,24 @@ SHAPING = frozenset(
 
 @dataclass(eq=False)
 class Node:
-    """One call of an operator or of a module (named), between tokens: the states of tensors it reads and makes.
+    """One call of an operator or of a named module, between tokens: the versions of tensors that it reads and makes.
 
     `length` is that of the tuple a module returned, 0 for a bare tensor, None for anything else.
     """
 
     inputs: list[int]
     outputs: list[int] = field(default_factory=list)
-    call: Call | None = None
+    call: OperatorCall | None = None
     module: str = ""
     length: int | None = None
     contracts: bool = False
 
 
 @dataclass(eq=False)
-class Frame:
-    """One call of a module: its node in the frame around it, and the graph of what it calls itself.
+class CallFrame:
+    """One call of a module: its node in the enclosing frame, and the graph of its own calls.
 
-    A token is an index into `tensors`; an operator in place makes a new one for the same tensor.
+    A token is an index into `tensors`; an in-place operator makes a new one for the same tensor.
     """
 
     node: Node
@@ -72,13 +72,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand of an addition with all that serves nothing else, whose tensor the addition gets.
+    """An operand of an addition, with all nodes that serve nothing else.
 
-    `axes` are those of the operand, `entering` those of each activation of its shape that comes in, `shaped` what
-    operators make that are given sizes or numbers of pieces.
+    `axes` are the operand's, `entering` those of each incoming activation of its shape, `shaped` those of the outputs
+    of operators that take sizes or numbers of pieces.
     """
 
-    call: Call
+    call: OperatorCall
     argument: str
     nodes: Sequence[Node]
     axes: Axes
@@ -93,11 +93,11 @@ class Flow:
         self.recorder, self.run = recorder, recorder.run
         self.operands: list[Operand] = []
         self.calls: Counter[str] = Counter()  # of modules
-        self._frames = [Frame(Node([]))]
+        self._frames = [CallFrame(Node([]))]
 
     def enter(self, module: str, inputs: Sequence[torch.Tensor]) -> None:
         self.calls[module] += 1
-        self._frames.append(Frame(Node(self._frames[-1].read(inputs), module=module)))
+        self._frames.append(CallFrame(Node(self._frames[-1].read(inputs), module=module)))
 
     def leave(self, output: Any) -> None:
         frame = self._frames.pop()
@@ -107,7 +107,7 @@ class Flow:
         node.contracts = any(inner.contracts for inner in frame.nodes)
         around.nodes.append(node)
 
-    def operator(self, call: Call, *, contracts: bool) -> None:
+    def operator(self, call: OperatorCall, *, contracts: bool) -> None:
         frame = self._frames[-1]
         inputs = frame.read(call.tensors)
         frame.nodes.append(Node(inputs, frame.made(call.outputs), call, contracts=contracts))
@@ -120,8 +120,8 @@ def _length(output: Any) -> int | None:
     return len(output) if listed else None
 
 
-def _operands(frame: Frame, leaving: set[int], recorder: Recorder) -> list[Operand]:
-    """The operands of a frame's additions of two activations of one shape that something in it makes."""
+def _operands(frame: CallFrame, leaving: set[int], recorder: Recorder) -> list[Operand]:
+    """The operands of a frame's additions of two activations of equal shape that the frame itself makes."""
     readers: dict[int, list[Node]] = {}
     for node in frame.nodes:
         for token in node.inputs:
@@ -129,7 +129,7 @@ def _operands(frame: Frame, leaving: set[int], recorder: Recorder) -> list[Opera
     found = []
     for place, node in enumerate(frame.nodes):
         call = node.call
-        if call is None or call.operator not in ADDITIONS or len(node.inputs) != 2:
+        if call is None or call.operator not in ADDITION_OPERATORS or len(node.inputs) != 2:
             continue
         left, right = (frame.tensors[token] for token in node.inputs)
         if left.shape != right.shape or not all(map(recorder.is_activation, (left, right))):
@@ -144,7 +144,7 @@ def _operands(frame: Frame, leaving: set[int], recorder: Recorder) -> list[Opera
 def _serving(
     nodes: Sequence[Node], operand: int, readers: Mapping[int, Sequence[Node]], leaving: set[int]
 ) -> list[Node]:
-    """The nodes, in order, all of whose outputs end in the operand or in one another."""
+    """The nodes, in order, all of whose outputs lead to the operand or to each other."""
     inside: dict[Node, None] = {}
     for node in reversed(nodes):
         others = [token for token in node.outputs if token != operand]
@@ -155,22 +155,22 @@ def _serving(
     return list(reversed(inside))
 
 
-def _vanishes(operand: int, inside: Sequence[Node], frame: Frame, recorder: Recorder) -> bool:
-    """Whether the operand is zero when every module in it returns zeros, as far as the graph can say.
+def _vanishes(operand: int, inside: Sequence[Node], frame: CallFrame, recorder: Recorder) -> bool:
+    """Whether the operand is zero if every module in it returns zeros, as far as the graph tells.
 
-    A sum is zero when all of its operands are; other operators, and modules without parameters, when one of them is.
+    A sum is zero if all of its operands are; other operators, and modules without parameters, if one of them is.
     """
     zero: set[int] = set()
     for node in inside:
         given = [token in zero for token in node.inputs if recorder.is_activation(frame.tensors[token])]
-        joins = node.call is not None and node.call.operator in (*ADDITIONS, "sub", "sub_", "cat")
+        joins = node.call is not None and node.call.operator in (*ADDITION_OPERATORS, "sub", "sub_", "cat")
         if node.contracts or (all(given) if joins else any(given)):
             zero.update(node.outputs)
     return operand in zero
 
 
 def _operand(
-    call: Call, argument: str, token: int, inside: Sequence[Node], frame: Frame, recorder: Recorder
+    call: OperatorCall, argument: str, token: int, inside: Sequence[Node], frame: CallFrame, recorder: Recorder
 ) -> Operand:
     tensor, made = frame.tensors[token], {output for node in inside for output in node.outputs}
     outer = dict.fromkeys(t for node in inside for t in node.inputs if t not in made)
@@ -182,10 +182,10 @@ def _operand(
 
 
 def find_branches(model: nn.Module, flows: Sequence[Flow]) -> dict[str, Branch]:
-    """The operands that can go with their modules, by the name of their unit.
+    """The operands that can be removed with their modules, by the name of their unit.
 
-    In every pass that runs any of these modules they must make up such an operand. Of those that come to the same, as
-    a sum of two branches and both of them, the smaller ones.
+    They must form such an operand in every pass that runs any of these modules. Among equivalent ones, such as a sum of
+    two branches and the two branches, the smaller ones are chosen.
     """
     candidates = [_candidates(model, flow) for flow in flows]
     found: list[tuple[Branch, frozenset[str]]] = []
@@ -200,14 +200,14 @@ def find_branches(model: nn.Module, flows: Sequence[Flow]) -> dict[str, Branch]:
     return dict(zip(numbered([f"{[*branch.modules][-1]}/branch" for branch in kept]), kept, strict=True))
 
 
-Key = tuple[tuple[tuple[str, int], ...], int]  # modules with the length of what they return; which operand of them
+BranchKey = tuple[tuple[tuple[str, int], ...], int]  # modules with the length of their result; index of the operand
 
 
-def _candidates(model: nn.Module, flow: Flow) -> dict[Key, tuple[Addition, frozenset[str]]]:
+def _candidates(model: nn.Module, flow: Flow) -> dict[BranchKey, tuple[Addition, frozenset[str]]]:
     """The removable operands of one pass, each with those of its modules that contract."""
     tensors = _names_by_tensor(model)
     owned = {name for names in tensors for name in names}
-    found: dict[Key, tuple[Addition, frozenset[str]]] = {}
+    found: dict[BranchKey, tuple[Addition, frozenset[str]]] = {}
     for operand in flow.operands:
         modules = [n for n in operand.nodes if any(within(name, [n.module]) for name in owned if n.module)]
         if _removable(operand, modules, flow.calls) and _closed([n.module for n in modules], tensors):
@@ -224,11 +224,11 @@ def _addition(flow: Flow, operand: Operand) -> Addition:
 
 
 def _removable(operand: Operand, modules: Sequence[Node], calls: Mapping[str, int]) -> bool:
-    """Whether zeros of the operand's shape can take its way, and all that contracts goes with the modules."""
+    """Whether zeros of the operand's shape can replace it, and all contractions in it are removed with the modules."""
     sizes = [symbolic_size(axis) for axis in operand.axes]
     fits = any([symbolic_size(axis) for axis in axes] == sizes for axes in operand.entering)
     own = {atom for axis in operand.axes for atom in leaves(axis)}
-    # code that stays cuts by the sizes of other units what has the operand's size then
+    # the remaining code splits by other units' sizes, which the zeros would not have
     cut = any(not atom.frozen and atom not in own for axes in operand.shaped for axis in axes for atom in leaves(axis))
     alone = all(calls[node.module] == 1 and node.length is not None for node in modules)
     return fits and not cut and alone and all(node in modules for node in operand.nodes if node.contracts)
@@ -244,6 +244,6 @@ def _names_by_tensor(model: nn.Module) -> list[list[str]]:
 
 
 def _closed(modules: Sequence[str], tensors: Sequence[Sequence[str]]) -> bool:
-    """Whether no parameter or buffer of the modules is one outside of them, too."""
+    """Whether the modules share no parameter or buffer with modules outside."""
     inside = [[within(name, modules) for name in names] for names in tensors]
     return all(all(flags) for flags in inside if any(flags))

@@ -1,4 +1,4 @@
-"""Tensors that share memory with others or are not registered: what the trace holds of them."""
+"""Tensors that share memory with others or are not registered: how the trace treats them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoprune.prune.structure.recorder import Recorder
 
 
 def relate_ties(recorder: Recorder, model: nn.Module, ties: Mapping[str, Tie]) -> None:
-    """Gives tied tensors the same axes. `model` is the copy that is traced; parts of a registered tensor stay."""
+    """Gives tied tensors the same axes; parts of a registered tensor are frozen. `model` is the traced copy."""
     plain = plain_tensors(model)
     for name, tie in ties.items():
         where = f"the memory that {tie.base!r} and {name!r} share"
@@ -33,7 +33,7 @@ def relate_ties(recorder: Recorder, model: nn.Module, ties: Mapping[str, Tie]) -
 
 
 def freeze_read_parts(recorder: Recorder, ties: Mapping[str, Tie]) -> None:
-    """What the forward reads through a view that is not registered stays whole: else the view would be no view."""
+    """Freezes tensors that the forward reads through an unregistered view, which slicing would detach."""
     for name, tie in ties.items():
         if tie.dims is None and name in recorder.met and name not in recorder.roots and tie.base in recorder.roots:
             _freeze_parts(recorder, tie.base, name)
@@ -49,7 +49,7 @@ def _freeze_parts(recorder: Recorder, base: str, name: str) -> None:
 
 
 def freeze_plain(recorder: Recorder, model: nn.Module) -> None:
-    """Every such tensor is a constant, and the reason says how it gets to be one that is sliced."""
+    """Makes every unregistered tensor a constant; the reason says how to register it."""
     for path, tensor in plain_tensors(model).items():
         if not recorder.knows(tensor):
             module, _, attribute = path.rpartition(".")

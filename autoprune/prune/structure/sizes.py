@@ -1,10 +1,10 @@
-"""Integers that remember which axis they are the size of.
+"""Integers that remember the axis whose size they are.
 
 A forward computes sizes for its reshapes from the shapes of tensors and from numbers that modules keep (`num_heads`,
-`head_dim`, ...). During a trace both are `Size`s. When one arrives in an operator as the size of a dimension, the axis
-it came from and the axis of that dimension must be the same; so the algebra finds out what each number a module keeps
-stands for, and what it becomes in a smaller network. A plain integer that arrives there is a size written into the
-forward: that axis cannot change, and is frozen with the line as the reason.
+`head_dim`, ...). During a trace both are `Size`s. When one arrives in an operator as the size of a dimension, its axis
+and the axis of that dimension must be the same; so the algebra learns which axis each number of a module refers to, and
+its value in a smaller network. A plain integer that arrives there is a size written into the forward: that axis cannot
+change, and is frozen with the line as the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autoprune.prune.structure.axes import (
     Axis,
     Product,
     concatenate,
-    cut,
+    cut_axis,
     factor,
     freeze,
     nest,
@@ -29,12 +29,12 @@ from autoprune.prune.structure.axes import (
     unify,
 )
 
-Key = tuple[str, str]  # a module and the path of a number it keeps: "num_heads", "normalized_shape[0]"
+NumberKey = tuple[str, str]  # a module and the path of a number in it: "num_heads", "normalized_shape[0]"
 
 
 @dataclass(frozen=True)
 class Length:
-    """The size of a dimension that was asked for."""
+    """The requested size of a dimension."""
 
     axis: Axis
 
@@ -43,12 +43,12 @@ class Length:
 class Kept:
     """A number that a module keeps."""
 
-    key: Key
+    key: NumberKey
 
 
 @dataclass(frozen=True)
 class Combined:
-    """Two sizes and what was done with them."""
+    """Two sizes and the operator that combined them."""
 
     operator: str
     left: int
@@ -56,7 +56,7 @@ class Combined:
 
 
 class Size(int):
-    """An int with an origin. Sums, differences, products and quotients keep it; everything else is a plain number."""
+    """An int with an origin. Sums, differences, products and quotients keep it; all other results are plain numbers."""
 
     origin: Length | Kept | Combined
     sizes: Sizes
@@ -126,25 +126,25 @@ class Size(int):
     def __hash__(self) -> int:
         return int.__hash__(self)
 
-    def __reduce__(self) -> Any:  # wherever one is stored or copied to, it is a plain int
+    def __reduce__(self) -> Any:  # stored and copied as a plain int
         return int, (int(self),)
 
 
 @dataclass
 class Sizes:
-    """What the numbers that modules keep turned out to be: an axis each."""
+    """The axes of the numbers that modules keep."""
 
-    kept: dict[Key, Axis] = field(default_factory=dict)
-    numbers: dict[Key, str] = field(default_factory=dict)  # kept numbers that are computed with: where
+    kept: dict[NumberKey, Axis] = field(default_factory=dict)
+    numbers: dict[NumberKey, str] = field(default_factory=dict)  # numbers used in other computations, with the line
 
     def length(self, axis: Axis, length: int) -> Size:
         return Size(length, Length(axis), self)
 
-    def keep(self, key: Key, value: int) -> Size:
+    def keep(self, key: NumberKey, value: int) -> Size:
         return Size(value, Kept(key), self)
 
     def axis(self, value: int, where: str) -> Axis:
-        """The axis that an integer is the size of; a plain one is the size of something that cannot change."""
+        """The axis whose size an integer is; a plain integer is the size of a frozen one."""
         if not isinstance(value, Size) or value <= 0:
             return Atom(int(value), f"{where} has the fixed size {int(value)}")
         origin = value.origin
@@ -155,9 +155,9 @@ class Sizes:
         return self._combined(origin, where)
 
     def require(self, value: int, axis: Axis, where: str) -> None:
-        """Says that an axis has the size a forward computed: what the size was computed from changes with the axis.
+        """Records that an axis has the size that a forward computed, so that its operands change with the axis.
 
-        Two axes that are known to have one size, as the two sides of a shuffle, need not be the same.
+        Two axes that are known to have equal sizes, such as the two sides of a shuffle, need not be the same.
         """
         if size(axis) != 1:
             given = self.axis(value, where)
@@ -165,13 +165,13 @@ class Sizes:
                 unify(given, axis, where)
 
     def compared(self, left: Size, right: Size) -> None:
-        """A number a module keeps was found equal to a length, as sanity checks do: it must stay equal."""
+        """Records that a module's number was found equal to a length, as in sanity checks: it must stay equal."""
         for number, length in ((left, right), (right, left)):
             if isinstance(number.origin, Kept) and isinstance(length.origin, Length):
                 self.require(number, length.origin.axis, "a comparison")
 
     def as_number(self, value: Size) -> int:
-        """A plain int, of a size that is computed with: another size would give another result."""
+        """A plain int, for a size used in another computation, which another size would change."""
         where = f"{line_of_model()} computes with its size"
         if isinstance(value.origin, Kept):
             self.numbers.setdefault(value.origin.key, where)
@@ -180,7 +180,7 @@ class Sizes:
         return int(value)
 
     def settle(self) -> None:
-        """Freezes what has the size of a number that was computed with."""
+        """Freezes the axes of numbers that were used in other computations."""
         for key, where in self.numbers.items():
             if key in self.kept:
                 freeze(self.kept[key], where)
@@ -193,7 +193,7 @@ class Sizes:
             return concatenate((self.axis(origin.left, where), self.axis(origin.right, where)))
         whole = self.axis(origin.left, where)
         if origin.operator == "-" and 0 < right < left:
-            first, rest = cut(whole, [0, right, left], where)
+            first, rest = cut_axis(whole, [0, right, left], where)
             unify(first, self.axis(origin.right, where), where)
             return rest
         if origin.operator == "//" and 0 < right <= left and left % right == 0:
@@ -204,7 +204,7 @@ class Sizes:
         return Atom(left - right if origin.operator == "-" else left // max(right, 1), reason)
 
     def _quotient(self, whole: Axis, divisor: Axis, where: str) -> Axis:
-        """What remains of an axis when a factor of it is taken away, the innermost one where that has the size."""
+        """The rest of an axis after dividing off a factor, the innermost one if it has that size."""
         whole, count = resolve(whole), size(divisor)
         if _ends_in(whole, count):
             outer, inner = factor(whole, size(whole) // count, where)

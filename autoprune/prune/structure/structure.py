@@ -1,19 +1,22 @@
-"""What tracing found out about a network, as plain data: units, what is frozen and why, costs, sizes modules keep."""
+"""The result of tracing, as plain data: units, frozen parts and reasons, costs, sizes that modules keep."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.unit import Span, Unit
 from autoprune.errors import SpaceError, UnsupportedModel
-from autoprune.prune.passes.site import Pass, Site
+from autoprune.prune.passes.site import CallSite, Pass
+
+LISTED = 8  # units that are named where a structure is shown
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A part of the network that cannot be pruned: where, which share of the MACs no unit touches, and why."""
+    """A part of the network that cannot be pruned: its name, the share of MACs that no unit touches, and the reason."""
 
     what: str
     share: float
@@ -22,7 +25,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class ModuleSize:
-    """An integer a module keeps (in_channels, num_heads, normalized_shape[0], ...), as a polynomial in kept counts."""
+    """An integer of a module (in_channels, num_heads, normalized_shape[0], ...), as a polynomial in kept counts."""
 
     module: str
     attribute: str
@@ -41,11 +44,11 @@ class Term:
 class Read:
     """An operator that contracts, reduces or normalises one of its arguments over positions of units.
 
-    It is number `visit`, from 1, of the `visits` that were traced at its site; `run` counts the passes (see Pass).
-    `units` say where along `dim` the positions of which unit lie.
+    It is number `visit`, from 1, of the `visits` traced at its site; `run` is the index of the pass (see Pass). `units`
+    give the location of each unit's positions along `dim`.
     """
 
-    site: Site
+    site: CallSite
     visit: int
     visits: int
     argument: str
@@ -56,18 +59,18 @@ class Read:
 
 @dataclass(frozen=True)
 class Unmet:
-    """A parameter that no pass has read: nothing is known of what it is used with."""
+    """A parameter that no pass has read, so that its use is unknown."""
 
     name: str
     shape: tuple[int, ...]
-    share: float  # of all parameters
+    share: float  # share of all parameters
 
 
 @dataclass(frozen=True)
 class Addition:
-    """An addition in a pass, number `visit` of the `visits` traced at its site, and the argument that is meant."""
+    """An addition in a pass, number `visit` of the `visits` traced at its site, and one of its arguments."""
 
-    site: Site
+    site: CallSite
     visit: int
     visits: int
     argument: str
@@ -76,7 +79,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Branch:
-    """An operand of an addition that can go as a whole, and what goes with it.
+    """An operand of an addition that can be removed as a whole, with everything that is removed with it.
 
     `modules`, in the order they run, map to the length of the tuple each returns, 0 for a bare tensor. In each pass
     that runs them the branch is one operand of an addition.
@@ -90,12 +93,21 @@ class Branch:
 class Structure:
     """The prunable structure of a network: picklable, free of tensors.
 
-    `batch_norms` names, for a convolution or linear module, the batch norm that alone reads its output. `adapted`
-    lists modules that get a forward which does not insist on their sizes (adapters.py). `uncounted` lists operators
-    whose MACs no rule counts. `branches` has what every unit of kind "branches" stands for, by its name. `shapes` are
-    those of the parameters. `passes` are the forward passes it holds for, the first one in eval mode: `terms` and costs
-    are those of that one. `unmet` are parameters that none of them has read; what has the size of one of their
-    dimensions is frozen. `notes` are sentences about what was not looked at or was taken off, for the user to read.
+    Attributes:
+        units: the units that can be pruned.
+        frozen: the parts that cannot, with reasons.
+        cost: costs as polynomials in kept counts.
+        sizes: integers that modules keep, as polynomials in kept counts.
+        terms: multiply-accumulates of single operator calls in the first pass, to which costs refer as well.
+        reads: operators that contract, reduce or normalise over positions of units.
+        batch_norms: for a convolution or linear module, the batch norm that alone reads its output.
+        adapted: modules that get an adapter, whose forward does not insist on their sizes (adapters.py).
+        uncounted: operators whose MACs no rule counts.
+        branches: the branch of every unit of kind "branches", by name.
+        shapes: shapes of the parameters, as polynomials in kept counts.
+        passes: the forward passes that the structure covers, the first one in eval mode.
+        unmet: parameters that no pass has read; axes with the size of one of their dimensions are frozen.
+        notes: sentences for the user about what was not examined or was removed.
     """
 
     units: tuple[Unit, ...]
@@ -113,7 +125,19 @@ class Structure:
     unmet: tuple[Unmet, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(unit.kind for unit in self.units).items())
+        dense = ", ".join(f"{name} {value:,}" for name, value in self.cost.dense().items())
+        names = [unit.name for unit in self.units]
+        shown = ", ".join(names if len(names) <= LISTED else [*names[: LISTED - 1], f"... {names[-1]}"])
+        return (
+            f"Structure: {len(names)} units{f' ({kinds})' if kinds else ''}, {len(self.frozen)} frozen parts\n"
+            f"  dense: {dense}; {self.joint_share(names):.1%} of the macs can go\n"
+            f"  units: {shown or 'none'}"
+        )
+
     def unit(self, name: str) -> Unit:
+        """The unit of that name; SpaceError if there is none."""
         for unit in self.units:
             if unit.name == name:
                 return unit
@@ -126,11 +150,11 @@ class Structure:
             raise UnsupportedModel(f"expected something that can be pruned, every axis is frozen: {reasons}")
 
     def share(self, name: str, cost: str = "macs") -> float:
-        """Share of the dense cost ("macs" or "params") that would go if nothing of the unit stayed."""
+        """The share of the dense cost ("macs" or "params") that removing the whole unit would save."""
         return self.joint_share((name,), cost)
 
     def joint_share(self, names: Iterable[str], cost: str = "macs") -> float:
-        """Share of the dense cost that would go if nothing of any of the units stayed."""
+        """The share of the dense cost that removing all of these units would save."""
         polynomial = self.cost.costs[cost]
         if not isinstance(polynomial, Polynomial):
             raise SpaceError(f"expected a cost that is a polynomial, such as macs or params, got {cost!r}")
@@ -139,12 +163,12 @@ class Structure:
         return 1 - rest / dense if dense else 0.0
 
     def keeping_two(self) -> Structure:
-        """The same structure in which two positions of every unit stay at least: statistics of one are none."""
+        """A copy in which every unit keeps at least two positions, since statistics of one position are degenerate."""
         units = tuple(replace(u, least=max(u.least, 2)) if u.width > 2 and not u.is_branch else u for u in self.units)
         return replace(self, units=units)
 
     def demote(self, names: Mapping[str, str]) -> Structure:
-        """The same structure with some units frozen, each for the given reason."""
+        """A copy with some units frozen, each for the given reason."""
         widths = {name: self.unit(name).width for name in names}
         terms = tuple(replace(term, macs=term.macs.substitute(widths)) for term in self.terms)
         total = self.cost.dense()["macs"]

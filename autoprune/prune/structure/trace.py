@@ -1,9 +1,9 @@
 """Finds the structure of a network by running it and relating the axes of every operator's tensors.
 
-A copy runs as it is, on the example inputs, once for each call in each mode: control flow, hooks and custom modules
-need no capture. All passes are related in one structure. The integers its modules keep, and those it reads from shapes,
-are `Size`s meanwhile (sizes.py). An operator without a rule freezes every axis it touches, with operator and module as
-the reason.
+A copy runs unmodified on the example inputs, once for each call in each mode: control flow, hooks and custom modules
+need no capture. All passes are related in one structure. Meanwhile the integers that its modules keep, and those it
+reads from shapes, are `Size`s (sizes.py). An operator without a rule freezes every axis that it touches, with operator
+and module as the reason.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from autoprune.prune.passes.examples import Example, Examples, as_examples
 from autoprune.prune.passes.planned import plan_passes
 from autoprune.prune.passes.site import Pass
 from autoprune.prune.passes.train_mode import deterministic_training
-from autoprune.prune.passes.watch import Execute, Watch, line_of_model
+from autoprune.prune.passes.watch import Execute, OperatorWatch, line_of_model
 from autoprune.prune.structure.adapted import check_adapters
 from autoprune.prune.structure.assemble import assemble
 from autoprune.prune.structure.axes import freeze, fresh
 from autoprune.prune.structure.branches import Flow, find_branches
 from autoprune.prune.structure.memory import freeze_plain, freeze_read_parts, relate_ties
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules import find_rule, find_sized
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.unmet import find_unmet, freeze_for
 
 
 def trace(model: nn.Module, example_inputs: Examples) -> Structure:
-    """The structure of a network as its calls show it; nothing is proved yet. Arguments and errors: find_structure."""
+    """The structure of a network as its calls show it, not yet verified. Arguments and errors: find_structure."""
     if not any(parameter.numel() for parameter in model.parameters()):
         raise UnsupportedModel(
             f"expected a network with parameters, got a {type(model).__name__} without any. Pass the trained module; "
@@ -50,7 +50,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     check_adapters(model, examples)
     passes, notes = plan_passes(model, examples)
     own = [run for run, each in enumerate(passes) if each.traced == run]
-    probe = copy_with(model, {})  # not even the parameters are the model's: some forward passes write to them
+    probe = copy_with(model, {})  # parameters are copied, too: some forward passes write to them
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)
@@ -70,7 +70,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
 def _trace_passes(
     recorder: Recorder, probe: nn.Module, examples: Sequence[Example], passes: Mapping[int, Pass]
 ) -> list[Flow]:
-    """Runs the passes, by their numbers, and returns how tensors flowed in each. Costs are those of the first one."""
+    """Runs the passes, by index, and returns the data flow of each. Costs are those of the first one."""
     by_name = {example.name: example for example in examples}
     flows, counted = [], 0
     for run, each in passes.items():
@@ -96,7 +96,7 @@ def _trace_pass(recorder: Recorder, probe: nn.Module, example: Example, *, train
 
 
 def _freeze_fixed(recorder: Recorder, model: nn.Module) -> None:
-    """Freezes what TorchScript keeps, in copies of its own, and what must stay larger than something else."""
+    """Freezes tensors that TorchScript copies, and sizes that must stay above another one."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             for tensor in (*module.parameters(), *module.buffers()):
@@ -107,7 +107,7 @@ def _freeze_fixed(recorder: Recorder, model: nn.Module) -> None:
 
 
 def _mark_numbers(recorder: Recorder, model: nn.Module) -> None:
-    """Every integer a module keeps becomes a Size, in the copy that is traced."""
+    """Replaces every integer that a module keeps by a Size, in the traced copy."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
@@ -115,10 +115,10 @@ def _mark_numbers(recorder: Recorder, model: nn.Module) -> None:
             put(module, path, recorder.sizes.keep((name, path), value))
 
 
-class _Trace(Watch):
-    """Passes every operator call to its rule, and every size a forward computes to the axis it is the size of.
+class _Trace(OperatorWatch):
+    """Passes every operator call to its rule, and relates every size that a forward computes to its axis.
 
-    The flow gets the calls of operators and modules.
+    The flow receives the calls of operators and modules.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -139,14 +139,14 @@ class _Trace(Watch):
         self.flow.leave(output)
 
     def _see_from(self, outer: str, inner: str, tensors: Sequence[torch.Tensor]) -> None:
-        """What goes into a module, or comes out of it, is in the hands of both."""
+        """Records that inputs and outputs of a module are seen by it and by its caller."""
         self.recorder.see(outer, tensors)
         self.recorder.see(inner, tensors)
 
     def operator(self, name: str, overload: Any, arguments: dict[str, Any], execute: Execute) -> Any:
         site = self.visit(name, arguments)
         output = execute(arguments)
-        call = Call(name, arguments, output, site.module, site, self.visits[site], site.line)
+        call = OperatorCall(name, arguments, output, site.module, site, self.visits[site], site.line)
         self.recorder.note_sources(call)
         self.recorder.note_uses(call)
         before = len(self.recorder.contractions)
@@ -162,7 +162,7 @@ class _Trace(Watch):
         sized = find_sized(function)
         if sized is None:
             return output
-        call = Call(name, {}, output, self.modules[-1], line=line_of_model())
+        call = OperatorCall(name, {}, output, self.modules[-1], line=line_of_model())
         try:
             return sized(self.recorder, call, args, kwargs)
         except Exception as error:  # as below
@@ -171,25 +171,25 @@ class _Trace(Watch):
             )
             return output
 
-    def _related(self, call: Call, overload: Any) -> Axes | list[Axes] | None:
-        """The axes of the outputs by the operator's rule; where that is impossible everything it touches is frozen."""
+    def _related(self, call: OperatorCall, overload: Any) -> Axes | list[Axes] | None:
+        """The axes of the outputs by the operator's rule; without a working rule everything it touches is frozen."""
         rule = find_rule(call.operator, overload)
         if rule is not None:
             try:
                 return rule(self.recorder, call)
-            except Exception as error:  # a form of the operator its rule does not know must not end the analysis
+            except Exception as error:  # an unknown form of an operator must not end the analysis
                 why = f"the rule for {call.where} failed: {type(error).__name__}: {error}"
         else:
             why = f"no rule for {call.where}"
-        if call.tensors:  # a tensor made from nothing has nothing to freeze
+        if call.tensors:  # a tensor created without inputs has nothing to freeze
             self.recorder.uncounted[call.operator] = None
             self.recorder.freeze(call.tensors, why)
         return None
 
-    def _record(self, call: Call, axes: Axes | list[Axes] | None) -> None:
+    def _record(self, call: OperatorCall, axes: Axes | list[Axes] | None) -> None:
         made = [axes] if isinstance(axes, tuple) else axes or []
         for index, tensor in enumerate(call.outputs):
             if index < len(made):
                 self.recorder.record(tensor, made[index])
-            elif not self.recorder.knows(tensor):  # an operator in place returns a tensor known already
+            elif not self.recorder.knows(tensor):  # an in-place operator returns a known tensor
                 self.recorder.record(tensor, fresh(tensor.shape, f"made by {call.where}"))

@@ -1,8 +1,8 @@
-"""Parameters that no pass has read, and what must stay whole for their sake.
+"""Parameters that no pass has read, and the axes that are frozen because of them.
 
-Which tensors such a parameter meets when it is used is unknown. It is used by the code of its module or of one around
-it, so whatever these have had in their hands, and what has the size of one of its dimensions, stays as it is. Then code
-that runs it later finds tensors of the sizes it was trained with.
+The tensors that such a parameter is used with are unknown. It is used by the code of its module or of an enclosing one,
+so every axis that these have seen and that has the size of one of its dimensions is frozen. Code that runs it later
+then finds tensors of the sizes it was trained with.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def find_unmet(model: nn.Module, recorder: Recorder) -> tuple[Unmet, ...]:
 
 @dataclass(frozen=True)
 class _Dimension:
-    """The size of something that an unmet tensor is used with; where a layer reads its input, `entering`."""
+    """The size of a dimension that an unmet tensor is used with; `entering` if a layer reads its input there."""
 
     tensor: str
     module: str
@@ -40,10 +40,10 @@ class _Dimension:
 
 
 def freeze_for(model: nn.Module, recorder: Recorder, unmet: Sequence[Unmet]) -> None:
-    """Freezes every axis that code which may run an unmet parameter has seen and that has a size of it.
+    """Freezes every axis that code which may run an unmet parameter has seen and that has one of its sizes.
 
-    An input size that none of that code has seen is the size of something that comes from elsewhere, through a hook
-    for example: then all axes of that size are frozen, unless an unmet layer makes it.
+    An input size that none of that code has seen comes from elsewhere, for example through a hook: then all axes of
+    that size are frozen, unless an unmet layer produces it.
     """
     dimensions = list(_dimensions(model, recorder, {row.name for row in unmet}))
     made = {dimension.length for dimension in dimensions if not dimension.entering}
@@ -64,13 +64,13 @@ def _axes(recorder: Recorder, modules: Iterable[str], length: int) -> list[Axis]
 
 
 def _around(module: str) -> list[str]:
-    """A module and all around it, the model itself last."""
+    """A module and all enclosing ones, the model itself last."""
     parts = module.split(".") if module else []
     return [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
 
 def _dimensions(model: nn.Module, recorder: Recorder, unmet: set[str]) -> Iterator[_Dimension]:
-    """The sizes of features, also of norms without parameters, under every name that a module has."""
+    """The sizes of features, also of norms without parameters, under every name of a module."""
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     for name, module in model.named_modules(remove_duplicate=False):
         for tensor in module.parameters(recurse=False):

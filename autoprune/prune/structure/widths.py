@@ -1,9 +1,9 @@
-"""Integers that say a width and that no forward pass reads: which axis they are the size of.
+"""Integers that denote a width but that no forward pass reads: finds the axis whose size they are.
 
-`num_features`, `inplanes` or `config.hidden_size` are read by code that runs later, such as the one that makes a new
-classifier. An integer follows an axis when its name says a width and, at the place where it is kept, its value is the
-size of one axis alone: among the tensors that the module's code had in its hands, else among those of the modules
-inside of it. Where several axes have that size it stays, with a note.
+`num_features`, `inplanes` or `config.hidden_size` are read by code that runs later, for example to make a new
+classifier. An integer follows an axis if its name denotes a width and its value is the size of exactly one axis at the
+place where it is kept: among the tensors that the module's code has seen, else among those of the modules inside it. If
+several axes have that size it stays, with a note.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from torch import nn
 
 from autoprune.core.cost import Polynomial
-from autoprune.prune.modules.attributes import Step, get, name_of, numbers, place_of, says_width
+from autoprune.prune.modules.attributes import PathStep, get, last_name, numbers, place_of, says_width
 from autoprune.prune.structure.axes import Axis, leaves, size
 from autoprune.prune.structure.recorder import Recorder
 from autoprune.prune.structure.structure import ModuleSize
@@ -27,12 +27,14 @@ _LAST = ("num_features", "head_hidden_size", "inplanes", "in_planes", "_inplanes
 def follow_widths(
     model: nn.Module, recorder: Recorder, sizer: Sizer, known: Iterable[ModuleSize]
 ) -> tuple[tuple[ModuleSize, ...], tuple[str, ...]]:
-    """The integers that follow an axis besides those already known, and notes about those that could follow several."""
+    """The integers that follow an axis besides those already known, and notes about the ambiguous ones."""
     search = _Search(model, recorder, sizer)
     of_axes = [*recorder.sizes.kept, *((module, attribute) for module, attribute, _ in recorder.module_sizes)]
-    computed = recorder.sizes.numbers  # another number would compute something else
+    computed = recorder.sizes.numbers  # another number would change the result
     for module, path in (*((each.module, each.attribute) for each in known), *of_axes, *computed):
-        with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError):  # rules name what a module may lack
+        with contextlib.suppress(
+            AttributeError, IndexError, KeyError, TypeError
+        ):  # rules may name attributes that a module lacks
             search.done.add(search.holder(module, path))
     for name, module in model.named_modules():
         if not isinstance(module, nn.modules.rnn.RNNBase):
@@ -44,12 +46,14 @@ def follow_widths(
 class _Search:
     def __init__(self, model: nn.Module, recorder: Recorder, sizer: Sizer) -> None:
         self.model, self.recorder, self.sizer = model, recorder, sizer
-        self.done: set[tuple[int, tuple[Step, ...]]] = set()  # by what holds them: several modules share a config
+        self.done: set[tuple[int, tuple[PathStep, ...]]] = (
+            set()
+        )  # by the object that holds them: several modules may share a config
         self.found: list[ModuleSize] = []
         self.notes: list[str] = []
         self.roots = Counter(p for axes in recorder.roots.values() for p in map(self._key, axes))
 
-    def holder(self, module: str, path: str) -> tuple[int, tuple[Step, ...]]:
+    def holder(self, module: str, path: str) -> tuple[int, tuple[PathStep, ...]]:
         return place_of(self.model.get_submodule(module), path)
 
     def add(self, module: str, path: str, value: int) -> None:
@@ -69,17 +73,17 @@ class _Search:
             self.notes.append(_ambiguous(module, path, value, units))
 
     def _choose(self, path: str, axes: Sequence[Axis]) -> Polynomial | None:
-        """The size that an integer says; None where several are as likely."""
+        """The size that an integer denotes; None if several are equally likely."""
         sizes = list({self._key(axis): self.sizer(axis) for axis in axes}.values())
         if len(sizes) < 2:
             return sizes[0] if sizes else Polynomial()
-        if name_of(path) in _LAST:
+        if last_name(path) in _LAST:
             return self.sizer(axes[-1])
         most, second, *_ = sorted(sizes, key=lambda p: -self.roots[_text(p)])
         return most if self.roots[_text(most)] > 2 * self.roots[_text(second)] else None
 
     def _places(self, module: str, path: str) -> Iterator[list[Axis]]:
-        """The axes at the module's own place, then those of the modules inside of it, level by level."""
+        """The axes at the module's own place, then those of the modules inside it, level by level."""
         named = self._module_beside(module, path)
         if named is not None:
             yield self._seen(named)
@@ -121,7 +125,7 @@ def _ambiguous(module: str, path: str, value: int, units: Sequence[str]) -> str:
 
 
 def _is_width(axis: Axis) -> bool:
-    """Whether an axis is anything but one of the caller's, such as the height of an image."""
+    """Whether an axis is not the caller's, such as the height of an image."""
     return any(atom.frozen not in ("spatial", "model input") for atom in leaves(axis))
 
 

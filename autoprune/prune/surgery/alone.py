@@ -1,7 +1,7 @@
-"""Whether a copy of a model stands alone: it computes what the model computes, and shares no state with it.
+"""Checks that a copy of a model is independent: it computes the same as the model, and shares no state with it.
 
-Everything that follows works on copies. A copy that writes to, or reads from, something that lies outside the module
-tree would be analysed with features of another network or another image, and nothing later would show it.
+Everything that follows works on copies. A copy that reads or writes something outside the module tree would be analysed
+with features of another network or another input, and nothing later would show it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from autoprune.prune.modules.copying import copy_with, named_tensors
 from autoprune.prune.modules.outside import Outside, Place
 from autoprune.prune.modules.reach import reached
 from autoprune.prune.modules.snapshots import preserved, same_values
-from autoprune.prune.passes.compare import TOLERANCE, largest_of, outputs
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of, outputs
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.variation import differs, varied
-from autoprune.prune.passes.watch import Execute, Watch, line_of_model
+from autoprune.prune.passes.watch import Execute, OperatorWatch, line_of_model
 
 _ADVICE = (
     "Keep it in the model: an attribute of the module that writes it, written by a method of that module "
@@ -33,10 +33,10 @@ _ADVICE = (
 def check_alone(model: nn.Module, example: Example) -> tuple[str, ...]:
     """Compares a copy with the model on the example and on a variation of it; returns what could not be checked.
 
-    Afterwards the model and what lies outside of it are as they were.
+    The model and the state outside of it are restored.
 
-    Raises UnsupportedModel for a model whose copies depend on something outside, or that computes something else when
-    it runs again.
+    Raises:
+        UnsupportedModel: copies of the model depend on something outside it, or two runs of it differ.
     """
     if any(tensor.is_meta for tensor in named_tensors(model).values()):
         return ()
@@ -50,7 +50,7 @@ def check_alone(model: nn.Module, example: Example) -> tuple[str, ...]:
 
 
 class _Comparison:
-    """Runs of the model and of one copy by turns."""
+    """Alternating runs of the model and of one copy."""
 
     def __init__(self, model: nn.Module, outside: Outside) -> None:
         self.model, self.outside = model, outside
@@ -81,8 +81,10 @@ class _Comparison:
             self._check_equal(seasoned, fresh, again=True)
         return note
 
-    def _outputs(self, network: nn.Module, example: Example, watch: Watch | None = None) -> list[torch.Tensor] | None:
-        """The outputs of the copy; None where the model itself does not run in eval mode, which trace.py deals with."""
+    def _outputs(
+        self, network: nn.Module, example: Example, watch: OperatorWatch | None = None
+    ) -> list[torch.Tensor] | None:
+        """The outputs of the copy; None if the model itself does not run in eval mode, which trace.py handles."""
         try:
             return outputs(network, example, watch)
         except UnsupportedModel as error:
@@ -100,7 +102,7 @@ class _Comparison:
         return True
 
     def _check_places(self, example: Example) -> None:
-        """What a run writes to outside must not depend on inputs or weights, as a table of constants does not."""
+        """Checks that what a run writes outside depends on neither inputs nor weights, like a table of constants."""
         written = {place.name: place for place in self.outside.changed() if place.tensors}
         written |= self._written_when_empty(example)
         contents = {name: place.tensors for name, place in written.items()}
@@ -123,17 +125,17 @@ class _Comparison:
             raise self._error("a run writes to it", found)
 
     def _written_when_empty(self, example: Example) -> dict[str, Place]:
-        """What is filled again when it is emptied: a cache that an earlier run has filled already."""
+        """The places that are filled again after being emptied: caches that an earlier run has filled."""
         if not self.outside.empty():
             return {}
         empty = [(place, place.tensors) for place in self.outside.places]
-        with contextlib.suppress(UnsupportedModel):  # where it needs what was there
+        with contextlib.suppress(UnsupportedModel):  # if it needs the previous content
             outputs(copy_with(self.model, {}), example)
             return {place.name: place for place, before in empty if place.tensors.keys() - before.keys()}
         return {}
 
     def _variation(self, example: Example) -> tuple[Example | None, list[torch.Tensor], tuple[str, ...]]:
-        """Another input that the model runs on, with the outputs of a fresh copy; None, and a note, where none is."""
+        """Another input on which the model runs, with the outputs of a fresh copy; else None, and a note."""
         why = "they hold nothing but flags and integers that are all the same"
         for integers in (True, False):
             other = varied(example, integers=integers)
@@ -147,9 +149,9 @@ class _Comparison:
         return None, [], (note,)
 
     def _check_equal(self, left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], *, again: bool = False) -> None:
-        """Raises UnsupportedModel unless the outputs are equal, of the copy run `again` or of copy and model."""
+        """Raises UnsupportedModel unless the outputs of copy and model, or with `again` of two runs, are equal."""
         difference = largest_of(left, right)
-        if difference <= TOLERANCE:
+        if difference <= OUTPUT_TOLERANCE:
             return
         if not again:
             raise self._error(f"the outputs differ by {difference:.2g} relative")
@@ -169,8 +171,8 @@ class _Comparison:
         )
 
 
-class _Strangers(Watch):
-    """Looks for tensors of the original among those a copy computes with."""
+class _Strangers(OperatorWatch):
+    """Finds the original's tensors among those that a copy computes with."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -187,7 +189,7 @@ class _Strangers(Watch):
         return execute(arguments)
 
     def check(self, outside: Outside) -> None:
-        """Raises UnsupportedModel where a copy has computed with a tensor of the original."""
+        """Raises UnsupportedModel if a copy has computed with a tensor of the original."""
         if not self.found:
             return
         modules = {id(module) for module in self.model.modules()}

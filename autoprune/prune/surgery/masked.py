@@ -1,9 +1,9 @@
-"""The masked original: full size, in which nothing that sums over positions sees those that are removed.
+"""The masked original: a network of full size in which no sum over positions includes the removed ones.
 
 The dense network runs with its own weights. Every operator that contracts an axis gets zeros at removed positions;
-every one that reduces or normalises over an axis gets the positions that stay and nothing else. So it is the reference
-also for what lies behind a normalisation, where removing a position is not the same as setting it to zero. An addition
-gets zeros in place of a removed branch, which itself runs in full.
+every one that reduces or normalises over an axis gets the kept positions only. So it is a reference also behind a
+normalisation, where removing a position differs from setting it to zero. An addition gets zeros in place of a removed
+branch, which itself runs in full.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import numpy as np
 import torch
 
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.site import CallSite
 from autoprune.prune.passes.watch import Execute, Route
 from autoprune.prune.structure.structure import Addition, Read, Structure
 from autoprune.prune.surgery.surgery import Positions
 
-Stays = dict[tuple[str, int], torch.Tensor]  # argument and dimension -> (n,) which positions stay
-Found = TypeVar("Found", Read, Addition)
+Stays = dict[tuple[str, int], torch.Tensor]  # argument and dimension -> (n,) whether each position stays
+SiteFinding = TypeVar("SiteFinding", Read, Addition)
 
 
-class _BySite(Generic[Found]):
-    """What there is to do at each site of a pass: the same at every visit where all that were traced agree.
+class _BySite(Generic[SiteFinding]):
+    """The findings at each site of a pass, applied to every visit if all traced visits agree.
 
-    So a loop may take another number of turns, and a module that the data choose may run or not.
+    So a loop may run another number of times, and a data-dependent module may run or not.
     """
 
-    def __init__(self, found: Sequence[Found]) -> None:
+    def __init__(self, found: Sequence[SiteFinding]) -> None:
         self.visits = {each.site: each.visits for each in found}
-        self._by_visit: dict[Site, dict[int, list[Found]]] = {}
+        self._by_visit: dict[CallSite, dict[int, list[SiteFinding]]] = {}
         for each in found:
             self._by_visit.setdefault(each.site, {}).setdefault(each.visit, []).append(each)
         self.differing = [site for site in self._by_visit if not self._agree(site)]
 
-    def at(self, site: Site, visit: int) -> Sequence[Found]:
+    def at(self, site: CallSite, visit: int) -> Sequence[SiteFinding]:
         visits = self._by_visit.get(site, {})
         return visits.get(visit, []) if site in self.differing else next(iter(visits.values()), [])
 
-    def _agree(self, site: Site) -> bool:
+    def _agree(self, site: CallSite) -> bool:
         visits = [[replace(each, visit=0) for each in found] for found in self._by_visit[site].values()]
         return len(visits) == self.visits[site] and all(found == visits[0] for found in visits)
 
 
 class Masked(Route):
-    """Runs the dense network as if some positions were not there, in one of the passes that were traced."""
+    """Runs the dense network as if some positions did not exist, in one of the traced passes."""
 
     def __init__(self, structure: Structure, positions: Positions, run: int = 0) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Masked(Route):
         stays: Stays = {}
         for addition in self.gone.at(site, self.visits[site]):
             argument = addition.argument
-            in_place = argument == "self" and name.endswith("_")  # it writes to the very tensor it gets
+            in_place = argument == "self" and name.endswith("_")  # it writes to its argument
             operand = arguments[argument]
             arguments[argument] = operand.zero_() if in_place else torch.zeros_like(operand)
         for read in self.reads.at(site, self.visits[site]):
@@ -74,13 +74,11 @@ class Masked(Route):
                 mask = torch.ones(arguments[read.argument].shape[read.dim], dtype=torch.bool)
                 mask[torch.from_numpy(gone)] = False
                 stays[read.argument, read.dim] = mask.to(arguments[read.argument].device)
-        compute = MASKS.get(name, _zeroed)
+        compute = MASKED_OPERATORS.get(name, _zeroed)
         return self.noted(name, compute(arguments, stays, execute) if stays else execute(arguments))
 
     def check_complete(self) -> None:
-        """Raises UnsupportedModel when the run came more or less often than the one that was traced to a place whose
-        visits differ, so that none of them is known for what it was.
-        """
+        """Raises UnsupportedModel if a site whose visits differ was visited another number of times than in a trace."""
         for site in (*self.reads.differing, *self.gone.differing):
             if self.visits[site] != (traced := self.reads.visits.get(site) or self.gone.visits[site]):
                 raise UnsupportedModel(
@@ -96,7 +94,7 @@ class Masked(Route):
 
 
 def _zeroed(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
-    """A contraction: zeros add nothing."""
+    """Runs a contraction with zeros at removed positions."""
     changed = dict(arguments)
     for (name, dim), mask in stays.items():
         changed[name] = changed[name].index_fill(dim, (~mask).nonzero().squeeze(1), 0)
@@ -115,7 +113,7 @@ def _take(tensor: torch.Tensor, dim: int, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _put_back(output: torch.Tensor, dense: torch.Tensor, stays: Stays) -> torch.Tensor:
-    """The output at the positions that stay of one that is laid out as the dense one; zero elsewhere."""
+    """The output at the kept positions, in the layout of the dense one, and zero elsewhere."""
     places = [torch.arange(n, device=output.device) for n in dense.shape]
     for (_, dim), mask in stays.items():
         places[dim] = mask.nonzero().squeeze(1)
@@ -129,7 +127,7 @@ def _reduced(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
 
 
 def _normalised(arguments: dict[str, Any], changed: Mapping[str, Any], stays: Stays, execute: Execute) -> Any:
-    """The output, or the first of several, of changed arguments in the place of that of the arguments."""
+    """The output, or the first of several, of the changed arguments, in the layout of the original one."""
     dense, output = execute(arguments), execute(changed)
     if isinstance(dense, tuple):
         return (_put_back(output[0], dense[0], stays), *output[1:])
@@ -177,7 +175,7 @@ def _attention(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any
     return execute(changed)
 
 
-MASKS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {
+MASKED_OPERATORS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {
     "scaled_dot_product_attention": _attention,
     "native_group_norm": _group_norm,
     "topk": _largest,

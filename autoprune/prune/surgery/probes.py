@@ -1,4 +1,4 @@
-"""Copies with random values for proofs, in which no error hides behind a zero."""
+"""Copies with random values for proofs, so that no error is hidden by a zero."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from autoprune.errors import VerifyError
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.compare import in_precision, outputs, precise
 from autoprune.prune.passes.examples import Example, Examples, as_examples
-from autoprune.prune.passes.site import Site
+from autoprune.prune.passes.site import CallSite
 from autoprune.prune.passes.watch import Route
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
-NEAR = (0.1, 0.03, 0.01, 0.003)  # how far probes are from what was trained where that decides what runs
+NEAR = (
+    0.1,
+    0.03,
+    0.01,
+    0.003,
+)  # relative distances of probes from the trained values, if values decide which operators run
 
 
-def make_probe(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int) -> nn.Module:
-    """A randomised copy that runs the operators the model runs; as far from what was trained as these allow.
+def random_probe(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int) -> nn.Module:
+    """A randomised copy that runs the model's operators, as far from the trained values as that allows.
 
-    Where values decide what runs (a router, an exit), random ones can send everything one way.
+    If values decide which operators run (a router, an exit), random ones can send everything one way.
     """
     probe = randomised(model, seed)
     if any(parameter.is_meta for parameter in model.parameters()):
@@ -37,8 +42,8 @@ def make_probe(model: nn.Module, structure: Structure, example_inputs: Examples,
     return probe
 
 
-def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Example]) -> list[Counter[Site]]:
-    """How often a network comes to which site in each pass that was traced."""
+def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Example]) -> list[Counter[CallSite]]:
+    """The number of visits at each site, in each traced pass."""
     network = precise(rebuild(model, {}, {}, structure.adapted))
     watches = []
     for run, each in enumerate(structure.passes):
@@ -49,10 +54,10 @@ def _paths(model: nn.Module, structure: Structure, examples: Mapping[str, Exampl
 
 
 def randomised(model: nn.Module, seed: int, near: float = 0.0) -> nn.Module:
-    """A copy whose batch norm statistics, biases, and parameters that are all one number, are random in 0.5..1.5.
+    """A copy whose batch norm statistics, biases, and constant parameters are random in 0.5..1.5.
 
-    So no error hides behind a zero, or behind an activation that is shut. With `near` they are those of the model times
-    random numbers within this share of 1, and raised by as much of their mean size: no zero is left either.
+    So no error is hidden by a zero, or by an inactive activation. With `near` they are the model's values times random
+    numbers within this share of 1, and raised by as much of their mean size, so that no zero is left either.
     """
     probe = copy_model(model)
     generator = torch.Generator().manual_seed(seed)
@@ -73,7 +78,7 @@ def randomised(model: nn.Module, seed: int, near: float = 0.0) -> nn.Module:
 
 
 def precise_examples(example_inputs: Examples, structure: Structure) -> dict[str, Example]:
-    """The calls by name, in float32 where they have less precision. VerifyError for one the structure does not know."""
+    """The calls by name, in float32 if they have lower precision; VerifyError for one unknown to the structure."""
     known = dict.fromkeys(each.example for each in structure.passes)
     examples = {example.name: in_precision(example) for example in as_examples(example_inputs)}
     if unknown := [name for name in examples if name not in known]:

@@ -1,4 +1,4 @@
-"""Builds the smaller network: sliced tensors in a copy of the model, with the sizes its modules keep put right."""
+"""Builds the smaller network: a copy of the model with sliced tensors and updated sizes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import skip
 from autoprune.prune.structure.structure import Structure
 
-Positions = Mapping[str, np.ndarray]  # unit name -> sorted positions that stay; units not named stay whole
-Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> indices that stay
+Positions = Mapping[str, np.ndarray]  # unit name -> sorted kept positions; other units stay whole
+Indices = dict[str, dict[int, np.ndarray]]  # tensor name -> dimension -> kept indices
 
 
 def kept_indices(units: Iterable[Unit], positions: Positions, tensors: Mapping[str, torch.Tensor]) -> Indices:
-    """For every tensor that loses something: which indices stay along each dimension that loses some.
+    """The kept indices along each dimension that loses some, for every tensor that loses any.
 
-    An index stays when none of the units lying across it gives it up. Tensors of a branch go with its modules.
+    An index stays if none of the units across it removes it. Tensors of a branch are removed with its modules.
     """
     masks: dict[str, dict[int, np.ndarray]] = {}
     known = {unit.name: unit for unit in units}
@@ -61,7 +61,7 @@ def check_positions(unit: Unit, kept: np.ndarray) -> None:
 
 
 def select(tensor: torch.Tensor, dims: Mapping[int, np.ndarray]) -> torch.Tensor:
-    """The tensor with only the given indices of the given dimensions; memory format is kept."""
+    """The tensor with only the given indices of the given dimensions; its memory format is kept."""
     result = tensor.detach()
     for dim, indices in dims.items():
         result = result.index_select(dim, torch.from_numpy(indices).to(tensor.device))
@@ -77,7 +77,7 @@ def laid_out_like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) -> dict[str, torch.Tensor]:
-    """Every tensor that gets smaller, sliced; tensors that stay whole are not among them."""
+    """The sliced tensors, by name; tensors that stay whole are left out."""
     tensors = named_tensors(model)
     indices = kept_indices(structure.units, positions, tensors)
     return {name: select(tensors[name], dims) for name, dims in indices.items()}
@@ -85,9 +85,9 @@ def slice_tensors(model: nn.Module, structure: Structure, positions: Positions) 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a built network is made of: positions that stay by unit, the sizes its modules keep, what was done to them.
+    """The instructions for building a network: kept positions by unit, and the changes of its modules.
 
-    `adapted` modules get their adapter's class. `skipped` modules are gone with their branch; each has the length of
+    `adapted` modules get their adapter's class. `skipped` modules are removed with their branch; each has the length of
     the tuple it returned, 0 for a bare tensor.
     """
 
@@ -119,9 +119,7 @@ def rebuild(
     share: bool = False,
     connected: bool = False,
 ) -> nn.Module:
-    """A copy of the model (see copy_model) with some tensors replaced, some modules adapted or skipped, and some
-    attributes set.
-    """
+    """A copy of the model (see copy_model) with replaced tensors, adapted and skipped modules, and new attributes."""
     small = copy_model(model, tensors, share=share, connected=connected)
     adapt(small, adapted)
     for module, attributes in sizes.items():
@@ -130,13 +128,13 @@ def rebuild(
     skip(small, skipped or {})
     if tensors:
         with modes_put_back(small):
-            small.train(small.training)  # some classes keep what they computed from weights until their mode is set
+            small.train(small.training)  # some classes cache values computed from weights until their mode is set
         apply_fixes(small)
     return small
 
 
 def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:
-    """Surgery alone: the network with only the given positions, weights as they were. The model is not touched."""
+    """Surgery alone: the network with only the given positions and unchanged weights. The model is not touched."""
     recipe = make_recipe(structure, positions)
     tensors = slice_tensors(model, structure, positions)
     return rebuild(model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share, connected=not share)

@@ -1,4 +1,4 @@
-"""The proof that surgery is right: the small network computes what the masked original computes."""
+"""The proof that surgery is right: the small network computes the same as the masked original."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
-from autoprune.prune.passes.compare import TOLERANCE, in_precision, largest_difference, largest_of, outputs, precise
+from autoprune.prune.passes.compare import (
+    OUTPUT_TOLERANCE,
+    in_precision,
+    largest_difference,
+    largest_of,
+    outputs,
+    precise,
+)
 from autoprune.prune.passes.examples import Example, Examples
 from autoprune.prune.passes.site import Pass
 from autoprune.prune.passes.watch import Route, line_of_error
 from autoprune.prune.structure.structure import Branch, Structure
 from autoprune.prune.surgery.masked import Masked
-from autoprune.prune.surgery.probes import make_probe, precise_examples
+from autoprune.prune.surgery.probes import precise_examples, random_probe
 from autoprune.prune.surgery.surgery import Positions, cut, kept_indices, rebuild
 
-LARGEST = 1e-2  # the most, whatever rounding does
-# how many of n positions stay: any number, another one for each unit; all but one; one. What a forward relies on may
-# fit one of them by chance, hardly all
+LARGEST_TOLERANCE = 1e-2  # largest tolerance, whatever the rounding
+# number of n positions to keep: random for each unit; all but one; one. A forward's hidden assumption may hold for one
+# of them by chance, hardly for all
 TRIALS: tuple[Callable[[int, np.random.Generator], int], ...] = (
     lambda n, rng: int(rng.integers(1, n)),
     lambda n, rng: n - 1,
@@ -37,28 +44,33 @@ TRIALS: tuple[Callable[[int, np.random.Generator], int], ...] = (
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """How far the small network's outputs are from the masked original's.
+    """The differences between the outputs of the small network and those of the masked original.
 
-    `errors` has, for each output tensor of each call in order, the largest absolute difference over the largest
-    absolute value of the reference, in eval or train mode, whichever is larger; inf where shapes differ or a value is
-    not finite. `compared` says what was compared with what.
-    `normalised` names the units with a normalisation or another reduction over their positions: the reference takes
-    it over the positions that stay. `tolerance` is what may differ: 1e-4, or more where float32 rounds more. `parted`
-    says where the two took different ways through the code, or is empty.
+    Attributes:
+        errors: for each output tensor of each call in order, the largest absolute difference over the largest absolute
+            value of the reference, in eval or train mode, whichever is larger; inf if shapes differ or a value is not
+            finite.
+        compared: a sentence on what was compared.
+        normalised: units with a normalisation or another reduction over their positions, which in the reference runs
+            over the kept positions.
+        tolerance: the largest allowed error, 1e-4 or more if float32 rounds more.
+        parted: where the two networks ran different code; empty if they did not.
     """
 
     errors: tuple[float, ...]
     compared: str
     normalised: tuple[str, ...] = ()
-    tolerance: float = TOLERANCE
+    tolerance: float = OUTPUT_TOLERANCE
     parted: str = ""
 
     @property
     def worst(self) -> float:
+        """The largest error."""
         return max(self.errors, default=float("inf"))
 
     @property
     def ok(self) -> bool:
+        """Whether all errors are within the tolerance."""
         return self.worst <= self.tolerance
 
 
@@ -73,15 +85,24 @@ def verify_positions(
     passes: Sequence[Pass] | None = None,
     share: bool = False,
 ) -> VerifyReport:
-    """Compares a small network with the original in which nothing sees what was removed (see masks.py).
+    """Compares a small network with the masked original (masked.py).
 
-    They are compared in all passes of the structure, or in those given, in train mode on copies.
+    They are compared in all passes of the structure, or in the given ones, in train mode on copies. Both networks
+    compute at least in float32.
 
-    `weights` are small tensors that differ from slices of the model's own, as compensation and batch norms make them:
-    in the reference they take the places their indices came from. Both networks compute in float32 at least.
-    With `share` the reference has the model's own parameters, to which some forward passes write.
+    Args:
+        model: the original.
+        small: the small network.
+        structure: the original's structure.
+        positions: kept positions by unit.
+        example_inputs: the calls that the structure was found with.
+        weights: small tensors that differ from slices of the model's own, as after compensation; in the reference they
+            are put at their original indices.
+        passes: the passes to compare; None for all.
+        share: whether the reference shares the model's parameters, to which some forward passes write.
 
-    Raises VerifyError for example inputs that are not those of calls the structure was found with.
+    Raises:
+        VerifyError: a call is unknown to the structure.
     """
     dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
     comparison = _Comparison(structure, positions, structure.passes if passes is None else passes)
@@ -96,21 +117,21 @@ def verify_positions(
         f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
         + (" and normalisations run over the positions that stay" if across else ""),
         across,
-        comparison.tolerance(*pair, examples) if TOLERANCE < worst <= LARGEST else TOLERANCE,
-        comparison.parted(*pair, examples) if TOLERANCE < worst < float("inf") else "",
+        comparison.tolerance(*pair, examples) if OUTPUT_TOLERANCE < worst <= LARGEST_TOLERANCE else OUTPUT_TOLERANCE,
+        comparison.parted(*pair, examples) if OUTPUT_TOLERANCE < worst < float("inf") else "",
     )
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """What is compared: the passes, in a small network and in the dense one with some positions masked."""
+    """A comparison, in some passes, of a small network with the dense one whose positions are masked."""
 
     structure: Structure
     positions: Positions
     passes: Sequence[Pass]
 
     def errors(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> tuple[float, ...]:
-        """How far the outputs are apart by call and output; of both modes the larger one."""
+        """The difference of the outputs by call and output, the larger one of both modes."""
         found: dict[tuple[str, int], float] = {}
         for each in self._given(examples):
             left = outputs(small, examples[each.example], train=each.train)
@@ -121,15 +142,16 @@ class _Comparison:
         return tuple(found.values())
 
     def tolerance(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> float:
-        """What rounding accounts for, where both networks agree in float64: four times what it does to the dense one.
+        """The tolerance for rounding, if both networks agree in float64: four times its effect on the dense network.
 
-        At least TOLERANCE, which it also is for networks that differ in float64 or do not run in it, at most LARGEST.
+        At most LARGEST, and at least OUTPUT_TOLERANCE, which also applies to networks that differ in float64 or do not
+        run in it.
         """
         exact = {name: in_precision(example, torch.float64) for name, example in examples.items()}
         try:
             pair = copy_model(small).double(), copy_model(dense).double()
-            if max(self.errors(*pair, exact)) > TOLERANCE:
-                return TOLERANCE
+            if max(self.errors(*pair, exact)) > OUTPUT_TOLERANCE:
+                return OUTPUT_TOLERANCE
             rounded = max(
                 largest_of(
                     outputs(dense, examples[each.example], self._mask(dense, each), train=each.train),
@@ -137,12 +159,12 @@ class _Comparison:
                 )
                 for each in self._given(examples)
             )
-        except (UnsupportedModel, RuntimeError, TypeError):  # code or a device that insists on float32
-            return TOLERANCE
-        return min(max(4 * rounded, TOLERANCE), LARGEST)
+        except (UnsupportedModel, RuntimeError, TypeError):  # code or a device that requires float32
+            return OUTPUT_TOLERANCE
+        return min(max(4 * rounded, OUTPUT_TOLERANCE), LARGEST_TOLERANCE)
 
     def parted(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> str:
-        """Where the two networks run different operators, or choose another number of rows; empty where they do not."""
+        """Where the two networks run different operators, or select another number of rows; empty if they do not."""
         for each in self._given(examples):
             mask = self._mask(dense, each)
             if mask is None:
@@ -159,7 +181,7 @@ class _Comparison:
         return ""
 
     def _ways(self, path: Route) -> list[tuple[str, str, int]]:
-        """The steps of a run outside of removed branches."""
+        """The steps of a run outside removed branches."""
         branches = self.structure.branches
         gone = [m for name in branches if not len(self.positions.get(name, (0,))) for m in branches[name].modules]
         return [step for step in path.steps if not within(step[0], gone)]
@@ -173,15 +195,14 @@ class _Comparison:
 
 
 def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: Examples, seed: int = 0) -> Structure:
-    """The structure without the units whose removal does not compute what masking computes.
+    """The structure without the units for which removal and masking differ.
 
     Positions are removed from all units at once (a random number of each, one of each, all but one of each; of the
-    branches one half, then the other half, then none, since what is in one that is gone proves nothing). When that
-    fails, and leaving two positions instead of one does not help, the units are halved until the wrong ones are found;
-    they become frozen, with what happened as the reason. On the meta device, where there are no numbers, only shapes
-    are compared.
+    branches one half, then the other half, then none, since nothing inside a removed branch is tested). If that fails,
+    and keeping two positions instead of one does not help, the units are bisected until the wrong ones are found; they
+    become frozen, with the failure as the reason. On the meta device, which has no numbers, only shapes are compared.
     """
-    probe = make_probe(model, structure, example_inputs, seed)
+    probe = random_probe(model, structure, example_inputs, seed)
 
     def failure(units: Sequence[Unit], trial: Positions) -> str:
         return _failure(probe, structure, {unit.name: trial[unit.name] for unit in units}, example_inputs)
@@ -201,8 +222,9 @@ def demote_wrong_units(model: nn.Module, structure: Structure, example_inputs: E
 def _culprits(
     units: Sequence[Unit], why: str, failure: Callable[[Sequence[Unit]], str], beside: Sequence[Unit] = ()
 ) -> dict[str, str]:
-    """The units that fail together with those beside them, by halving, branches apart from the others first; of a
-    clash the later ones go.
+    """The units that fail together with those in `beside`, found by bisection, branches before the others.
+
+    Of units that fail only together, the later ones are chosen.
     """
     if len(units) == 1:
         return {units[0].name: f"together with other units: {why}" if beside else why}
@@ -232,7 +254,7 @@ def _trials(structure: Structure, seed: int) -> list[Positions]:
 
 
 def _sides(branches: Mapping[str, Branch], rng: np.random.Generator) -> list[set[str]]:
-    """The branches in two random halves; in more sets where that keeps apart those that lie inside each other."""
+    """The branches in two random halves; in more sets if that separates branches that lie inside each other."""
     sides: list[set[str]] = [set(), set()]
     for index in rng.permutation(len(branches)):
         name = list(branches)[index]
@@ -245,22 +267,22 @@ def _sides(branches: Mapping[str, Branch], rng: np.random.Generator) -> list[set
 
 
 def _touch(first: Branch, second: Branch) -> bool:
-    """Whether something goes with both branches."""
+    """Whether two branches remove something in common."""
     pairs = ((first.modules, second.modules), (second.modules, first.modules))
     return any(within(module, others) for modules, others in pairs for module in modules)
 
 
 def _failure(model: nn.Module, structure: Structure, positions: Positions, example_inputs: Examples) -> str:
-    """Why the network without the other positions is wrong; empty when it is right."""
+    """Why the network with these positions is wrong; empty if it is right."""
     try:
         small = cut(model, structure, positions, share=True)
-    except Exception as error:  # of a fix, for example
+    except Exception as error:  # raised by a fix, for example
         return _not_running(error)
     for each in (each for run, each in enumerate(structure.passes) if each.traced == run):
         where = f" in {each.where}" if each.traced else ""
         try:
             report = verify_positions(model, small, structure, positions, example_inputs, passes=[each], share=True)
-        except Exception as error:  # whatever a forward does with a size it did not expect is a finding, not a crash
+        except Exception as error:  # any failure of a forward with an unexpected size is a finding, not a crash
             return _not_running(error, where)
         if not report.ok:
             return f"pruned and masked outputs differ by {report.worst:.2g} relative{where}{report.parted}"

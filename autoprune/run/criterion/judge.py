@@ -160,7 +160,7 @@ class Judge:
 
     def _scorer(self, found: Orders) -> Scorer:
         bank = self.session.bank.with_orders({**self._fallback, **found})
-        return replace(self.session.scorer, bank=bank, finetune=None)  # what training repairs says little of an order
+        return replace(self.session.scorer, bank=bank, training=None)  # what training repairs says little of an order
 
     @property
     def _classifies(self) -> bool:

@@ -108,7 +108,7 @@ def _sources(scorer: Scorer) -> dict[str, str]:
 def _homes(scorer: Scorer) -> Iterator[str]:
     """The names of the modules that are imported again where a scorer is sent to."""
     used = [type(module) for module in scorer.bank.model.modules()]
-    for function in (scorer.fitness, getattr(scorer.finetune, "loss", None), scorer.bank.weights.scores):
+    for function in (scorer.fitness, getattr(scorer.training, "loss", None), scorer.bank.weights.scores):
         used += _used_by(function)
     for thing in used:
         name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None)

@@ -28,7 +28,7 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
         yield SerialEvaluator(scorer.score)
         return
     site = _site(executor, scorer)
-    trains = scorer.finetune is not None
+    trains = scorer.training is not None
     attempts, timeout = executor.attempts, executor.timeout
     with Pool(
         site, attempts=attempts, timeout=timeout, on_event=on_event, trains=trains, own=computing(scorer)

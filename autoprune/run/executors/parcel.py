@@ -32,8 +32,9 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
     Raises:
         PluginError: something the scorer needs cannot be sent, by name.
     """
-    form = replace(scorer.form, threads=scorer.form.threads or torch.get_num_threads())
-    fresh = replace(scorer, form=form, reuse_bytes=scorer.reuse_bytes // sharing)
+    scoring = scorer.scoring
+    form = replace(scoring.form, threads=scoring.form.threads or torch.get_num_threads())
+    fresh = scorer.with_scoring(form=form, reuse_bytes=scoring.reuse_bytes // sharing)
     with _files_by_value():
         try:
             torch.save({"settings": settings(), "scorer": fresh}, file, pickle_module=cloudpickle)

@@ -13,7 +13,18 @@ STITCHED = "search_"  # prefix of values measured on the selection set while sea
 LOW, HIGH = "_low", "_high"  # suffixes of the ends of an interval
 RATIO = "_ratio"  # suffix of a cost as a share of the dense network's
 
-ROW = ("candidate", "density", "verify_error", "finetune_steps", "emptied", "levels", "kept", "fit")
+ROW = (
+    "candidate",
+    "density",
+    "verify_error",
+    "finetune_steps",
+    "emptied",
+    "emptied_weights",
+    "levels",
+    "kept",
+    "fit",
+    "solved",
+)
 EVALUATION = ("fidelity", "status", "cause", "seconds", "worker", "examples", "parts", "steps")  # of a run's study
 OWN = frozenset((*ROW, *EVALUATION))
 

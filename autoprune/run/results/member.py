@@ -11,11 +11,10 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SELECT, STITCHED
+from autoprune.run.results.exporter import DEFAULT, Format
 
 if TYPE_CHECKING:
     from torch import nn
-
-SOLVED = "solved"  # the key of what a row says of the budget it answers
 
 
 class Builder(Protocol):
@@ -23,7 +22,7 @@ class Builder(Protocol):
 
     def build(self, member: Member) -> nn.Module: ...
 
-    def export(self, member: Member, directory: Path) -> None: ...
+    def export(self, member: Member, directory: Path, format: Format) -> None: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,14 +108,20 @@ class Member:
         """
         return self._builder().build(self)
 
-    def export(self, directory: str | Path) -> None:
-        """Writes recipe.json and weights.safetensors into a new folder, both or none, for `autoprune.load`.
+    def export(self, directory: str | Path, format: Format = DEFAULT) -> None:
+        """Writes the network into a new folder, whole or not at all.
+
+        Args:
+            directory: a folder that is not there yet.
+            format: "autoprune" writes recipe.json and weights.safetensors, for `autoprune.load`; "pt2" writes
+                network.pt2, a program for `torch.export.load`. An exporter of your own is given itself, or by its
+                name "module:name".
 
         Raises:
             ConfigError: the member was read without the model and the data.
             RunExists: there is something in the folder already.
         """
-        self._builder().export(self, Path(directory))
+        self._builder().export(self, Path(directory), format)
 
     def _builder(self) -> Builder:
         if self.builder is None:
@@ -159,7 +164,7 @@ class Member:
             **(named or {}),
             **_given("finetune_steps", self.steps),
             **({} if named or self.emptied is None else counted),  # the front counts them because another member does
-            **({} if self.solved is None else {SOLVED: dict(self.solved)}),
+            **({} if self.solved is None else {"solved": dict(self.solved)}),
         }
 
     @staticmethod
@@ -170,7 +175,7 @@ class Member:
             LookupError, TypeError, ValueError: the row is not one.
         """
         _check(row, costs)
-        known = {*OWN, *costs, *(name + RATIO for name in costs), SOLVED}
+        known = {*OWN, *costs, *(name + RATIO for name in costs)}
         values = {name: value for name, value in row.items() if name not in known}
         select, search = (_without(prefix, values) for prefix in (SELECT, STITCHED))
         rest = {name: value for name, value in values.items() if not name.startswith((SELECT, STITCHED))}
@@ -195,7 +200,7 @@ class Member:
             steps=row.get("finetune_steps"),
             emptied=row.get("emptied"),
             emptied_weights=None if names is None else tuple(names),
-            solved=row.get(SOLVED),
+            solved=row.get("solved"),
         )
 
 

@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from autoprune.errors import ExportError
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.passes.compare import TOLERANCE, largest_of
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.run.results.exporter import ExportFacts
 
@@ -83,10 +83,10 @@ def _write(program: ExportedProgram, network: nn.Module, tried: Sequence[Inputs]
     loaded = torch.export.load(path).module()
     for inputs in tried:
         gap = largest_of(_outputs(loaded, inputs), _outputs(network, inputs))
-        if gap > TOLERANCE:
+        if gap > OUTPUT_TOLERANCE:
             raise ExportError(
-                f"expected the program in {path.name} to compute what the network computes, to {TOLERANCE:g} of the "
-                f"largest output, it differs by {gap:.2g}. Export the network in the format 'autoprune'."
+                f"expected the program in {path.name} to compute what the network computes, to {OUTPUT_TOLERANCE:g} of "
+                f"the largest output, it differs by {gap:.2g}. Export the network in the format 'autoprune'."
             )
 
 

@@ -10,12 +10,14 @@ from autoprune.data import Data
 from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.finetune import COMPARING, FineTune, Learner, TrainingSet
 from autoprune.measure.scorer import with_dense_outputs
 from autoprune.prune.modules.borrowed import seeded
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.containers import main_output
 from autoprune.run.session.job import Job
+from autoprune.train.examples import TrainingSet
+from autoprune.train.finetune import COMPARING, FineTune
+from autoprune.train.trainer import Learner
 
 
 def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
@@ -33,11 +35,11 @@ def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
             "finetune: expected a model with parameters to train, got none that requires a gradient. Call "
             "model.requires_grad_(True) where it is made."
         )
-    policy = POLICIES[job.norms]
+    policy = POLICIES[job.scoring.batch_norms]
     if policy.deployed() is not policy:
         problems.append(
             "search.batch_norms: expected anchored or reestimated with finetune, as batch norms of trained networks "
-            f"are re-estimated on training examples, got {job.norms}. Remove one of the two."
+            f"are re-estimated on training examples, got {job.scoring.batch_norms}. Remove one of the two."
         )
     if job.guide == "layer":
         problems.append(

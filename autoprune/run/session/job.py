@@ -12,11 +12,9 @@ from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
 from autoprune.core.problem import Problem
-from autoprune.measure.batch_norms.contract import Name
-from autoprune.measure.finetune import FineTune
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form
-from autoprune.measure.prefix import REUSE_BYTES
+from autoprune.measure.settings import Scoring
 from autoprune.plugins import load_plugin
 from autoprune.prune.bank.masks import MASKS
 from autoprune.prune.criteria import CRITERIA
@@ -31,6 +29,7 @@ from autoprune.run.session.limits import (
     word,
 )
 from autoprune.run.session.names import KeyPath, dotted, unknown_names
+from autoprune.train.finetune import FineTune
 
 
 def silent(progress: Progress) -> None:
@@ -121,17 +120,16 @@ class Job:
 
     `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
     measurement (lower is better) that stands in for the first objective that is not a cost while searching.
-    `masks` says which entries of a weight stay, by name or as a function (prune.masking). `norms` says which statistics
-    batch norms have while a candidate is scored (measure.stage), `tune` the form it is scored in: "auto" times some at
-    the start (run.tuning), "off" takes the data as it comes. `reuse_bytes` limits what is kept of the dense network's
-    outputs for candidates that share them. `norm_images` of the calibration images are used for statistics and batch
-    norms of candidates. Unless `compensation` is "none" the members of the front are fitted to the dense network on all
-    of them (prune.compensate), "thorough" at three times the cost. With `finetune` every network that is scored, and
-    every member of the front, is trained on the data's train set.
+    `masks` says which entries of a weight stay, by name or as a function (prune.bank.masks). `scoring` has the options
+    of scoring; what it says of form, fidelities and parts the session replaces. `tune` is the form that candidates are
+    scored in: "auto" times some at the start (run.session.tuning), "off" takes the data as it comes. Unless
+    `compensation` is "none" the members of the front are fitted to the dense network on all calibration images
+    (prune.compensation), "thorough" at three times the cost. With `finetune` every network that is scored, and every
+    member of the front, is trained on the data's train set.
     `front_size` is how many networks are built and measured on the report set at most.
     `calls` makes further example calls of the model (prune.examples), beside the example of the data: the structure
     holds for all of them, and every network of the front is compared in all.
-    `executor` says who scores; when `ordered`, what the search sees does not depend on who answers first
+    `executor` says who scores; when `deterministic`, what the search sees does not depend on who answers first
     (run.controller).
     `stop` ends a search early (run.stopping). `expected` are values that the dense network should have by what is known
     of it; the run warns where it measures others.
@@ -154,16 +152,14 @@ class Job:
     front_size: int = 32
     seed: int = 0
     guide: str | None = "kl"
-    norms: Name = "anchored"
-    norm_images: int = 500
+    scoring: Scoring = field(default_factory=Scoring)
     compensation: Literal["sequential", "thorough", "none"] = "sequential"
     finetune: FineTune | None = None
     device: str = "auto"
     threads: int | None = None
     tune: Literal["auto", "off"] | Form = "auto"
-    reuse_bytes: int = REUSE_BYTES
     executor: Executor = Executor()
-    ordered: bool = False
+    deterministic: bool = False
     stop: Stop = field(default_factory=Stop)
     expected: Mapping[str, float] = field(default_factory=dict)
     trackers: Sequence[Tracker | MakeTracker] = ()
@@ -175,7 +171,6 @@ class Job:
                 *whole("evaluations", self.evaluations, 1, MOST_EVALUATIONS),
                 *whole("front_size", self.front_size, 2, MOST_EVALUATIONS),
                 *whole("seed", self.seed, 0, MOST_SEED),
-                *whole("norm_images", self.norm_images, 1, MOST_EVALUATIONS),
                 *([] if self.threads is None else whole("threads", self.threads, 1, MOST_THREADS)),
                 *word("compensation", self.compensation, ("sequential", "thorough", "none")),
                 *([] if callable(self.criterion) else word("criterion", self.criterion, CRITERIA)),

@@ -26,7 +26,6 @@ from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError, DataError
 from autoprune.measure.batch import Batch, shuffled
 from autoprune.measure.distortions import check_layers, layer_error
-from autoprune.measure.finetune import TrainingSet
 from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form, Tuning
 from autoprune.measure.scorer import Scorer, with_dense_outputs
@@ -55,6 +54,8 @@ from autoprune.run.session.job import Job, OnProgress, Progress
 from autoprune.run.session.plugin_checks import check_data, check_searcher
 from autoprune.run.session.problem import check_new, first_measured, state_problem
 from autoprune.run.session.tuning import tune
+from autoprune.train.examples import TrainingSet
+from autoprune.train.trainer import FineTuning
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,10 @@ class Session:
     recorded: Tuning | None = None
     bank_file: Path | None = None
     code: Mapping[str, Facts] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        searched = f"{len(self.space.units)} units of {type(self.model).__name__} searched"
+        return f"Session({self.job.name!r}: {searched}, on {self.device}, {self.data!r})"
 
     @property
     def bank(self) -> Bank:
@@ -157,7 +162,7 @@ class Session:
         facts = {
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
-            "norm_images": self.job.norm_images,
+            "norm_images": self.job.scoring.batch_norm_examples,
             "units": self.sliced,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
@@ -188,7 +193,7 @@ class Session:
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        return replace(self._untuned, form=self.tuning.form)
+        return self._untuned.with_scoring(form=self.tuning.form)
 
     @functools.cached_property
     def tuning(self) -> Tuning:
@@ -208,7 +213,7 @@ class Session:
         if self.job.tune == "off":
             return Tuning(Form(), "tuning is off")
         self.progress(Progress("tuning", 0, 1))
-        forward = replace(self._untuned, finetune=None)  # the form is of passes; training is always in float32
+        forward = replace(self._untuned, training=None)  # the form is of passes; training is always in float32
         tuning = tune(forward, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
         self.progress(Progress("tuning", 1, 1, tuning.reason))
         return tuning
@@ -233,14 +238,10 @@ class Session:
             self._norm_inputs,
             self._selection(),
             reporting(self.job.fitness, self.job.guide),
-            self.job.norms,
-            reuse_bytes=self.job.reuse_bytes,
+            replace(self.job.scoring, fidelities=() if self.job.finetune else self.fidelities, in_parts=in_parts),
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
-            fidelities=() if self.job.finetune else self.fidelities,
-            in_parts=in_parts,
-            finetune=self.job.finetune,
-            training=self.training,
+            training=FineTuning(self.job.finetune, self.training) if self.job.finetune and self.training else None,
         )
 
     @functools.cached_property
@@ -312,10 +313,14 @@ class Session:
 
     @functools.cached_property
     def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
-        """The first calibration batches that have `norm_images` together."""
+        """The first calibration batches that have `batch_norm_examples` together."""
         inputs = self._inputs(self.data.calibrate)
         before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
-        return [batch for batch, images in zip(inputs, before, strict=False) if images < self.job.norm_images]
+        return [
+            batch
+            for batch, images in zip(inputs, before, strict=False)
+            if images < self.job.scoring.batch_norm_examples
+        ]
 
     def _inputs(self, batches: Sequence[Batch]) -> list[tuple[torch.Tensor, ...]]:
         return [batch.inputs for batch in self._batches(batches)]

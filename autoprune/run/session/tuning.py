@@ -48,7 +48,7 @@ def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuni
     if needed < WORTH_SECONDS:
         reason = f"{evaluations} scores take about {needed:.0f} s in all: too little for tuning to pay"
         return Tuning(PLAIN, reason, (plain,))
-    best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.norms].tunes_batch)
+    best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.scoring.batch_norms].tunes_batch)
     low = bench.trial(replace(best.form, dtype="bfloat16"))
     reason = f"fastest of {len(bench.trials)} forms"
     if (low.examples_per_second or 0) > GAIN * _rate(best):
@@ -95,7 +95,7 @@ class _Bench:
     @property
     def examples(self) -> int:
         """How many one score passes through the network."""
-        calibrates = POLICIES[self.scorer.norms].calibrates
+        calibrates = POLICIES[self.scorer.scoring.batch_norms].calibrates
         calibrating = sum(len(x[0]) for x in self.scorer.calibrate) if calibrates else 0
         return calibrating + sum(len(batch.inputs[0]) for batch in self.scorer.select)
 
@@ -111,9 +111,9 @@ class _Bench:
         """Kendall tau of random candidates' scores in this form to those in the same in float32, on fewer images."""
         levels = stratified(problem, np.random.default_rng(0), RANKED)
         candidates = [Candidate(tuple(row.tolist())) for row in levels]
-        few = replace(self.scorer, calibrate=self.scorer.calibrate[:1], select=self.scorer.select[:2], reuse_bytes=0)
+        few = replace(self.scorer, calibrate=self.scorer.calibrate[:1], select=self.scorer.select[:2])
         low, full = (
-            [replace(few, form=form_).score(c).values.get(guide, math.nan) for c in candidates]
+            [few.with_scoring(form=form_, reuse_bytes=0).score(c).values.get(guide, math.nan) for c in candidates]
             for form_ in (form, replace(form, dtype="float32"))
         )
         return kendall_tau(low, full) if np.isfinite([low, full]).all() else math.nan

@@ -12,7 +12,7 @@ from autoprune.prune.bank.entries import BLOCK, removal_order, sweep
 from autoprune.prune.bank.masks import checked, groups_of, keep_largest, magnitude, wanda
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.moments import Moments
-from autoprune.prune.moments.regression import refit
+from autoprune.prune.moments.regression import refit_entries
 from autoprune.prune.moments.ridge import ridged
 
 
@@ -90,7 +90,7 @@ def test_unusable_scores_of_a_plug_in_are_an_error(scores):
 def test_refitted_entries_are_the_least_squares_solution():
     weight, gram = correlated(3, 6, 0)
     stays = torch.tensor([[1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
-    fitted = refit(weight, gram, stays)
+    fitted = refit_entries(weight, gram, stays)
     factor = torch.linalg.cholesky(gram)  # |(w - v)^T L|^2 is the damage
     solution = torch.linalg.lstsq(factor[[0, 1, 4]].T, factor.T @ weight[0]).solution
     torch.testing.assert_close(fitted[0, [0, 1, 4]], solution)
@@ -104,7 +104,7 @@ def test_the_entry_of_one_row_that_goes_first_is_the_best_by_brute_force(seed):
     kept = keep_largest(removal_order(weight, gram), 5)
     best = min(
         (torch.tensor([subset]) for subset in itertools.product([False, True], repeat=6) if sum(subset) == 5),
-        key=lambda stays: damage(weight, refit(weight, gram, stays), gram),
+        key=lambda stays: damage(weight, refit_entries(weight, gram, stays), gram),
     )
     assert torch.equal(kept, best)
 
@@ -119,7 +119,7 @@ def test_entries_of_one_row_go_one_by_one_as_the_surgeon_takes_them():
         for column in left[0].nonzero().squeeze(1).tolist():
             without = left.clone()
             without[0, column] = False
-            options[column] = damage(weight, refit(weight, gram, without), gram)
+            options[column] = damage(weight, refit_entries(weight, gram, without), gram)
         gone = min(options, key=lambda column: options[column])
         assert int(torch.where(left, ranks, 99).argmin()) == gone
         left[0, gone] = False
@@ -132,7 +132,7 @@ def test_the_surgeon_does_less_damage_than_the_sweep_and_than_magnitudes(seed, s
     hessian, count = ridged(gram), int(share * weight.numel())
     plain = weight * keep_largest(weight.abs(), count)
     swept = sweep(weight, hessian, count)
-    best = refit(weight, hessian, keep_largest(removal_order(weight, hessian), count))
+    best = refit_entries(weight, hessian, keep_largest(removal_order(weight, hessian), count))
     assert damage(weight, best, gram) < min(damage(weight, swept, gram), damage(weight, plain, gram))
 
 
@@ -161,8 +161,8 @@ def grouped(count):
 def test_a_grouped_weight_is_refitted_as_one_with_zeros_outside_its_groups():
     weight, hessian, whole, blocks = grouped(3)
     stays = torch.rand(weight.shape) > 0.4
-    fitted = refit(weight, hessian, stays)
-    torch.testing.assert_close(torch.block_diag(*fitted), refit(whole, blocks, torch.block_diag(*stays).bool()))
+    fitted = refit_entries(weight, hessian, stays)
+    torch.testing.assert_close(torch.block_diag(*fitted), refit_entries(whole, blocks, torch.block_diag(*stays).bool()))
 
 
 def test_entries_of_all_groups_go_in_the_order_of_their_damage():
@@ -173,9 +173,9 @@ def test_entries_of_all_groups_go_in_the_order_of_their_damage():
     kept = keep_largest(ranks, 30)
     sizes = kept.flatten(1).sum(dim=1).tolist()
     assert len(set(sizes)) > 1  # the quota is that of the layer
-    least = damage(whole, refit(whole, blocks, torch.block_diag(*kept).bool()), blocks)
+    least = damage(whole, refit_entries(whole, blocks, torch.block_diag(*kept).bool()), blocks)
     even = torch.stack([keep_largest(order, 10) for order in alone])
-    assert least < damage(whole, refit(whole, blocks, torch.block_diag(*even).bool()), blocks)
+    assert least < damage(whole, refit_entries(whole, blocks, torch.block_diag(*even).bool()), blocks)
 
 
 def test_a_sweep_over_groups_sweeps_each_with_its_own_factor():
@@ -202,5 +202,5 @@ def test_a_weight_of_zeros_and_inputs_of_zeros_stay_finite():
     hessian = ridged(torch.zeros(6, 6, dtype=torch.float64))
     weight = torch.zeros(2, 6, dtype=torch.float64)
     kept = keep_largest(removal_order(weight, hessian), 5)
-    assert torch.isfinite(refit(weight, hessian, kept)).all()
+    assert torch.isfinite(refit_entries(weight, hessian, kept)).all()
     assert torch.isfinite(sweep(weight, hessian, 5)).all()

@@ -103,7 +103,7 @@ def trace_by_position(model, x):
 
 def test_curvature_is_the_trace_of_the_hessian_averaged_over_examples(small, monkeypatch):
     """Random signs have exactly this expectation; with 2,000 of them the error is far below the tolerance."""
-    monkeypatch.setattr(gradients, "PROBES", 2000)
+    monkeypatch.setattr(gradients, "TRACE_PROBES", 2000)
     (x,), (y,) = BATCHES
     found = collect(small, [(x,), (y[:2],)], "curvature")["a"].curvature
     expected = (6 * trace_by_position(small, x) + 2 * trace_by_position(small, y[:2])) / 8

@@ -42,7 +42,7 @@ def check_taken_off(wrapped, bare, *names):
     assert structure.units == plain.units
     assert structure.cost.dense() == plain.cost.dense()
     assert structure.frozen == ()
-    assert [note.partition(" was taken off")[0] for note in structure.notes] == list(names)
+    assert [note.partition(" was removed")[0] for note in structure.notes] == list(names)
     small = autoprune.shrink(wrapped, structure, 0.5)
     assert type(small) is nn.Sequential
     assert list(small.state_dict()) == list(bare.state_dict())

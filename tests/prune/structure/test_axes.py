@@ -19,7 +19,7 @@ from autoprune.prune.structure.axes import (
     Product,
     Sum,
     concatenate,
-    cut,
+    cut_axis,
     factor,
     freeze,
     leaves,
@@ -109,7 +109,7 @@ def test_pieces_of_a_cut_axis_are_the_axis(data, length):
     axis = build(data, length, [])
     inside = data.draw(st.sets(st.integers(1, length - 1), max_size=3))
     boundaries = [0, *sorted(inside), length]
-    pieces = cut(axis, boundaries, "here")
+    pieces = cut_axis(axis, boundaries, "here")
     assert [size(piece) for piece in pieces] == np.diff(boundaries).tolist()
     removed = some_removed(data, axis, *pieces)
     assert np.concatenate([kept(piece, removed) for piece in pieces]).tolist() == kept(axis, removed).tolist()
@@ -160,7 +160,7 @@ def test_relating_cutting_and_factoring_in_any_order_agree(data, length):
             claims.append((axis, other))
         elif action == "cut":
             place = data.draw(st.integers(1, length - 1))
-            claims.append((axis, Sum(tuple(cut(axis, [0, place, length], "here")))))
+            claims.append((axis, Sum(tuple(cut_axis(axis, [0, place, length], "here")))))
         else:
             outer = data.draw(st.sampled_from([d for d in range(1, length + 1) if length % d == 0]))
             claims.append((axis, Product(factor(axis, outer, "here"))))
@@ -264,7 +264,7 @@ def test_axes_of_two_sizes_are_frozen_and_never_bound():
 
 def test_a_cut_through_blocks_freezes_the_axis_and_its_pieces():
     axis = Product((Atom(3), Atom(4)))
-    pieces = cut(axis, [0, 6, 12], "here")
+    pieces = cut_axis(axis, [0, 6, 12], "here")
     assert all("here cuts through blocks of 4 positions" in atom.frozen for a in (axis, *pieces) for atom in leaves(a))
 
 
@@ -285,7 +285,9 @@ def test_a_frozen_atom_freezes_what_it_is_bound_to_and_its_parts():
     given_up, other = Atom(6, "first"), Product((Atom(2), Atom(3)))
     unify(given_up, other, "here")
     assert {atom.frozen for atom in leaves(other)} == {"first"}
-    assert {atom.frozen for piece in cut(Atom(6, "first"), [0, 2, 6], "here") for atom in leaves(piece)} == {"first"}
+    assert {atom.frozen for piece in cut_axis(Atom(6, "first"), [0, 2, 6], "here") for atom in leaves(piece)} == {
+        "first"
+    }
     assert {atom.frozen for part in factor(Atom(6, "first"), 2, "here") for atom in leaves(part)} == {"first"}
 
 

@@ -14,7 +14,7 @@ from autoprune.prune.passes.compare import outputs
 from autoprune.prune.passes.examples import as_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.masked import Masked
-from autoprune.prune.surgery.probes import make_probe, randomised
+from autoprune.prune.surgery.probes import random_probe, randomised
 
 
 class Experts(nn.Module):
@@ -179,7 +179,7 @@ def test_probes_run_what_the_model_runs_and_have_no_zeros() -> None:
     model, x = around(Experts()), torch.randn(48, 10)
     nn.init.zeros_(model[0].bias)
     structure = autoprune.find_structure(model, x)
-    probe = make_probe(model, structure, x, seed=0)
+    probe = random_probe(model, structure, x, seed=0)
     ran = [i for i, expert in enumerate(model[1].experts) if runs(expert, model, x)]
     assert ran == [i for i, expert in enumerate(probe[1].experts) if runs(expert, probe, x)]
     assert (probe[0].bias != 0).all()

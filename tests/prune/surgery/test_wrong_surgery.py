@@ -12,13 +12,13 @@ from toys import TOYS
 
 import autoprune
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.passes.compare import TOLERANCE, largest_of, outputs
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of, outputs
 from autoprune.prune.passes.examples import as_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
 from autoprune.prune.surgery.probes import randomised
 from autoprune.prune.surgery.surgery import cut, kept_indices, rebuild
-from autoprune.prune.surgery.verify import LARGEST, verify_positions
+from autoprune.prune.surgery.verify import LARGEST_TOLERANCE, verify_positions
 
 Positions = dict[str, np.ndarray]
 NETWORKS = ["plain", "dense_concat", "grouped_queries", "fused_qkv", "depthwise", "lstm", "swiglu", "layer_norm"]
@@ -77,7 +77,7 @@ def undetected(name: str, limit: int | None = None) -> tuple[list[str], int]:
     networks = list(wrong_networks(model, structure, positions))
     chosen = np.random.default_rng(0).permutation(len(networks))[:limit]
     for what, small in (networks[index] for index in chosen):
-        if largest_of(outputs(small, inputs), expected) > 2 * TOLERANCE:
+        if largest_of(outputs(small, inputs), expected) > 2 * OUTPUT_TOLERANCE:
             count += 1
             missed += [what] if verify_positions(model, small, structure, positions, example).ok else []
     return missed, count
@@ -118,8 +118,8 @@ def test_the_tolerance_follows_from_rounding_and_wrong_networks_are_still_found(
     structure = trace(model, x)
     positions = {unit.name: np.arange(1, unit.width, 2) for unit in structure.units if not unit.is_branch}
     report = verify_positions(model, cut(model, structure, positions), structure, positions, x)
-    assert report.worst > TOLERANCE
-    assert TOLERANCE < report.tolerance <= LARGEST
+    assert report.worst > OUTPUT_TOLERANCE
+    assert OUTPUT_TOLERANCE < report.tolerance <= LARGEST_TOLERANCE
     assert report.ok
     wrong = cut(model, structure, positions)
     with torch.no_grad():

@@ -136,8 +136,8 @@ def test_a_candidate_has_the_same_bits_on_an_actor_as_in_this_process(session, f
 
 
 def test_a_deterministic_run_on_actors_has_the_front_of_a_serial_one(job, executor, tmp_path):
-    search(job(ordered=True), tmp_path / "serial")
-    search(job(ordered=True, executor=executor), tmp_path / "ray")
+    search(job(deterministic=True), tmp_path / "serial")
+    search(job(deterministic=True, executor=executor), tmp_path / "ray")
     assert (tmp_path / "ray" / "front.csv").read_bytes() == (tmp_path / "serial" / "front.csv").read_bytes()
 
 

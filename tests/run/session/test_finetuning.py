@@ -18,7 +18,7 @@ from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.data import digits
 from autoprune.errors import ConfigError, DataError, JournalMismatch, RunFailed
-from autoprune.measure.finetune import FineTune
+from autoprune.measure.settings import Scoring
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run import read_evaluations, resume, search, solve
 from autoprune.run.after import export
@@ -26,6 +26,7 @@ from autoprune.run.results.deployed import deployed
 from autoprune.run.results.export import load
 from autoprune.run.session.job import Executor
 from autoprune.run.session.session import open_session
+from autoprune.train.finetune import FineTune
 from autoprune.zoo import digits_resnet
 
 PLAN = FineTune(steps=9, lr=0.02)
@@ -98,8 +99,8 @@ def test_a_network_that_goes_up_has_the_values_of_one_trained_from_the_start(tun
 
 def test_values_depend_neither_on_what_is_kept_nor_on_who_trains(tuned):
     processes = Executor("processes", workers=1)
-    ways = [{"reuse_bytes": 0, "executor": processes}, {}]
-    found = [search(tuned("halving", 4, options=SMALL, ordered=True, **way), None).evaluations for way in ways]
+    ways = [{"scoring": Scoring(reuse_bytes=0), "executor": processes}, {}]
+    found = [search(tuned("halving", 4, options=SMALL, deterministic=True, **way), None).evaluations for way in ways]
     assert by_network(found[0]) == by_network(found[1])
     assert {e.steps for e in found[0]} >= {3, 5, 9}
 
@@ -201,10 +202,10 @@ def test_trained_members_are_verified_exported_and_loaded(tuned, model, tmp_path
     assert row in result.members
     small = load(model, tmp_path / "small")
     session = opened(job)
-    network = deployed(session, Candidate(row.levels)).network
+    subnet = session.scorer.subnet(Candidate(row.levels))
+    network = deployed(session, subnet).network
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in network.state_dict().items())
-    positions = session.bank.positions(row.counts)
-    assert verify_positions(model, small, session.structure, positions, session.example, small.state_dict()).ok
+    assert verify_positions(model, small, session.structure, subnet.positions, session.example, small.state_dict()).ok
 
 
 def test_another_budget_is_solved_with_training(tuned, finished):
@@ -255,7 +256,7 @@ def test_a_loss_that_does_not_fit_the_network_ends_the_run_before_it_starts(tune
 def test_everything_that_does_not_go_with_fine_tuning_is_told_at_once(job, model):
     frozen = model.requires_grad_(False)
     with pytest.raises(ConfigError) as caught:
-        search(job(finetune=PLAN, norms="batch", guide="layer", model=lambda: frozen), None)
+        search(job(finetune=PLAN, scoring=Scoring("batch"), guide="layer", model=lambda: frozen), None)
     keys = [problem.partition(":")[0] for problem in caught.value.problems]
     assert keys == ["finetune", "finetune", "search.batch_norms", "search.guide"]
 
@@ -313,6 +314,7 @@ def test_an_order_of_positions_is_searched_for_without_training(tuned):
     assert session.bank.orders.keys() == plain.bank.orders.keys()
 
 
+@pytest.mark.slow
 def test_on_the_digits_a_short_fine_tune_gives_a_better_front_on_held_out_images():
     given = {
         "objectives": ("accuracy", "macs"),

@@ -114,7 +114,7 @@ def test_a_resumed_run_of_a_fitness_that_writes_has_the_same_front(job, tmp_path
 def test_workers_tell_of_a_fitness_that_writes_and_agree_with_this_process(job, tmp_path, caplog):
     search(job("random", 6, fitness=writing), tmp_path / "serial")
     caplog.clear()
-    search(job("random", 6, fitness=writing, executor=Executor("processes", 2), ordered=True), tmp_path / "run")
+    search(job("random", 6, fitness=writing, executor=Executor("processes", 2), deterministic=True), tmp_path / "run")
     assert caplog.text.count("the fitness changes input 0 of its batches in place") == 1
     values = [[e.values for e in read_evaluations(tmp_path / name)] for name in ("serial", "run")]
     assert values[0] == values[1]

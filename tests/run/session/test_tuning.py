@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from autoprune.config import load
 from autoprune.errors import ConfigError
 from autoprune.measure.form import PLAIN, Form, Tuning
+from autoprune.measure.settings import Scoring
 from autoprune.run.drive import resume, search
 from autoprune.run.session import tuning
 from autoprune.run.session.job import silent
@@ -80,7 +80,7 @@ def test_a_form_the_network_does_not_run_in_is_noted_and_passed_over(session, mo
 
 
 def test_where_batches_have_their_own_statistics_their_size_stays(session, monkeypatch):
-    scorer = replace(session.scorer, norms="batch")
+    scorer = session.scorer.with_scoring(batch_norms="batch")
     monkeypatch.setattr(tuning._Bench, "_examples_per_second", lambda self, form: 100.0 * (form.batch or 1))
     monkeypatch.setattr(tuning._Bench, "agreement", lambda *_: 1.0)
     chosen = tune(scorer, session.problem, 10**9, "kl")
@@ -111,7 +111,7 @@ def test_a_resumed_run_scores_in_the_form_it_began_with(job, tmp_path, monkeypat
     lines = (tmp_path / "run" / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "run" / "journal.jsonl").write_bytes(b"".join(lines[:4]))
     again = resume(job("uniform", 4, tune="auto"), tmp_path / "run")
-    assert again.session.scorer.form == form
+    assert again.session.scorer.scoring.form == form
     assert (tmp_path / "run" / "front.csv").read_bytes() == front
 
 
@@ -133,7 +133,7 @@ def test_what_is_exported_has_nothing_of_the_form(job):
 
 @pytest.mark.parametrize("norms", ["reestimated", "eagleeye", "batch"])
 def test_a_job_runs_with_every_form_of_batch_norms(job, norms):
-    result = search(job("uniform", 4, norms=norms), None)
+    result = search(job("uniform", 4, scoring=Scoring(norms)), None)
     assert len(result.members) > 1
     assert all(row["verify_error"] < 1e-4 for row in result.members)
 
@@ -183,7 +183,7 @@ def test_a_form_that_is_none_is_refused(written, complaint):
 
 def test_a_job_file_names_batch_norms_and_memory():
     job = load(QUICKSTART, ["search.batch_norms=batch", "run.reuse_gib=0.5"]).resolve()
-    assert (job.norms, job.reuse_bytes) == ("batch", 1 << 29)
+    assert (job.scoring.batch_norms, job.scoring.reuse_bytes) == ("batch", 1 << 29)
     with pytest.raises(
         ConfigError, match="search.batch_norms: expected 'anchored', 'reestimated', 'eagleeye' or 'batch'"
     ):

@@ -1,4 +1,4 @@
-"""How operators relate the axes of their tensors: one short function per kind, and where users add theirs."""
+"""How operators relate the axes of their tensors: one short function per kind, and the registry for users' rules."""
 
 from autoprune.prune.structure.rules import elementwise, indexing, norms, products, sequences, shapes, spatial  # noqa: F401  # register
 from autoprune.prune.structure.rules.registry import RULES, Rule, find_rule, rule

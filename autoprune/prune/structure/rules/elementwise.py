@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoprune.prune.structure.axes import Axis, fresh, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
@@ -12,7 +12,7 @@ from autoprune.prune.structure.rules.registry import rule
     *("pointwise", "_prelu_kernel", "hardswish", "mish", "where", "masked_fill", "copy", "clamp_min", "clamp_max"),
     *("lerp", "floor_divide", "bernoulli", "native_dropout", "dropout", "fill", "zero", "nan_to_num"),
 )
-def pointwise(recorder: Recorder, call: Call) -> Axes:
+def pointwise(recorder: Recorder, call: OperatorCall) -> Axes:
     """Identifies the dimensions of all operands position by position, aligned from the right; size 1 broadcasts."""
     shape = call.shape
     result: list[Axis] = []
@@ -29,12 +29,12 @@ def pointwise(recorder: Recorder, call: Call) -> Axes:
     *("clone", "_to_copy", "detach", "alias", "lift_fresh", "lift_fresh_copy", "contiguous", "_conj", "resolve_conj"),
     *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
 )
-def unchanged(recorder: Recorder, call: Call) -> Axes:
+def unchanged(recorder: Recorder, call: OperatorCall) -> Axes:
     recorder.alias(call.output, call["self"])
     return recorder.axes(call["self"])
 
 
 @rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
-def created(recorder: Recorder, call: Call) -> Axes:
+def created(recorder: Recorder, call: OperatorCall) -> Axes:
     """Nothing of the tensor is in it but dtype and device. Sizes that were computed are related in sized.py."""
     return fresh(call.shape, f"made by {call.where}")

@@ -1,4 +1,4 @@
-"""Looking positions up: the dimension that is indexed stays, the others pass."""
+"""Indexing: the indexed dimension stays whole, the others pass through."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 
 from autoprune.prune.structure.axes import Axis, freeze, fresh, size, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("embedding")
-def embedding(recorder: Recorder, call: Call) -> Axes:
-    """Rows of the weight: they are the vocabulary, which the caller knows."""
+def embedding(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Rows of the weight, which are the vocabulary and belong to the caller."""
     rows, features = recorder.axes(call["weight"])
     freeze(rows, f"looked up by {call.where}")
     recorder.mark(call["weight"], "out", 1)
@@ -23,7 +23,7 @@ def embedding(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index_select")
-def index_select(recorder: Recorder, call: Call) -> Axes:
+def index_select(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     freeze(axes[dim], f"indexed by {call.where}")
@@ -32,10 +32,10 @@ def index_select(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index")
-def index(recorder: Recorder, call: Call) -> Axes:
-    """x[i, :, j]: indexed dimensions give way to those of the indices, in place when together, else first.
+def index(recorder: Recorder, call: OperatorCall) -> Axes:
+    """x[i, :, j]: indexed dimensions are replaced by those of the indices, in place if adjacent, else first.
 
-    Indices that are known to name positions of an axis follow it; all others keep the dimension as it is.
+    Indices known to denote positions of an axis follow it; all others freeze the dimension.
     """
     axes = recorder.axes(call["self"])
     indexed = _indexed(call["indices"])
@@ -53,8 +53,8 @@ def index(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index_add", "index_copy", "index_fill", "scatter_add", "scatter", "gather", "take_along_dim")
-def along(recorder: Recorder, call: Call) -> Axes:
-    """Places along one dimension are looked up or written to; the others belong together where they have one size."""
+def along(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Looks up or writes places along one dimension; the other dimensions are related if their sizes are equal."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     freeze(axes[dim], f"indexed by {call.where}")
@@ -70,8 +70,8 @@ def along(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("index_put", "_index_put_impl")
-def index_put(recorder: Recorder, call: Call) -> Axes:
-    """Writes values to the indexed places; the dimensions that pass are those of the values."""
+def index_put(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Writes values at the indexed places; the other dimensions are those of the values."""
     axes = recorder.axes(call["self"])
     indexed = _indexed(call["indices"])
     for dim in indexed:
@@ -83,14 +83,14 @@ def index_put(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("nonzero", "unique_consecutive", "_unique2", "histc", "bincount")
-def positions(recorder: Recorder, call: Call) -> list[Axes]:
-    """What comes out says where something is: every dimension stays as it is."""
+def positions(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """The output denotes places: every dimension is frozen."""
     recorder.freeze(call["self"], f"positions told by {call.where}")
     return [fresh(output.shape, f"made by {call.where}") for output in call.outputs]
 
 
 def _same(mine: Axis, other: Axis, where: str) -> None:
-    """Unifies axes of one size; where the sizes differ only a part is meant, and both stay."""
+    """Unifies axes of equal size; if the sizes differ only a part is used, and both are frozen."""
     if size(mine) == size(other):
         unify(mine, other, where)
     else:
@@ -99,7 +99,7 @@ def _same(mine: Axis, other: Axis, where: str) -> None:
 
 
 def _indexed(indices: Sequence[torch.Tensor | None]) -> dict[int, torch.Tensor]:
-    """The dimensions that indices stand for, each with its index; a mask stands for as many as it has."""
+    """The dimensions that indices apply to, each with its index; a mask covers as many as it has."""
     found: dict[int, torch.Tensor] = {}
     dim = 0
     for tensor in indices:

@@ -1,4 +1,4 @@
-"""Normalisations, reductions and softmax: they run over positions, so removing some is not the same as masking them."""
+"""Normalisations, reductions and softmax: they run over positions, so that removing some differs from masking them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
-from autoprune.prune.structure.axes import cut, factor, freeze, fresh, nest, one, size, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.axes import cut_axis, factor, freeze, fresh, nest, one, size, unify
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.elementwise import pointwise
 from autoprune.prune.structure.rules.registry import rule
 
@@ -21,7 +21,7 @@ from autoprune.prune.structure.rules.registry import rule
     "_batch_norm_no_update",
     "_batch_norm_with_update",
 )
-def batch_norm(recorder: Recorder, call: Call) -> Axes:
+def batch_norm(recorder: Recorder, call: OperatorCall) -> Axes:
     """Identifies every parameter and statistic with the channel axis."""
     axes = recorder.axes(call["input"])
     beside = [call.arguments.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
@@ -29,7 +29,7 @@ def batch_norm(recorder: Recorder, call: Call) -> Axes:
         if tensor is not None:
             unify(recorder.axes(tensor)[0], axes[1], call.where)
             recorder.keep_sizes(call, tensor, num_features=axes[1])
-    if call.arguments.get("training"):  # statistics of this very tensor, as weight standardisation takes them
+    if call.arguments.get("training"):  # statistics of this tensor itself, as in weight standardisation
         for dim in (dim for dim in range(len(axes)) if dim != 1):
             recorder.reduce(call, "input", dim, axes[dim])
     module, maker = recorder.owner(next((t for t in beside if t is not None), None)), recorder.maker(call["input"])
@@ -39,7 +39,7 @@ def batch_norm(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
-def layer_norm(recorder: Recorder, call: Call) -> Axes:
+def layer_norm(recorder: Recorder, call: OperatorCall) -> Axes:
     """Normalises over the last dimensions, each with its scale and shift."""
     axes = recorder.axes(call["input"])
     first = len(axes) - len(call["normalized_shape"])
@@ -52,8 +52,8 @@ def layer_norm(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("native_group_norm")
-def group_norm(recorder: Recorder, call: Call) -> Axes:
-    """Channels = groups x positions: whole groups go without a trace, positions change what a group is divided by."""
+def group_norm(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Channels = groups x positions: removing whole groups changes nothing else, removing positions the statistics."""
     axes = recorder.axes(call["input"])
     group, inside = factor(axes[1], call["group"], call.where)
     channels = nest((group, inside))
@@ -67,8 +67,8 @@ def group_norm(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp")
-def along_one(recorder: Recorder, call: Call) -> Axes:
-    """A value for each position that depends on the others."""
+def along_one(recorder: Recorder, call: OperatorCall) -> Axes:
+    """A value for each position that depends on all others."""
     axes = recorder.axes(call["self"])
     dim = call["dim"] % max(len(axes), 1)
     recorder.reduce(call, "self", dim, axes[dim])
@@ -76,7 +76,7 @@ def along_one(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("_weight_norm_interface")
-def weight_norm(recorder: Recorder, call: Call) -> Axes:
+def weight_norm(recorder: Recorder, call: OperatorCall) -> Axes:
     """v scaled to the length g: one length for every position along `dim`, over all other dimensions."""
     axes = recorder.axes(call["v"])
     for dim, (axis, scale) in enumerate(zip(axes, recorder.axes(call["g"]), strict=True)):
@@ -91,7 +91,7 @@ def weight_norm(recorder: Recorder, call: Call) -> Axes:
     *("mean", "sum", "nansum", "prod", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "logsumexp"),
     *("any", "all", "count_nonzero"),
 )
-def reduction(recorder: Recorder, call: Call) -> Axes:
+def reduction(recorder: Recorder, call: OperatorCall) -> Axes:
     """One value for all positions of some dimensions."""
     axes = recorder.axes(call["self"])
     dims = _reduced(call, len(axes))
@@ -101,21 +101,21 @@ def reduction(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("var_mean", "std_mean")
-def two_reductions(recorder: Recorder, call: Call) -> list[Axes]:
+def two_reductions(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     return [reduction(recorder, call)] * 2
 
 
 @rule("cummax", "cummin")
-def cumulated(recorder: Recorder, call: Call) -> list[Axes]:
-    """For each position the largest so far, and where that is."""
+def cumulated(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """The largest value so far at each position, and its index."""
     axes = along_one(recorder, call)
     recorder.tell_places(call, call.outputs[1], axes[call["dim"] % max(len(axes), 1)])
     return [axes, axes]
 
 
 @rule("max", "min", "median", "nanmedian", "mode")
-def chosen(recorder: Recorder, call: Call) -> list[Axes]:
-    """One position's value for all positions, over a dimension together with where it is, or over all of them."""
+def chosen(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """One position's value out of all, over a dimension together with its index, or over all dimensions."""
     if "other" in call.arguments:  # the larger of two tensors
         return [pointwise(recorder, call)]
     axes = reduction(recorder, call)
@@ -123,27 +123,27 @@ def chosen(recorder: Recorder, call: Call) -> list[Axes]:
 
 
 @rule("aminmax")
-def two_chosen(recorder: Recorder, call: Call) -> list[Axes]:
+def two_chosen(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     return [reduction(recorder, call)] * 2
 
 
 @rule("argmax", "argmin")
-def place(recorder: Recorder, call: Call) -> Axes:
-    """Where the largest or the smallest is."""
+def place(recorder: Recorder, call: OperatorCall) -> Axes:
+    """The index of the largest or the smallest value."""
     return _told(recorder, call, call.outputs[0], reduction(recorder, call))
 
 
 @rule("kthvalue")
-def kth(recorder: Recorder, call: Call) -> list[Axes]:
-    """The k-th smallest, and where it is: at least k positions must stay."""
+def kth(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """The k-th smallest value and its index: at least k positions must stay."""
     (dim,) = _reduced(call, len(recorder.axes(call["self"])))
     recorder.least.append((recorder.axes(call["self"])[dim], int(call["k"])))
     return chosen(recorder, call)
 
 
 @rule("topk")
-def largest(recorder: Recorder, call: Call) -> list[Axes]:
-    """The k largest, and where they are: at least k positions must stay."""
+def largest(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """The k largest values and their indices: at least k positions must stay."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     recorder.reduce(call, "self", dim, axes[dim])
@@ -154,8 +154,8 @@ def largest(recorder: Recorder, call: Call) -> list[Axes]:
 
 
 @rule("sort", "msort", "argsort")
-def ordered(recorder: Recorder, call: Call) -> list[Axes]:
-    """Positions by rank: what comes first, second, ... has a meaning of its own, so the dimension stays as it is."""
+def ordered(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """Positions sorted by value: each rank has a meaning of its own, so the dimension is frozen."""
     axes = recorder.axes(call["self"])
     for dim in _reduced(call, len(axes)):
         freeze(axes[dim], f"sorted by {call.where}")
@@ -163,39 +163,39 @@ def ordered(recorder: Recorder, call: Call) -> list[Axes]:
 
 
 @rule("flip")
-def flipped(recorder: Recorder, call: Call) -> Axes:
+def flipped(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = recorder.axes(call["self"])
     for dim in _reduced(call, len(axes)):
         freeze(axes[dim], f"reversed by {call.where}")
     return axes
 
 
-def _told(recorder: Recorder, call: Call, places: torch.Tensor, axes: Axes) -> Axes:
-    """The axes of integers that tell where along the reduced dimensions something is."""
+def _told(recorder: Recorder, call: OperatorCall, places: torch.Tensor, axes: Axes) -> Axes:
+    """The axes of integers that denote places along the reduced dimensions."""
     inputs = recorder.axes(call["self"])
     for dim in _reduced(call, len(inputs)):
         recorder.tell_places(call, places, inputs[dim])
     return axes
 
 
-def _reduced(call: Call, rank: int) -> set[int]:
+def _reduced(call: OperatorCall, rank: int) -> set[int]:
     dims = call.arguments.get("dims", call.arguments.get("dim"))
     if isinstance(dims, int):
         dims = [dims]
     return {dim % rank for dim in dims or range(rank)}  # no or empty `dim` is all of them
 
 
-def _without(axes: Axes, dims: Iterable[int], call: Call) -> Axes:
+def _without(axes: Axes, dims: Iterable[int], call: OperatorCall) -> Axes:
     kept = [one() if dim in dims else axis for dim, axis in enumerate(axes)]
     return tuple(axis for dim, axis in enumerate(kept) if call.arguments.get("keepdim") or dim not in dims)
 
 
 @rule("glu")
-def glu(recorder: Recorder, call: Call) -> Axes:
+def glu(recorder: Recorder, call: OperatorCall) -> Axes:
     """Two halves, the first multiplied by the sigmoid of the second: they lose the same positions."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dim"] % len(axes)
     half = call.shape[dim]
-    axes[dim], gate = cut(axes[dim], [0, half, 2 * half], call.where)
+    axes[dim], gate = cut_axis(axes[dim], [0, half, 2 * half], call.where)
     unify(axes[dim], gate, call.where)
     return tuple(axes)

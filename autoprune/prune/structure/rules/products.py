@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from autoprune.prune.structure.axes import Axis, factor, freeze, fresh, nest, size, unify
-from autoprune.prune.structure.recorder import Axes, Call, Contraction, Recorder
+from autoprune.prune.structure.recorder import Axes, Contraction, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("convolution")
-def convolution(recorder: Recorder, call: Call) -> Axes:
+def convolution(recorder: Recorder, call: OperatorCall) -> Axes:
     """Contracts the input's channels with the weight's, group by group: channels = groups x positions."""
     x, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
     inputs, kernel = recorder.axes(x), recorder.axes(weight)
@@ -50,7 +50,7 @@ def convolution(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("linear")
-def linear(recorder: Recorder, call: Call) -> Axes:
+def linear(recorder: Recorder, call: OperatorCall) -> Axes:
     inputs, weight = recorder.axes(call["input"]), call["weight"]
     out, contracted = recorder.axes(weight)
     unify(inputs[-1], contracted, call.where)
@@ -59,17 +59,17 @@ def linear(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("addmm")
-def addmm(recorder: Recorder, call: Call) -> Axes:
+def addmm(recorder: Recorder, call: OperatorCall) -> Axes:
     return _matmul(recorder, call, "mat1", "mat2", call["self"])
 
 
 @rule("mm")
-def mm(recorder: Recorder, call: Call) -> Axes:
+def mm(recorder: Recorder, call: OperatorCall) -> Axes:
     return _matmul(recorder, call, "self", "mat2", None)
 
 
 @rule("mv", "dot", "vdot")
-def mv(recorder: Recorder, call: Call) -> Axes:
+def mv(recorder: Recorder, call: OperatorCall) -> Axes:
     """(n, k) by (k,), or (k,) by (k,)."""
     left, right = call["self"], call.arguments.get("vec", call.arguments.get("tensor", call.arguments.get("other")))
     *rest, contracted = recorder.axes(left)
@@ -81,7 +81,7 @@ def mv(recorder: Recorder, call: Call) -> Axes:
     return tuple(rest)
 
 
-def _matmul(recorder: Recorder, call: Call, left: str, right: str, bias: Any) -> Axes:
+def _matmul(recorder: Recorder, call: OperatorCall, left: str, right: str, bias: Any) -> Axes:
     """(n, k) by (k, m): contracts k. Either side may be a (transposed) weight."""
     (rows, contracted), (also, columns) = recorder.axes(call[left]), recorder.axes(call[right])
     unify(contracted, also, call.where)
@@ -91,16 +91,16 @@ def _matmul(recorder: Recorder, call: Call, left: str, right: str, bias: Any) ->
 
 
 @rule("bmm")
-def bmm(recorder: Recorder, call: Call) -> Axes:
+def bmm(recorder: Recorder, call: OperatorCall) -> Axes:
     return _batched(recorder, call, "self", "mat2", None)
 
 
 @rule("baddbmm")
-def baddbmm(recorder: Recorder, call: Call) -> Axes:
+def baddbmm(recorder: Recorder, call: OperatorCall) -> Axes:
     return _batched(recorder, call, "batch1", "batch2", call["self"])
 
 
-def _batched(recorder: Recorder, call: Call, left: str, right: str, bias: Any) -> Axes:
+def _batched(recorder: Recorder, call: OperatorCall, left: str, right: str, bias: Any) -> Axes:
     """(b, n, k) by (b, k, m): contracts k for every b."""
     batch, rows, contracted = recorder.axes(call[left])
     other, also, columns = recorder.axes(call[right])
@@ -114,8 +114,8 @@ def _batched(recorder: Recorder, call: Call, left: str, right: str, bias: Any) -
 
 
 @rule("_grouped_mm", "transformers::grouped_mm_fallback")
-def grouped_mm(recorder: Recorder, call: Call) -> Axes:
-    """(s, k) by (e, k, m): every row meets the one of e matrices that offsets say, as tokens meet their experts."""
+def grouped_mm(recorder: Recorder, call: OperatorCall) -> Axes:
+    """(s, k) by (e, k, m): every row meets one of e matrices, given by offsets, as tokens meet their experts."""
     left, right = ("self", "mat2") if "self" in call.arguments else ("input", "weight")
     x, weight = call[left], call[right]
     (rows, contracted), (experts, also, columns) = recorder.axes(x), recorder.axes(weight)
@@ -123,13 +123,13 @@ def grouped_mm(recorder: Recorder, call: Call) -> Axes:
     unify(recorder.axes(call["offs"])[0], experts, call.where)
     recorder.read(call, left, 1, contracted)
     recorder.routed.append(experts)
-    aligned = 16 // weight.element_size()  # the kernel wants rows of whole 16 bytes
+    aligned = 16 // weight.element_size()  # the kernel requires rows of a multiple of 16 bytes
     recorder.multiples += [(contracted, aligned), (columns, aligned)]
     return _product(recorder, call, (rows, contracted, columns), (x, weight), (None, (1, 2)), None)
 
 
 @rule("scaled_dot_product_attention")
-def attention(recorder: Recorder, call: Call) -> Axes:
+def attention(recorder: Recorder, call: OperatorCall) -> Axes:
     """softmax(q k^T) v for (..., h, l, e), (..., h, s, e), (..., h, s, v); with grouped queries q has several h a k."""
     query, key, value = (recorder.axes(call[name]) for name in ("query", "key", "value"))
     for mine, other in zip(key[:-1], value[:-1], strict=True):
@@ -138,7 +138,7 @@ def attention(recorder: Recorder, call: Call) -> Axes:
         grouped = call.arguments.get("enable_gqa") and dim == len(query) - 3
         _unify_broadcast(factor(mine, size(other), call.where)[0] if grouped else mine, other, call.where)
     unify(query[-1], key[-1], call.where)
-    note = recorder.read if call.arguments.get("scale") else recorder.reduce  # by default a power of the size
+    note = recorder.read if call.arguments.get("scale") else recorder.reduce  # the default is a power of the size
     for name, axis in (("query", query[-1]), ("key", key[-1])):
         note(call, name, len(query) - 1, axis)
     for name in ("key", "value"):
@@ -156,13 +156,13 @@ def attention(recorder: Recorder, call: Call) -> Axes:
 
 def _product(
     recorder: Recorder,
-    call: Call,
+    call: OperatorCall,
     axes: Axes,
     factors: tuple[Any, Any],
     dims: tuple[tuple[int, int] | None, tuple[int, int]],
     bias: Any,
 ) -> Axes:
-    """Bookkeeping of a product with axes (..., contracted, out) of two factors; `dims` are their (contracted, made)."""
+    """Records a product with axes (..., contracted, out) of two factors; `dims` are their (contracted, made)."""
     *rest, contracted, out = axes
     if bias is not None:
         for added, made in zip(reversed(recorder.axes(bias)), (out, *reversed(rest)), strict=False):
@@ -181,16 +181,16 @@ def _product(
 
 
 def _unify_broadcast(mine: Axis, other: Axis, where: str) -> None:
-    """The same positions, unless one of them is one that stands for all."""
+    """Unifies two axes unless one of them has size 1 and is broadcast."""
     if size(mine) == size(other):
         unify(mine, other, where)
 
 
 def _note_weights(recorder: Recorder, contracted: Axis, factors: Iterable[tuple[Any, Any]]) -> None:
-    """Marks what weights contract and make along their (contracted, made) dimensions.
+    """Marks the dimensions that weights contract and make, given as (contracted, made).
 
-    Where both factors are made of weights, as for the length of one, nothing of an input is contracted: the result
-    depends on all positions, as that of a normalisation does.
+    If both factors are computed from weights, as for a norm, no input is contracted: the result depends on all
+    positions, like that of a normalisation.
     """
     factors = list(factors)
     if all(recorder.is_weight(weight) for weight, _ in factors):

@@ -1,15 +1,15 @@
-"""Sequences of several lengths: padded to one tensor, packed into the rows of all time steps, and back."""
+"""Sequences of different lengths: padded to one tensor, packed into the rows of all time steps, and unpacked."""
 
 from __future__ import annotations
 
 from autoprune.prune.structure.axes import freeze, fresh, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("pad_sequence")
-def pad_together(recorder: Recorder, call: Call) -> Axes:
-    """Sequences of several lengths, padded at the end, become one tensor; features pass."""
+def pad_together(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Pads sequences of different lengths at the end into one tensor; features pass through."""
     (_, *features), *others = [recorder.axes(tensor) for tensor in call["sequences"]]
     for other in others:
         for mine, also in zip(features, other[1:], strict=True):
@@ -20,8 +20,8 @@ def pad_together(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("_pack_padded_sequence")
-def pack(recorder: Recorder, call: Call) -> list[Axes]:
-    """Padded sequences become the rows of all time steps one after the other; features pass."""
+def packed_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """Padded sequences become the concatenated rows of all time steps; features pass through."""
     sequences, (steps,) = recorder.axes(call["input"]), fresh(call.outputs[1].shape, "time steps of packed sequences")
     for axis in sequences[:2]:
         freeze(axis, f"packed by {call.where}")
@@ -30,8 +30,8 @@ def pack(recorder: Recorder, call: Call) -> list[Axes]:
 
 
 @rule("_pad_packed_sequence")
-def unpack(recorder: Recorder, call: Call) -> list[Axes]:
-    """The rows of packed sequences become padded ones again; features pass."""
+def unpacked_axes(recorder: Recorder, call: OperatorCall) -> list[Axes]:
+    """The rows of packed sequences become padded sequences again; features pass through."""
     rows, *features = recorder.axes(call["data"])
     freeze(rows, "rows of packed sequences")
     return [

@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 from itertools import accumulate, pairwise
 
-from autoprune.prune.structure.axes import Atom, Axis, concatenate, cut, factor, freeze, fresh, nest, one, size, unify
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.axes import (
+    Atom,
+    Axis,
+    concatenate,
+    cut_axis,
+    factor,
+    freeze,
+    fresh,
+    nest,
+    one,
+    size,
+    unify,
+)
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
 @rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "view_copy", "flatten", "unflatten")
-def view(recorder: Recorder, call: Call) -> Axes:
+def view(recorder: Recorder, call: OperatorCall) -> Axes:
     """Matches the shortest runs of dimensions with equal products: each run is merged, then split row-major."""
     axes = list(recorder.axes(call["self"]))
     target = list(call.shape)
@@ -39,12 +51,12 @@ def _split(axis: Axis, sizes: list[int], where: str) -> list[Axis]:
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T")
-def permute(recorder: Recorder, call: Call) -> Axes:
+def permute(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = recorder.axes(call["self"])
     recorder.alias(call.output, call["self"])
     if "dims" in call.arguments:
         return tuple(axes[dim] for dim in call["dims"])
-    first, second = call.arguments.get("dim0", 0), call.arguments.get("dim1", 1)  # aten::t has neither
+    first, second = call.arguments.get("dim0", 0), call.arguments.get("dim1", 1)  # aten::t has neither argument
     order = list(range(len(axes)))
     if len(order) > 1:
         order[first], order[second] = order[second], order[first]
@@ -52,24 +64,24 @@ def permute(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("expand")
-def expand(recorder: Recorder, call: Call) -> Axes:
-    """A dimension of size 1 is repeated: its positions are all alike, so any of them may go."""
+def expand(recorder: Recorder, call: OperatorCall) -> Axes:
+    """A dimension of size 1 is repeated: its positions are equal, so any of them may be removed."""
     axes, shape = recorder.axes(call["self"]), call.shape
     padded = (*(one() for _ in range(len(shape) - len(axes))), *axes)
     return tuple(a if size(a) == n else Atom(n) for a, n in zip(padded, shape, strict=True))
 
 
 @rule("repeat")
-def repeat(recorder: Recorder, call: Call) -> Axes:
-    """Whole tensors one after the other: a dimension becomes repetitions x positions."""
+def repeat(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Concatenates copies of the tensor: a dimension becomes repetitions x positions."""
     axes, times = recorder.axes(call["self"]), call["repeats"]
     padded = (*(one() for _ in range(len(times) - len(axes))), *axes)
     return tuple(nest((Atom(n), a)) if n > 1 else a for a, n in zip(padded, times, strict=True))
 
 
 @rule("cat", "concat", "concatenate")
-def cat(recorder: Recorder, call: Call) -> Axes:
-    parts = [recorder.axes(tensor) for tensor in call["tensors"] if tensor.shape != (0,)]  # torch skips empty ones
+def cat(recorder: Recorder, call: OperatorCall) -> Axes:
+    parts = [recorder.axes(tensor) for tensor in call["tensors"] if tensor.shape != (0,)]  # torch skips empty tensors
     joined = call["dim"] % len(parts[0])
     for other in parts[1:]:
         for dim, (a, b) in enumerate(zip(parts[0], other, strict=True)):
@@ -81,7 +93,7 @@ def cat(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("stack")
-def stack(recorder: Recorder, call: Call) -> Axes:
+def stack(recorder: Recorder, call: OperatorCall) -> Axes:
     """The new dimension has a fixed meaning for each of its positions."""
     parts = [recorder.axes(tensor) for tensor in call["tensors"]]
     for other in parts[1:]:
@@ -92,21 +104,21 @@ def stack(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("unbind")
-def unbind(recorder: Recorder, call: Call) -> list[Axes]:
+def unbind(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     axes = list(recorder.axes(call["self"]))
     freeze(axes.pop(call["dim"]), f"taken apart by {call.where}")
     return [tuple(axes) for _ in call.outputs]
 
 
 @rule("select")
-def select(recorder: Recorder, call: Call) -> Axes:
+def select_position(recorder: Recorder, call: OperatorCall) -> Axes:
     axes = list(recorder.axes(call["self"]))
     freeze(axes.pop(call["dim"]), f"one position chosen by {call.where}")
     return tuple(axes)
 
 
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "split_copy", "chunk", "tensor_split")
-def split(recorder: Recorder, call: Call) -> list[Axes]:
+def split(recorder: Recorder, call: OperatorCall) -> list[Axes]:
     axes = recorder.axes(call["self"])
     dim = call["dim"] % len(axes)
     boundaries = [0, *accumulate(output.shape[dim] for output in call.outputs)]
@@ -115,13 +127,13 @@ def split(recorder: Recorder, call: Call) -> list[Axes]:
 
 
 def _pieces(axis: Axis, boundaries: list[int], where: str) -> list[Axis]:
-    """What lies between boundaries, of which some may be the same."""
-    whole = iter(cut(axis, sorted(set(boundaries)), where))
+    """The pieces between boundaries, some of which may coincide."""
+    whole = iter(cut_axis(axis, sorted(set(boundaries)), where))
     return [next(whole) if end > start else Atom(0, "empty") for start, end in pairwise(boundaries)]
 
 
 @rule("slice", "narrow")
-def slice_(recorder: Recorder, call: Call) -> Axes:
+def slice_(recorder: Recorder, call: OperatorCall) -> Axes:
     """A part of a dimension; every k-th position of it is one factor of a product with k."""
     axes = list(recorder.axes(call["self"]))
     dim, length, whole = call["dim"] % len(axes), call.shape[call["dim"]], size(axes[call["dim"]])
@@ -146,7 +158,7 @@ def _strided(axis: Axis, step: int, length: int, where: str) -> Axis:
 
 
 @rule("constant_pad_nd")
-def pad(recorder: Recorder, call: Call) -> Axes:
+def pad(recorder: Recorder, call: OperatorCall) -> Axes:
     """Padding makes a sum with frozen parts; cropping (a negative pad) cuts and is frozen."""
     axes = list(recorder.axes(call["self"]))
     amounts = call["pad"]  # (last dim before, after, second to last before, after, ...)
@@ -162,8 +174,8 @@ def pad(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("as_strided")
-def restride(recorder: Recorder, call: Call) -> Axes:
-    """Renaming the strides of a dense tensor, as pooling to one pixel does in channels-last; all else is frozen."""
+def restride(recorder: Recorder, call: OperatorCall) -> Axes:
+    """New strides of a dense tensor, as pooling to one pixel makes in channels-last; everything else is frozen."""
     axes = recorder.axes(call["self"])
     if tuple(map(size, axes)) == tuple(call.shape) and call.output.squeeze().is_contiguous():
         return axes
@@ -172,8 +184,8 @@ def restride(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("roll")
-def roll(recorder: Recorder, call: Call) -> Axes:
-    """Positions change places along some dimensions, which therefore stay as they are."""
+def roll(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Shifts positions along some dimensions, which are therefore frozen."""
     axes = recorder.axes(call["self"])
     dims = {dim % len(axes) for dim in call["dims"]} or set(range(len(axes)))
     for dim in dims:
@@ -182,8 +194,8 @@ def roll(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("unfold")
-def unfold(recorder: Recorder, call: Call) -> Axes:
-    """Windows along a dimension: it becomes windows, and what is inside comes last."""
+def unfold(recorder: Recorder, call: OperatorCall) -> Axes:
+    """Windows along a dimension: it becomes the number of windows, and their content comes last."""
     axes = list(recorder.axes(call["self"]))
     dim = call["dimension"] % len(axes)
     freeze(axes[dim], f"windows taken by {call.where}")

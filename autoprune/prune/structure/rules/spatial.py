@@ -1,4 +1,4 @@
-"""Pooling, resampling and neighbourhoods: trailing dimensions are mixed, those before them pass."""
+"""Pooling, resampling and neighbourhoods: trailing dimensions are mixed, leading ones pass through."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 
 from autoprune.prune.structure.axes import factor, freeze, fresh, nest, size
-from autoprune.prune.structure.recorder import Axes, Call, Recorder
+from autoprune.prune.structure.recorder import Axes, OperatorCall, Recorder
 from autoprune.prune.structure.rules.registry import rule
 
 
@@ -18,8 +18,8 @@ from autoprune.prune.structure.rules.registry import rule
     *("_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"),
     *("upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d", "max_pool2d"),
 )
-def spatial(recorder: Recorder, call: Call) -> Axes | list[Axes]:
-    """As many trailing dimensions as the operator's name says are mixed."""
+def spatial(recorder: Recorder, call: OperatorCall) -> Axes | list[Axes]:
+    """Mixes as many trailing dimensions as the operator's name says."""
     digits = re.search(r"(\d)d", call.operator.replace("grid_sampler_2d", "2d"))
     mixed = int(digits.group(1)) if digits else 2
     axes = recorder.axes(call.tensors[0])
@@ -30,7 +30,7 @@ def spatial(recorder: Recorder, call: Call) -> Axes | list[Axes]:
 
 
 @rule("pixel_shuffle")
-def pixel_shuffle(recorder: Recorder, call: Call) -> Axes:
+def pixel_shuffle(recorder: Recorder, call: OperatorCall) -> Axes:
     """Channels = kept channels x r x r; the blocks of r x r become pixels."""
     *rest, channels, height, width = recorder.axes(call["self"])
     kept, block = factor(channels, call.shape[-3], call.where)
@@ -40,7 +40,7 @@ def pixel_shuffle(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("pixel_unshuffle")
-def pixel_unshuffle(recorder: Recorder, call: Call) -> Axes:
+def pixel_unshuffle(recorder: Recorder, call: OperatorCall) -> Axes:
     *rest, channels, height, width = recorder.axes(call["self"])
     for axis in (height, width):
         freeze(axis, "spatial")
@@ -49,7 +49,7 @@ def pixel_unshuffle(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("im2col")
-def im2col(recorder: Recorder, call: Call) -> Axes:
+def im2col(recorder: Recorder, call: OperatorCall) -> Axes:
     """(n, c, h, w) to (n, c x kernel positions, places)."""
     *rest, channels, height, width = recorder.axes(call["self"])
     for axis in (height, width):
@@ -59,7 +59,7 @@ def im2col(recorder: Recorder, call: Call) -> Axes:
 
 
 @rule("col2im")
-def col2im(recorder: Recorder, call: Call) -> Axes:
+def col2im(recorder: Recorder, call: OperatorCall) -> Axes:
     """(n, c x kernel positions, places) to (n, c, h, w)."""
     *rest, columns, places = recorder.axes(call["self"])
     channels, kernel = factor(columns, size(columns) // math.prod(call["kernel_size"]), call.where)

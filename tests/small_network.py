@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,3 +23,11 @@ class Network(nn.Module):
 
 SPACE = SearchSpace(("a", "b"), ((8, 4, 2), (6, 3)))
 A, B = Candidate((1, 1)), Candidate((2, 0))
+
+
+@pytest.fixture(autouse=True)
+def same_weights():
+    """Layers draw their weights from the global generator: the same ones for a test whichever ran before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

@@ -15,7 +15,6 @@ from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, DataError, PluginError, TrainingDiverged
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
-from autoprune.measure.finetune import SETTLING, FineTune, Learner, Trainer, TrainingSet
 from autoprune.measure.fitness import classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.prune.bank.channels import make_bank
@@ -23,6 +22,9 @@ from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.structure.trace import trace
+from autoprune.train.examples import SETTLING, TrainingSet
+from autoprune.train.finetune import FineTune
+from autoprune.train.trainer import FineTuning, Learner, Trainer
 
 PLAN = FineTune(steps=12, lr=0.05, momentum=0.9, weight_decay=1e-3, loss="cross_entropy")
 
@@ -48,7 +50,7 @@ def model():
 def scorer(model):
     bank = make_bank(model, trace(model, inputs(0)[0]), SPACE.units, obs, inputs(1))
     select, train = (with_dense_outputs(model, batches(seed)) for seed in (2, 3))
-    return Scorer(bank, SPACE, inputs(1), select, classification, finetune=PLAN, training=TrainingSet.of(train))
+    return Scorer(bank, SPACE, inputs(1), select, classification, training=FineTuning(PLAN, TrainingSet.of(train)))
 
 
 def same(one, other):
@@ -110,7 +112,7 @@ def test_every_pass_has_each_example_once_in_another_order_and_leaves_out_the_re
 
 @pytest.mark.parametrize("kept", [1 << 30, 0])
 def test_a_network_that_goes_on_is_the_one_trained_from_the_start_bit_by_bit(scorer, kept):
-    scorer = replace(scorer, reuse_bytes=kept)
+    scorer = scorer.with_scoring(reuse_bytes=kept)
     going = [scorer.score(Candidate(A.levels, f, since=s)) for f, s in ((0.25, 0), (0.5, 0.25), (1.0, 0.5))]
     other = replace(scorer)  # nothing kept
     at_once = other.score(A)
@@ -129,15 +131,14 @@ def test_what_is_scored_in_between_changes_nothing(scorer):
     assert scorer.score(A).values == alone
 
 
-def test_only_the_networks_used_last_are_kept_within_the_bytes(scorer):
-    plan, examples = scorer.finetune, scorer.training
+def test_only_the_networks_used_last_are_kept_within_the_bytes():
     made = []
 
     def begin(name):
         made.append(name)
         return one_number()
 
-    plan = replace(plan, loss="mse")
+    plan = replace(PLAN, loss="mse")
     size = 2 * 4  # a weight and its momentum
     trainer = Trainer(plan, doubling(), keep_bytes=2 * size)
     for name in "abaca":
@@ -147,7 +148,6 @@ def test_only_the_networks_used_last_are_kept_within_the_bytes(scorer):
     trainer.trained("a", lambda: begin("a"), [], 3)
     trainer.trained("a", lambda: begin("a"), [], 1)  # fewer steps than it has
     assert made == ["a", "b", "c", "b", "a"]
-    assert examples is scorer.training
 
 
 def test_all_selection_examples_are_measured_at_every_fidelity(scorer):
@@ -167,7 +167,7 @@ def test_all_selection_examples_are_measured_at_every_fidelity(scorer):
 def test_the_dense_network_is_not_trained(scorer):
     evaluation = scorer.score(SPACE.dense)
     assert evaluation.steps == 0
-    assert evaluation.values == replace(scorer, finetune=None).score(SPACE.dense).values
+    assert evaluation.values == replace(scorer, training=None).score(SPACE.dense).values
     assert evaluation.values["kl"] == pytest.approx(0, abs=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_the_users_model_is_untouched_and_random_states_are_put_back(model, scor
 def test_batch_norms_of_a_trained_network_are_those_of_the_first_training_examples(scorer):
     network = scorer.trained(scorer.subnet(A), 5)
     again = scorer.trained(scorer.subnet(A), 5)
-    recalibrate(again, [scorer.training.batch(step).inputs for step in range(4)])
+    recalibrate(again, [scorer.training.examples.batch(step).inputs for step in range(4)])
     assert same(network, again)
     assert SETTLING >= 40
 
@@ -217,7 +217,7 @@ def test_zeros_stay_zeros(model, kind):
     sparse = make_weight_bank(model, structure, {name: weights[name] for name in space.units}, "magnitude", inputs(1))
     examples = TrainingSet.of(batches(3))
     bank = bank.with_weights(sparse)
-    scorer = Scorer(bank, space, inputs(1), batches(2), classification, finetune=PLAN, training=examples)
+    scorer = Scorer(bank, space, inputs(1), batches(2), classification, training=FineTuning(PLAN, examples))
     subnet = scorer.subnet(space.smallest)
     before, after = scorer.build(subnet).b.weight, scorer.trained(subnet, 12).b.weight
     assert torch.equal(before == 0, after == 0)
@@ -226,7 +226,7 @@ def test_zeros_stay_zeros(model, kind):
 
 
 def test_a_training_that_diverges_is_a_failed_evaluation_with_its_cause(scorer):
-    evaluation = replace(scorer, finetune=replace(PLAN, lr=1e30)).score(A)
+    evaluation = replace(scorer, training=FineTuning(replace(PLAN, lr=1e30), scorer.training.examples)).score(A)
     assert evaluation.status == "failed"
     assert not evaluation.values
     assert "TrainingDiverged: expected a finite loss while fine-tuning, got" in evaluation.cause
