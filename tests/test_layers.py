@@ -61,7 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"measure", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
     "testing": {
-        *("core", "measure", "data", "prune", "prune.modules", "prune.passes", "prune.structure"),
+        *("core", "measure", "train", "data", "prune", "prune.modules", "prune.passes", "prune.structure"),
         *("prune.structure.rules", "prune.surgery", "prune.moments", "prune.criteria", "prune.bank"),
         *("train", "run.session", "run.results", "errors"),
     },

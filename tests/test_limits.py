@@ -55,7 +55,7 @@ def path(tmp_path):
         "search.seed=-1",
         "search.seed=4294967296",
         "search.batch_norm_examples=0",
-        "search.batch_norm_examples=0",
+        "search.norm_images=0",
         "search.stop={seconds: .nan}",
         "search.stop={seconds: .inf}",
         "search.stop={target: accuracy>=1e999}",

@@ -10,5 +10,5 @@ NAME = "autoprune.config.absent:absent"
 
 
 def absent(*given: Any, **options: Any) -> Any:
-    """Raises ConfigError: nobody has put anything in its place."""
+    """Raises ConfigError, as no code was passed in its place."""
     raise ConfigError("expected code of the job in place of autoprune.config.absent:absent. Pass it to open_run.")

@@ -24,7 +24,7 @@ class _Kind:
     remedy: str
 
 
-KINDS = {
+SECTION_FILES = {
     "space": _Kind("version: 1", "Check the path."),
     "search": _Kind("searcher: auto", "Check the path; a searcher alone is `search: {searcher: auto}`."),
 }
@@ -65,7 +65,7 @@ class Assembly:
     def _read(self, path: KeyPath, name: Any) -> Document:
         """Reads the file that the key at `path` names."""
         section = str(path[0])
-        read = read_document(_short(self._find(path, name)), KINDS[section].begins)
+        read = read_document(_short(self._find(path, name)), SECTION_FILES[section].begins)
         if section == "search" and PRESET in read.data:
             raise ConfigError(
                 read.problem((PRESET,), "expected the keys of a search, got another preset. Copy its keys.")
@@ -83,7 +83,7 @@ class Assembly:
             return shipped
         section = str(path[0])
         where = places(str(name), (Path.cwd(), self.folder))
-        sentence = f"expected a {section} file, found no {name!r} in {where}. {KINDS[section].remedy}"
+        sentence = f"expected a {section} file, found no {name!r} in {where}. {SECTION_FILES[section].remedy}"
         raise ConfigError(self.document.problem(path, sentence))
 
 
@@ -97,12 +97,12 @@ def assembled(document: Document, settings: Sequence[str], folder: Path) -> Asse
     whole = Assembly(document, folder, [], {}, [])
     for setting in settings:
         section, *below = (word.strip() for word in setting.partition("=")[0].split("."))
-        if section in KINDS and below:
+        if section in SECTION_FILES and below:
             whole.inline(section)
         whole.document, wrong = override(whole.document, [setting])
         whole.problems += wrong
     whole.problems += blanks(whole.document)
-    for section in KINDS:
+    for section in SECTION_FILES:
         whole.inline(section)
     return whole
 

@@ -22,7 +22,7 @@ AnyCost = TypeVar("AnyCost", bound=Callable[..., Any])
 Monomial = tuple[str, ...]  # unit names, sorted, one entry per power
 
 FACTORY_ARGUMENTS = ("structure", "model", "example")
-BLOCK = 16_384  # entries per block when a polynomial is evaluated, so that a block fits into the cache
+EVALUATION_BLOCK = 16_384  # entries per block when a polynomial is evaluated, so that a block fits into the cache
 
 
 @runtime_checkable
@@ -145,7 +145,7 @@ class Polynomial(Formula):
         columns[:-1] = np.asarray(kept).T[[column[unit] for unit in own]]
         values = np.zeros(len(kept), dtype=coefficients.dtype)
         whole = coefficients.dtype == np.int64
-        block = max(1, BLOCK // max(len(kept), 1))
+        block = max(1, EVALUATION_BLOCK // max(len(kept), 1))
         for start in range(0, len(coefficients), block):
             own_coefficients = coefficients[start : start + block]
             powers = np.ones((len(own_coefficients), len(kept)), dtype=np.int64)

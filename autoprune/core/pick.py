@@ -1,4 +1,4 @@
-"""Which member of a front a text names: bounds on values, a row number, or the name of a candidate."""
+"""Finds the member of a front that a text names: by bounds on values, a row number, or a candidate's name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError, InfeasibleBudget, did_you_mean
 
 RATIO = "_ratio"  # suffix of a cost given as a share of the dense network's
-ROW = re.compile(r"#?(\d+)")
+ROW_NUMBER = re.compile(r"#?(\d+)")
 BOUNDED = re.compile(r"[<>=]")
 
 
@@ -62,7 +62,7 @@ class Choice:
 
     def _named(self, text: str) -> Picked:
         """The member with this row number or candidate's name; a name may be a number, too."""
-        number = ROW.fullmatch(text)
+        number = ROW_NUMBER.fullmatch(text)
         rows = [int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(self.members) else []
         named = [index for index, name in enumerate(self.names) if name == text]
         if len({*rows, *named}) > 1:

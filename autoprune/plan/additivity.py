@@ -80,7 +80,7 @@ def _single_units(problem: Problem, evaluations: Sequence[Evaluation], start: Le
 
 
 def additivity_summary(rows: Sequence[Additivity]) -> str:
-    """One line: the median and the worst ratio of measured to predicted damage, or what is missing for them."""
+    """One line with the median and the worst ratio of measured to predicted damage, or with the reason for none."""
     ratios = [row.ratio for row in rows if math.isfinite(row.ratio) and row.ratio > 0]
     if not ratios:
         return "no network that changes several units can be compared with probes of single units"

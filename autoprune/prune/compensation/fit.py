@@ -63,11 +63,11 @@ class Fit:
     def solve_with_feeder(self, feeder: Fit, iterations: int) -> None:
         """Fits both layers together on the first examples, and then this one alone like `solve`."""
         goal = self._whole_goal()
-        images = feeder.x[: len(goal)]
+        examples = feeder.x[: len(goal)]
         try:
-            changed = self._solve_on_first(feeder(images).relu_(), goal)
+            changed = self._solve_on_first(feeder(examples).relu_(), goal)
             if changed:
-                self._solve_jointly(feeder, images.float(), goal, iterations)
+                self._solve_jointly(feeder, examples.float(), goal, iterations)
         finally:
             self.x = feeder(feeder.x).relu_()
         if changed:
@@ -109,13 +109,13 @@ class Fit:
         positions = torch.linspace(0, total - 1, min(total, len(self.target.positions))).long()
         return self._solve(self.design.rows(x, positions), self.design.outputs(goal, positions))
 
-    def _solve_jointly(self, feeder: Fit, images: torch.Tensor, goal: torch.Tensor, iterations: int) -> None:
+    def _solve_jointly(self, feeder: Fit, examples: torch.Tensor, goal: torch.Tensor, iterations: int) -> None:
         assert feeder.regression, "it was solved for alone"
         assert self.regression, "it was solved for alone"
         divide = feeder.regression.divided, self.regression.divided
         rectified = self.target.rectified
         both = fit_jointly(
-            feeder.affine(), self.affine(), divide, images, goal, iterations=iterations, rectified=rectified
+            feeder.affine(), self.affine(), divide, examples, goal, iterations=iterations, rectified=rectified
         )
         for fit, solved in zip((feeder, self), both, strict=True):
             weight = fit.design.flat(solved.weight).double()

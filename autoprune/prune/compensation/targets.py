@@ -91,7 +91,7 @@ class Targets:
     effort: Effort
 
     @property
-    def images(self) -> int:
+    def examples(self) -> int:
         return sum(len(batch[0]) for batch in self.inputs)
 
 
@@ -113,8 +113,8 @@ def collect_targets(
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     layers, untouched = linear_layers(watched, structure)
     inputs = _first(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
-    images = sum(len(batch[0]) for batch in inputs)
-    dense = _Dense(layers, tracked_norms(watched), images, effort, seed)
+    examples = sum(len(batch[0]) for batch in inputs)
+    dense = _Dense(layers, tracked_norms(watched), examples, effort, seed)
     with dense.following():
         for batch in inputs:
             dense.starts(len(batch[0]))
@@ -135,13 +135,13 @@ def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torc
     return dense.peak
 
 
-def _first(inputs: TargetInputs, images: int) -> TargetInputs:
+def _first(inputs: TargetInputs, examples: int) -> TargetInputs:
     """The first examples."""
     taken: list[tuple[torch.Tensor, ...]] = []
     for batch in inputs:
-        if images > 0:
-            taken.append(tuple(x[:images] for x in batch))
-            images -= len(batch[0])
+        if examples > 0:
+            taken.append(tuple(x[:examples] for x in batch))
+            examples -= len(batch[0])
     return taken
 
 
@@ -183,7 +183,7 @@ def _unfit(module: nn.Module, norm: nn.Module | None, owners: int) -> str:
 class _Kept:
     """A target while it is collected batch by batch."""
 
-    places: int  # rows of one image
+    places: int  # rows of one example
     positions: torch.Tensor
     outputs: list[torch.Tensor] = field(default_factory=list)
     wholes: list[torch.Tensor] = field(default_factory=list)
@@ -223,10 +223,10 @@ class _Dense(Following):
     """The pass through the dense network, which keeps outputs of layers and statistics of batch norms."""
 
     def __init__(
-        self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], images: int, effort: Effort, seed: int
+        self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], examples: int, effort: Effort, seed: int
     ) -> None:
         super().__init__(layers, norms)
-        self.images, self.effort, self.seed = images, effort, seed
+        self.examples, self.effort, self.seed = examples, effort, seed
         self.first = self.size = 0  # the present batch's first example and its size
         self.peak = 0
         self.kept: dict[str, _Kept] = {}
@@ -253,7 +253,7 @@ class _Dense(Following):
         if name in self._called:
             self.refused[name] = "it is called more than once in a forward pass"
         elif left or len(x) % self.size or (name in self.kept and self.kept[name].places != places):
-            self.refused[name] = "its rows do not belong to images"
+            self.refused[name] = "its rows do not belong to examples"
         elif name not in self.kept:
             self.kept[name] = self._begin(layer, places)
             mark = self.mark_of(x)
@@ -264,7 +264,7 @@ class _Dense(Following):
 
     def _begin(self, layer: Layer, places: int) -> _Kept:
         design, weight = _design(layer), cast(torch.Tensor, layer.module.weight)
-        total, width = places * self.images, design.groups * design.columns + weight.numel() // design.columns
+        total, width = places * self.examples, design.groups * design.columns + weight.numel() // design.columns
         count = min(total, self.effort.rows, max(1, ROW_BYTES // (4 * width)))
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(total, (count,), generator=generator) if count < total else torch.arange(total)

@@ -20,7 +20,7 @@ EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
-class Terms:
+class FormulaTerms:
     """The terminals of a unit for one consumer: o outputs, n positions, m columns each, in float64.
 
     Attributes:
@@ -39,14 +39,14 @@ class Terms:
     gradient: torch.Tensor | None
 
 
-def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[Terms]:
+def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[FormulaTerms]:
     """The terminals for each consumer; PluginError for a unit without statistics of any."""
     if not statistics.consumers:
         raise PluginError("expected statistics of a consumer, got none. Declare them with @needs('moments').")
     producer = l2(weights, statistics).double()[None, :, None]
     gradient = None if statistics.gradients is None else taylor(weights, statistics).sqrt()[None, :, None]
     return [
-        Terms(
+        FormulaTerms(
             consumer.weight[:, consumer.columns],
             consumer.square.clamp(min=0.0).sqrt()[consumer.columns][None],
             consumer.variance.sqrt()[consumer.columns][None],
@@ -57,7 +57,9 @@ def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[Terms]:
     ]
 
 
-def summed(formula: Callable[[Terms], torch.Tensor], weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+def summed(
+    formula: Callable[[FormulaTerms], torch.Tensor], weights: UnitWeights, statistics: UnitStatistics
+) -> torch.Tensor:
     """(n,) sums of a formula's value over outputs, columns and consumers; it broadcasts to the consumer's weight."""
     values = [formula(own).expand(own.weight.shape).sum(dim=(0, 2)) for own in terms(weights, statistics)]
     return torch.stack(values).sum(dim=0)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @dataclass(frozen=True)
 class NormStatistics:
-    """Mean and variance of one batch norm, (c,) each."""
+    """The mean and variance of one batch norm, (c,) each."""
 
     mean: torch.Tensor
     variance: torch.Tensor
@@ -28,7 +28,7 @@ class NormStatistics:
         return NormStatistics(self.mean.clone(), self.variance.clone())
 
     def take(self, kept: np.ndarray | None) -> NormStatistics:
-        """Those of the kept channels, or of all."""
+        """The statistics of the kept channels, or of all channels if `kept` is None."""
         if kept is None:
             return self
         index = torch.from_numpy(kept).to(self.mean.device)
@@ -66,5 +66,5 @@ def running_statistics(model: nn.Module) -> dict[str, NormStatistics]:
 
 
 def kept_channels(indices: Mapping[str, Mapping[int, np.ndarray]], norm: str) -> np.ndarray | None:
-    """The channels of a dense batch norm that stay, None where all do."""
+    """The kept channels of a dense batch norm; None if all stay."""
     return indices.get(f"{norm}.running_mean", {}).get(0)

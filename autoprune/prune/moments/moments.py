@@ -74,12 +74,12 @@ def collect_moments(
     consumers, reasons = find_consumers(model, structure, weights, max_columns)
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     sums = {name: _watch(watched, consumer) for name, consumer in consumers.items()}
-    images = 0
+    examples = 0
     with torch.no_grad():
         for inputs in batches:
-            images += len(inputs[0])
+            examples += len(inputs[0])
             watched(*copied(inputs))
-    if not images:
+    if not examples:
         raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
     reasons |= {name: reason for name, parts in sums.items() if (reason := _unusable(parts.values()))}
     biases = named_tensors(model).keys()

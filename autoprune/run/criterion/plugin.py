@@ -55,7 +55,7 @@ from autoprune.prune.criteria.symbolic import {", ".join(names)}
 
 
 def formula(t):
-    """The value for each weight (outputs, positions, columns) of a consumer; t is a symbolic.Terms."""
+    """The value for each weight (outputs, positions, columns) of a consumer; t is a symbolic.FormulaTerms."""
     return {written(found.formula, "t.")}
 
 

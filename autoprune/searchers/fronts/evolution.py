@@ -58,7 +58,7 @@ class LossFitness(base.Fitness):  # type: ignore[misc]  # deap has no types
         super().__init__(padded)
 
 
-class Member:
+class Individual:
     """A measured network in the form DEAP expects, with the rank of its front (0 is the best)."""
 
     def __init__(self, levels: Levels, losses: Sequence[float]) -> None:
@@ -112,7 +112,7 @@ class EvolutionSearch:
         self._proposals = Proposals(problem)
         self._cost = primary_cost(problem)
         self._rng = np.random.default_rng(seed)
-        self._population: list[Member] = []
+        self._population: list[Individual] = []
         self._fresh: list[Levels] = []  # members measured since the last selection
         self._started = False
 
@@ -139,12 +139,12 @@ class EvolutionSearch:
             return len(self._fresh) >= max(1, self._size // BROODS)
         return len(self._fresh) >= self._size / 2 or not (self._proposals.waiting or self._proposals.queued)
 
-    def _survivors(self) -> list[Member]:
+    def _survivors(self) -> list[Individual]:
         """The best of the population and the fresh members, ranked; networks outside the bounds are left out."""
         problem = self._proposals.problem
         inside = problem.feasible(np.array(self._fresh, dtype=np.int64).reshape(-1, len(problem.space.units)))
         rows = itertools.compress(self._fresh, inside)
-        pool = self._population + [Member(levels, self._proposals.losses[levels]) for levels in rows]
+        pool = self._population + [Individual(levels, self._proposals.losses[levels]) for levels in rows]
         self._fresh = []
         if self._selection == "nsga2":
             return select_by_crowding(pool, self._size)
@@ -176,12 +176,12 @@ class EvolutionSearch:
             return self._swapped(crossed)
         return mutated(self._proposals.problem, crossed, self._rng)
 
-    def _parent(self) -> Member:
+    def _parent(self) -> Individual:
         """Binary tournament: the lower rank, then the larger crowding distance, then the first drawn."""
         first, second = (self._population[self._rng.integers(len(self._population))] for _ in range(2))
         return second if _standing(second) < _standing(first) else first
 
-    def _crossed(self, first: Member, second: Member) -> np.ndarray:
+    def _crossed(self, first: Individual, second: Individual) -> np.ndarray:
         """(u,) levels, each from either parent; with probability 1 - crossover all from the first."""
         if self._rng.random() >= self._crossover:
             return first.row.copy()
@@ -215,18 +215,18 @@ def _share(option: str, value: float) -> float:
     return value
 
 
-def _standing(member: Member) -> tuple[int, float]:
+def _standing(member: Individual) -> tuple[int, float]:
     return member.rank, -float(member.fitness.crowding_dist)
 
 
-def select_by_crowding(pool: Sequence[Member], size: int) -> list[Member]:
+def select_by_crowding(pool: Sequence[Individual], size: int) -> list[Individual]:
     """The `size` best members by rank and crowding distance (Deb et al. 2002, section III), with both set."""
     if not pool:
         return []
     return _ranked(emo.selNSGA2(list(pool), min(size, len(pool)), nd="log"))
 
 
-def select_by_references(pool: Sequence[Member], size: int, rng: np.random.Generator) -> list[Member]:
+def select_by_references(pool: Sequence[Individual], size: int, rng: np.random.Generator) -> list[Individual]:
     """The `size` best members by rank and reference direction (Deb and Jain 2014, algorithms 1 to 4).
 
     The number of reference directions is the largest that fits into `size`. Members of equal rank are equal in
@@ -247,7 +247,7 @@ def _references(count: int, size: int) -> np.ndarray:
     return references
 
 
-def _ranked(kept: list[Member]) -> list[Member]:
+def _ranked(kept: list[Individual]) -> list[Individual]:
     """The members with their rank among each other; equal ones share a rank."""
     losses, inverse = np.unique([[*member.fitness.values] for member in kept], axis=0, return_inverse=True)
     ranks = moocore.pareto_rank(losses)

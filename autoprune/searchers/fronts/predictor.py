@@ -14,7 +14,7 @@ from autoprune.core.space import SearchSpace
 from autoprune.core.statistics import kendall_tau
 from autoprune.errors import ConfigError
 
-Kind = Literal["ridge", "boosting"]
+PredictorKind = Literal["ridge", "boosting"]
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, u) levels to (n,) losses
 
 STRENGTHS = np.logspace(-3, 3, 13)  # strengths of the ridge to choose from by cross-validation
@@ -58,9 +58,9 @@ class Predictor:
         ConfigError: the kind is unknown, or scikit-learn is not installed.
     """
 
-    def __init__(self, space: SearchSpace, kind: Kind) -> None:
-        if kind not in get_args(Kind):
-            raise ConfigError(f"expected predictor to be one of {list(get_args(Kind))}, got {kind!r}")
+    def __init__(self, space: SearchSpace, kind: PredictorKind) -> None:
+        if kind not in get_args(PredictorKind):
+            raise ConfigError(f"expected predictor to be one of {list(get_args(PredictorKind))}, got {kind!r}")
         _sklearn()
         self._space, self._kind = space, kind
 

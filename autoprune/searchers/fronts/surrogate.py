@@ -24,7 +24,7 @@ from autoprune.core.space import Candidate, Levels
 from autoprune.plan.repair import stratified
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.fronts.evolution import EvolutionSearch
-from autoprune.searchers.fronts.predictor import Kind, Misses, Predict, Predictor
+from autoprune.searchers.fronts.predictor import Misses, Predict, Predictor, PredictorKind
 from autoprune.searchers.partial.rungs import best_rows
 
 FEWEST = 2  # least number of measured networks to learn from
@@ -87,7 +87,7 @@ class SurrogateSearch:
         *,
         seed: int = 0,
         population: int = 50,
-        predictor: Kind = "ridge",
+        predictor: PredictorKind = "ridge",
         imagined: int = 2000,
     ) -> None:
         self._proposals = Proposals(problem)

@@ -337,7 +337,7 @@ def test_a_layer_that_reads_tokens_before_images_is_left_alone_and_named():
     structure = autoprune.find_structure(model, images[:1])
     targets = collect_targets(model, structure, [(part,) for part in images.split(4)])
     assert not targets.layers
-    assert targets.untouched["down"] == "its rows do not belong to images"
+    assert targets.untouched["down"] == "its rows do not belong to examples"
 
 
 def with_zeros(model, share, seed=0):

@@ -177,7 +177,7 @@ def test_statistics_targets_and_gradients_leave_batches_as_they_are() -> None:
     before = [batch[0].clone() for batch in batches]
     structure = autoprune.find_structure(model, batches[0])
     made, _ = collect_moments(model, structure, ["second.weight"], batches)
-    assert collect_targets(model, structure, batches).images == 12
+    assert collect_targets(model, structure, batches).examples == 12
     collect_gradients(model, structure, structure.units, batches, ["gradients", "sample_gradients", "curvature"])
     assert all(torch.equal(batch[0], old) for batch, old in zip(batches, before, strict=True))
     hidden = torch.relu(model.first((torch.cat(before) - 0.5) / 0.2)).double()

@@ -9,7 +9,7 @@ from autoprune.core.front import Front, hypervolume
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, SpaceError
 from autoprune.plan.ladder import ladder
-from autoprune.searchers.fronts.evolution import EvolutionSearch, Member, select_by_crowding, select_by_references
+from autoprune.searchers.fronts.evolution import EvolutionSearch, Individual, select_by_crowding, select_by_references
 from autoprune.searchers.fronts.random import RandomSearch
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
@@ -17,18 +17,18 @@ from autoprune.testing import check_searcher, synthetic_problem, trace
 def test_selection_ranks_the_published_toy_in_three_fronts():
     """METHODS of the field, minimised: p0 to p6 with a duplicate; fronts {0,1,3,5} {2,6} {4}."""
     points = [(1, 5), (2, 3), (3, 4), (4, 1), (5, 5), (2, 3), (6, 2)]
-    members = select_by_crowding([Member((i,), losses) for i, losses in enumerate(points)], 7)
+    members = select_by_crowding([Individual((i,), losses) for i, losses in enumerate(points)], 7)
     assert {member.levels[0]: member.rank for member in members} == {0: 0, 1: 0, 3: 0, 5: 0, 2: 1, 6: 1, 4: 2}
 
 
 def test_selection_drops_the_most_crowded_of_a_front():
     points = [(1.0, 4.0), (2.0, 2.0), (3.0, 1.5), (4.0, 1.0)]  # crowding inf, .75, .5, inf
-    kept = select_by_crowding([Member((i,), losses) for i, losses in enumerate(points)], 3)
+    kept = select_by_crowding([Individual((i,), losses) for i, losses in enumerate(points)], 3)
     assert {member.levels[0] for member in kept} == {0, 1, 3}
 
 
 def test_one_objective_is_ranked_by_its_loss():
-    members = select_by_crowding([Member((i,), (loss,)) for i, loss in enumerate((3.0, 1.0, 2.0, 1.0))], 3)
+    members = select_by_crowding([Individual((i,), (loss,)) for i, loss in enumerate((3.0, 1.0, 2.0, 1.0))], 3)
     assert sorted((member.levels[0], member.rank) for member in members) == [(1, 0), (2, 1), (3, 0)]
 
 
@@ -186,7 +186,7 @@ def test_reference_directions_spread_what_crowding_distance_does_not():
     rng = np.random.default_rng(0)
     points = np.abs(rng.standard_normal((400, 3)))
     points /= np.linalg.norm(points, axis=1, keepdims=True)  # all on DTLZ2's front, a part of the unit sphere
-    pool = [Member((i,), row) for i, row in enumerate(points.tolist())]
+    pool = [Individual((i,), row) for i, row in enumerate(points.tolist())]
     chosen = select_by_references(pool, 91, np.random.default_rng(1))
     assert len(chosen) == 91
     volume = hypervolume(np.array([m.fitness.values for m in chosen]), (1.1,) * 3)

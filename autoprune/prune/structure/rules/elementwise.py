@@ -36,5 +36,5 @@ def unchanged(recorder: Recorder, call: OperatorCall) -> Axes:
 
 @rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
 def created(recorder: Recorder, call: OperatorCall) -> Axes:
-    """Nothing of the tensor is in it but dtype and device. Sizes that were computed are related in sized.py."""
+    """A tensor with only the dtype and device of its argument; computed sizes are related in sized.py."""
     return fresh(call.shape, f"made by {call.where}")
