@@ -46,7 +46,7 @@ def test_a_tracker_is_told_of_the_start_every_evaluation_and_the_front(job, tmp_
     assert [(n, total) for _, n, total in tracker.of("evaluated")] == [(n, 6) for n in range(1, 7)]
     assert [evaluation for evaluation, _, _ in tracker.of("evaluated")] == list(result.evaluations)
     ((rows,),) = tracker.of("finished")
-    assert rows == list(result.rows)
+    assert rows == [member.flat() for member in result.members]
 
 
 def test_a_resumed_run_starts_again_and_repeats_no_evaluation(job, tmp_path):
@@ -123,7 +123,7 @@ def test_what_a_tracker_does_with_what_it_gets_changes_no_result(job, tmp_path):
 
     search(job("random", 4), tmp_path / "a")
     result = search(job("random", 4, trackers=(Writing(), Writing())), tmp_path / "b")
-    assert all(row["macs"] > 0 for row in result.rows)
+    assert all(member["macs"] > 0 for member in result.members)
     first, second = ((tmp_path / name / "front.csv").read_bytes() for name in "ab")
     assert first == second
 

@@ -114,7 +114,7 @@ def test_an_exporter_of_a_users_own_is_given_as_it_is_or_by_its_name(front, tmp_
     for number, format in enumerate((Shapes(), Shapes)):
         front[0].export(tmp_path / f"a{number}", format=format)
         text = (tmp_path / f"a{number}" / "shapes.txt").read_text()
-        assert text.startswith(f"# {front[0].row['candidate']}\n")
+        assert text.startswith(f"# {front[0].candidate}\n")
         assert len(text.splitlines()) == 1 + len(front[0].build().state_dict())
     front[0].export("b", format="my_format.py:Empty")
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["empty"]
