@@ -455,7 +455,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_export as t
 room = "publishing" if sys.argv[2] == "_publish" else "export"
-export = sys.modules[f"autoprune.run.results.{room}"]
+export = sys.modules["autoprune.run.results." + room]
 name, at = sys.argv[2], sys.argv[3]
 def dying(function):
     def call(*arguments, **options):
