@@ -14,6 +14,8 @@ from autoprune.errors import ConfigError
 
 OptunaRole = Literal["sampler", "pruner"]
 
+EXTRA = ("cmaes", "scipy")  # packages of the extra samplers
+
 
 def known_classes(role: OptunaRole) -> dict[str, type]:
     """The instantiable classes of optuna.samplers or optuna.pruners, by name."""
@@ -92,4 +94,9 @@ def working(name: str) -> Iterator[None]:
         with quiet():
             yield
     except ImportError as error:  # QMC, GP, CMA-ES and the Wilcoxon pruner
-        raise ConfigError(f"optuna's {name} needs a package that is not installed: {error}") from error
+        hint = (
+            " Install it with: pip install 'autoprune[samplers]'"
+            if (error.name or "").partition(".")[0] in EXTRA
+            else ""
+        )
+        raise ConfigError(f"optuna's {name} needs a package that is not installed: {error}.{hint}") from error

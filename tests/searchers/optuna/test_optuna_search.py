@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
 import warnings
 
 import numpy as np
@@ -260,11 +262,17 @@ def test_an_option_the_sampler_refuses_is_an_error_that_quotes_it():
         OptunaSearch(synthetic_problem().problem, sampler_options={"populaton": 3})
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch):
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.delitem(sys.modules, "scipy.stats", raising=False)
+
     def sample(*_):
-        raise ModuleNotFoundError("No module named 'scipy'")
+        importlib.import_module("scipy.stats")  # as the sampler of Optuna does
 
     monkeypatch.setattr(optuna.samplers.QMCSampler, "sample_relative", sample)
     searcher = OptunaSearch(synthetic_problem().problem, sampler="QMCSampler", rungs=0)
-    with pytest.raises(ConfigError, match="QMCSampler needs a package that is not installed: No module named 'scipy'"):
+    message = (
+        r"QMCSampler needs a package that is not installed: .*Install it with: pip install 'autoprune\[samplers\]'"
+    )
+    with pytest.raises(ConfigError, match=message):
         searcher.ask(5)
