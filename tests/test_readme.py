@@ -113,5 +113,5 @@ def test_the_example_runs_and_what_it_loads_again_has_the_accuracy_it_picked():
     command = [sys.executable, str(ROOT / "examples" / "digits.py"), "30"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     lines = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
-    assert lines[0].startswith("dense: accuracy 0.9")
+    assert float(re.findall(r"^dense: accuracy ([\d.]+);", lines[0])[0]) > 0.95
     assert lines[2].split()[-1] == lines[-1].split()[-1]

@@ -173,6 +173,6 @@ class Repeated(nn.Module):
 
 def test_what_no_weight_produces_stays_with_a_sentence_that_says_so():
     (row,) = [row for row in autoprune.find_structure(Repeated(), torch.randn(1, 3, 6, 6)).frozen if row.what == ""]
-    assert "the weight of operator convolution in the top module at tests/prune" in row.reason.replace("'", "")
+    assert "the weight of operator convolution in the top module at prune/structure" in row.reason.replace("'", "")
     assert "is computed from activations by operator convolution in 'kernel'" in row.reason
     assert "no weight produces these positions" in row.reason

@@ -113,7 +113,7 @@ def test_whole_groups_of_a_normalisation_go_without_a_trace_and_positions_in_the
 FROZEN = {
     "where the largest is, as a number": (
         lambda x: x * x.max(1, keepdim=True)[1],
-        "operator mul in 'the top module' at tests/prune/test_trace.py:",
+        "operator mul in 'the top module' at prune/structure/test_trace.py:",
     ),
     "where the largest is, to look it up": (
         lambda x: x + x.gather(1, x.min(1, keepdim=True).indices),
@@ -134,7 +134,7 @@ FROZEN = {
     "a fixed width": (lambda x: x.view(-1, 8, 36).unsqueeze(-1), "has the fixed size 8"),
     "no rule": (
         lambda x: x.renorm(2, 1, 1.0),
-        "no rule for operator renorm in 'the top module' at tests/prune/",
+        "no rule for operator renorm in 'the top module' at prune/structure/",
     ),
 }
 
@@ -162,7 +162,7 @@ def test_an_operator_is_reported_with_the_module_that_calls_it():
             return x.renorm(2, 1, 1.0)
 
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(Renorm()), nn.Conv2d(4, 2, 1))
-    assert "operator renorm in '1.0' at tests/prune/test_trace.py:" in trace(model, images()).frozen[0].reason
+    assert "operator renorm in '1.0' at prune/structure/test_trace.py:" in trace(model, images()).frozen[0].reason
 
 
 def test_what_the_model_takes_and_returns_is_frozen():
@@ -273,7 +273,10 @@ class HardCoded(nn.Module):
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        (False, r"does not run with fewer positions: ValueError at tests/prune/test_trace.py:\d+: wanted 16 channels"),
+        (
+            False,
+            r"does not run with fewer positions: ValueError at prune/structure/test_trace.py:\d+: wanted 16 channels",
+        ),
         (True, "outputs differ by"),
     ],
 )
