@@ -81,13 +81,8 @@ def _by_column(seen: torch.Tensor, design: Design) -> torch.Tensor:
 
 def _solved(weight: torch.Tensor, moments: Moments, group: int, inputs: np.ndarray) -> torch.Tensor:
     """(o, kept) solution for one group and its kept inputs."""
-    columns = columns_of(inputs, design_block(moments))
+    columns = columns_of(inputs, moments.block)
     gram = ridged(moments.gram[group])
     factor = torch.linalg.cholesky(gram[columns][:, columns])
     target = weight @ gram[:, columns]  # W H_K + r W_K, with the ridge on the diagonal
     return torch.cholesky_solve(target.T, factor).T
-
-
-def design_block(moments: Moments) -> int:
-    """The number of rows of the second moments per input."""
-    return moments.design.kernel if moments.form == "columns" else 1
