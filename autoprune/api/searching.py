@@ -20,7 +20,7 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
-from autoprune.measure.batch_norms.contract import Name as BatchNormsName
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
 from autoprune.measure.settings import Scoring
@@ -60,7 +60,7 @@ def search(
     masks: str | Scores = "obs",
     costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
-    batch_norms: BatchNormsName = "anchored",
+    batch_norms: PolicyName = "anchored",
     batch_norm_examples: int = 500,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
@@ -237,7 +237,7 @@ def _wrong_settings(
 ) -> list[str]:
     """A sentence for every setting that is out of bounds and that a Job does not check itself."""
     return [
-        *word("batch_norms", batch_norms, get_args(BatchNormsName)),
+        *word("batch_norms", batch_norms, get_args(PolicyName)),
         *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
         *number("reuse_gib", reuse_gib, 0, MOST_GIB),
         *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),

@@ -25,9 +25,9 @@ from autoprune.core.unit import Unit
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError, DataError
 from autoprune.measure.batch import Batch, shuffled
-from autoprune.measure.distortions import check_layers, layer_error
 from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form, Tuning
+from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.plugins import plugin_name
 from autoprune.prune.bank.channels import Bank, make_bank

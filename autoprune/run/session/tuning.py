@@ -21,7 +21,7 @@ from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch, rebatched
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.form import PLAIN, Form, Trial, Tuning
+from autoprune.measure.form import DEFAULT_FORM, Form, Trial, Tuning
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.repair import stratified
 from autoprune.prune.modules.borrowed import evaluating
@@ -41,13 +41,13 @@ def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuni
     `guide` names the measurement that rankings are compared by.
     """
     bench = _Bench(scorer)
-    plain = bench.trial(PLAIN)
+    plain = bench.trial(DEFAULT_FORM)
     if plain.examples_per_second is None:
-        return Tuning(PLAIN, f"the network could not be timed: {plain.note}", (plain,))
+        return Tuning(DEFAULT_FORM, f"the network could not be timed: {plain.note}", (plain,))
     needed = evaluations * bench.examples / plain.examples_per_second
     if needed < WORTH_SECONDS:
         reason = f"{evaluations} scores take about {needed:.0f} s in all: too little for tuning to pay"
-        return Tuning(PLAIN, reason, (plain,))
+        return Tuning(DEFAULT_FORM, reason, (plain,))
     best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.scoring.batch_norms].tunes_batch)
     low = bench.trial(replace(best.form, dtype="bfloat16"))
     reason = f"fastest of {len(bench.trials)} forms"
