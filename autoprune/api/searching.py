@@ -30,8 +30,8 @@ from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
-from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
-from autoprune.run.session.plugin_checks import check_data, kind_of
+from autoprune.run.session.limits import MOST_EVALUATIONS, number, raise_problems, whole, word
+from autoprune.run.session.plugin_checks import expect_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
 from autoprune.train.finetune import FineTune
 
@@ -146,9 +146,9 @@ def search(
         >>> front = autoprune.search(model, data, evaluations=300)
         >>> small = front.pick("macs<=0.5").build()
     """
-    told(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
-    told(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
-    check_data(data)
+    raise_problems(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
+    raise_problems(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
+    expect_data(data)
     job = Job(
         name=name or type(model).__name__,
         model=lambda: model,

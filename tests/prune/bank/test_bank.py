@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoprune.errors import DataError
-from autoprune.prune import bank as bank_module
+from autoprune.prune.bank import channels as bank_module
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.criteria.surgeon import obs

@@ -21,7 +21,7 @@ def test_a_wrapped_network_is_searched_as_the_one_inside_and_a_note_says_so(job,
     assert session.structure.units == plain.structure.units
     assert model_digest(session.model) == model_digest(plain.model)
     (note,) = session.structure.notes
-    assert "was taken off" in note
+    assert "was removed" in note
     assert plain.structure.notes == ()
 
 
