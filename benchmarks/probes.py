@@ -25,10 +25,10 @@ from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.data import Data
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
 from autoprune.measure.scorer import Scorer
-from autoprune.measure.stage import Norms
 from autoprune.run.session.job import Job
 from autoprune.run.session.session import Session, open_session
 from autoprune.searchers import make_searcher
@@ -88,7 +88,7 @@ def network(images: torch.Tensor) -> nn.Module:
     return model
 
 
-def measure(session: Session, norms: Norms, rounds: int) -> list[Row]:
+def measure(session: Session, norms: PolicyName, rounds: int) -> list[Row]:
     reusing = session.scorer.with_scoring(batch_norms=norms)
     plain = reusing.with_scoring(reuse_bytes=0)
     units = len(session.space.units)

@@ -35,11 +35,11 @@ from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.batch import BatchAnchor
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.batch_norms.eagleeye import recalibrate_as_eagleeye
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer
-from autoprune.measure.stage import Norms
 from autoprune.plan.repair import fit_to_budget, stratified
 from autoprune.prune.criteria import CRITERIA, UnitStatistics
 from autoprune.prune.criteria.ordering import order_unit
@@ -60,7 +60,7 @@ class Way:
     """A way to score: with these batch norms and this form, on a share of the selection batches."""
 
     name: str
-    norms: Norms
+    norms: PolicyName
     form: Form
     shares: tuple[float, ...] = (1.0,)
 

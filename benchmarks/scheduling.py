@@ -32,7 +32,7 @@ from processes import in_new_process
 from autoprune.core.contracts import Evaluator
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
-from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.form import DEFAULT_FORM, Form
 from autoprune.measure.scorer import Scorer
 from autoprune.run.executors.evaluator import open_evaluator
 from autoprune.run.executors.pool import News, Pool
@@ -77,7 +77,7 @@ class Sleeper:
     """Scores by sleeping: the time it takes follows from the candidate. It stands in for a Scorer."""
 
     synthetic: Synthetic
-    form: Form = PLAIN
+    form: Form = DEFAULT_FORM
     reuse_bytes: int = 0
     worker: str = ""
 

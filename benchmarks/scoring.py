@@ -26,15 +26,15 @@ import torch
 
 from autoprune.config import load
 from autoprune.core.space import Candidate
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import Scorer
-from autoprune.measure.stage import Norms
 from autoprune.plan.repair import fit_to_budget
 from autoprune.run.session.session import Session, open_session
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_resnet20.yaml"
 SHARES = (0.3, 0.5, 0.7, 0.9)
-WAYS: tuple[tuple[Norms, Form], ...] = (
+WAYS: tuple[tuple[PolicyName, Form], ...] = (
     ("anchored", Form("channels_last")),
     ("batch", Form("channels_last")),
     ("batch", Form("channels_last", "bfloat16", 250)),

@@ -23,8 +23,8 @@ from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Job, MakeTracker, OnProgress
-from autoprune.run.session.limits import told
-from autoprune.run.session.plugin_checks import check_data, kind_of
+from autoprune.run.session.limits import raise_problems
+from autoprune.run.session.plugin_checks import expect_data, kind_of
 from autoprune.train.finetune import Loss
 
 _KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # of a job file; all others have the argument's name
@@ -83,12 +83,12 @@ def open_run(
     """
     folder = RunFolder.open(Path(path))
     if model is not None and not isinstance(model, nn.Module):
-        told([f"model: expected a torch.nn.Module, got {kind_of(model)}"])
+        raise_problems([f"model: expected a torch.nn.Module, got {kind_of(model)}"])
     if data is not None:
-        check_data(data)
+        expect_data(data)
     functions = {"fitness": fitness, "criterion": criterion, "masks": masks, "searcher": searcher, "loss": loss}
     wrong = {name: value for name, value in functions.items() if value is not None and not callable(value)}
-    told([f"{name}: expected a function, got {kind_of(value)}" for name, value in wrong.items()])
+    raise_problems([f"{name}: expected a function, got {kind_of(value)}" for name, value in wrong.items()])
     made = {"model": model, "data": data, "calls": calls}
     given: dict[str, Any] = {name: (lambda value=value: value) for name, value in made.items() if value is not None}
     given |= {name: value for name, value in functions.items() if value is not None}

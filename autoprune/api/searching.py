@@ -20,7 +20,7 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
-from autoprune.measure.batch_norms.contract import Name as BatchNormsName
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
 from autoprune.measure.settings import Scoring
@@ -30,8 +30,8 @@ from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
-from autoprune.run.session.limits import MOST_EVALUATIONS, number, told, whole, word
-from autoprune.run.session.plugin_checks import check_data, kind_of
+from autoprune.run.session.limits import MOST_EVALUATIONS, number, raise_problems, whole, word
+from autoprune.run.session.plugin_checks import expect_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
 from autoprune.train.finetune import FineTune
 
@@ -60,7 +60,7 @@ def search(
     masks: str | Scores = "obs",
     costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
-    batch_norms: BatchNormsName = "anchored",
+    batch_norms: PolicyName = "anchored",
     batch_norm_examples: int = 500,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
@@ -146,9 +146,9 @@ def search(
         >>> front = autoprune.search(model, data, evaluations=300)
         >>> small = front.pick("macs<=0.5").build()
     """
-    told(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
-    told(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
-    check_data(data)
+    raise_problems(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
+    raise_problems(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
+    expect_data(data)
     job = Job(
         name=name or type(model).__name__,
         model=lambda: model,
@@ -237,7 +237,7 @@ def _wrong_settings(
 ) -> list[str]:
     """A sentence for every setting that is out of bounds and that a Job does not check itself."""
     return [
-        *word("batch_norms", batch_norms, get_args(BatchNormsName)),
+        *word("batch_norms", batch_norms, get_args(PolicyName)),
         *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
         *number("reuse_gib", reuse_gib, 0, MOST_GIB),
         *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),

@@ -25,7 +25,7 @@ from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
-from autoprune.measure.batch_norms.contract import Name
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.settings import Scoring
@@ -212,7 +212,7 @@ class SearchSpec(_Section):
         "that is no cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
         examples=["kl"],
     )
-    batch_norms: Name = Field(
+    batch_norms: PolicyName = Field(
         "anchored",
         description="statistics of batch norms while a candidate is scored: anchored, reestimated, eagleeye or batch",
         examples=["anchored"],

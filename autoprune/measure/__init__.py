@@ -1,4 +1,5 @@
 """Turns a pruned network into numbers: batches, fitness, adaptive batch norm, the scorer of one candidate.
 
-Here: how one candidate is scored. Not here: loops over candidates, processes, ray, disk. Imports core and prune.
+This folder scores one candidate. Loops over candidates, processes, ray and disk access are elsewhere. It imports core
+and prune.
 """

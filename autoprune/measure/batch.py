@@ -1,4 +1,4 @@
-"""One batch of examples, as fitness functions get it."""
+"""Batches of examples, as fitness functions receive them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from autoprune.errors import DataError
 
 
 class Batch(NamedTuple):
-    """Inputs of the model, and what is known about them.
+    """A batch of examples: inputs, targets and the dense network's outputs.
 
-    `inputs` are the model's positional arguments, (b, ...) each; `target` is (b,) class labels or whatever the
-    fitness expects, None where unlabelled; `dense` is the dense network's output for the inputs, filled in by the
-    scorer so that a fitness can compare with it.
+    Attributes:
+        inputs: the model's positional arguments, (b, ...) each.
+        target: (b,) class labels, or any other targets that the fitness expects; None if unlabelled.
+        dense: the dense network's output for the inputs. The scorer fills it in, so that a fitness can compare with it.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -25,18 +26,18 @@ class Batch(NamedTuple):
     dense: Any = None  # a tensor, or whatever nest of tensors the network returns
 
     def placed(self, place: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        """The same batch with every tensor moved by `place`, to another device for example."""
+        """Returns the batch with `place` applied to every tensor, for example to move it to another device."""
         target = None if self.target is None else place(self.target)
         return Batch(tuple(map(place, self.inputs)), target, tree_map_only(torch.Tensor, place, self.dense))
 
     @property
     def examples(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         return len(self.inputs[0])
 
 
 def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:
-    """The same examples in the same order, `size` at once. DataError for batches that are not alike."""
+    """Returns the same examples in the same order in batches of `size`; DataError if they cannot be joined."""
     if not batches:
         return []
     whole = gathered(batches)
@@ -44,9 +45,10 @@ def rebatched(batches: Sequence[Batch], size: int) -> list[Batch]:
 
 
 def shuffled(batches: Sequence[Batch], seed: int = 0) -> list[Batch]:
-    """The same examples in a random order, in batches as large as these; one order for a seed.
+    """Returns the same examples in the random order of `seed`, in batches of the same sizes.
 
-    DataError for batches that are not alike.
+    Raises:
+        DataError: the batches cannot be joined.
     """
     whole = gathered(batches)
     order = torch.randperm(whole.examples, generator=torch.Generator().manual_seed(seed))
@@ -56,10 +58,16 @@ def shuffled(batches: Sequence[Batch], seed: int = 0) -> list[Batch]:
 
 
 def divided(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
-    """The same examples in the same order, in batches about as large as these, of which one ends at each of the `ends`,
-    counts of examples. What lies between two is divided evenly, as small rests would have poor statistics of their own.
+    """Returns the same examples in the same order, in batches of about the same size that end at the given counts.
 
-    DataError for batches that are not alike.
+    Examples between two ends are divided evenly, as statistics of a small remainder would be poor.
+
+    Args:
+        batches: the batches to divide.
+        ends: numbers of examples after which a batch ends.
+
+    Raises:
+        DataError: the batches cannot be joined.
     """
     whole = gathered(batches)
     size = max(batch.examples for batch in batches)
@@ -72,14 +80,14 @@ def divided(batches: Sequence[Batch], ends: Iterable[int]) -> list[Batch]:
 
 
 def gathered(batches: Sequence[Batch]) -> Batch:
-    """All examples at once, without what the dense network says where it was not asked yet."""
+    """Joins all batches into one; `dense` is None unless all batches have it. DataError if they cannot be joined."""
     first = batches[0]
     shapes = {tuple(x.shape[1:] for x in batch.inputs) for batch in batches}
     if len(shapes) > 1 or any((b.target is None) != (first.target is None) for b in batches):
         raise DataError(
             "expected batches that can be joined, with inputs of one shape and all or none of them labelled, got "
-            f"inputs of {sorted(shapes)}. Give batches of one shape, or leave out what joins them: the size in "
-            "run.tune, a searcher that scores on parts of the selection set, finetune."
+            f"inputs of {sorted(shapes)}. Give batches of one shape, or leave out the settings that join them: the "
+            "batch size in run.tune, a searcher that scores on parts of the selection set, finetune."
         )
     inputs = tuple(torch.cat([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
     target = _joined([batch.target for batch in batches])
@@ -92,7 +100,7 @@ def _joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
 
 
 def _joined_outputs(outputs: Sequence[Any]) -> Any:
-    """The dense network's outputs of all examples, whatever nest of tensors they are; None where some are missing."""
+    """The dense network's outputs for all examples, in any nesting of containers; None if some are missing."""
     if any(output is None for output in outputs):
         return None
     leaves, specs = zip(*map(tree_flatten, outputs), strict=True)
@@ -100,7 +108,7 @@ def _joined_outputs(outputs: Sequence[Any]) -> Any:
 
 
 def _whole(parts: Sequence[Any]) -> Any:
-    """Tensors of examples as one; what is no tensor, or has no dimension for them, is the same in all batches."""
+    """Tensors joined along the examples; other values and scalar tensors are the same in all batches."""
     return torch.cat(list(parts)) if isinstance(parts[0], torch.Tensor) and parts[0].dim() else parts[0]
 
 

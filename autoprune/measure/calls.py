@@ -1,4 +1,4 @@
-"""When each module of a network runs and each of its tensors is first read, from one forward pass."""
+"""Records when each module of a network runs and when each of its tensors is first read, in one forward pass."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from autoprune.prune.passes.watch import Execute, OperatorWatch
 
 @dataclass(frozen=True)
 class Calls:
-    """Moments of a forward pass, counted from 0: every start and end of a module is one.
+    """The order of calls in a forward pass. Moments are counted from 0, one for every start and end of a module.
 
-    `started` and `ended` have a module's first start and last end, `read` the moment a tensor was first read by an
-    operator. Modules that never ran and tensors that were never read are in none of them.
+    Modules that never ran and tensors that were never read are left out.
+
+    Attributes:
+        started: the moment of each module's first start.
+        ended: the moment of each module's last end.
+        read: the moment when an operator first read each tensor.
     """
 
     started: Mapping[str, int]
@@ -28,34 +32,34 @@ class Calls:
     read: Mapping[str, int]
 
     def first_touched(self, tensors: Iterable[str], modules: Iterable[str]) -> int:
-        """The first moment at which other tensors, or other numbers kept by modules, can make a difference.
+        """The first moment at which changes of these tensors, or of the modules' attributes, can have an effect.
 
-        A number a module keeps may be read by the one around it, before it runs.
+        A module's attribute may be read by the module that contains it, before the module itself runs.
         """
         moments = [min(self.read.get(name, self._start(_parent(name))), self._start(_parent(name))) for name in tensors]
         moments += [self._start(_parent(name)) for name in modules]
         return min(moments, default=max(self.ended.values()))
 
     def before_crossing(self, moment: int, modules: Iterable[str]) -> int:
-        """The latest moment up to this one before or after all calls of each of the modules."""
+        """The latest moment, up to `moment`, that lies before or after all calls of each of the modules."""
         crossing = [self.started[m] for m in modules if m in self.started and self.started[m] < moment <= self.ended[m]]
         return self.before_crossing(min(crossing), modules) if crossing else moment
 
     def complete(self, moment: int) -> list[str]:
-        """The outermost modules that have run for the last time at a moment, the latest last."""
+        """The outermost modules whose last call has ended before `moment`, in the order of their ends."""
         done = {name for name, end in self.ended.items() if end < moment and name}
         outermost = [name for name in done if not any(above in done for above in _above(name))]
         return sorted(outermost, key=lambda name: self.ended[name])
 
     def _start(self, module: str) -> int:
-        """The start of a module, or of the closest one around it that runs."""
+        """The start of a module, or of the innermost module around it that runs."""
         while module not in self.started and module:
             module = _parent(module)
         return self.started[module]
 
 
 def record_calls(network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Calls:
-    """The calls of a network in eval mode on these inputs."""
+    """Runs a network in eval mode on the inputs and returns the order of its calls."""
     clock = _Clock({t.untyped_storage().data_ptr(): name for name, t in named_tensors(network).items() if t.numel()})
     with evaluating(network), torch.no_grad(), clock.watching(network):
         network(*copied(inputs))
@@ -67,14 +71,14 @@ def _parent(name: str) -> str:
 
 
 def _above(name: str) -> list[str]:
-    """The modules around one, the model itself left out."""
+    """The modules that contain a module, except for the model itself."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 @dataclass
 class _Clock(OperatorWatch):
-    names: Mapping[int, str]  # of tensors, by where their memory begins
+    names: Mapping[int, str]  # names of tensors by the address of their storage
     started: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)

@@ -1,8 +1,9 @@
-"""Fitness functions: from a network and batches to numbers. A user's own has the same form.
+"""Fitness functions, which measure a network on batches. Users can pass their own.
 
-A fitness is a function `(model, batches) -> float or dict of floats`, the model in eval mode and without gradients,
-the batches `autoprune.measure.batch.Batch`es. A float is recorded under the name of the first objective that is no
-cost, a dict under its own names. Where its values are means over examples it says so with `averaging`.
+A fitness is a function `(model, batches) -> float or dict of floats`, called with the model in eval mode, without
+gradients, and with a list of `autoprune.measure.batch.Batch`. A float is recorded under the name of the first objective
+that is not a cost, a dict under its own names. The decorator `averaging` declares that all values are means over
+examples.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ AnyFitness = TypeVar("AnyFitness", bound=Callable[..., Any])
 
 @runtime_checkable
 class Averaging(Protocol):
-    """A fitness that says whether its values are means over examples; `averaging` makes one of a function."""
+    """A fitness that declares whether its values are means over examples, as functions marked by `averaging` do."""
 
     averages: bool
 
 
 def averaging(fitness: AnyFitness) -> AnyFitness:
-    """Marks a fitness whose every value is a mean over examples, each with the same weight.
+    """Marks a fitness all of whose values are means over examples, each with the same weight.
 
-    Then what was measured on some examples can be extended by others instead of measured again, and a search can
-    compare candidates part by part.
+    A search can then extend a measurement by further examples without repeating it, and compare candidates part by
+    part.
     """
-    fitness.averages = True  # type: ignore[attr-defined]  # a mark of ours
+    fitness.averages = True  # type: ignore[attr-defined]  # see Averaging
     return fitness
 
 
 def averages(fitness: Fitness) -> bool:
-    """Whether a fitness, or what a partial application of it calls, is marked as `averaging`."""
+    """Whether a fitness, or the function that a partial application calls, is marked by `averaging`."""
     if isinstance(fitness, functools.partial):
         return averages(fitness.func)
     return isinstance(fitness, Averaging) and bool(fitness.averages)
 
 
-def is_own(fitness: Fitness) -> bool:
-    """Whether a fitness, or what a partial application of it calls, is one of this module, which writes to nothing."""
+def is_builtin(fitness: Fitness) -> bool:
+    """Whether a fitness, or the function that a partial application calls, is of this module and thus pure."""
     called = fitness.func if isinstance(fitness, functools.partial) else fitness
     return called is classification or called is reconstruction
 
@@ -56,12 +57,23 @@ def is_own(fitness: Fitness) -> bool:
 def classification(
     model: nn.Module, batches: Sequence[Batch], report: Sequence[str] = ("accuracy", "kl")
 ) -> dict[str, float]:
-    """What `report` names, in one pass; means over all examples, for networks that return (b, classes) logits.
+    """Measures a network that returns (b, classes) logits, as means over all examples, in one pass.
 
-    `accuracy` is the share of examples whose largest logit is the target's; `kl` is sum p (log p - log q) in nats, p
-    the dense network's class probabilities and q the pruned one's: smoother than accuracy on few images, and needs no
-    labels; `mse` is the mean squared difference of the logits to the dense network's; `loss` the cross entropy with
-    the targets, in nats.
+    Args:
+        model: the network.
+        batches: the examples.
+        report: names of the measures to return. `accuracy` is the share of examples whose largest logit is the
+            target's. `kl` is sum p (log p - log q) in nats, with p the dense network's class probabilities and q the
+            pruned network's; it needs no labels and is smoother than accuracy on few examples. `mse` is the mean
+            squared difference of the logits from the dense network's. `loss` is the cross entropy with the targets, in
+            nats.
+
+    Returns:
+        The measures by name.
+
+    Raises:
+        PluginError: a name in `report` is unknown, or the network does not return logits.
+        DataError: there is no batch, or a batch lacks targets or dense outputs that a measure needs.
     """
     unknown = [name for name in report if name not in MEASURES]
     if unknown:
@@ -80,9 +92,13 @@ def classification(
 
 @averaging
 def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-    """`mse`, the mean squared difference to the dense network's output: for any network that returns a tensor.
+    """Measures `mse`, the mean squared difference from the dense network's output, for networks that return a tensor.
 
-    Every example weighs the same, whatever the shape of its output. Needs no labels.
+    Every example has the same weight, whatever the shape of its output. No labels are needed.
+
+    Raises:
+        PluginError: the network does not return a tensor.
+        DataError: there is no batch.
     """
     if not batches:
         raise DataError("reconstruction needs at least one batch, got none")
@@ -97,14 +113,14 @@ def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, floa
 
 
 def reporting(fitness: Fitness, guide: str | None) -> Fitness:
-    """The fitness such that it reports the guide too: of `classification` as it is, whatever it can measure."""
+    """Returns a fitness that also reports the guide, if `fitness` is plain `classification` and can measure it."""
     if fitness is not classification or guide not in MEASURES or guide in ("accuracy", "kl"):
         return fitness
     return functools.partial(classification, report=("accuracy", "kl", guide))
 
 
 def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | None:
-    """The names a built-in fitness will report, with those a guide adds; None for a function of the user's."""
+    """The names that a built-in fitness reports, with those that a guide adds; None for a user's function."""
     options: dict[str, Any] = {}
     if isinstance(fitness, functools.partial):
         options, fitness = fitness.keywords, fitness.func
@@ -128,7 +144,7 @@ def _kl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def _mse(output: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Summed over examples, a mean within each."""
+    """The sum over examples of the mean squared difference within each."""
     return (output - _dense(batch)).square().flatten(1).mean(dim=1).sum()
 
 
@@ -153,8 +169,8 @@ def _target(batch: Batch) -> torch.Tensor:
 def _dense(batch: Batch) -> torch.Tensor:
     if batch.dense is None:
         raise DataError(
-            "expected batches to compare with the dense network on: a measurement needs the dense network's "
-            "outputs: see scorer.with_dense_outputs"
+            "expected batches with the dense network's outputs, which this measure compares with, got none. Fill them "
+            "in with scorer.with_dense_outputs."
         )
     outputs: torch.Tensor = _tensor_in(batch.dense)
     return outputs
@@ -171,8 +187,8 @@ def _logits(output: Any) -> torch.Tensor:
 
 
 def _tensor_in(output: Any) -> Any:
-    """The tensor that is meant by an output: `logits` of what transformers return or of a dict, or the only tensor of a
-    tuple, list or mapping; anything else as it is.
+    """The main tensor of an output: the attribute or key `logits`, as in outputs of transformers, or the only tensor of
+    a tuple, list or mapping. Any other output is returned as it is.
     """
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(named, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Which of some known batches a network is running on, so that what is known about a batch can be used in the pass."""
+"""Identifies the batch that a network is running on, so that recorded values of a batch can be used in the pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 
 class Followed:
-    """Known batches by key. A batch is known by its first input, the very tensor: fitness functions are given the
-    batches and pass their inputs on; inputs that were changed on the way are not known, and nothing is assumed of them.
+    """Known batches by key. A batch is identified by its first input, the tensor object itself: fitness functions pass
+    the inputs of their batches on to the network. Inputs that a fitness replaced by other tensors are not identified.
     """
 
     def __init__(self, inputs: Mapping[Hashable, tuple[torch.Tensor, ...]]) -> None:
@@ -22,7 +22,7 @@ class Followed:
 
     @contextlib.contextmanager
     def following(self, network: nn.Module) -> Iterator[None]:
-        """Inside, `current` is the key of the batch the network runs on, None where it is not known."""
+        """Keeps `current` at the key of the batch that the network is running on, None if the batch is not known."""
         enter = network.register_forward_pre_hook(self._enter, prepend=True)
         leave = network.register_forward_hook(self._leave, always_call=True)
         try:

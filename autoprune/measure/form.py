@@ -1,4 +1,4 @@
-"""The form a network is run in while it is scored: layout, precision, images at once, threads. None of it is exported.
+"""The form in which networks run while they are scored: layout, precision, batch size, threads. It is not exported.
 
 Which form is fastest depends on the device and the network; run.tuning times some and compares their scores.
 """
@@ -25,8 +25,13 @@ _FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous
 
 @dataclass(frozen=True)
 class Form:
-    """How passes are run: None leaves the layout, how many images at once (`batch`) and torch's `threads` on the CPU as
-    they are. In bfloat16 torch.autocast decides which operators take it; outputs are float32 again.
+    """The form of forward passes. None leaves a setting as it is.
+
+    Attributes:
+        layout: the memory format of images and convolution weights.
+        dtype: the precision. With bfloat16, torch.autocast chooses the operators that use it; outputs are float32.
+        batch: the number of examples per batch.
+        threads: the number of torch's threads on the CPU.
     """
 
     layout: Layout | None = None
@@ -39,17 +44,17 @@ class Form:
 
     @contextlib.contextmanager
     def running(self, device: torch.device) -> Iterator[None]:
-        """Inside, networks run with this precision and so many threads."""
+        """Runs networks with this precision and number of threads inside the context."""
         low = self.dtype == "bfloat16"
         with torch_threads(self.threads), torch.autocast(device.type, torch.bfloat16, enabled=low):
             yield
 
     def place(self, x: torch.Tensor) -> torch.Tensor:
-        """The tensor in this layout, where it is an image."""
+        """Returns the tensor in this layout if it holds images."""
         return x.contiguous(memory_format=_FORMATS[self.layout]) if self.layout and x.dim() == 4 else x
 
     def dress(self, network: nn.Module) -> nn.Module:
-        """The network in this layout, in place, returning float32 whatever it computes in."""
+        """Puts the network in this layout in place; it returns float32 in any precision."""
         if self.layout and any(parameter.dim() == 4 for parameter in network.parameters()):
             network.to(memory_format=_FORMATS[self.layout])  # type: ignore[call-overload]  # torch's stub omits it
         if self.dtype != "float32":
@@ -57,18 +62,18 @@ class Form:
         return network
 
     def inputs(self, batches: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
-        """Inputs that statistics are estimated on, in this layout; they stay in their batches, which estimates see."""
+        """Returns calibration inputs in this layout; their batches stay the same, as estimates depend on them."""
         return [tuple(map(self.place, inputs)) for inputs in batches]
 
     def batches(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Batches in this layout and so many examples at once; the last may have fewer."""
+        """Returns batches in this layout and batch size; the last may be smaller."""
         if self.layout is None and self.batch is None:
             return list(batches)
         sized = batches if self.batch is None else rebatched(batches, self.batch)
         return [batch.placed(self.place) for batch in sized]
 
 
-PLAIN = Form()
+DEFAULT_FORM = Form()
 
 
 def _widened(value: Any) -> Any:
@@ -78,7 +83,7 @@ def _widened(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Trial:
-    """One form that was timed: examples a second, or None and why it did not run."""
+    """One form that was timed: its examples per second, or None and a note with the reason why it did not run."""
 
     form: Form
     examples_per_second: float | None
@@ -87,7 +92,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The form scores are taken in, why, and what was timed."""
+    """The form in which candidates are scored, the reason for it, and the forms that were timed."""
 
     form: Form
     reason: str

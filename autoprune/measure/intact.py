@@ -1,4 +1,4 @@
-"""Batches that user code may write to: every network meets the same bits, whatever was measured before it."""
+"""Protects batches from writes of user code, so that every network is measured on the same bits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Named = dict[str, torch.Tensor]
 
 
 class Intact:
-    """Lends batches and puts them back as they were, from copies that are made when a batch is lent first.
+    """Lends batches and restores them afterwards, from copies that are made when a batch is first lent.
 
-    Tensors are lent themselves, as a batch is known by them (measure.following), and compared with their copies
-    afterwards: writes through `.data` or a numpy view are found too. Containers are lent as copies. `remark` says what
-    was changed, empty while nothing was.
+    The tensors themselves are lent, as they identify a batch (measure.following), and compared with their copies
+    afterwards, so writes through `.data` or a numpy view are found too. Containers are lent as copies. `remark` names
+    the tensors that were changed; it is empty if there are none.
     """
 
     def __init__(self) -> None:
         self.remark = ""
-        self._copies: dict[int, tuple[Batch, Named]] = {}  # by identity, with the batch so that it is not reused
+        self._copies: dict[int, tuple[Batch, Named]] = {}  # by id(batch); holding the batch keeps its id taken
 
     @contextlib.contextmanager
     def lending(self, batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-        """The batches for a user's code to read, or write, inside."""
+        """Lends the batches to a user's code inside the context, and undoes its writes afterwards."""
         for batch in batches:
             if id(batch) not in self._copies:
                 self._copies[id(batch)] = batch, {name: x.clone() for name, x in _named(batch).items()}
@@ -45,7 +45,7 @@ class Intact:
 
     @torch.no_grad()
     def _put_back(self, batch: Batch) -> list[str]:
-        """Undoes what was done to the tensors of a batch, and names those it was done to."""
+        """Undoes all writes to the tensors of a batch and returns the names of the changed ones."""
         changed = []
         for name, tensor in _named(batch).items():
             was = self._copies[id(batch)][1][name]
@@ -53,7 +53,7 @@ class Intact:
                 tensor.requires_grad_(False)
                 tensor.grad = None
             if tensor.shape != was.shape or tensor.dtype != was.dtype:
-                tensor.data = was.clone()  # it was given other memory
+                tensor.data = was.clone()  # its storage was replaced
             elif not same_bits(tensor, was):
                 tensor.copy_(was)
             else:
@@ -63,7 +63,7 @@ class Intact:
 
 
 def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
-    """Whether two tensors of one shape and dtype are equal; NaN is equal to NaN, and 0 is not to -0."""
+    """Whether two tensors of one shape and dtype have equal bits: NaN equals NaN, and 0 differs from -0."""
     if x.is_complex():
         x, y = torch.view_as_real(x), torch.view_as_real(y)
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(x.element_size())
@@ -71,7 +71,7 @@ def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
 
 
 def _named(batch: Batch) -> Named:
-    """Every tensor of a batch under a name for people."""
+    """Every tensor of a batch, by a name for messages."""
     inputs = {f"input {index}": x for index, x in enumerate(batch.inputs)}
     target = {} if batch.target is None else {"the target": batch.target}
     dense = tensors_of(batch.dense)
@@ -82,7 +82,7 @@ def _named(batch: Batch) -> Named:
 
 
 def _lent(batch: Batch) -> Batch:
-    """A batch whose dense output is in containers of its own, with the same tensors in it."""
+    """A batch with the same tensors whose dense output is in new containers."""
     if batch.dense is None or isinstance(batch.dense, torch.Tensor):
         return batch
     return batch._replace(dense=tree_map(_own, batch.dense))

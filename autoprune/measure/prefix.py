@@ -1,12 +1,12 @@
-"""What a candidate shares with the dense network is computed once: everything before the first thing that differs.
+"""Reuses outputs of the dense network for the layers before a candidate's first difference from it.
 
-A probe that changes one unit leaves all that runs before it as it was. For a candidate whose first difference comes at
-some moment of the forward pass, the outermost modules that are complete by then (`Calls.complete`) are not run: they
-return what they returned in the dense network for the same batch. Of these outputs only those are kept that anything
-after the cut reads; the rest become tensors on the meta device, which have a shape and no values, so that whatever
-reads one yields no values either. Which are read is not inferred but tried, once a cut: the dense network runs with
-the last 1, 2, 4, ... outputs real, until its own output comes out as it was, bit by bit. If it never does, nothing is
-reused at that cut. Models without any order of modules lose the gain, never correctness.
+A probe that changes one unit does not affect the modules that run before it. If a candidate first differs at some
+moment of the forward pass, the outermost modules that are complete by then (`Calls.complete`) are not run: they return
+their outputs in the dense network for the same batch. Only the outputs that are read after the cut are kept; the others
+become tensors on the meta device, which have a shape and no values, so that an operator that reads one yields no values
+either. Which outputs are read is tested, not inferred, once per cut: the dense network runs with the last 1, 2, 4, ...
+outputs real, until its own output is unchanged bit for bit. If it never is, nothing is reused at that cut. For models
+whose modules run in no fixed order the reuse is lost, but never correctness.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ from autoprune.prune.surgery.surgery import Recipe
 
 REUSE_BYTES = 2 << 30
 
-Outputs = Mapping[str, Sequence[Any]]  # by module, a call each
-Run = Callable[[Any, Any, Any], Any]  # what runs in place of a forward: (the forward, args, kwargs) -> output
+Outputs = Mapping[str, Sequence[Any]]  # by module, one output per call
+ForwardReplacement = Callable[[Any, Any, Any], Any]  # (the original forward, args, kwargs) -> output
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A moment of the forward pass, the outermost modules complete by then, and those of them that are read after it.
+    """A point of the forward pass before which outputs of the dense network can be reused.
 
-    Without any modules, nothing can be reused.
+    Attributes:
+        moment: the moment in `Calls`.
+        modules: the outermost modules that are complete by then; if there are none, nothing can be reused.
+        needed: the modules whose outputs are read afterwards.
     """
 
     moment: int
@@ -48,12 +51,19 @@ class Cut:
 
 @dataclass
 class Prefixes:
-    """Outputs of the dense network's modules at the cuts candidates had so far, `limit` bytes of them at most.
+    """A cache of the outputs of the dense network's modules at the cuts of the candidates so far.
 
-    `dense` is the dense network as candidates are built, `recipe` its recipe, `example` inputs it runs on. Filled while
-    candidates run: what one computes before its cut is what the dense network computes. Above the limit the earliest
-    cut goes, and none before it is kept from then on: its tensors are the largest and save the least; dropping the one
-    not used for longest would, as probes come round and round, drop each just before its next use.
+    It is filled while candidates run, as a candidate computes the same as the dense network before its cut. Above the
+    limit the earliest cut is dropped, and no cut before it is kept from then on: its tensors are the largest and save
+    the least. As probes visit the cuts cyclically, dropping the least recently used cut would drop each one just before
+    its next use.
+
+    Attributes:
+        dense: the dense network, built as candidates are.
+        recipe: its recipe.
+        example: inputs that it runs on.
+        limit: the number of bytes that are kept at most.
+        calls: the order of its calls.
     """
 
     dense: nn.Module
@@ -65,7 +75,7 @@ class Prefixes:
     _kept: dict[int, dict[Hashable, Outputs]] = field(default_factory=dict)
     _bytes: dict[int, int] = field(default_factory=dict)
     _closed: int = -1  # no cut up to this moment is kept any more
-    _written: set[str] = field(default_factory=set)  # modules whose outputs are changed in place by what follows
+    _written: set[str] = field(default_factory=set)  # modules whose outputs later modules change in place
 
     def __post_init__(self) -> None:
         self.calls = record_calls(self.dense, self.example)
@@ -73,21 +83,21 @@ class Prefixes:
 
     @property
     def bytes(self) -> int:
-        """How much is kept now."""
+        """The number of bytes that are kept now."""
         return sum(self._bytes.values())
 
     def cut(self, network: nn.Module, recipe: Recipe) -> Cut:
-        """Where a candidate's network first differs from the dense one."""
+        """The cut at which a candidate's network first differs from the dense network."""
         own = named_tensors(network)
         changed = [name for name, tensor in self._tensors.items() if not _same(tensor, own.get(name))]
         resized = [module for module, sizes in recipe.sizes.items() if sizes != self.recipe.sizes.get(module)]
         moment = self.calls.first_touched(changed, [*resized, *recipe.skipped])
-        # a batch norm that runs again afterwards has other statistics, also when it runs before
+        # if a batch norm runs again after the difference, its statistics change for its earlier calls as well
         return self._cut_at(self.calls.before_crossing(moment, list(tracked_norms(self.dense))))
 
     @contextlib.contextmanager
     def reused(self, network: nn.Module, cut: Cut, followed: Followed) -> Iterator[None]:
-        """Inside, a candidate's network begins at its cut, or the closest before it that is kept, on known batches."""
+        """Makes a candidate's network begin, on known batches, at its cut or at the latest kept cut before it."""
         passing = _Pass(self, network, cut, followed)
         enter = network.register_forward_pre_hook(passing.enter)
         leave = network.register_forward_hook(passing.leave, always_call=True)
@@ -98,14 +108,14 @@ class Prefixes:
             leave.remove()
 
     def closest(self, cut: Cut, key: Hashable) -> tuple[Cut, Outputs] | None:
-        """The latest cut up to this one whose outputs are kept for a batch."""
+        """The latest cut, up to the given one, whose outputs are kept for a batch, with these outputs."""
         for moment in sorted((moment for moment in self._kept if moment <= cut.moment), reverse=True):
             if key in self._kept[moment]:
                 return self._cuts[moment], self._kept[moment][key]
         return None
 
     def wants(self, cut: Cut, key: Hashable) -> bool:
-        """Whether the outputs at a cut are to be kept and are not yet."""
+        """Whether the outputs at a cut should be kept and are not kept yet."""
         return bool(cut.modules) and cut.moment > self._closed and key not in self._kept.get(cut.moment, {})
 
     def keep(self, cut: Cut, key: Hashable, outputs: Outputs) -> None:
@@ -118,13 +128,13 @@ class Prefixes:
             self._bytes.pop(self._closed)
 
     def forget(self, cut: Cut, key: Hashable) -> None:
-        """Drops what is kept for a batch, which something wrote to; outputs at this cut are copied from then on."""
+        """Drops the outputs for a batch because they were written to; outputs at this cut are copied from then on."""
         self._written.update(cut.modules)
         for moment in list(self._kept):
             self._kept[moment].pop(key, None)
 
     def is_written(self, module: str) -> bool:
-        """Whether something after a module changes its output in place."""
+        """Whether a later module changes the output of a module in place."""
         return module in self._written
 
     def _cut_at(self, moment: int) -> Cut:
@@ -133,7 +143,7 @@ class Prefixes:
         return self._cuts[moment]
 
     def _prove(self, moment: int) -> Cut:
-        """The cut with the fewest outputs kept that the dense network's own output does not suffer from."""
+        """The cut with the fewest kept outputs that leave the dense network's own output unchanged."""
         with evaluating(self.dense), torch.no_grad():
             modules = self.calls.complete(moment)
             outputs, expected = self._recorded(modules)
@@ -150,11 +160,11 @@ class Prefixes:
         return Cut(moment)
 
     def _recorded(self, modules: Sequence[str]) -> tuple[dict[str, list[Any]], Any]:
-        """What modules return on the example, and the network's output. Modules that return no tensors are left out."""
+        """The outputs of modules and of the network on the example. Modules that return no tensors are left out."""
         outputs: dict[str, list[Any]] = {}
         seen: list[tuple[str, torch.Tensor, int]] = []
 
-        def noting(name: str) -> Run:
+        def noting(name: str) -> ForwardReplacement:
             def run(original: Any, args: Any, kwargs: Any) -> Any:
                 output = original(*args, **kwargs)
                 outputs.setdefault(name, []).append(copied(output))
@@ -177,21 +187,21 @@ class Prefixes:
                 replace(name, _returning([copied(o) if name in needed else valueless(o) for o in made]))
             try:
                 got = self.dense(*copied(self.example))
-            except Exception:  # whatever an operator or the model's code raises on a tensor without values: it is read
+            except Exception:  # operators and the model's code may raise anything if they read a tensor without values
                 return False
         ours, theirs = tensors_of(got), tensors_of(expected)
         return bool(theirs) and len(ours) == len(theirs) and all(map(_same, theirs, ours))
 
 
 class _Pass:
-    """The forward passes of one candidate's network: what returns kept outputs, and what is kept on the way."""
+    """The forward passes of one candidate's network: returns kept outputs and records new ones."""
 
     def __init__(self, prefixes: Prefixes, network: nn.Module, cut: Cut, followed: Followed) -> None:
         self.prefixes, self.network, self.cut, self.followed = prefixes, network, cut, followed
         self._stack = contextlib.ExitStack()
         self._key: Hashable = None
         self._made: dict[str, list[Any]] = {}
-        self._lent: list[tuple[torch.Tensor, int]] = []  # with the versions they had
+        self._lent: list[tuple[torch.Tensor, int]] = []  # with their versions when they were lent
 
     def enter(self, network: nn.Module, args: Any) -> None:
         self._stack.close()
@@ -205,7 +215,7 @@ class _Pass:
             replace(name, self._lend(name, iter(outputs)))
         if self.prefixes.wants(self.cut, self._key):
             for name in self.cut.modules:
-                replace(name, self._note(name))  # around what is lent, where it is the same module
+                replace(name, self._note(name))  # wraps the replacement above if it is the same module
 
     def leave(self, network: nn.Module, args: Any, output: Any) -> None:
         self._stack.close()
@@ -216,7 +226,7 @@ class _Pass:
             self.prefixes.keep(self.cut, self._key, self._made)
         self._made = {}
 
-    def _lend(self, name: str, outputs: Iterator[Any]) -> Run:
+    def _lend(self, name: str, outputs: Iterator[Any]) -> ForwardReplacement:
         def run(original: Any, args: Any, kwargs: Any) -> Any:
             output = next(outputs)
             if self.prefixes.is_written(name):
@@ -226,7 +236,7 @@ class _Pass:
 
         return run
 
-    def _note(self, name: str) -> Run:
+    def _note(self, name: str) -> ForwardReplacement:
         def run(original: Any, args: Any, kwargs: Any) -> Any:
             output = original(*args, **kwargs)
             self._made.setdefault(name, []).append(self._memory_of(name, output))
@@ -244,11 +254,11 @@ class _Pass:
 
 
 @contextlib.contextmanager
-def replaced_forwards(network: nn.Module) -> Iterator[Callable[[str, Run], None]]:
-    """A function (name, run) that makes a module's forward run(original, args, kwargs); undone at the end."""
+def replaced_forwards(network: nn.Module) -> Iterator[Callable[[str, ForwardReplacement], None]]:
+    """Yields a function (name, run) that replaces a module's forward by run(original, args, kwargs) in the context."""
     undo = contextlib.ExitStack()
 
-    def replace(name: str, run: Run) -> None:
+    def replace(name: str, run: ForwardReplacement) -> None:
         module = network.get_submodule(name)
         original, own = module.forward, "forward" in vars(module)
         module.forward = lambda *args, **kwargs: run(original, args, kwargs)
@@ -258,30 +268,30 @@ def replaced_forwards(network: nn.Module) -> Iterator[Callable[[str, Run], None]
         yield replace
 
 
-def _returning(outputs: Sequence[Any]) -> Run:
+def _returning(outputs: Sequence[Any]) -> ForwardReplacement:
     left = iter(outputs)
     return lambda original, args, kwargs: next(left)
 
 
 def valueless(output: Any) -> Any:
-    """The output of a module with tensors that have shape and dtype only."""
+    """Replaces the tensors of an output by tensors that have only a shape and a dtype."""
     return tree_map(lambda x: torch.empty_like(x, device="meta") if isinstance(x, torch.Tensor) else x, output)
 
 
 def is_plain(output: Any) -> bool:
-    """Whether an output is tensors, in lists, tuples and mappings, and constants that can be returned again."""
+    """Whether an output consists of tensors and constants in lists, tuples and mappings, so that it can be reused."""
     leaves = tree_leaves(output)
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     return bool(tensors) and all(isinstance(leaf, torch.Tensor | bool | int | float | str | None) for leaf in leaves)
 
 
 def real_tensors(outputs: Outputs) -> list[torch.Tensor]:
-    """Those that have values."""
+    """The tensors that have values."""
     return [tensor for tensor in tensors_of(outputs) if not tensor.is_meta]
 
 
 def _same(dense: torch.Tensor, other: torch.Tensor | None) -> bool:
-    """Whether a tensor is there and equal in shape and every bit that counts."""
+    """Whether a tensor is present and has the same shape and values."""
     if other is None or other.shape != dense.shape or other.is_meta:
         return False
     return torch.equal(dense, other)

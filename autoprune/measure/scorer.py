@@ -1,4 +1,4 @@
-"""Scores one candidate: builds its network, settles batch norms, applies the fitness. No score depends on another."""
+"""Scores one candidate: builds its network, sets batch norm statistics, applies the fitness. Scores are independent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autoprune.errors import PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.fitness import Fitness, averages, is_own
+from autoprune.measure.fitness import Fitness, averages, is_builtin
 from autoprune.measure.intact import Intact
 from autoprune.measure.settings import Scoring
 from autoprune.measure.stage import Stage
@@ -32,22 +32,26 @@ from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
 from autoprune.prune.passes.containers import copied
 
-CAUSE_LENGTH = 1000  # characters of what a user's code says when it fails; some print whole tensors
+CAUSE_LENGTH = 1000  # characters of a user's error message that are kept; some messages print whole tensors
 
 
 @dataclass
 class Scorer:
     """Turns candidates of one space into evaluations on one device.
 
-    `calibrate` are the inputs batch norms are re-estimated on, `select` the batches the fitness sees; of the latter a
-    fidelity below 1 uses the first examples only, which end exactly at the fidelities that a search has announced and
-    elsewhere with a batch. `scoring` says how scores are taken. Networks that are deployed have the statistics that its
-    policy for batch norms says, and nothing of its form. `objective` names the value of a fitness that returns a float;
-    `also` are further measurements by name, of a subnet.
-
-    With `training` every network but the dense one is trained before it is measured, which leaves nothing for the
-    policy for batch norms to do. Its fidelity is then the share of the steps, and all selection examples are
-    measured.
+    Attributes:
+        bank: the weights that networks are assembled from.
+        space: the levels of the candidates.
+        calibrate: the inputs that batch norms are re-estimated on.
+        select: the batches that the fitness measures. A fidelity below 1 uses the first examples only; they end exactly
+            at the fidelities that a search has announced, and elsewhere at the end of a batch.
+        fitness: measures a network on batches.
+        scoring: the options of scoring. Deployed networks get statistics by its batch norm policy, but not its form.
+        objective: the name for the value of a fitness that returns a float.
+        also: further measurements of a subnet, by name.
+        worker: the name of the worker, which evaluations report.
+        training: if given, every network except the dense one is trained before it is measured. Training also sets the
+            statistics of batch norms. A fidelity is then a share of the steps, and all selection examples are used.
     """
 
     bank: Bank
@@ -62,84 +66,84 @@ class Scorer:
     training: Training | None = None
 
     def with_scoring(self, **changes: Any) -> Scorer:
-        """A scorer with other settings, which has cached nothing yet."""
+        """Returns a scorer with changed options and an empty cache."""
         return replace(self, scoring=replace(self.scoring, **changes))
 
     @cached_property
     def deployed_norms(self) -> WrittenStatistics:
-        """What settles the batch norms of deployed networks."""
+        """The batch norm policy of deployed networks."""
         return POLICIES[self.scoring.batch_norms].deployed()(self.bank.model, self.calibrate)
 
     @cached_property
     def stage(self) -> Stage:
-        """Where scores are taken."""
+        """The stage that prepares networks for scoring."""
         return Stage(self.bank, self.calibrate, self.select, self.scoring)
 
     @cached_property
     def trainer(self) -> NetworkTrainer:
-        """What trains networks, where they are trained."""
+        """The trainer of networks; `training` must be given."""
         assert self.training is not None
         return self.training.trainer(self.scoring.reuse_bytes)
 
     def prepare(self) -> None:
-        """Makes now what candidates share, so that the first one takes no longer than those after it."""
+        """Computes the values that candidates share, so that the first candidate takes no longer than later ones."""
         if self.training is None:
             self.stage.prepare()
 
     def subnet(self, candidate: Candidate) -> Subnet:
-        """What a candidate keeps. SpaceError for one that is not of the space."""
+        """The part of the model that a candidate keeps. SpaceError if the candidate is not in the space."""
         self.space.check(candidate)
         return self.bank.subnet(self.space.counts(candidate))
 
     def network(self, candidate: Candidate) -> nn.Module:
-        """The small network of a candidate as it would be deployed without training or fit, batch norms settled."""
+        """The network of a candidate, with batch norm statistics, as it is deployed without training or a fit."""
         return self.build(self.subnet(candidate))
 
     def build(self, subnet: Subnet) -> nn.Module:
-        """The same for a subnet, whose counts need not be levels of the space."""
+        """The network of a subnet, whose counts need not be levels of the space; see `network`."""
         network = self.bank.build(subnet)
         if not subnet.is_whole:  # the dense network keeps its own statistics
             self.deployed_norms.settle(network, subnet.indices)
         return network
 
     def steps(self, subnet: Subnet, fidelity: float = 1.0) -> int:
-        """How many steps the network of a subnet is trained for; the dense one never is."""
+        """The number of steps that the network of a subnet is trained for; the dense network is never trained."""
         if self.training is None or subnet.is_whole:
             return 0
         return self.training.steps_at(fidelity)
 
     def trained(self, subnet: Subnet, steps: int) -> nn.Module:
-        """The network of a subnet after so many steps, as it would be deployed."""
+        """The network of a subnet after `steps` training steps, as it is deployed."""
         key, begin = tuple(subnet.counts.items()), functools.partial(self.bank.build, subnet)
         with torch_threads(self.scoring.form.threads):
             return self.trainer.trained(key, begin, subnet.sparse, steps)
 
     def fully_trained(self, network: nn.Module, subnet: Subnet) -> nn.Module:
-        """A copy of a network of a subnet, whatever its weights, after all steps."""
+        """A copy of a subnet's network, with any weights, after all training steps."""
         with torch_threads(self.scoring.form.threads):
             return self.trainer.fully_trained(network, subnet.sparse)
 
     def measure(self, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-        """The fitness of a network, see `measured`."""
+        """The fitness of a network; see `measured`."""
         return measured(network, batches, self.fitness, self.objective, self._intact)
 
     @property
     def remark(self) -> str:
-        """What a user should know about how the fitness measures; empty while there is nothing."""
+        """A remark for the user about the fitness, empty if there is none."""
         return self._intact.remark
 
     @cached_property
     def _intact(self) -> Intact:
-        """What keeps the batches as they are."""
+        """The guard that undoes writes to the batches."""
         return Intact()
 
     @ending_forks()
     def score(self, candidate: Candidate) -> Evaluation:
-        """One evaluation; whatever goes wrong with this candidate is part of it."""
+        """Evaluates a candidate; a failure of any kind is recorded in the evaluation."""
         start = time.perf_counter()
         try:
             evaluation = self._measured(candidate)
-        except KeyboardInterrupt:  # the user's, or a signal's
+        except KeyboardInterrupt:  # from the user or a signal
             raise
         except BaseException as error:  # a user's code may raise anything, also SystemExit; the cause is recorded
             seconds = time.perf_counter() - start
@@ -152,7 +156,7 @@ class Scorer:
         with self.stage.holding(self.trained(subnet, steps)) if steps else self.stage.on(subnet) as network:
             parts = [self._on_part(network, *part) for part in self._parts(candidate)]
         whole = functools.reduce(merged, parts)
-        also = {name: measurement(subnet) for name, measurement in self.also.items()}  # the same whatever the examples
+        also = {name: measurement(subnet) for name, measurement in self.also.items()}  # independent of the examples
         if twice := sorted(whole.values.keys() & also.keys()):
             raise PluginError(f"expected the fitness to report other names than {twice}, which the guide measures")
         by_part = {name: (value,) * len(parts) for name, value in also.items()} if self.scoring.in_parts else {}
@@ -167,7 +171,7 @@ class Scorer:
         )
 
     def _parts(self, candidate: Candidate) -> Iterator[tuple[float, float]]:
-        """The shares of the selection set to be measured one by one."""
+        """The parts of the selection set to measure one by one, each between two shares."""
         if self.training is not None:
             return iter([(0.0, 1.0)])
         inside = [
@@ -186,7 +190,7 @@ class Scorer:
 
 
 def cause_of(error: BaseException) -> str:
-    """What was raised, in words that fit into a line of a report."""
+    """The type and message of an exception, short enough for a line of a report."""
     try:
         said = str(error)
     except Exception:  # a user's __str__ may raise anything, too
@@ -198,20 +202,31 @@ def cause_of(error: BaseException) -> str:
 def measured(
     network: nn.Module, batches: Sequence[Batch], fitness: Fitness, objective: str, intact: Intact
 ) -> dict[str, float]:
-    """The fitness of a network, checked: finite floats by name, a float under the name of the objective. PluginError
-    otherwise.
+    """Applies the fitness to a network and checks its values.
 
-    Every network meets the same random numbers, should the fitness draw any: its value is the same wherever and
-    whenever it is measured, and what it draws elsewhere is left as it is. What a user's fitness writes to the batches
-    `intact` undoes, and says so in its remark.
+    The global generators are seeded for every network and restored afterwards, so that a fitness that draws random
+    numbers gives the same values on any worker and in any order.
+
+    Args:
+        network: the network.
+        batches: the batches to measure it on.
+        fitness: the function to apply.
+        objective: the name for the value of a fitness that returns a float.
+        intact: undoes writes of a user's fitness to the batches and remarks on them.
+
+    Returns:
+        Finite floats by name.
+
+    Raises:
+        PluginError: the fitness returned anything else.
     """
-    lending = contextlib.nullcontext(batches) if is_own(fitness) else intact.lending(batches)
+    lending = contextlib.nullcontext(batches) if is_builtin(fitness) else intact.lending(batches)
     with evaluating(network), on_copies(network), torch.no_grad(), seeded(0), lending as lent:
-        return check_values(fitness(network, lent), objective)
+        return checked_values(fitness(network, lent), objective)
 
 
-def check_values(result: object, objective: str) -> dict[str, float]:
-    """A fitness' result as finite floats by name."""
+def checked_values(result: object, objective: str) -> dict[str, float]:
+    """The result of a fitness as finite floats by name. PluginError if it is anything else."""
     values = dict(result) if isinstance(result, Mapping) else {objective: result}
     if not values:
         raise PluginError("expected the fitness to return a float or a dict of floats, got an empty dict")
@@ -220,10 +235,10 @@ def check_values(result: object, objective: str) -> dict[str, float]:
     checked = {}
     for name, value in values.items():
         try:
-            if isinstance(value, str | bytes):  # float() would read them
+            if isinstance(value, str | bytes):  # float() would parse them
                 raise TypeError
-            checked[str(name)] = float(value)  # type: ignore[arg-type]  # anything a user returns; what fails is told
-        except (TypeError, ValueError, RuntimeError):  # of a tensor with several elements
+            checked[str(name)] = float(value)  # type: ignore[arg-type]  # a user may return anything
+        except (TypeError, ValueError, RuntimeError):  # RuntimeError comes from a tensor with several elements
             raise PluginError(
                 f"expected the fitness to return a float or a dict of floats, got {value!r} for {name!r}"
             ) from None
@@ -233,6 +248,6 @@ def check_values(result: object, objective: str) -> dict[str, float]:
 
 
 def with_dense_outputs(model: nn.Module, batches: Sequence[Batch]) -> tuple[Batch, ...]:
-    """The batches with the dense network's outputs filled in."""
+    """Returns the batches with the dense network's outputs filled in."""
     with evaluating(model), torch.no_grad():
         return tuple(batch._replace(dense=model(*copied(batch.inputs))) for batch in batches)

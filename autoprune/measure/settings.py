@@ -1,12 +1,12 @@
-"""The options of scoring, in one value that passes whole from the job to where they are used."""
+"""The options of scoring, in one value that is passed unchanged from the job to the code that uses them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from autoprune.errors import ConfigError
-from autoprune.measure.batch_norms.contract import Name
-from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.batch_norms.contract import PolicyName
+from autoprune.measure.form import DEFAULT_FORM, Form
 from autoprune.measure.prefix import REUSE_BYTES
 
 
@@ -15,24 +15,25 @@ class Scoring:
     """How candidates are scored.
 
     Attributes:
-        batch_norms: name of the policy by which batch norms are settled (measure.batch_norms).
-        batch_norm_examples: how many calibration examples statistics and batch norms are estimated on, the first ones.
-        reuse_bytes: limit of what is kept of the dense network's outputs for candidates that share them
-            (measure.prefix), or of networks in training; 0 keeps nothing.
-        form: layout, precision, batch and threads of the passes. The session chooses it.
+        batch_norms: name of the policy that sets batch norm statistics (measure.batch_norms).
+        batch_norm_examples: the number of calibration examples, the first ones, that batch norm statistics are
+            estimated on.
+        reuse_bytes: the number of bytes kept at most, of the dense network's outputs for candidates that share them
+            (measure.prefix) or of networks in training; 0 keeps nothing.
+        form: layout, precision, batch size and threads of the passes. The session chooses it.
         fidelities: shares of the selection examples that a search has announced; a batch ends at each of them. The
-            session takes them from the searcher, as it does the next.
-        in_parts: whether values of a fitness that averages over examples are also given for what is between one of the
-            fidelities and the next.
+            session takes them, as it does `in_parts`, from the searcher.
+        in_parts: whether values of a fitness that averages over examples are also given for each part of the selection
+            set between two consecutive fidelities.
 
     Raises:
         ConfigError: a number is out of bounds.
     """
 
-    batch_norms: Name = "anchored"
+    batch_norms: PolicyName = "anchored"
     batch_norm_examples: int = 500
     reuse_bytes: int = REUSE_BYTES
-    form: Form = PLAIN
+    form: Form = DEFAULT_FORM
     fidelities: tuple[float, ...] = ()
     in_parts: bool = False
 

@@ -1,4 +1,4 @@
-"""Where candidates are scored: the batches in the form they are run in, and what the dense network does on them."""
+"""Prepares networks for scoring: batches in the form of the passes, and outputs of the dense network to reuse."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.modules.skip import within
 
-EXAMPLES = 2  # that the order of calls is read from
-TINY = 1e-9  # a product of a share and a count may lie above the count that is meant
+EXAMPLES = 2  # number of examples of the pass that records the order of calls
+SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count slightly above the intended count
 
 
 @dataclass(eq=False)
@@ -39,7 +39,7 @@ class Stage:
 
     @contextlib.contextmanager
     def on(self, subnet: Subnet) -> Iterator[nn.Module]:
-        """Inside, the network of a subnet, in this form, with its batch norms settled."""
+        """Yields the network of a subnet in this form, with its batch norm statistics set."""
         with self.scoring.form.running(self._device):
             network = self.scoring.form.dress(self.bank.build(subnet))
             if subnet.is_whole:
@@ -53,12 +53,12 @@ class Stage:
 
     @contextlib.contextmanager
     def holding(self, network: nn.Module) -> Iterator[nn.Module]:
-        """Inside, a network that is ready, in this form."""
+        """Yields a network that has its statistics, in this form."""
         with self.scoring.form.running(self._device):
             yield self.scoring.form.dress(network)
 
     def prepare(self) -> None:
-        """Makes now what candidates share, so that the first one takes no longer than those after it."""
+        """Computes the values that candidates share, so that the first candidate takes no longer than later ones."""
         with self.scoring.form.running(self._device):
             _ = self._prefixes
             self.batch_norms.prepare()
@@ -72,14 +72,14 @@ class Stage:
         return divided(batches, ends) if ends else batches
 
     def part(self, since: float, until: float) -> Sequence[Batch]:
-        """The batches between two shares of the selection examples; one that goes beyond one of them is before it."""
+        """The batches between two shares of the selection examples; a batch that contains a share lies before it."""
         ends = list(itertools.accumulate(batch.examples for batch in self.batches))
-        first, last = (bisect.bisect_left(ends, share * ends[-1] * (1 - TINY)) for share in (since, until))
+        first, last = (bisect.bisect_left(ends, share * ends[-1] * (1 - SHARE_ROUNDING)) for share in (since, until))
         return self.batches[first + (since > 0) : last + 1]
 
     @property
     def kept_bytes(self) -> int:
-        """How much of the dense network's outputs is kept now."""
+        """The number of bytes of the dense network's outputs that are kept now."""
         return self._prefixes.bytes
 
     def _reused(self, network: nn.Module, cut: Cut) -> contextlib.AbstractContextManager[None]:
@@ -115,5 +115,5 @@ class Stage:
 
     @cached_property
     def batch_norms(self) -> BatchNorms:
-        """What settles the batch norms of candidates."""
+        """The batch norm policy of candidates."""
         return POLICIES[self.scoring.batch_norms](self._dense, self._inputs, self._selected)

@@ -1,4 +1,4 @@
-"""What a scorer asks of whatever trains networks before they are measured."""
+"""The contracts of objects that train networks before a scorer measures them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from torch import nn
 
 
 class NetworkTrainer(Protocol):
-    """Trains networks, and may keep them for when more steps are asked for."""
+    """Trains networks, and may keep them to continue their training later."""
 
     def trained(self, key: Hashable, begin: Callable[[], nn.Module], sparse: Collection[str], steps: int) -> nn.Module:
-        """A network after `steps` steps in all, ready to be measured.
+        """Returns a network after `steps` steps in all, ready to be measured.
 
         Args:
-            key: what the network is known by.
+            key: identifies the network.
             begin: makes the untrained network.
             sparse: names of its weights whose zeros stay.
-            steps: how many steps it is trained for in all.
+            steps: the total number of training steps.
         """
 
     def fully_trained(self, network: nn.Module, sparse: Collection[str]) -> nn.Module:
-        """A copy of any network after all steps."""
+        """Returns a copy of any network after all steps."""
 
 
 class Training(Protocol):
-    """How networks are trained: picklable, without any network in it."""
+    """A plan of training. It is picklable and holds no network."""
 
     @property
     def loss(self) -> Any:
-        """What a step lowers: a name or a function."""
+        """The loss that a step lowers: a name or a function."""
 
     def steps_at(self, fidelity: float) -> int:
-        """How many steps are a share of all."""
+        """The number of steps at a fidelity, a share of all steps."""
 
     def trainer(self, keep_bytes: int) -> NetworkTrainer:
-        """A trainer that keeps at most so many bytes of networks."""
+        """Returns a trainer that keeps at most `keep_bytes` of networks."""

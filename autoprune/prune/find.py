@@ -1,4 +1,4 @@
-"""The structure of a network that can be trusted: traced, and every unit proved on small networks."""
+"""Finds the structure of a network: traces it, and verifies every unit on small networks."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     Args:
         model: any module; it is run without gradients, in eval mode and then in train mode (without randomness, see
             train_mode.py), and left exactly as it was. DataParallel, DistributedDataParallel and torch.compile are
-            taken off, which a note says. On the meta device nothing is computed and nothing takes memory:
-            units are then proved by shapes alone.
+            unwrapped, with a note. On the meta device nothing is computed and no memory is used; units are then
+            verified by shapes alone.
         example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
             `call` of another method. Several calls, which are related in one structure, are a list of such examples or
             a dict of `call`s by name: give them where one call does not run the whole model. MACs are those of the
             first call in eval mode, so pass a single example there to count per example.
 
     Returns:
-        The structure. Its `unmet` are parameters that no call has read, its `notes` say what was not looked at.
+        The structure. Its `unmet` are parameters that no call has read; its `notes` name the parts that were not
+        analyzed.
 
     Raises:
         UnsupportedModel: the model has no parameters, or some that are not finite; it cannot be copied, does not run
             on the first example in eval mode or on another one in any mode, returns nothing that can be compared,
             depends on state outside the module tree, or computes something else when it runs again; it is scripted,
             exported, sharded or quantised.
-        PluginError: an adapter computes something else than the class it stands for.
+        PluginError: an adapter computes something different from the class that it replaces.
 
     >>> find_structure(model, torch.randn(1, 3, 224, 224))
     >>> find_structure(model, [call(x), call(x, head="boxes")])

@@ -1,4 +1,4 @@
-"""Surgery on its own: `shrink` a network without any search, `verify` that the result is right."""
+"""Surgery without a search: `shrink` makes a smaller network, `verify` checks that it is right."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from autoprune.prune.surgery.surgery import Positions, check_positions, cut
 from autoprune.prune.surgery.verify import VerifyReport, verify_positions
 
 Amount = float | int | Sequence[int]
-_POSITIONS = "autoprune_positions"  # attribute of a shrunk network: what it kept of the one it came from
+_POSITIONS = "autoprune_positions"  # attribute of a shrunk network: the positions that it kept of the original
 
 
 def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Amount]) -> nn.Module:
-    """A really smaller copy of the network, in the mode the model is in; the model itself is not touched.
+    """Returns a smaller copy of the network, in the same mode; the model itself is not changed.
 
     Args:
-        model: the network the structure was found on. Of one in DataParallel, DistributedDataParallel or torch.compile
-            the copy is of the network inside.
+        model: the network that the structure was found on. From DataParallel, DistributedDataParallel or torch.compile,
+            the network inside is copied.
         structure: from `find_structure`.
         kept: a fraction for all units, or by unit name a fraction (a float in (0, 1], rounded up), a count (an int)
-            or explicit positions; units not named stay whole. Which positions stay for a fraction or a count is
-            decided by the L2 norm of the weights that produce them. A branch goes with a count of 0 or no positions.
+            or explicit positions; units not named stay whole. For a fraction or a count, the positions with the largest
+            L2 norm of the weights that produce them stay. A count of 0, or no positions, removes a branch.
 
     Raises:
-        SpaceError: a name that is no unit, or a count below what the unit must keep or above its width.
+        SpaceError: a name is not a unit, or a count is below the least that the unit must keep or above its width.
         UnsupportedModel: a fraction for a network in which nothing can be pruned; the message says why.
 
     >>> half = shrink(model, structure, 0.5)
@@ -56,12 +56,21 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
 
 
 def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inputs: Examples) -> VerifyReport:
-    """How far a network made by `shrink` is from the original with everything removed set to zero; see VerifyReport.
+    """Compares a network made by `shrink` with the original in which all removed positions are set to zero.
 
-    They are compared in every call that is given and that the structure was found with, in eval mode and, on copies
-    without randomness, in train mode where the original runs in it.
+    They are compared in eval mode and, on copies without randomness, in train mode if the original runs in it.
 
-    Raises VerifyError for a network that `shrink` did not make, or for a call that the structure does not know.
+    Args:
+        model: the original network.
+        small: the network made by `shrink`.
+        structure: the structure that it was made with.
+        example_inputs: the calls to compare in, as for `find_structure`, which must know them.
+
+    Returns:
+        The differences; see VerifyReport.
+
+    Raises:
+        VerifyError: `shrink` did not make the network, or a call is not known to the structure.
     """
     (model, _), (small, _) = unwrapped(model), unwrapped(small)
     recorded = getattr(small, _POSITIONS, None)

@@ -14,7 +14,7 @@ from autoprune.run.drive import recorded_threads, recorded_tuning
 from autoprune.run.loop.guard import guarded
 from autoprune.run.records.checks import Record
 from autoprune.run.records.folder import RunFolder
-from autoprune.run.records.journal import read_run, told
+from autoprune.run.records.journal import read_run, told_evaluations
 from autoprune.run.results.exporter import DEFAULT, Format
 from autoprune.run.results.front_file import read_front_file
 from autoprune.run.results.member import Member
@@ -27,7 +27,7 @@ from autoprune.run.session.session import Session, open_session
 
 def read_evaluations(path: Path) -> list[Evaluation]:
     """Every evaluation in a run's journal, in order."""
-    return told(read_run(RunFolder.open(path).journal))
+    return told_evaluations(read_run(RunFolder.open(path).journal))
 
 
 def export(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from autoprune.errors import JournalMismatch
 from autoprune.run.fingerprint.canonical import shown
-from autoprune.run.fingerprint.fingerprint import SOURCE, Facts
+from autoprune.run.fingerprint.fingerprint import SOURCE, CodeFacts
 from autoprune.run.fingerprint.source import BYTECODE
 from autoprune.run.identity import identity_of
 from autoprune.run.records.checks import Record
@@ -66,7 +66,7 @@ def changes(session: Session, header: Record) -> list[Change]:
     return found
 
 
-def with_named_searcher(code: Mapping[str, Facts]) -> Mapping[str, Facts]:
+def with_named_searcher(code: Mapping[str, CodeFacts]) -> Mapping[str, CodeFacts]:
     """The facts of a run's code, with those of its searcher as they are noted now.
 
     Runs from Python used to note the function that made a searcher of a name and options, in place of its class.

@@ -28,7 +28,7 @@ from autoprune.run.loop.controller import Append, Controller
 from autoprune.run.loop.failures import most_failed
 from autoprune.run.loop.guard import guarded, watched
 from autoprune.run.loop.hiding import check_given, hiding, secrets_of
-from autoprune.run.loop.progress import Watch
+from autoprune.run.loop.progress import SearchProgress
 from autoprune.run.loop.stopping import Stopping
 from autoprune.run.loop.tracking import Trackers
 from autoprune.run.records.checks import Record
@@ -203,7 +203,7 @@ def _explore(
         write_checked(folder.space, session.space.to_json())
         write_checked(folder.structure, coupling_of(session))
         write_checked(folder.environment, redacted(environment_of(session)))
-    watch = Watch(session, session.searcher, evaluator, events, trackers)
+    watch = SearchProgress(session, session.searcher, evaluator, events, trackers)
     stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
     controller = Controller(
         session.problem,

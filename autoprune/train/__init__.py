@@ -1,1 +1,1 @@
-"""What takes gradient steps: short fine-tunes of the networks that are scored."""
+"""Training with gradient steps: short fine-tunes of the networks that are scored."""

@@ -1,4 +1,4 @@
-"""The examples that networks are trained on, in batches that are the same for all of them."""
+"""The examples that networks are trained on, in the same batches for every network."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 from autoprune.measure.batch import Batch, gathered
 
-SETTLING = 500  # training examples that batch norms are re-estimated on afterwards
+STATISTICS_EXAMPLES = 500  # training examples that batch norm statistics are re-estimated on after training
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Labelled examples and how many make a batch; `sha256` tells them from others.
+    """Labelled examples, the size of a batch, and the checksum `sha256` of the examples.
 
-    Every pass is in an order of its own, the same for all networks and runs; the rest that fills no batch is left out.
+    Every epoch has its own order, the same for all networks and runs. The last incomplete batch is dropped.
     """
 
     examples: Batch
@@ -26,17 +26,17 @@ class TrainingSet:
 
     @staticmethod
     def of(batches: Sequence[Batch], sha256: str = "") -> TrainingSet:
-        """All examples of the batches, in batches as large as the largest. DataError where they are not alike."""
+        """Joins the examples of the batches; the largest gives the batch size. DataError if they cannot be joined."""
         return TrainingSet(gathered(batches), max(batch.examples for batch in batches), sha256)
 
     @property
-    def settling(self) -> list[tuple[torch.Tensor, ...]]:
-        """The inputs that batch norms are re-estimated on."""
-        batches = min(math.ceil(SETTLING / self.size), self.examples.examples // self.size)
+    def statistics_inputs(self) -> list[tuple[torch.Tensor, ...]]:
+        """The inputs that batch norm statistics are re-estimated on."""
+        batches = min(math.ceil(STATISTICS_EXAMPLES / self.size), self.examples.examples // self.size)
         return [self.batch(step).inputs for step in range(batches)]
 
     def batch(self, step: int) -> Batch:
-        """That of a step, counted from 0."""
+        """The training batch used at `step` (0-based)."""
         count = self.examples.examples
         epoch, place = divmod(step, count // self.size)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(epoch))

@@ -1,4 +1,4 @@
-"""How networks are fine-tuned: the steps, their rate and what they lower."""
+"""The options of fine-tuning: the number of steps, the learning rate and the loss."""
 
 from __future__ import annotations
 
@@ -14,23 +14,31 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import MEASURES
 from autoprune.prune.passes.containers import main_output
 
-Loss = Callable[[Any, Batch], torch.Tensor]  # (output of the network, batch) -> its mean over the batch
+Loss = Callable[[Any, Batch], torch.Tensor]  # (output of the network, batch) -> mean loss over the batch
 
 LOSSES = {"kl": MEASURES["kl"], "mse": MEASURES["mse"], "cross_entropy": MEASURES["loss"]}  # summed over examples
-COMPARING = ("kl", "mse")  # with the dense network's outputs
-TINY = 1e-9  # a product of a share and a count may lie above the count that is meant
+COMPARING = ("kl", "mse")  # losses that compare with the dense network's outputs
+SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count slightly above the intended count
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """How every network but the dense one is trained: `steps` of SGD with momentum, at a constant rate `lr`.
+    """Fine-tunes every network except the dense one, with SGD with momentum at a constant learning rate.
 
-    A schedule that ends at `steps` would not do: the first steps of a longer training would differ from a shorter one.
-    `loss` is "kl" or "mse" to the dense network's outputs, "cross_entropy" with the targets, each the mean of what the
-    fitness of that name measures, or a function (output, batch) -> scalar tensor. Where a network returns several
-    tensors in train mode, as for auxiliary heads, the named ones are about the first.
+    The rate is constant because with a schedule that ends at `steps` the first steps of a longer training would differ
+    from a shorter training.
 
-    Raises ConfigError, with all that is wrong.
+    Args:
+        steps: number of steps.
+        lr: learning rate.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
+        loss: "kl" or "mse" compares with the dense network's outputs, "cross_entropy" with the targets; each is the
+            mean over examples of the fitness measure of that name. For a network that returns several tensors in train
+            mode, such as auxiliary heads, they use the first. Or a function (output, batch) -> scalar tensor.
+
+    Raises:
+        ConfigError: a value is out of bounds; the error lists all of them.
     """
 
     steps: int
@@ -58,11 +66,11 @@ class FineTune:
             raise ConfigError(problems)
 
     def steps_at(self, fidelity: float) -> int:
-        """How many steps are a share of all, rounded up."""
-        return math.ceil(fidelity * self.steps - TINY)
+        """The number of steps at a fidelity, a share of all steps, rounded up."""
+        return math.ceil(fidelity * self.steps - SHARE_ROUNDING)
 
     def loss_of(self, output: Any, batch: Batch) -> torch.Tensor:
-        """What a step lowers; PluginError where it is none for this output."""
+        """The loss of a step. PluginError if it cannot be computed from this output."""
         if callable(self.loss):
             value = self.loss(output, batch)
             if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:

@@ -1,13 +1,15 @@
-"""Short fine-tunes: a stitched network is trained for some steps before it is measured.
+"""Short fine-tunes: an assembled network is trained for some steps before it is measured.
 
-Step k is the same whatever is trained and however far: the same rate, the k-th batch of one order, the same random
-numbers for dropout. So training for few steps is the beginning of training for more, and a network that goes on where
-it stopped ends with the same bits as one that is trained from the start (on a GPU as far as its kernels repeat).
+Step k does not depend on the network or the total number of steps: it uses the same learning rate, the k-th batch of a
+fixed order and the same random numbers for dropout. So a short training is the beginning of a longer one, and a network
+whose training is continued ends with the same bits as one that is trained from the start (on a GPU, if its kernels are
+deterministic).
 
-What is measured is a copy whose batch norms are re-estimated on the first training examples. The running statistics of
-the training itself lag behind its weights: on the digits, widths of a quarter, KL to the dense network after 7 steps
-1.25 by those and 0.51 re-estimated, after 20 steps 0.33 and 0.29, after 100 steps 0.15 and 0.14. The dense network's
-error says nothing of a network that was trained on statistics of batches: with anchored ones 0.16.
+Measurements use a copy whose batch norm statistics are re-estimated on the first training examples. The running
+statistics of the training itself lag behind its weights: on the digits, with a quarter of all widths, the KL to the
+dense network is 1.25 with running and 0.51 with re-estimated statistics after 7 steps, 0.33 and 0.29 after 20 steps,
+0.15 and 0.14 after 100 steps. Anchored statistics give 0.16 there, as the error of the dense network's estimate is
+unrelated to that of a network trained on statistics of batches.
 """
 
 from __future__ import annotations
@@ -32,9 +34,13 @@ from autoprune.train.finetune import FineTune, Loss
 
 @dataclass(eq=False)
 class Learner:
-    """A network after so many steps (`done`), with what its next step needs.
+    """A network in training, with the state that its next step needs.
 
-    `masks` are of weights with zeros, which stay zeros.
+    Attributes:
+        network: the network.
+        optimizer: its optimizer.
+        masks: the nonzero entries of sparse weights, by name; the other entries stay zero.
+        done: the number of steps taken.
     """
 
     network: nn.Module
@@ -44,7 +50,7 @@ class Learner:
 
     @staticmethod
     def of(network: nn.Module, plan: FineTune, sparse: Collection[str] = ()) -> Learner:
-        """One that begins. Parameters that need no gradient are left alone."""
+        """A learner before its first step. Parameters that need no gradient are not trained."""
         tensors = named_tensors(network)
         masks = {name: tensors[name].detach() != 0 for name in sparse if name in tensors}
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -53,15 +59,16 @@ class Learner:
 
     @property
     def nbytes(self) -> int:
-        """Of the network, its momentum and its masks."""
+        """The number of bytes of the network, its momentum and its masks."""
         held = [*named_tensors(self.network).values(), *self.masks.values()]
         momentum = [value for state in self.optimizer.state.values() for value in state.values()]
         return sum(tensor.nbytes for tensor in (*held, *momentum) if isinstance(tensor, torch.Tensor))
 
     def train(self, plan: FineTune, examples: TrainingSet, steps: int) -> None:
-        """Goes on until so many steps are done in all.
+        """Trains until `steps` steps are done in all.
 
-        Raises TrainingDiverged for a loss that is not finite; then the network is of no use.
+        Raises:
+            TrainingDiverged: the loss is not finite. The network is then unusable.
         """
         while self.done < steps:
             loss = self.differentiate(plan, examples.batch(self.done))
@@ -71,7 +78,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
 
     def differentiate(self, plan: FineTune, batch: Batch) -> float:
-        """The loss of the next step, whose gradients are set; every module is in train mode meanwhile."""
+        """Computes the loss and the gradients of the next step, with every module in train mode."""
         self.optimizer.zero_grad(set_to_none=True)
         with training(self.network), torch.enable_grad(), repeatable(), seeded(self.done):
             loss = plan.loss_of(self.network(*batch.inputs), batch)
@@ -88,31 +95,32 @@ class Learner:
 
 @dataclass(eq=False)
 class Trainer:
-    """Trains networks by their keys, and keeps them within `keep_bytes` for when more steps are asked for.
+    """Trains networks and keeps at most `keep_bytes` of them, by key, to continue their training later.
 
-    Those used last stay. One that is not kept any more is trained from the start again, to the same bits.
+    The most recently used networks are kept. The others are trained from the start again, to the same bits.
     """
 
     plan: FineTune
     examples: TrainingSet
     keep_bytes: int
     _kept: dict[Hashable, Learner] = field(default_factory=dict)
-    _held: int = 0  # bytes of those
+    _held: int = 0  # bytes of the kept networks
 
     def train(self, learner: Learner, steps: int) -> nn.Module:
-        """A copy of the network after so many steps in all, its batch norms settled.
+        """Trains to `steps` steps in all and returns a copy of the network with re-estimated batch norm statistics.
 
-        Raises TrainingDiverged where it would have a number that is not finite.
+        Raises:
+            TrainingDiverged: the network has weights or statistics that are not finite.
         """
         learner.train(self.plan, self.examples, steps)
         network = copy_model(learner.network)
-        recalibrate(network, self.examples.settling)
+        recalibrate(network, self.examples.statistics_inputs)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in _trained_tensors(network)):
             raise TrainingDiverged(_diverged("finite weights and statistics", "others", learner.done, self.plan))
         return network
 
     def trained(self, key: Hashable, begin: Callable[[], nn.Module], sparse: Collection[str], steps: int) -> nn.Module:
-        """The same of the network with a key, which `begin` makes where it is not kept with fewer steps."""
+        """Returns the network of a key after `steps` steps; `begin` makes it unless it is kept with fewer steps."""
         learner = self._taken(key) if key in self._kept else None
         if learner is None or learner.done > steps:
             learner = Learner.of(begin(), self.plan, sparse)
@@ -124,7 +132,7 @@ class Trainer:
         return network
 
     def fully_trained(self, network: nn.Module, sparse: Collection[str]) -> nn.Module:
-        """A copy of any network, whatever its weights, after all steps."""
+        """Returns a copy of any network, with any weights, after all steps."""
         return self.train(Learner.of(copy_model(network), self.plan, sparse), self.plan.steps)
 
     def _taken(self, key: Hashable) -> Learner:
@@ -135,7 +143,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A plan of fine-tuning with the examples that networks are trained on; it makes trainers."""
+    """The options of fine-tuning with the examples that networks are trained on. It makes trainers."""
 
     plan: FineTune
     examples: TrainingSet
@@ -152,7 +160,7 @@ class FineTuning:
 
 
 def _trained_tensors(network: nn.Module) -> list[torch.Tensor]:
-    """Parameters and statistics of batch norms; other buffers may hold infinities, as masks of attention do."""
+    """Parameters and batch norm statistics. Other buffers may hold infinities, as attention masks do."""
     statistics = [NormStatistics.of(norm) for norm in tracked_norms(network).values()]
     return [*network.parameters(), *(tensor for own in statistics for tensor in (own.mean, own.variance))]
 

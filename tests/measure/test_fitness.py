@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import classification
-from autoprune.measure.scorer import check_values, with_dense_outputs
+from autoprune.measure.scorer import checked_values, with_dense_outputs
 
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
 TARGET = torch.tensor([0, 0, 0])
@@ -49,7 +49,7 @@ def test_kl_is_the_mean_over_examples():
 def test_what_is_missing_is_named():
     with pytest.raises(DataError, match="needs targets: give select and report batches labels"):
         classification(nn.Identity(), [batch(LOGITS, None, LOGITS)])
-    with pytest.raises(DataError, match="needs the dense network's outputs"):
+    with pytest.raises(DataError, match="batches with the dense network's outputs"):
         classification(nn.Identity(), [batch(LOGITS, TARGET, None)])
     with pytest.raises(DataError, match="needs at least one batch, got none"):
         classification(nn.Identity(), [])
@@ -71,8 +71,8 @@ def test_a_batch_moves_with_everything_it_has():
 
 
 def test_a_float_is_recorded_under_the_objective_and_a_dict_under_its_names():
-    assert check_values(0.5, "accuracy") == {"accuracy": 0.5}
-    assert check_values({"iou": torch.tensor(0.25), "dice": 1}, "accuracy") == {"iou": 0.25, "dice": 1.0}
+    assert checked_values(0.5, "accuracy") == {"accuracy": 0.5}
+    assert checked_values({"iou": torch.tensor(0.25), "dice": 1}, "accuracy") == {"iou": 0.25, "dice": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_a_float_is_recorded_under_the_objective_and_a_dict_under_its_names():
 )
 def test_what_is_no_number_is_refused_and_quoted(wrong):
     with pytest.raises(PluginError, match="expected the fitness to return a float or a dict of floats, got"):
-        check_values(wrong, "accuracy")
+        checked_values(wrong, "accuracy")
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_refused_with_its_name(wrong):
     with pytest.raises(PluginError, match=f"expected a finite fitness, got iou = {wrong}"):
-        check_values({"dice": 0.5, "iou": wrong}, "accuracy")
+        checked_values({"dice": 0.5, "iou": wrong}, "accuracy")
 
 
 def test_an_empty_dict_is_refused():
     with pytest.raises(PluginError, match="got an empty dict"):
-        check_values({}, "accuracy")
+        checked_values({}, "accuracy")

@@ -8,7 +8,7 @@ from torch import nn
 
 from autoprune.errors import DataError
 from autoprune.measure.batch import Batch, divided, rebatched, shuffled
-from autoprune.measure.form import PLAIN, Form
+from autoprune.measure.form import DEFAULT_FORM, Form
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,7 @@ def test_batches_that_are_not_alike_are_an_error():
 
 def test_the_plain_form_leaves_batches_as_they_are():
     made = batches(2, 3)
-    assert all(a is b for a, b in zip(PLAIN.batches(made), made, strict=True))
+    assert all(a is b for a, b in zip(DEFAULT_FORM.batches(made), made, strict=True))
 
 
 @pytest.mark.parametrize(

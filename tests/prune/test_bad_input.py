@@ -122,7 +122,7 @@ def test_a_solution_beyond_the_range_of_its_type_falls_back_to_slices_with_a_not
     bank.orders["0"] = np.arange(6)
     small = bank.build(bank.subnet({"0": 1}))
     assert torch.equal(small[2].weight, low[2].weight[:, :1])
-    assert bank.notes["2.weight"] == "keeps slices of its weights where least squares leave the range of torch.float16"
+    assert bank.notes["2.weight"] == "keeps slices of its weights where least squares exceed the range of torch.float16"
 
 
 def test_weights_that_are_not_finite_are_an_error_before_anything():

@@ -22,7 +22,7 @@ from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.structure.trace import trace
-from autoprune.train.examples import SETTLING, TrainingSet
+from autoprune.train.examples import STATISTICS_EXAMPLES, TrainingSet
 from autoprune.train.finetune import FineTune
 from autoprune.train.trainer import FineTuning, Learner, Trainer
 
@@ -184,7 +184,7 @@ def test_batch_norms_of_a_trained_network_are_those_of_the_first_training_exampl
     again = scorer.trained(scorer.subnet(A), 5)
     recalibrate(again, [scorer.training.examples.batch(step).inputs for step in range(4)])
     assert same(network, again)
-    assert SETTLING >= 40
+    assert STATISTICS_EXAMPLES >= 40
 
 
 def test_a_fitness_that_spoils_the_network_spoils_no_later_step(scorer):

@@ -1,1 +1,1 @@
-"""How the batch norms of pruned networks get their statistics: one class a policy behind one contract."""
+"""Policies that set the statistics of a pruned network's batch norms: one class each, behind one contract."""

@@ -1,16 +1,16 @@
-"""The quick score: batch norms take the statistics of the very batch they see, so that a candidate needs one pass.
+"""The quick score: batch norms normalize with the statistics of the current batch, so a candidate needs one pass.
 
-Two-pass scores first re-estimate statistics on calibration images. Statistics of the batch itself save that pass, but a
-batch is a small sample, and what it adds to a score differs from candidate to candidate. The selection batches are the
-same for every candidate, so what each of them does to the dense network's statistics is recorded once and taken off
-(control variates, as in `Anchored`): with d the dense network's own mean and variance, c those of this batch in the
-dense network and p those of this batch in the pruned one, mean = p + (d - c) s and variance = p * d / c, where s^2 is
-the variance of p over that of c (the formula of `NormStatistics.anchored`, factored so that all that depends on the
-dense network alone is computed once).
+Two-pass scores first re-estimate statistics on calibration examples. Statistics of the current batch save that pass,
+but a batch is a small sample, and its sampling error differs from candidate to candidate. The selection batches are the
+same for every candidate, so each batch's effect on the dense network's statistics is recorded once and subtracted
+(a control variate, as in `Anchored`): with d the dense network's own mean and variance, c the statistics of this batch
+in the dense network and p its statistics in the pruned network, mean = p + (d - c) s and variance = p * d / c, where
+s^2 is the variance of p over that of c (the formula of `NormStatistics.anchored`, factored so that all terms of the
+dense network alone are computed once).
 
-Statistics of the batch itself are what a network in train mode uses (Ioffe and Szegedy 2015,
-https://arxiv.org/abs/1502.03167); as a score of pruned networks without a second pass, and anchored, we know them from
-nowhere else. Only guides use them: what is exported has statistics of its own.
+A network in train mode also normalizes with the statistics of the batch (Ioffe and Szegedy 2015,
+https://arxiv.org/abs/1502.03167); we know of no other work that scores pruned networks this way, without a second pass
+and anchored. Only guides use these statistics: exported networks have two-pass ones.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.surgery.surgery import Indices
 
-# positions a channel's statistics are taken from; twice as many ranked ResNet-20s on CIFAR-10 alike
-SAMPLES = 1 << 15
+# values per channel that statistics are computed from; twice as many ranked ResNet-20s on CIFAR-10 in the same order
+VALUES_PER_CHANNEL = 1 << 15
 
-Seen = list[NormStatistics]  # of one batch norm, a call each
-Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # (error, ratio) by batch, a call each
+Seen = list[NormStatistics]  # the statistics of one batch norm's inputs, one entry per call
+Corrections = Mapping[Hashable, Sequence[tuple[torch.Tensor, torch.Tensor]]]  # batch -> (error, ratio) of each call
 
 
 class OfBatch(BatchNorms):
-    """Scores with anchored statistics of the very batch at hand; networks are deployed with anchored two-pass ones.
+    """Scores with anchored statistics of the current batch; deployed networks get anchored two-pass statistics.
 
-    Scores depend on how many examples are in a batch, which is therefore not tuned.
+    Scores depend on the batch size, which is therefore not tuned.
     """
 
     calibrates = False
@@ -53,7 +53,7 @@ class OfBatch(BatchNorms):
 
     @cached_property
     def anchor(self) -> BatchAnchor:
-        """What corrects the statistics of the known batches."""
+        """The corrections of the selection batches' statistics."""
         return BatchAnchor.of(self.dense, self.select)
 
     @cached_property
@@ -75,14 +75,14 @@ class OfBatch(BatchNorms):
 
 @dataclass(frozen=True)
 class BatchAnchor:
-    """The dense network's own statistics, and those of each known batch, by name of the batch norm."""
+    """The dense network's own statistics (`own`) and its statistics on each batch (`seen`), by batch norm name."""
 
     own: Mapping[str, NormStatistics]
     seen: Mapping[Hashable, Mapping[str, Seen]]
 
     @staticmethod
     def of(dense: nn.Module, batches: Mapping[Hashable, tuple[torch.Tensor, ...]]) -> BatchAnchor:
-        """Runs the dense network once over the batches, its batch norms with their own statistics."""
+        """Runs the dense network once over the batches in eval mode and records the inputs of its batch norms."""
         seen: dict[Hashable, dict[str, Seen]] = {}
         hooks = []
         for name, norm in tracked_norms(dense).items():
@@ -101,15 +101,22 @@ class BatchAnchor:
     def applied(
         self, network: nn.Module, indices: Indices, followed: Followed, intact: Collection[str] = ()
     ) -> Iterator[None]:
-        """Inside, batch norms of a pruned network in eval mode use anchored statistics of the batch they see.
+        """Makes the batch norms of a pruned network in eval mode use anchored statistics of the current batch.
 
-        Those named `intact`, before which nothing was pruned, keep their own: that is what anchoring would give them.
-        `indices` says which channels stay. PluginError for a batch that is not known.
+        Args:
+            network: the pruned network; the change is undone when the context ends.
+            indices: the channels of each tensor of the dense network that stay.
+            followed: tells which batch the network is running on.
+            intact: names of the batch norms before which nothing was pruned. They keep their own statistics, which
+                anchoring would give them too.
+
+        Raises:
+            PluginError: the network runs on a batch that was not recorded.
         """
         norms = {name: norm for name, norm in tracked_norms(network).items() if name not in intact}
         for name, norm in norms.items():
             corrections = self._corrections(name, kept_channels(indices, name), norm.eps)
-            norm.forward = _anchored(norm, corrections, followed)  # type: ignore[method-assign, assignment]  # of this copy alone
+            norm.forward = _anchored(norm, corrections, followed)  # type: ignore[method-assign, assignment]  # a copy
         try:
             yield
         finally:
@@ -117,8 +124,8 @@ class BatchAnchor:
                 del norm.forward
 
     def _corrections(self, name: str, kept: np.ndarray | None, eps: float) -> Corrections:
-        """For each batch and call: what to add to the mean, in standard deviations, and what to multiply the variance
-        with, (c,) each."""
+        """The correction of each batch and call: an offset of the mean, in standard deviations, and a factor of the
+        variance, (c,) each."""
         own = self.own[name].take(kept)
         found = {}
         for key, norms in self.seen.items():
@@ -132,11 +139,11 @@ class BatchAnchor:
 
 
 def batch_moments(x: torch.Tensor) -> NormStatistics:
-    """Mean and unbiased variance over all dimensions of (b, c, ...) but the second, in float32.
+    """The mean and unbiased variance over all dimensions of (b, c, ...) except the second, in float32.
 
-    Of the first examples that have SAMPLES positions together, two at least; all where there are fewer.
+    They are computed from the first examples, at least two, as far as VALUES_PER_CHANNEL values of a channel go.
     """
-    x = x[: max(2, SAMPLES * x.shape[0] * x.shape[1] // x.numel())]
+    x = x[: max(2, VALUES_PER_CHANNEL * x.shape[0] * x.shape[1] // x.numel())]
     if x.device.type in ("cpu", "cuda"):  # one pass over the memory
         mean, variance = x.new_zeros(x.shape[1], dtype=torch.float32), x.new_ones(x.shape[1], dtype=torch.float32)
         torch.batch_norm_update_stats(x, mean, variance, 1.0)
@@ -162,10 +169,10 @@ def _anchored(norm: _BatchNorm, corrections: Corrections, followed: Followed) ->
         if followed.current not in corrections:
             raise PluginError(
                 "expected the fitness to pass the inputs of its batches on to the model as they are, got others: "
-                "scores with the statistics of a batch need to know which it is. Set search.batch_norms to anchored."
+                "scores with the statistics of a batch must identify the batch. Set search.batch_norms to anchored."
             )
         made = corrections[followed.current]
-        error, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two
+        error, ratio = made[calls[followed.current] % len(made)]  # a norm that is called twice has two corrections
         calls[followed.current] += 1
         moments = batch_moments(x)
         mean = moments.mean + error * (moments.variance + norm.eps).sqrt()

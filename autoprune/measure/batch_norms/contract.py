@@ -1,4 +1,4 @@
-"""The contract of the policies by which batch norms of pruned networks get their statistics."""
+"""The contract of the policies that set the statistics of a pruned network's batch norms."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from torch import nn
 
 from autoprune.prune.surgery.surgery import Indices
 
-Name = Literal["anchored", "reestimated", "eagleeye", "batch"]
+PolicyName = Literal["anchored", "reestimated", "eagleeye", "batch"]
 Inputs = tuple[torch.Tensor, ...]
 
 
 @dataclass(eq=False)
 class BatchNorms(ABC):
-    """Settles the batch norms of pruned networks in one way.
+    """A policy that sets the batch norm statistics of pruned networks.
 
     Attributes:
         dense: the dense network.
         calibrate: inputs that statistics may be estimated on.
         select: the inputs that networks are measured on, by key.
-        reuses_prefix: whether the layers before the first difference to the dense network compute what they compute
-            there.
+        reuses_prefix: whether layers before the first difference from the dense network have the same outputs as there.
         calibrates: whether a score takes passes over the calibration inputs.
-        tunes_batch: whether scores stay the same, but for rounding, when more or fewer examples run at once.
+        tunes_batch: whether scores are independent of the batch size, up to rounding.
     """
 
     dense: nn.Module
@@ -41,32 +40,32 @@ class BatchNorms(ABC):
     tunes_batch: ClassVar[bool] = True
 
     def prepare(self) -> None:  # noqa: B027  # a policy may have nothing to prepare
-        """Computes now what all networks share, which is otherwise computed for the first one."""
+        """Computes the values that all networks share now rather than with the first network."""
 
     @abstractmethod
     def settled(
         self, network: nn.Module, indices: Indices, intact: Collection[str] = ()
     ) -> AbstractContextManager[None]:
-        """Settles the batch norms of a pruned network inside the context.
+        """Sets the batch norm statistics of a pruned network inside the context.
 
         Args:
             network: the pruned network; it is changed in place.
-            indices: which channels of each tensor of the dense network it keeps.
+            indices: the channels of each tensor of the dense network that it keeps.
             intact: names of the batch norms before which nothing was pruned.
         """
 
     @classmethod
     @abstractmethod
     def deployed(cls) -> type[WrittenStatistics]:
-        """The policy by which networks are settled that are exported."""
+        """The policy for exported networks."""
 
 
 class WrittenStatistics(BatchNorms):
-    """A policy that writes statistics into the network, where they stay."""
+    """A policy that writes statistics into the network permanently."""
 
     @abstractmethod
     def settle(self, network: nn.Module, indices: Indices, intact: Collection[str] = ()) -> None:
-        """Writes the statistics; the arguments are those of `settled`."""
+        """Writes the statistics into the network. The arguments are the same as for `settled`."""
 
     @contextlib.contextmanager
     def settled(self, network: nn.Module, indices: Indices, intact: Collection[str] = ()) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Batch norms adapted by EagleEye's recipe, for comparisons with it."""
+"""Batch norm statistics as EagleEye's published code adapts them, for comparisons."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autoprune.prune.surgery.surgery import Indices
 
 
 class EagleEye(WrittenStatistics):
-    """Scores with statistics that EagleEye's recipe adapts; networks are deployed with anchored ones.
+    """Scores with statistics adapted as in EagleEye's published code; deployed networks get anchored statistics.
 
-    Every module is in train mode meanwhile, so that nothing before a difference is as in the dense network.
+    Every module is in train mode meanwhile, so even layers before the first difference change.
     """
 
     reuses_prefix = False
@@ -32,16 +32,24 @@ class EagleEye(WrittenStatistics):
 
 
 def recalibrate_as_eagleeye(model: nn.Module, batches: Sequence[tuple[torch.Tensor, ...]], steps: int = 102) -> None:
-    """Adapts batch norms the way EagleEye's published code does, in place: for comparisons with it.
+    """Adapts batch norms in place as EagleEye's published code does, for comparisons.
 
-    Every module in train mode, dropout too, statistics neither reset nor averaged but moved by each batch norm's own
-    momentum, `steps` passes; batches come again from the first where there are fewer. Of the statistics before, a
-    share of 0.9^102 = 2.2e-5 remains at the usual momentum. Modes come back.
+    Every module is in train mode, dropout included. Statistics are neither reset nor averaged: each batch norm's own
+    momentum moves them. At the default momentum, a share of 0.9^102 = 2.2e-5 of the previous statistics remains. Modes
+    are restored.
 
-    Li et al. 2020 (EagleEye, https://arxiv.org/abs/2007.02491; code at https://github.com/anonymous47823493/EagleEye).
-    We depart from it in the images alone: its loader augments them, ours are the calibration images as they are.
+    Args:
+        model: the network; it is changed in place.
+        batches: inputs of the model. They are repeated in order if there are fewer than `steps`.
+        steps: number of forward passes.
 
-    Raises DataError when there is no batch.
+    Raises:
+        DataError: there is no batch.
+
+    Source:
+        Li et al. 2020 (EagleEye, https://arxiv.org/abs/2007.02491; code at
+        https://github.com/anonymous47823493/EagleEye). Departure: its loader augments the images; we pass the
+        calibration examples as they are.
     """
     if not batches:
         raise DataError("expected at least one batch to adapt batch norms on, got none. Pass a list of batches.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from autoprune.measure.batch_norms.batch import OfBatch
-from autoprune.measure.batch_norms.contract import BatchNorms, Name
+from autoprune.measure.batch_norms.contract import BatchNorms, PolicyName
 from autoprune.measure.batch_norms.eagleeye import EagleEye
 from autoprune.measure.batch_norms.two_pass import Anchored, Reestimated
 
-POLICIES: dict[Name, type[BatchNorms]] = {
+POLICIES: dict[PolicyName, type[BatchNorms]] = {
     "anchored": Anchored,
     "reestimated": Reestimated,
     "eagleeye": EagleEye,

@@ -1,4 +1,4 @@
-"""Adaptive batch norm: statistics of a pruned network, re-estimated from unlabelled images."""
+"""Adaptive batch norm: re-estimates the statistics of a pruned network from unlabelled examples."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from autoprune.prune.modules.borrowed import evaluating, on_copies
 def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
     """Resets the running statistics of every batch norm to the cumulative average over the batches, in place.
 
-    Only batch norms are in train mode meanwhile, so dropout stays off; modes and momenta are put back, also after an
+    Only batch norms are in train mode meanwhile, so dropout stays off; modes and momenta are restored, also after an
     exception. The cumulative average weighs batches equally: pass batches of one size in a shuffled, fixed order. The
-    running variance is the mean of the within-batch variances. A model without batch norms is left alone.
+    running variance is the mean of the within-batch variances. A model without batch norms is not changed.
 
-    Li et al. 2020 (EagleEye, https://arxiv.org/abs/2007.02491, section 3.3); we depart from it by resetting first
-    (nothing of the dense statistics remains), by averaging instead of a momentum, and by leaving other modules in eval.
+    Args:
+        model: the network; it is changed in place.
+        batches: inputs of the model.
 
-    Raises DataError when there is no batch (an iterator that was used before): statistics that were only reset would
-    pass for a bad network.
+    Raises:
+        DataError: there is no batch, for example because an iterator was exhausted. Without this error, statistics
+            that were only reset would look like a bad network.
+
+    Source:
+        Li et al. 2020 (EagleEye, https://arxiv.org/abs/2007.02491, section 3.3). Departures: statistics are reset
+        first, so nothing of the dense ones remains; they are averaged instead of moved by a momentum; other modules
+        stay in eval mode.
     """
     norms = list(tracked_norms(model).values())
     if not norms:
@@ -41,7 +48,7 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
 
 @contextlib.contextmanager
 def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Batch norms in train mode with fresh statistics and cumulative averaging; their momenta come back."""
+    """Puts batch norms in train mode with reset statistics and cumulative averaging, and restores their momenta."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

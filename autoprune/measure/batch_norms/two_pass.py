@@ -1,20 +1,20 @@
-"""Batch-norm statistics re-estimated on calibration inputs, as they are or anchored to the dense network's own.
+"""Batch norm statistics re-estimated on calibration inputs, as they are or anchored to the dense network's own.
 
-Re-estimating statistics on a few hundred calibration images damages even the dense network: the images are a sample,
-and training saw augmented ones. That damage has nothing to do with pruning, and the dense network shows how large it
-is. So we re-estimate the dense network too, on the same batches, and use the difference to its own statistics as a
+Re-estimating statistics on a few hundred calibration examples damages even the dense network: the examples are a
+sample, and training saw augmented ones. This damage is unrelated to pruning, and the dense network shows its size.
+So we re-estimate the dense network too, on the same batches, and use the difference from its own statistics as a
 control variate: with d the dense network's own mean and variance, c its re-estimated ones, p the pruned network's,
 
     mean = p + (d - c) s      variance = p * d / c      s^2 = variance of p / variance of c
 
-A network that lost nothing gets its own statistics back, to the last bit, and the noise that both estimates share
-cancels. The factor s keeps the correction small for channels that hardly vary any more: without it a layer in which
-little is left is moved by many of its own standard deviations, and one with nothing left no longer puts out a constant
+An unpruned network gets its own statistics back bit for bit, and the noise that both estimates share cancels. The
+factor s keeps the correction small for channels that hardly vary any more: without it, the outputs of a layer with few
+weights left shift by many of their own standard deviations, and those of a layer with none left are no longer constant
 (ResNet-32 with 95 % of every layer's weights removed: KL to the dense network 1,011, with the factor 2.2). On ResNet-20
 and CIFAR-10 with 500 images the KL to the dense network falls from 0.096 to 0 for the dense network itself, from 0.217
 to 0.119 at 75 % of the MACs and from 0.675 to 0.606 at 50 % (uniform widths, 2,000 images of the training set;
-benchmarks/batch_norms.py). We know of no system that does this; plain re-estimation is what the literature calls
-adaptive batch norm.
+benchmarks/batch_norms.py). We know of no other system that does this; the literature calls plain re-estimation adaptive
+batch norm.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from autoprune.prune.surgery.surgery import Indices
 
 
 class Reestimated(WrittenStatistics):
-    """Statistics re-estimated on the calibration inputs.
+    """Re-estimates statistics on the calibration inputs.
 
-    Batch norms before which nothing was pruned get the statistics that the dense network is re-estimated to have.
+    Batch norms before which nothing was pruned get the re-estimated statistics of the dense network.
     """
 
     @cached_property
@@ -55,7 +55,7 @@ class Reestimated(WrittenStatistics):
 
 
 class Anchored(Reestimated):
-    """Statistics re-estimated on the calibration inputs and corrected by the dense network's own error.
+    """Re-estimates statistics on the calibration inputs and corrects them by the error of the dense network's estimate.
 
     Batch norms before which nothing was pruned get the dense network's own statistics.
     """

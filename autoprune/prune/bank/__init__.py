@@ -1,1 +1,1 @@
-"""What candidates are assembled from: kept positions and compensated weights for every count of every unit."""
+"""The bank that candidates are assembled from: kept positions and compensated weights for every count of every unit."""

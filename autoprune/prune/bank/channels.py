@@ -1,4 +1,4 @@
-"""The bank: which positions each unit keeps at any count, and what its consumers' weights become.
+"""The bank: the positions that each unit keeps at any count, and the compensated weights of its consumers.
 
 Networks are assembled from it by indexing; least squares are solved once for every consumer and combination of its
 input units' counts, and kept.
@@ -31,10 +31,11 @@ CACHE_BYTES = 1 << 30
 class Bank:
     """Kept positions and compensated weights for every count of every searched unit of one model.
 
-    `orders` has each unit's positions, the ones kept longest first, so that smaller counts keep subsets of larger
-    ones. `sliced` says which consumers keep slices of their own weights, and why; `notes` what else happened that the
-    reader of a result should know, by the name of a unit or weight. `weights` has the weights whose entries are
-    searched; none unless given.
+    Attributes:
+        orders: positions of each unit, those kept longest first, so that smaller counts keep subsets of larger ones.
+        sliced: the consumers that keep slices of their own weights, each with the reason.
+        notes: further facts that the reader of a result should know, by name of a unit or weight.
+        weights: the weights whose entries are searched; none unless given.
     """
 
     model: nn.Module
@@ -53,19 +54,19 @@ class Bank:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What a reader of results should know, by name of a unit or weight: `notes`, and what keeps slices and why."""
+        """Facts that the reader of a result should know, by name of a unit or weight: `notes` and those on `sliced`."""
         return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
 
     def with_orders(self, orders: Mapping[str, np.ndarray]) -> Bank:
-        """The same bank with other orders of the positions of some units."""
+        """Returns the bank with other orders of the positions of some units."""
         return replace(self, orders={**self.orders, **orders}, notes={}, _solved={}, _held=0)
 
     def with_weights(self, weights: WeightBank) -> Bank:
-        """The same bank with weights whose entries are searched."""
+        """Returns the bank with weights whose entries are searched."""
         return replace(self, weights=weights)
 
     def subnet(self, counts: Mapping[str, int]) -> Subnet:
-        """What stays of the model at the given counts, by unit name; units that are not named stay whole."""
+        """The part of the model that stays at the given counts, by unit name; units that are not named stay whole."""
         sparse = tuple(self.weights.touched(counts))
         return Subnet(counts, sparse, self.orders, self.structure, self._tensors)
 
@@ -75,7 +76,7 @@ class Bank:
         return {n: select(self._tensors[n], dims) for n, dims in subnet.indices.items() if n not in changed} | changed
 
     def compensated(self, subnet: Subnet) -> dict[str, torch.Tensor]:
-        """The consumer weights, and biases where there are some, that least squares change."""
+        """The weights of consumers, and their biases if they have any, that least squares change."""
         indices = subnet.indices
         changed: dict[str, torch.Tensor] = {}
         for name, moments in self.moments.items():
@@ -104,12 +105,12 @@ class Bank:
             while len(self._solved) > 1 and self._held > CACHE_BYTES:
                 self._held -= _nbytes(
                     self._solved.pop(next(iter(self._solved)))
-                )  # the oldest, never the one just solved
+                )  # drops the oldest, never the one just solved
         return self._solved[key]
 
     def _refitted(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
-        """The weight for the kept inputs and all outputs, and the biases it shifts; nothing where slices serve as well,
-        since only whole groups went, or where the result cannot be used.
+        """The weight for the kept inputs and all outputs, and the biases that it shifts. It is empty if slices are as
+        good, because only whole groups were removed, or if the result cannot be used.
         """
         full, moments = self._tensors[name], self.moments[name]
         groups = kept_by_group(moments.design, kept, full.shape[moments.design.input_dim])
@@ -122,7 +123,7 @@ class Bank:
             solved[bias] = (own.detach().cpu().double() + shift).to(own.dtype)
         if all(bool(torch.isfinite(values).all()) for values in solved.values()):
             return solved
-        self.notes[name] = f"keeps slices of its weights where least squares leave the range of {full.dtype}"
+        self.notes[name] = f"keeps slices of its weights where least squares exceed the range of {full.dtype}"
         return {}
 
 
@@ -133,9 +134,17 @@ def make_bank(
     criterion: Criterion,
     batches: Sequence[tuple[torch.Tensor, ...]],
 ) -> Bank:
-    """A bank for the named units, from one pass over batches of unlabelled inputs.
+    """Makes a bank from one pass over batches of unlabelled inputs.
 
-    What is out of the ordinary about order and statistics is in `Bank.notes`.
+    Args:
+        model: the dense network.
+        structure: its structure.
+        units: names of the units that are searched.
+        criterion: orders the positions of each unit.
+        batches: inputs of the model.
+
+    Returns:
+        The bank; `Bank.notes` has remarks on unusual orders and statistics.
     """
     chosen = [structure.unit(name) for name in units]
     moments, sliced = collect_moments(model, structure, consumers_of(chosen), batches)
@@ -144,7 +153,7 @@ def make_bank(
 
 
 def notes_on(moments: Mapping[str, Moments], tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """What is out of the ordinary about statistics, by name of the weight."""
+    """Remarks on unusual statistics, by name of the weight."""
     notes = {}
     for name, own in moments.items():
         findings = []

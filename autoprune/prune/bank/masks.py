@@ -1,8 +1,8 @@
-"""Which entries of one weight stay, and what the others become: masks and updates of matrices.
+"""Masks: the entries of one weight that stay, chosen by scores.
 
-A weight is (g, o, k) float64, g > 1 for the groups of a convolution that read inputs of their own, each o outputs and k
-columns; the Hessian is (g, k, k). Both may come without g. With `groups`, (k,) numbers, a quota is for every output and
-every group of columns, without for the whole weight. `stays` are booleans of the weight's shape.
+A weight is (g, o, k) float64: a convolution has g groups with inputs of their own, each with o outputs and k columns.
+The Hessian is (g, k, k). Both may come without g. With `groups`, the (k,) group of each column, a quota is for every
+output and group of columns, otherwise for the whole weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from autoprune.errors import PluginError
 from autoprune.prune.moments.moments import Moments
 
-Scores = Callable[[torch.Tensor, Moments | None], torch.Tensor]  # (g, o, k), larger stays longer
+Scores = Callable[[torch.Tensor, Moments | None], torch.Tensor]  # -> (g, o, k); entries with larger scores stay longer
 
 
 def magnitude(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
@@ -24,10 +24,11 @@ def magnitude(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
 
 
 def wanda(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
-    """|W| |X|: absolute values times the norm of what they are multiplied with.
+    """The scores |W| |X|: absolute values times the norm of their inputs; without moments, the magnitudes.
 
-    Sun et al. 2024 (https://arxiv.org/abs/2306.11695, equation 1). Departure: the quota of single entries is the
-    layer's, theirs is every output's. Without statistics: magnitude.
+    Source:
+        Sun et al. 2024 (https://arxiv.org/abs/2306.11695, equation 1). Departure: we apply the quota to the whole
+        layer, they apply it to every output.
     """
     if moments is None:
         return magnitude(weight, None)
@@ -35,7 +36,7 @@ def wanda(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
     return weight.abs() * power.clamp_min(0.0).sqrt()[:, None]
 
 
-MASKS: dict[str, Scores | None] = {"magnitude": magnitude, "wanda": wanda, "obs": None}  # obs also updates what stays
+MASKS: dict[str, Scores | None] = {"magnitude": magnitude, "wanda": wanda, "obs": None}  # obs also updates weights
 
 
 def checked(scores: object, weight: torch.Tensor, name: str) -> torch.Tensor:
@@ -58,13 +59,13 @@ def keep_largest(scores: torch.Tensor, count: int, groups: torch.Tensor | None =
         stays[order[:count]] = True
         return stays.view_as(scores)
     order = torch.argsort(scores, dim=-1, descending=True, stable=True)
-    order = order.gather(-1, torch.argsort(groups[order], dim=-1, stable=True))  # by group, the largest first
+    order = order.gather(-1, torch.argsort(groups[order], dim=-1, stable=True))  # by group, largest first
     sizes = torch.bincount(groups)
     place = torch.arange(len(groups)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)  # within its group
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, (place < count).expand_as(order))
 
 
 def groups_of(inputs: int, kernel: int, group: int) -> torch.Tensor:
-    """(k,) the group of each column of a flattened (o, inputs, kernel) weight: `group` inputs in a row at one place."""
+    """The (k,) group of each column of a flattened (o, inputs, kernel) weight: `group` adjacent inputs of one tap."""
     first = torch.arange(inputs)[:, None] // group
     return (torch.arange(kernel) * math.ceil(inputs / group) + first).flatten()

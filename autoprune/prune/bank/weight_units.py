@@ -1,7 +1,7 @@
-"""Weight units: zeros in place of single entries of a weight, or of some of every few inputs in a row.
+"""Weight units: zeros in place of single entries of a weight, or of some entries in every group of adjacent inputs.
 
-Nothing is cut out, so a network with zeros is as large as before until it is compressed or run by kernels that skip
-zeros; `nonzeros` and `effective_macs` count what is left to store and to multiply.
+Tensors keep their shapes, so a network with zeros is as large as before until it is compressed or run by kernels that
+skip zeros; `nonzeros` and `effective_macs` count the entries that remain to store and to multiply.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from autoprune.prune.structure.structure import Structure
 
 
 def sparse_weights(model: nn.Module, structure: Structure, rules: Sequence[LevelRule]) -> dict[str, SparseWeight]:
-    """What the rules of the kinds weights and pattern ask for, by unit: of several rules the first for a weight counts.
+    """The weights that rules of the kinds weights and pattern select, by unit; the first rule for a weight applies.
 
-    A unit is named after its weight, "layer1.0.conv1.weight". Linear and convolutional modules that use torch's own
-    forward have one. Others do not, nor does a weight that several modules share, whose module is never called, or
-    whose entries are used a number of times that other units change; nor, for a pattern, one with fewer inputs than a
+    A unit is named after its weight, such as "layer1.0.conv1.weight". Only weights of linear and convolutional modules
+    that use torch's own forward have units. A weight has none if several modules share it, if its module is never
+    called, if other units change how many times its entries are used, or, for a pattern, if it has fewer inputs than a
     group.
     """
     asked = [rule for rule in rules if rule.kind in SPARSE_KINDS]
@@ -39,7 +39,7 @@ def sparse_weights(model: nn.Module, structure: Structure, rules: Sequence[Level
 
 
 def sparse_units(model: nn.Module, weights: Mapping[str, SparseWeight]) -> tuple[Unit, ...]:
-    """The units of some sparse weights, in the model's order."""
+    """The units of sparse weights, in the model's order."""
     return tuple(_unit(weight, model.get_parameter(name).shape[0]) for name, weight in weights.items())
 
 
@@ -51,7 +51,7 @@ def _unit(weight: SparseWeight, rows: int = 1) -> Unit:
 
 
 def _plain_weights(model: nn.Module) -> list[str]:
-    """Names of weights that only one module holds, which multiplies its input with it and does nothing else."""
+    """Names of the weights that only one module holds, a module that only multiplies its input with the weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     return [
         f"{name}.weight"
@@ -85,7 +85,7 @@ def _product(sizes: Sequence[Polynomial]) -> Polynomial:
 
 
 def _first(weight: SparseWeight, rules: Sequence[LevelRule], inputs: int) -> SparseWeight | None:
-    """The weight as the first rule that is for it has it."""
+    """The weight as the first rule that matches it describes it; None if no rule does."""
     for rule in rules:
         group = rule.group if rule.kind == "pattern" else 0
         asked = replace(weight, group=group)

@@ -1,7 +1,7 @@
-"""The weight bank: what a weight becomes when some of its entries are zero, for every count of every weight unit.
+"""The weight bank: weights with zeros in place of some entries, for every count of every weight unit.
 
-Worked out when first needed and kept, as far as they come from the dense weights: a weight whose rows or columns were
-cut hardly comes again.
+They are computed when first needed. Those made from dense weights are cached; weights that lost rows or columns hardly
+ever recur.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
 
 CACHE_BYTES = 1 << 30
-# how large g o k^3 may be for an order found round by round: for a dense weight, whose order is found once, ten seconds
+# largest g o k^3 for which an order is found round by round; for a dense weight, whose order is found once: 10 seconds
 ORDER_WORK = 3e10
-ONCE_WORK = 3e8  # for one candidate, where other units changed the weight
+ONCE_WORK = 3e8  # the limit for one candidate, if other units changed the weight
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A weight as a network has it, (g, o, k) float64, and what stays of it: `count` entries, or of each group.
+    """A weight of a network, (g, o, k) float64, and the `count` of entries that stay in all or in each group.
 
-    g is 1 without moments.
+    Without moments g is 1.
     """
 
     weight: torch.Tensor
     moments: Moments | None
     count: int
     groups: torch.Tensor | None
-    dense: bool  # whether it is the dense model's own weight
+    dense: bool  # whether it is the weight of the dense model
 
     def keep(self, scores: torch.Tensor) -> torch.Tensor:
         return keep_largest(scores, self.count, self.groups)
@@ -52,9 +52,10 @@ class _Task:
 class WeightBank:
     """Sparse weights of one model, by count.
 
-    `scores` say which entries stay, which are left as they are; None is optimal brain surgeon, which updates what
-    stays. `moments` are those of the dense network; `plain` says which weights have none, and why: there magnitudes
-    decide and nothing is updated.
+    Attributes:
+        scores: choose the entries that stay, unchanged; None means optimal brain surgeon, which updates them.
+        moments: second moments of the dense network's inputs, by name of the weight.
+        plain: the weights without moments, each with the reason; magnitudes choose their entries, without updates.
     """
 
     dense: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class WeightBank:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What a reader of results should know, by name of the weight."""
+        """Facts that the reader of a result should know, by name of the weight."""
         return {name: f"keeps its largest entries as they are: {why}" for name, why in self.plain.items()}
 
     def touched(self, counts: Mapping[str, int]) -> list[str]:
@@ -77,8 +78,13 @@ class WeightBank:
     def apply(self, network: nn.Module, counts: Mapping[str, int], indices: Indices) -> None:
         """Puts zeros into a network that was built for the counts, in place.
 
-        `indices` say which rows and columns of the dense model's weights the network has. The weights it has now
-        decide what stays. A weight whose unit is dense, or that is gone with its branch, is left alone.
+        The entries that stay are chosen by the network's current weights. Weights of dense units, or of removed
+        branches, are not changed.
+
+        Args:
+            network: the network.
+            counts: kept count of each unit.
+            indices: the rows and columns of the dense model's weights that the network has.
         """
         tensors = named_tensors(network)
         for name in self.touched(counts):
@@ -106,19 +112,19 @@ class WeightBank:
         return _Task(matrices, moments, int(weight.kept(count, tensor.numel(), inputs)), None, dense)
 
     def _sparse(self, name: str, task: _Task) -> torch.Tensor:
-        """(g, o, k) the sparse weight; kept where it is one of the dense model's."""
+        """The (g, o, k) sparse weight; it is cached if it is made from a dense weight."""
         if not task.dense:
             return self._solved(name, task)
         key = (name, task.count)
         if key not in self._made:
             self._made[key] = self._solved(name, task).to(self.dense[name].dtype)
             while len(self._made) > 1 and sum(made.nbytes for made in self._made.values()) > CACHE_BYTES:
-                self._made.pop(next(iter(self._made)))  # the oldest, never the one just made
+                self._made.pop(next(iter(self._made)))  # drops the oldest, never the one just made
         return self._made[key].double()
 
     def _solved(self, name: str, task: _Task) -> torch.Tensor:
         if self.scores is not None:
-            given = copy.deepcopy((task.weight, task.moments))  # a user's function may write to what it gets
+            given = copy.deepcopy((task.weight, task.moments))  # a user's function may write to its arguments
             return task.weight * task.keep(checked(self.scores(*given), task.weight, name))
         if task.moments is None:
             return task.weight * task.keep(magnitude(task.weight, None))
@@ -132,7 +138,7 @@ class WeightBank:
         return refit_entries(task.weight, hessian, stays) if stays.sum(dim=2).double().pow(3).sum() <= limit else swept
 
     def _order(self, name: str, task: _Task, hessian: torch.Tensor) -> torch.Tensor:
-        """(g, o, k) ranks in which entries go; 4 bytes an entry are kept for the dense model's weights."""
+        """The (g, o, k) ranks of removal; those of the dense model's weights are cached, in 4 bytes per entry."""
         if not task.dense:
             return removal_order(task.weight, hessian, task.groups)
         if name not in self._orders:
@@ -147,7 +153,7 @@ def make_weight_bank(
     masks: str | Scores,
     batches: Iterable[tuple[torch.Tensor, ...]],
 ) -> WeightBank:
-    """A bank for the weights; `masks` is one of MASKS or a function of its own. One pass over the batches."""
+    """Makes a bank from one pass over the batches; `masks` is a name in MASKS or a function that returns scores."""
     scores = masks if callable(masks) else MASKS[masks]
     dense = {name: model.get_parameter(name).detach() for name in weights}
     if scores is magnitude:
@@ -163,18 +169,19 @@ def make_weight_bank(
 
 
 def emptied_weights(network: nn.Module, dense: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the network's weights, of two dimensions or more, that have no entry but zeros and have some in `dense`.
+    """Names of the network's weights, of two or more dimensions, that are all zero but are not all zero in `dense`.
 
-    A weight that is gone with its branch is not among them.
+    Weights of removed branches are not included.
     """
     weights = [(name, p) for name, p in network.named_parameters() if p.dim() > 1 and name in dense]
     return [name for name, p in weights if not p.any() and dense[name].any()]
 
 
 def _taken(moments: Moments, dims: Mapping[int, np.ndarray], outputs: int) -> Moments:
-    """The moments of the inputs and groups that a weight with some indices of its dimensions has left.
+    """The moments of the inputs and groups that a weight keeps at the given indices of its dimensions.
 
-    `outputs` is how many the dense weight has. Outputs of a group lie together, and all groups keep as many.
+    `outputs` is the number of outputs of the dense weight. The outputs of a group are adjacent, and all groups keep the
+    same number.
     """
     design = moments.design
     groups = np.arange(design.groups)

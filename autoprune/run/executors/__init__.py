@@ -1,1 +1,1 @@
-"""The evaluators: this process, worker processes or Ray actors, each behind one contract (core.contracts)."""
+"""Evaluators that score in this process, in worker processes or in Ray actors, behind one contract (core.contracts)."""

@@ -1,6 +1,6 @@
-"""What the values of a process follow from beside the candidate: versions, sources, settings of torch, hardware.
+"""Facts on a process that determine its values: versions, sources, settings of torch, hardware.
 
-A worker that computes with something else than the driver gives other values, without any error of its own.
+A worker with other facts than the driver may give other values without raising any error.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import torch
 from autoprune.measure.scorer import Scorer
 from autoprune.plugins import FILE_MODULES
 
-Facts = Mapping[str, str]
+ProcessFacts = Mapping[str, str]
 
-BY_VALUE = ("__main__", "__mp_main__", FILE_MODULES)  # what such modules define travels itself
+BY_VALUE = ("__main__", "__mp_main__", FILE_MODULES)  # definitions in these modules are pickled by value
 COMPARED_BY_VERSION = {"autoprune", "torch", "numpy", *sys.stdlib_module_names}
-DIGITS = 12
-VARIABLES = (  # of the environment, which choose other kernels or another precision
+HASH_DIGITS = 12
+VARIABLES = (  # environment variables that choose kernels or precision
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
     "DNNL_DEFAULT_FPMATH_MODE",
@@ -48,38 +48,38 @@ _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
 }
 
 
-def settings() -> dict[str, Any]:
-    """What a user can set in a process that changes what torch computes."""
+def torch_settings() -> dict[str, Any]:
+    """The settings of torch in this process that change its results."""
     return {name: read() for name, (read, _) in _SETTINGS.items()}
 
 
 def apply_settings(values: Mapping[str, Any]) -> None:
-    """Sets in this process what `settings` read in another one."""
+    """Applies settings that `torch_settings` read in another process."""
     for name, value in values.items():
         _SETTINGS[name][1](value)
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the libraries that compute, and of autoprune's own source."""
+    """The versions of Python, of the numerical libraries and of autoprune's own source."""
     own = f"{importlib.import_module('autoprune').__version__} with source {_source_of_autoprune()}"
     return {"Python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "autoprune": own}
 
 
 def computing(scorer: Scorer) -> dict[str, str]:
-    """Everything that the values of a scorer follow from in this process, by name."""
+    """All facts that determine the values of a scorer in this process, by name."""
     chosen = {f"the variable {name}": os.environ.get(name, "not set") for name in VARIABLES}
-    set_here = {f"torch's {name}": str(value) for name, value in settings().items()}
+    set_here = {f"torch's {name}": str(value) for name, value in torch_settings().items()}
     return {**versions(), **set_here, **chosen, **_sources(scorer)}
 
 
 def hardware() -> str:
-    """The processor and, where there are any, the graphics cards."""
+    """The processor and the graphics cards, if there are any."""
     cards = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
     return ", ".join([f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})", *sorted(cards)])
 
 
-def differences(ours: Facts, theirs: Facts) -> list[str]:
-    """What is different in another process, one clause each. Of modules those are compared that both have loaded."""
+def differences(ours: ProcessFacts, theirs: ProcessFacts) -> list[str]:
+    """The differences of another process, one clause each. Modules are compared if both processes have loaded them."""
     both = [name for name in ours if name in theirs or not name.startswith("module ")]
     return [
         f"{name} is {ours[name]} here and {theirs.get(name, 'not known')} there"
@@ -94,11 +94,11 @@ def _source_of_autoprune() -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:DIGITS]
+    return digest.hexdigest()[:HASH_DIGITS]
 
 
 def _sources(scorer: Scorer) -> dict[str, str]:
-    """A hash of each module that is loaded of the packages which the model and the user's functions come from."""
+    """A hash of each loaded module in the packages that the model and the user's functions come from."""
     packages = {name.partition(".")[0] for name in _homes(scorer)} - COMPARED_BY_VERSION
     loaded = {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages}
     found = {f"module {name}": _source_of(module) for name, module in loaded.items()}
@@ -106,7 +106,7 @@ def _sources(scorer: Scorer) -> dict[str, str]:
 
 
 def _homes(scorer: Scorer) -> Iterator[str]:
-    """The names of the modules that are imported again where a scorer is sent to."""
+    """The names of the modules that a process imports again when a scorer is sent to it."""
     used = [type(module) for module in scorer.bank.model.modules()]
     for function in (scorer.fitness, getattr(scorer.training, "loss", None), scorer.bank.weights.scores):
         used += _used_by(function)
@@ -117,7 +117,7 @@ def _homes(scorer: Scorer) -> Iterator[str]:
 
 
 def _used_by(function: Any) -> list[Any]:
-    """A function or an object that is called, and what its code names of the module it is defined in."""
+    """A function or a callable object, and the objects of its module that its code names."""
     while isinstance(function, functools.partial):
         function = function.func
     called = function if hasattr(function, "__code__") else type(function).__call__
@@ -129,7 +129,7 @@ def _used_by(function: Any) -> list[Any]:
 def _source_of(module: ModuleType) -> str:
     path = getattr(module, "__file__", None)
     with contextlib.suppress(OSError):
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:DIGITS] if path else ""
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:HASH_DIGITS] if path else ""
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The evaluator a job asks for: this process, worker processes, or Ray actors behind one contract."""
+"""Opens the evaluator of a job: this process, worker processes or Ray actors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from autoprune.run.session.job import Executor
 
 @contextmanager
 def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Iterator[Evaluator]:
-    """An evaluator that is ready: on leaving, its workers are gone.
+    """Yields an evaluator that is ready, and ends its workers when the context ends.
 
     Raises:
-        PluginError: something cannot be sent to workers.
-        ConfigError: what the executor asks for is not there.
-        RunFailed: workers do not start, with why.
+        PluginError: an object cannot be sent to workers.
+        ConfigError: the resources of the executor are not available.
+        RunFailed: workers do not start; the message has the reason.
     """
     if executor.name == "serial":
         yield SerialEvaluator(scorer.score)
@@ -36,13 +36,13 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
         try:
             pool.wait_ready()
         except RunFailed as error:
-            error.add_note("What the job names must be importable where workers run; on a cluster, by run.runtime_env.")
+            error.add_note("Code that the job names must be importable in workers; on a cluster, by run.runtime_env.")
             raise
         yield pool
 
 
 def _workers_here(executor: Executor) -> int:
-    """How many worker processes this machine is to have."""
+    """The number of worker processes on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(64, 4 * cores)
     if executor.workers is not None and executor.workers > most:

@@ -1,6 +1,6 @@
-"""The scorer as one file: written once by the driver, mapped into the memory of every worker that opens it.
+"""The scorer as one file: written once by the driver, mapped into the memory of every worker.
 
-Pages that workers only read exist once on a machine; one that a user's code writes to becomes that worker's own.
+Workers on a machine share the pages that they only read; a page that a user's code writes to is copied for its worker.
 """
 
 from __future__ import annotations
@@ -19,28 +19,31 @@ import torch
 from autoprune.errors import PluginError
 from autoprune.measure.scorer import Scorer
 from autoprune.plugins import FILE_MODULES
-from autoprune.run.executors.computing import apply_settings, settings
+from autoprune.run.executors.computing import apply_settings, torch_settings
 
 
 def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
-    """Writes a scorer without what it has cached, its form with the number of threads that is now in force.
+    """Writes a scorer without its caches; its form gets the current number of threads.
 
-    So many workers share what the scorer may keep of the dense network's outputs on a machine.
+    Functions and classes of `__main__` and of plug-ins named by file are pickled by value; workers import the others.
 
-    Functions and classes of `__main__` and of plug-ins named by file travel by value; the rest is imported again.
+    Args:
+        scorer: the scorer.
+        file: the file to write to.
+        sharing: the number of workers on a machine, which share the limit on kept outputs of the dense network.
 
     Raises:
-        PluginError: something the scorer needs cannot be sent, by name.
+        PluginError: an object that the scorer needs cannot be pickled; the message names it.
     """
     scoring = scorer.scoring
     form = replace(scoring.form, threads=scoring.form.threads or torch.get_num_threads())
     fresh = scorer.with_scoring(form=form, reuse_bytes=scoring.reuse_bytes // sharing)
     with _files_by_value():
         try:
-            torch.save({"settings": settings(), "scorer": fresh}, file, pickle_module=cloudpickle)
+            torch.save({"settings": torch_settings(), "scorer": fresh}, file, pickle_module=cloudpickle)
         except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
             culprit = _culprit(fresh)
-            if culprit is None:  # it is the file that cannot be written
+            if culprit is None:  # the file cannot be written
                 raise
             raise PluginError(
                 f"expected everything a worker needs to be picklable, but {culprit} is not: {error}. Leave open files, "
@@ -50,9 +53,9 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
 
 
 def unpack(path: Path) -> Scorer:
-    """The scorer of a file; its tensors are mapped from it, copied where they are written to.
+    """Reads a scorer. Its tensors are mapped from the file and copied when written to.
 
-    What was set in torch where it was packed is set here.
+    The settings of torch in the process that packed it are applied here.
     """
     parcel = torch.load(path, mmap=True, weights_only=False)
     apply_settings(parcel["settings"])
@@ -84,6 +87,6 @@ def _culprit(scorer: Scorer) -> str | None:
 def _fails(part: object) -> bool:
     try:
         cloudpickle.dumps(part)
-    except Exception:  # whatever a user's __reduce__ raises; the question is only whether it does
+    except Exception:  # a user's __reduce__ may raise anything
         return True
     return False

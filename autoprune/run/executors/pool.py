@@ -1,7 +1,7 @@
-"""Supervision of workers, wherever they run: hands out candidates, and answers for every one of them.
+"""Supervises workers: hands out candidates, and gives an answer for each.
 
 A worker that dies, or does not answer in time, is replaced; its candidate is tried again on another one, a few times.
-All of it is decided here, in the driver: what workers run on (`Site`) only starts, kills and listens.
+All decisions are made here, in the driver: a `Site`, which runs the workers, only starts, kills and listens.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, Literal, Protocol
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import RunFailed
-from autoprune.run.executors.computing import Facts, differences
+from autoprune.run.executors.computing import ProcessFacts, differences
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 Check = Callable[[str, Evaluation, str], None]  # (worker, its answer, its hardware)
 
-FAILED_STARTS = 3  # so many workers in a row that do not start, and nobody else at work, end the run
-START_SECONDS = 600.0  # a worker that is not ready by then is given up: an environment may have to be installed first
-VACANT_SECONDS = 600.0  # so long without a place for any worker ends the run
-FIRST_SECONDS = 3600.0  # of an evaluation while none was seen: a first one also prepares what all share
-PATIENT_SECONDS = 60.0  # a time limit that follows from what was seen is never shorter
-TIMES_SLOWEST = 20  # ... nor than so many times the slowest evaluation
-PAUSE_SECONDS = 0.5  # after a worker that did not start; twice as long after each further one, up to
+FAILED_STARTS = 3  # the run ends after this many failed starts in a row if no other worker runs
+START_SECONDS = 600.0  # a worker that is not ready by then is given up; it may have to install an environment first
+VACANT_SECONDS = 600.0  # the run ends after this time without room for any worker
+FIRST_SECONDS = 3600.0  # time limit of the first evaluation, which also computes the values that all share
+PATIENT_SECONDS = 60.0  # least time limit derived from earlier evaluations
+TIMES_SLOWEST = 20  # such a time limit as a multiple of the slowest evaluation
+PAUSE_SECONDS = 0.5  # pause after a failed start; it doubles with each further one
 LONGEST_PAUSE_SECONDS = 60.0
-POLL_SECONDS = 0.25  # how often limits are looked at
+POLL_SECONDS = 0.25  # interval at which time limits are checked
 
 
 class Worker(Protocol):
@@ -39,20 +39,26 @@ class Worker(Protocol):
     def name(self) -> str: ...
 
     def submit(self, candidate: Candidate) -> None:
-        """Begins to score; the answer comes as News."""
+        """Starts to score a candidate; the answer arrives as News."""
         ...
 
     def kill(self) -> None:
-        """Ends it at once, whatever it is doing; nothing more is heard of it."""
+        """Ends the worker at once; it gives no further news."""
         ...
 
 
 @dataclass(frozen=True)
 class News:
-    """What was heard of a worker: that it is ready, with facts about it; an answer; or its death, with the cause.
+    """A message about a worker: it is ready, has an answer, or died.
 
-    `spent` says of an answer that the worker ran out of memory and should not be used again. `begun` says of a death
-    that it was not before the worker could begin with its candidate, which then has nothing to do with it.
+    Attributes:
+        worker: the worker.
+        kind: the kind of the message.
+        evaluation: its answer.
+        cause: the cause of its death.
+        spent: whether the worker ran out of memory and should not be used again after this answer.
+        begun: whether the worker may have started its candidate before it died. If not, the candidate is not the cause.
+        facts: facts about a worker that is ready.
     """
 
     worker: Worker
@@ -65,28 +71,28 @@ class News:
 
 
 class Site(Protocol):
-    """Where workers run."""
+    """A place that runs workers, such as this machine or a cluster."""
 
     def capacity(self) -> int:
-        """How many workers there is room for now, those at work included."""
+        """The number of workers that there is room for now, including running ones."""
         ...
 
     def start(self, name: str) -> Worker:
-        """Begins to start a worker; "ready" or "died" follows."""
+        """Starts a worker; news "ready" or "died" follows."""
         ...
 
     def wait(self, seconds: float) -> Sequence[News]:
-        """What happened, as soon as anything does; nothing when the seconds are over."""
+        """Waits for news and returns it; empty when the time is over."""
         ...
 
     def close(self) -> None:
-        """Ends all workers and frees what they shared."""
+        """Ends all workers and frees their shared resources."""
         ...
 
 
 @dataclass
 class _Task:
-    """A candidate that is wanted, and why earlier attempts gave no answer; or one that a worker is proved by."""
+    """A candidate to score, with the causes of failed attempts; or one whose known values verify a worker."""
 
     candidate: Candidate
     proof: bool = False
@@ -96,9 +102,9 @@ class _Task:
 
 @dataclass
 class _Seat:
-    """What the driver knows of one worker: what it works on, since when it starts or works, and on what hardware.
+    """The state of one worker: its candidate, the time since it starts or works, and its hardware.
 
-    `proved` says that its values are known to be those of the driver.
+    `proved` says whether its values are verified to equal the driver's.
     """
 
     worker: Worker
@@ -110,17 +116,22 @@ class _Seat:
 
 
 class Pool:
-    """An Evaluator over the workers of a site. Use as a context manager: leaving it ends all workers.
+    """An Evaluator over the workers of a site. It is a context manager that ends all workers on leaving.
 
-    `attempts` limits how often a candidate is begun whose worker dies or exceeds `timeout` seconds; then it is answered
-    as failed, with the causes. A timeout of None follows what was seen: `TIMES_SLOWEST` times the slowest evaluation,
-    at least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. Where the site `trains` networks, only
-    trained ones count, and one that took its seconds for a share of the steps may take as much more for all. An
-    exception that a worker reports is an answer and final. At most `slots` candidates are taken, one a worker and a
-    short queue, so that nobody waits for the driver.
+    An exception that a worker reports is a final answer. At most `slots` candidates are taken, one per worker and a
+    short queue, so that no worker idles.
 
-    `own` says what the driver computes with (run.computing): a worker that computes with something else ends the run.
-    From `prove_by` on so does one that measures something else of a candidate whose values are known.
+    Args:
+        site: runs the workers.
+        attempts: how many times a candidate is started at most, if its worker dies or exceeds the timeout. Then it is
+            answered as failed, with the causes.
+        timeout: seconds that an evaluation may take. None means `TIMES_SLOWEST` times the slowest evaluation so far, at
+            least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer.
+        on_event: receives events, such as a lost worker.
+        trains: whether networks are trained. Only the times of trained networks then give the timeout, and the time for
+            a share of the steps is scaled to all steps.
+        own: facts on the driver (run.executors.computing). A worker with other facts ends the run. After `prove_by`, so
+            does a worker that measures other values of a candidate whose values are known.
     """
 
     def __init__(
@@ -131,12 +142,12 @@ class Pool:
         timeout: float | None,
         on_event: OnEvent,
         trains: bool = False,
-        own: Facts | None = None,
+        own: ProcessFacts | None = None,
     ) -> None:
         self._site = site
         self._trains = trains
         self._own = own
-        self._known: Candidate | None = None  # that workers are proved by
+        self._known: Candidate | None = None  # the candidate that verifies workers
         self._check: Check = lambda worker, answer, hardware: None
         self._attempts = attempts
         self._timeout = timeout
@@ -151,7 +162,7 @@ class Pool:
         self._start_after = 0.0
         self._slowest = 0.0
         self._vacant_since: float | None = None
-        self._look_at = 0.0  # when limits are looked at next
+        self._look_at = 0.0  # the time of the next check of limits
 
     def __enter__(self) -> Pool:
         return self
@@ -161,12 +172,12 @@ class Pool:
 
     @property
     def slots(self) -> int:
-        """One candidate for each worker there is room for, and one in eight of them waiting."""
+        """The number of candidates taken: one for each worker that there is room for, and an eighth more to wait."""
         return max(1, self._capacity) + math.ceil(self._capacity / 8)
 
     @property
     def alive(self) -> int:
-        """Workers that are ready."""
+        """The number of workers that are ready."""
         return sum(seat.ready for seat in self._seats.values())
 
     def submit(self, candidate: Candidate) -> None:
@@ -179,15 +190,16 @@ class Pool:
         return self._finished.popleft()
 
     def wait_ready(self) -> None:
-        """Returns when one worker is ready: everything it needs was imported there. RunFailed when none gets so far."""
+        """Waits until one worker is ready and has imported everything it needs. RunFailed if none gets ready."""
         while not self.alive:
             self._advance()
 
     def prove_by(self, answer: Evaluation, check: Check) -> None:
-        """From now on a worker scores the candidate of an answer before anything else, and `check` looks at it.
+        """Makes every worker score a known candidate before any other, and verifies its answer.
 
-        The answer is one that a worker gave before; `check` gets the worker's name, its answer and its hardware, and
-        raises where the answer is not what it should be.
+        Args:
+            answer: an answer of a worker, whose candidate is scored.
+            check: receives a worker's name, its answer and its hardware, and raises if the answer is wrong.
         """
         seat = self._seats.get(answer.worker)
         check(answer.worker, answer, seat.hardware if seat else "")
@@ -205,7 +217,7 @@ class Pool:
         self._hand_out()
 
     def _hire(self) -> None:
-        """Starts workers while there is room, later and later while they do not get ready."""
+        """Starts workers while there is room, with growing pauses while they fail to start."""
         self._capacity = self._site.capacity()
         self._check_vacancy()
         self._dismiss()
@@ -218,7 +230,7 @@ class Pool:
             self._on_event("worker_started", {"worker": name})
 
     def _dismiss(self) -> None:
-        """Gives up the youngest that are still starting when there is no room for them any more."""
+        """Gives up the newest starting workers when there is no longer room for them."""
         surplus = max(0, len(self._seats) - self._capacity)
         starting = [seat for seat in self._seats.values() if not seat.ready]
         for seat in starting[::-1][:surplus]:
@@ -235,20 +247,20 @@ class Pool:
         if now - self._vacant_since > VACANT_SECONDS:
             raise RunFailed(
                 f"there was no room for any worker during {VACANT_SECONDS:.0f} s. "
-                "Nothing that was measured is lost; resume when the cluster has nodes again."
+                "No measurement is lost; resume when the cluster has nodes again."
             )
 
     def _hand_out(self) -> None:
         while self._queue and self._idle:
             seat = self._idle.popleft()
-            if seat.worker.name in self._seats:  # else it was lost while it was idle
+            if seat.worker.name in self._seats:  # else it died while it was idle
                 known = None if seat.proved else self._known
                 task = self._queue.popleft() if known is None else _Task(known, proof=True)
                 seat.task, seat.since = task, time.monotonic()
                 seat.worker.submit(task.candidate)
 
     def _limit(self, seat: _Seat) -> float:
-        """When a worker is given up, on the monotonic clock."""
+        """The time at which a worker is given up, on the monotonic clock."""
         if not seat.ready:
             return seat.since + START_SECONDS
         return seat.since + self._seconds_allowed() if seat.task else math.inf
@@ -275,15 +287,15 @@ class Pool:
             self._take(seat, seat.task, news.evaluation, spent=news.spent)
 
     def _compare(self, news: News) -> None:
-        """RunFailed for a worker that computes with something else than the driver."""
+        """Raises RunFailed for a worker whose facts differ from the driver's."""
         if self._own is None or not ("computing" in news.facts or news.kind == "ready"):
             return
         theirs = news.facts.get("computing", {})
         own = self._own if news.kind == "ready" else {name: self._own[name] for name in theirs if name in self._own}
         if found := differences(own, theirs):
             raise RunFailed(
-                f"{news.worker.name} on {news.facts.get('host')} computes with something else than this process: "
-                f"{'; '.join(found)}. Its values would be others. Install the same everywhere, or send it with "
+                f"{news.worker.name} on {news.facts.get('host')} differs from this process: {'; '.join(found)}. "
+                "Its values would differ as well. Install the same software everywhere, or send it with "
                 "run.runtime_env."
             )
 
@@ -302,7 +314,7 @@ class Pool:
         self._finished.append(evaluation)
 
     def _seconds_in_full(self, seat: _Seat, evaluation: Evaluation) -> float:
-        """How long an evaluation like the one that just ended may take at most; 0 where it says nothing of others."""
+        """The time of an evaluation, scaled to all steps if networks are trained; 0 if it tells nothing of others."""
         seconds = time.monotonic() - seat.since
         if not self._trains:
             return seconds
@@ -316,7 +328,7 @@ class Pool:
             self._lose(seat, f"{did} within {now - seat.since:.0f} s", "timeout")
 
     def _lose(self, seat: _Seat, cause: str, status: Literal["failed", "timeout"], *, begun: bool = True) -> None:
-        """A worker is gone: its candidate goes back to the queue, or is answered when it had its attempts."""
+        """Removes a worker: its candidate goes back to the queue, or is answered as failed after its last attempt."""
         del self._seats[seat.worker.name]
         self._on_event("worker_lost", {"worker": seat.worker.name, "cause": cause})
         proving = seat.task is not None and seat.task.proof

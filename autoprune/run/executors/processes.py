@@ -23,13 +23,13 @@ from autoprune.run.executors.worker import is_spent
 
 COMMAND = "from autoprune.run.executors.worker import main; main()"
 PREFIX = "autoprune-workers-"
-LOG_BYTES = 1 << 20  # what a worker prints is kept up to here
-LAST_BYTES = 4096  # ... and looked at from here for its last words
+LOG_BYTES = 1 << 20  # the output of a worker is kept up to this size
+LAST_BYTES = 4096  # the end of it that is searched for its last line
 
 
 @dataclass(eq=False)
 class Process:
-    """One worker process and the driver's end of the connection to it. What it prints is in `log`."""
+    """One worker process and the driver's end of the connection to it. Its output is in `log`."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -37,19 +37,19 @@ class Process:
     log: Path
 
     def submit(self, candidate: Candidate) -> None:
-        with contextlib.suppress(OSError):  # it died a moment ago; wait() will hear of it
+        with contextlib.suppress(OSError):  # it died a moment ago; wait() will report that
             self.connection.send(candidate)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # with whatever user code has started
+            os.killpg(self.process.pid, signal.SIGKILL)  # with the processes that user code has started
         self.process.wait()
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.connection.close()
 
     def last_words(self) -> str:
-        """How it ended, and the last line it printed."""
+        """A message about how the process ended, with the last line it printed."""
         code = self.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         with self.log.open("rb") as file:
@@ -58,7 +58,7 @@ class Process:
         return f"{how}, last saying {lines[-1][:200]!r}" if lines else how
 
     def forget_long_output(self) -> None:
-        """Empties a log that has grown too long; what is printed next is appended."""
+        """Empties a log that has grown too long; later output is appended."""
         if self.log.stat().st_size > LOG_BYTES:
             os.truncate(self.log, 0)
 
@@ -99,7 +99,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # so that all of it can be killed, and Ctrl-C reaches the driver alone
+                process_group=0,  # so that all its children can be killed, and Ctrl-C reaches the driver only
                 env=self._environment(),
             )
         worker = Process(name, process, ours, log)
@@ -115,7 +115,7 @@ class Processes:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.process.kill()  # all at once; a large one takes its time
+            worker.process.kill()  # all at once, as a large process takes long to end
         for worker in self._workers:
             worker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -134,20 +134,20 @@ class Processes:
 
     def _bury(self, worker: Process) -> None:
         try:
-            worker.process.wait(timeout=5)  # for how it ended; the connection closes a moment earlier
+            worker.process.wait(timeout=5)  # for its exit code; the connection closes a moment earlier
         except subprocess.TimeoutExpired:
-            worker.process.kill()  # it closed the connection itself
+            worker.process.kill()  # it closed the connection but did not end
         worker.kill()
 
     def _environment(self) -> dict[str, str]:
-        """Threads as they are set later, so that libraries start no more; modules from where the driver has them."""
+        """The environment: the number of threads, so that libraries start no more, and the driver's module paths."""
         threads = str(max(1, int(self._cpus)))
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
 
 
 def _sweep() -> None:
-    """Removes what drivers left behind that were killed."""
+    """Removes the files of drivers that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not _runs(int(pid)):

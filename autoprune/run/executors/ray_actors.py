@@ -1,8 +1,7 @@
 """Workers as Ray actors, on a cluster or on this machine.
 
-Ray is asked for nothing but actors and the object store: restarts and retries belong to the driver (run.pool), because
-Ray's own share one budget over all calls, repeat a call that kills its actor, and wait for ever for resources that no
-node has.
+Only Ray's actors and object store are used. The driver does restarts and retries (run.executors.pool), as Ray's own
+share one budget over all calls, repeat a call that kills its actor, and wait forever for resources that no node has.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ except ImportError as missing:
         "run.executor: ray is not installed. Install it with: pip install 'autoprune[cluster]'"
     ) from missing
 
-CAPACITY_SECONDS = 2.0  # how long the number of places in the cluster is believed
-ANSWER_SECONDS = 10.0  # until the head of a cluster must answer
-TIDY_SECONDS = 2.0  # at most for removing the parcel's files
-STALE_SECONDS = 86400.0  # a parcel's file as old as that is of a run that was killed, or is mapped by now
+CAPACITY_SECONDS = 2.0  # how long the capacity of the cluster is cached
+ANSWER_SECONDS = 10.0  # time limit for an answer of the head of a cluster
+TIDY_SECONDS = 2.0  # time limit for removing the parcel's files
+STALE_SECONDS = 86400.0  # a parcel's file of this age belongs to a killed run, or is already mapped
 
 
-class Scoring:
-    """What runs in the actor."""
+class ScoringActor:
+    """The class of the actors."""
 
     def __init__(self, name: str, parcel: np.ndarray, cpus: float) -> None:
         settle_threads(cpus)
@@ -64,21 +63,21 @@ class Scoring:
         return {**self._told, "node": ray.get_runtime_context().get_node_id()}
 
     def alive(self) -> None:
-        """Answers, which an actor that has died does not."""
+        """Returns, which shows that the actor has not died."""
 
     def score(self, candidate: Candidate) -> Evaluation:
         assert self._scorer is not None, "an actor that could not start gets no candidate"
         return self._scorer.score(candidate)
 
     def tidy(self) -> None:
-        """Removes this node's file of the parcel; whoever maps it keeps what it has."""
+        """Removes this node's file of the parcel; processes that map it keep their mapping."""
         self._file.unlink(missing_ok=True)
 
 
 def _local_file(parcel: np.ndarray) -> Path:
     """The parcel as a file of this node, written by the first actor that needs it and mapped by all.
 
-    It is private to the user, and one that somebody else put there is not read: what is unpickled can run anything.
+    It is private to the user, and a file of another owner is not read, as unpickling can run any code.
     """
     prefix = f"autoprune-{os.getuid()}-"
     path = Path(tempfile.gettempdir()) / f"{prefix}{hashlib.sha256(parcel.data).hexdigest()[:16]}.parcel"
@@ -101,10 +100,10 @@ def _sweep(folder: Path, prefix: str) -> None:
 
 @dataclass(eq=False)
 class Actor:
-    """One actor of a team, and the answer it owes. `node` is where it runs, known when it is ready.
+    """One actor of a team, and its pending answer. `node` is its node, known when it is ready.
 
-    Of an actor that dies while it has nothing to do nothing is heard. So it is asked whether it lives before it gets a
-    candidate, which then is not suspected of having killed it.
+    Ray does not report an actor that dies while it is idle. So a call of `alive` precedes each candidate, so that the
+    candidate is not blamed for an earlier death.
     """
 
     name: str
@@ -123,15 +122,17 @@ class Actor:
         self.candidate = None
 
     def kill(self) -> None:
-        self.team.discard(self)  # nothing more is heard of it
+        self.team.discard(self)  # it gives no further news
         ray.kill(self.handle, no_restart=True)
 
 
 class RayActors:
     """The site of Ray actors: as many as the cluster has room for, at most `executor.workers`.
 
-    Nodes that join give more room, nodes that leave take their actors with them. ConfigError at once when there is no
-    cluster at the address, or no node could ever run one worker.
+    Nodes that join add room; the actors of nodes that leave die.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or no node can run a worker.
     """
 
     def __init__(self, scorer: Scorer, executor: Executor) -> None:
@@ -157,12 +158,12 @@ class RayActors:
         return min(count, self._executor.workers or count)
 
     def _crowd(self) -> int:
-        """How many workers share a node, at most."""
+        """The largest number of workers on a node."""
         largest = max(_places(node["Resources"], self._executor) for node in _nodes())
         return min(largest, self._executor.workers or largest)
 
     def start(self, name: str) -> Actor:
-        actor_class: Any = ray.remote(Scoring)
+        actor_class: Any = ray.remote(ScoringActor)
         handle = actor_class.options(
             name=f"autoprune-{self._run}-{name}",
             num_cpus=self._executor.cpus,
@@ -193,7 +194,7 @@ class RayActors:
             ray.shutdown()
 
     def _tidy(self) -> None:
-        """One actor of every node removes the parcel's file; where all are busy for long, a later run's will."""
+        """Lets one actor of every node remove the parcel's file; if all are busy for long, a later run removes it."""
         idle_last = sorted(self._actors, key=lambda actor: actor.pending is None)
         calls = [actor.handle.tidy.remote() for actor in {a.node: a for a in idle_last if a.node}.values()]
         if calls:
@@ -204,7 +205,7 @@ class RayActors:
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayError as error:
-            actor.kill()  # of an actor that cannot be reached it is not known that it has stopped
+            actor.kill()  # an actor that cannot be reached may still be running
             return News(actor, "died", cause=_last_words(error), begun=actor.candidate is None)
         if actor.candidate is not None:
             actor.begin()
@@ -219,7 +220,7 @@ class RayActors:
 
 
 def _connect(executor: Executor) -> bool:
-    """Connects to the cluster of the address, or to a new one on this machine; whether it was not connected before."""
+    """Connects to the cluster of the address, or to a new one on this machine; False if already connected."""
     if ray.is_initialized():
         return False
     with _signals_kept():
@@ -240,7 +241,7 @@ def _connect(executor: Executor) -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """OSError when nobody listens at an address: Ray would wait for minutes and then end the process."""
+    """Raises OSError if no server answers at an address, as Ray would wait for minutes and then end the process."""
     if address == "auto":
         address = ray._private.services.get_ray_address_from_environment("auto", None)
     host, _, port = address.rpartition("://")[2].rpartition(":")
@@ -250,7 +251,7 @@ def _check_answers(address: str) -> None:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray puts its own handler for SIGTERM in a driver, which would end a run without its last words."""
+    """Restores the signal handlers, as Ray's handler for SIGTERM in a driver would end a run without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -267,13 +268,13 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _places(resources: Mapping[str, float], executor: Executor) -> int:
-    """How many workers a node with these resources holds."""
+    """The number of workers that fit on a node with these resources."""
     wanted = {"CPU": executor.cpus, "GPU": executor.gpus, "memory": executor.memory_bytes or 0}
     return int(min(resources.get(name, 0) / amount for name, amount in wanted.items() if amount))
 
 
 def _check_resources(executor: Executor) -> None:
-    """Ray would wait for ever for what no node has."""
+    """Raises ConfigError for resources that no node has, as Ray would wait for them forever."""
     nodes = _nodes()
     if any(_places(node["Resources"], executor) for node in nodes):
         return
@@ -286,13 +287,13 @@ def _check_resources(executor: Executor) -> None:
     if executor.memory_bytes:
         asked += f", memory_gib: {executor.memory_bytes / 2**30:g}"
     raise ConfigError(
-        f"run.resources: expected what one node of the cluster has, got {{{asked}}} for a worker. The cluster has "
-        f"{has or 'no nodes'}. Ask for less, or add a node first."
+        f"run.resources: expected resources that one node of the cluster has, got {{{asked}}} for a worker. The "
+        f"cluster has {has or 'no nodes'}. Ask for less, or add a node first."
     )
 
 
 def _last_words(error: Exception) -> str:
-    """The exception at the bottom of what Ray says, which is many lines long."""
+    """The innermost exception of Ray's message, which has many lines."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     raised = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception", "Interrupt"))]
     return f"died: {type(error).__name__}: {(raised or lines or [''])[-1][:300]}"

@@ -10,7 +10,7 @@ from autoprune.core.space import Candidate
 
 
 class SerialEvaluator:
-    """One slot, in this process."""
+    """An evaluator with one slot, in this process."""
 
     slots = 1
 

@@ -1,7 +1,7 @@
-"""What runs in a worker: it opens the parcel and scores what it is given, until its driver is gone.
+"""The program of a worker: it opens the parcel and scores candidates until its driver is gone.
 
-Started as `python -c "from autoprune.run.executors.worker import main; main()"` with its end of the connection, never
-by forking and never by importing the user's own script again. The first half serves every kind of worker.
+It is started as `python -c "from autoprune.run.executors.worker import main; main()"` with its end of the connection,
+never by forking and never by importing the user's script again. The first half is shared by every kind of worker.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
 
 
 def settle_threads(cpus: float) -> None:
-    """The one place that says how many threads a worker's torch uses; call it before any work on tensors."""
+    """Sets the number of threads of a worker's torch, and nothing else does; call it before any work on tensors."""
     torch.set_num_threads(max(1, int(cpus)))
     torch.set_num_interop_threads(1)
 
 
 def _keep_freed_memory() -> None:
-    """Layers free what the next ones need: giving it back to the system in between takes a third of a score's time."""
+    """Keeps freed memory for the next layers, as returning it to the system takes a third of a score's time."""
     with contextlib.suppress(OSError, AttributeError):  # a C library other than glibc
         glibc = ctypes.CDLL("libc.so.6")
         glibc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
-        glibc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most it takes
+        glibc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # its largest valid value
 
 
 @ending_forks()
 def open_scorer(parcel: Path, name: str) -> Scorer:
-    """The scorer of a parcel, ready to score as the named worker: what is slow once is done now."""
+    """Opens the scorer of a parcel for the named worker and computes the values that candidates share."""
     _keep_freed_memory()
     scorer = unpack(parcel)
     scorer.worker = name
@@ -56,13 +56,13 @@ def open_scorer(parcel: Path, name: str) -> Scorer:
 
 
 def introduction(parcel: Path, name: str) -> tuple[Scorer | None, dict[str, Any]]:
-    """The scorer of a parcel, and what its driver is told of this worker: what it computes with, and on what.
+    """The scorer of a parcel, and facts on this worker for its driver: software, settings and hardware.
 
-    Where it cannot be opened there is none, and the driver is told why ("error").
+    If the parcel cannot be opened, the scorer is None and the facts have the reason ("error").
     """
     try:
         scorer = open_scorer(parcel, name)
-    except (Exception, SystemExit) as error:  # unpacking imports what the user wrote
+    except (Exception, SystemExit) as error:  # unpacking imports the user's code
         traceback.print_exc()
         cause = f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"
         return None, {**facts(), "computing": versions(), "error": cause}
@@ -70,7 +70,7 @@ def introduction(parcel: Path, name: str) -> tuple[Scorer | None, dict[str, Any]
 
 
 def facts() -> dict[str, Any]:
-    """What identifies a worker and what its last bits depend on."""
+    """The facts that identify a worker and determine the last bits of its values."""
     return {
         "pid": os.getpid(),
         "host": platform.node(),
@@ -81,14 +81,15 @@ def facts() -> dict[str, Any]:
 
 
 def is_spent(evaluation: Evaluation) -> bool:
-    """Whether a worker ran out of memory, which it may not get back: another one should try."""
+    """Whether a worker ran out of memory, which it may not get back, so that another worker should try."""
     return evaluation.status == "failed" and any(sign in evaluation.cause for sign in OUT_OF_MEMORY)
 
 
 def main() -> None:
-    """Arguments: file descriptor of the connection, path of the parcel, cpus, bytes of memory (0: no limit), name."""
+    """Runs a worker. Arguments: file descriptor of the connection, path of the parcel, cpus, bytes of memory (0: no
+    limit), name."""
     descriptor, parcel, cpus, memory, name = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a batch system may send it to all processes; the driver decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a batch system may send SIGINT to all processes; the driver decides
     _end_with_driver()
     _volunteer_for_the_oom_killer()
     if int(memory):
@@ -109,19 +110,19 @@ def main() -> None:
 
 
 def _end_with_driver() -> None:
-    """Standard input is a pipe the driver never writes to: its end means that the driver is gone, however it went."""
+    """Ends the process when the driver is gone: standard input, a pipe that it never writes to, is closed then."""
     lifeline = os.dup(0)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
 
     def watch() -> None:
         os.read(lifeline, 1)
-        os.killpg(0, signal.SIGKILL)  # with whatever user code has started
+        os.killpg(0, signal.SIGKILL)  # with the processes that user code has started
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _volunteer_for_the_oom_killer() -> None:
-    """When memory runs out, Linux shall kill a worker, which is replaced, and not the driver."""
+    """Makes Linux kill this worker, which can be replaced, rather than the driver when memory runs out."""
     with contextlib.suppress(OSError):  # other systems have no such file
         Path("/proc/self/oom_score_adj").write_text("800")

@@ -42,21 +42,21 @@ from autoprune.run.fingerprint.source import (
     source_text,
 )
 
-Facts = dict[str, str]
+CodeFacts = dict[str, str]
 
 SOURCE = "source of "  # what the labels of sources begin with
 
 _CACHED = type(functools.cache(lambda: None))
 
 
-def fingerprint(plugin: Any) -> Facts:
+def fingerprint(plugin: Any) -> CodeFacts:
     """The facts of a function, class, partial application or callable object; none of the name of a built-in."""
     if isinstance(plugin, str):
         return {}
     return _Collector().collect(plugin)
 
 
-def architecture(model: nn.Module) -> Facts:
+def architecture(model: nn.Module) -> CodeFacts:
     """What a network computes apart from its tensors: the sources of its classes and the settings of its modules."""
     collector = _Collector()
     for kind in dict.fromkeys(type(module) for module in model.modules()):
@@ -70,10 +70,10 @@ def architecture(model: nn.Module) -> Facts:
 class _Collector:
     """Gathers facts; what was followed is not followed again."""
 
-    facts: Facts = field(default_factory=dict)
+    facts: CodeFacts = field(default_factory=dict)
     _seen: dict[int, Any] = field(default_factory=dict)  # keeps what it knows alive, so that no number is used again
 
-    def collect(self, plugin: Any) -> Facts:
+    def collect(self, plugin: Any) -> CodeFacts:
         while isinstance(plugin, functools.partial):
             for number, argument in enumerate(plugin.args, start=1):
                 self.value(f"argument {number}", argument)

@@ -1,1 +1,1 @@
-"""The loop between searcher and evaluator: controller, stopping, progress, and what guards a run."""
+"""The loop between searcher and evaluator: controller, stopping, progress, trackers, and guards of a run."""

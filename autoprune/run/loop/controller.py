@@ -19,10 +19,10 @@ from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.run.records.columns import clashes
 from autoprune.run.session.plugin_checks import proposals_of
 
-FIRST_FAILURES = 5  # when so many evaluations in a row fail before the first success, the run stops
-REPEATS = 1000  # when so many proposals in a row need no evaluation, the searcher has nothing new
-TINY = 1e-6  # shares of evaluations do not add up to whole ones exactly
-WINDOW = 32  # asked and not yet told, in a run whose order must not depend on who answers first
+FIRST_FAILURES = 5  # the run stops after this many failures before the first success
+REPEATS = 1000  # the run stops after this many proposals in a row that need no evaluation
+BUDGET_ROUNDING = 1e-6  # shares of evaluations do not add up to whole ones exactly
+WINDOW = 32  # candidates that may be asked and not yet told in a deterministic run
 
 Append = Callable[[Mapping[str, Any]], None]
 Key = tuple[tuple[int, ...], float]
@@ -30,17 +30,28 @@ Key = tuple[tuple[int, ...], float]
 
 @dataclass
 class Controller:
-    """Drives one search: asks, evaluates, tells, and writes down every step before the next.
+    """Drives one search: asks, evaluates, tells, and records every step before the next.
 
-    The budget counts evaluations, one on a share of the selection set as that share; proposals already answered or
-    outside the bounds are answered at once and cost nothing, and a network that is being evaluated is not evaluated
-    twice. One that was evaluated on fewer examples before is evaluated on the others only, where its values are means
-    over examples; one that was trained for fewer steps goes on from there. `append` writes a record to the journal.
+    The budget counts evaluations; an evaluation on a share of the selection set counts as that share. Proposals that
+    are already answered or outside the bounds are answered at once and cost nothing, and a network that is being
+    evaluated is not evaluated twice. A network that was evaluated on fewer examples before is evaluated only on the
+    remaining ones, if its values are means over examples; the training of one that was trained for fewer steps is
+    continued.
 
-    Answers are told as they come. When `ordered`, they are told in the order they were asked for, and the searcher is
-    asked when fewer than `WINDOW` are open: which steps it sees depends on neither the number of slots nor on time.
-
-    `stop` says why to end early, from all that was told, or nothing; what is under way is still waited for.
+    Attributes:
+        problem: the problem of the searcher.
+        searcher: proposes candidates.
+        evaluator: evaluates them.
+        budget: the number of evaluations.
+        append: writes a record to the journal.
+        on_step: called with the evaluations spent and each new evaluation.
+        deterministic: whether answers are told in the order of the asks, instead of as they arrive, and the searcher is
+            asked while fewer than `WINDOW` candidates are open, so that what it is told depends on neither the number
+            of slots nor time.
+        stop: returns the reason to end early, or "", from all evaluations told so far. Running evaluations are
+            completed.
+        on_ask: called with the candidates of each ask.
+        told: all evaluations that the searcher was told.
     """
 
     problem: Problem
@@ -49,20 +60,20 @@ class Controller:
     budget: int
     append: Append
     on_step: Callable[[int, Evaluation], None] = lambda done, evaluation: None
-    ordered: bool = False
+    deterministic: bool = False
     stop: Callable[[Sequence[Evaluation]], str] = lambda told: ""
     on_ask: Callable[[Sequence[Candidate]], None] = lambda candidates: None
     told: list[Evaluation] = field(default_factory=list)
     _line: deque[Candidate] = field(default_factory=deque)  # asked, not yet told
-    _waiting: list[Candidate] = field(default_factory=list)  # of these, those without an evaluation under way
+    _waiting: list[Candidate] = field(default_factory=list)  # those in `_line` that are not being evaluated yet
     _flying: set[Key] = field(default_factory=set)
     _arrived: dict[Candidate, Evaluation] = field(default_factory=dict)  # answers whose turn has not come
-    _recalled: dict[Key, Evaluation] = field(default_factory=dict)  # answers of before, for when they are asked for
+    _recalled: dict[Key, Evaluation] = field(default_factory=dict)  # answers in the journal that are not told yet
     _known: dict[Key, Evaluation] = field(default_factory=dict)
-    _partial: dict[tuple[int, ...], Evaluation] = field(default_factory=dict)  # by network, that of most examples
-    _before: dict[Candidate, Evaluation] = field(default_factory=dict)  # that one in line extends
+    _partial: dict[tuple[int, ...], Evaluation] = field(default_factory=dict)  # by levels, with the most examples
+    _before: dict[Candidate, Evaluation] = field(default_factory=dict)  # by candidate in line, the one it extends
     _spent: float = 0.0
-    _dry: bool = False  # whether the searcher had nothing to propose since it was last told something
+    _dry: bool = False  # whether the searcher proposed nothing since the last tell
     _stopped: str = ""
     _repeats: int = 0
     _proven: bool = False  # whether any evaluation has succeeded
@@ -81,11 +92,11 @@ class Controller:
 
     @property
     def done(self) -> int:
-        """Evaluations spent, those on parts of the selection set added up."""
-        return int(self._spent + TINY)
+        """The number of evaluations spent; those on parts of the selection set are added up."""
+        return int(self._spent + BUDGET_ROUNDING)
 
     def replay(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Brings a fresh searcher to where the journal ends; what was asked and not answered is evaluated again."""
+        """Brings a new searcher to the end of the journal. Candidates without an answer will be evaluated again."""
         for number, record in enumerate(records, start=1):
             if record["kind"] == "ask":
                 self._replay_ask(number, record)
@@ -104,8 +115,8 @@ class Controller:
         if now != record:
             raise JournalMismatch(
                 f"record {number}: the journal says the searcher asked for {_said(record)}, now it asks for "
-                f"{_said(now)}. The searcher, its options or its library changed since; resume with what the run was "
-                "started with."
+                f"{_said(now)}. The searcher, its options or its library changed since; resume with the versions and "
+                "options that the run was started with."
             )
         self._queue(asked)
 
@@ -119,18 +130,18 @@ class Controller:
                 self._before[candidate] = before
 
     def _since(self, candidate: Candidate) -> float:
-        """The share of the selection set that one in line was evaluated on before."""
+        """The share of the selection set that a candidate in line was evaluated on before."""
         return self._before[candidate].candidate.fidelity if candidate in self._before else 0.0
 
     def _share(self, candidate: Candidate) -> float:
-        """What evaluating a candidate in line costs."""
+        """The budget that the evaluation of a candidate in line takes."""
         return candidate.fidelity - self._since(candidate)
 
     def _ask(self) -> bool:
-        """Asks for as many candidates as there is room for; whether any came."""
-        window = WINDOW if self.ordered else self.evaluator.slots
+        """Asks for as many candidates as there is room for, and returns whether there are any."""
+        window = WINDOW if self.deterministic else self.evaluator.slots
         left = self.budget - self._spent - sum(map(self._share, self._line))
-        room = min(window - len(self._line), math.ceil(left - TINY))
+        room = min(window - len(self._line), math.ceil(left - BUDGET_ROUNDING))
         if self._proven and not self._stopped:
             self._stopped = self.stop(self.told)
         if self._dry or room <= 0 or self._stopped:
@@ -143,13 +154,13 @@ class Controller:
         return bool(candidates)
 
     def _answer_waiting(self) -> bool:
-        """Finds an answer or a slot for what was asked; whether any answer was told."""
+        """Finds an answer or a slot for each waiting candidate, and returns whether an answer was told."""
         before = len(self.told)
         waiting, self._waiting = self._waiting, []
         for candidate in waiting:
             key = self._key(candidate)
             if key in self._flying or candidate in self._arrived:
-                self._waiting.append(candidate)  # the same network was asked for before: its answer serves both
+                self._waiting.append(candidate)  # the same network is being evaluated: its answer serves both
             elif (answer := self._answer_at_once(candidate)) is not None:
                 self._arrive(answer)
             elif len(self._flying) < self.evaluator.slots:
@@ -162,13 +173,13 @@ class Controller:
     def _collect_one(self) -> None:
         evaluation = self._complete(self._whole(self._checked(self.evaluator.collect())))
         self._flying.remove(self._key(evaluation.candidate))
-        if self.ordered and evaluation.candidate != self._line[0]:
+        if self.deterministic and evaluation.candidate != self._line[0]:
             self.append({"kind": "answer", "evaluation": evaluation.to_json()})
         self._arrive(evaluation)
-        self.on_step(int(self._spent + self._arrived_new() + TINY), evaluation)
+        self.on_step(int(self._spent + self._arrived_new() + BUDGET_ROUNDING), evaluation)
 
     def _checked(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation, failed when it has a name that is a cost's or a column's, which would hide one of the two."""
+        """The evaluation, marked as failed if one of its names is also that of a cost or a column."""
         costs = self.problem.costs_of(evaluation.candidate)
         found = clashes((name for name, value in evaluation.values.items() if value != costs.get(name)), costs)
         if not (evaluation.ok and found):
@@ -177,25 +188,25 @@ class Controller:
         return replace(evaluation, values={}, status="failed", cause=cause)
 
     def _whole(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation of all its examples, where it is one of those since an earlier one only."""
+        """The evaluation on all its examples, merged with the earlier one that it extends, if any."""
         before = self._before.get(replace(evaluation.candidate, since=0.0))
         return evaluation if before is None else merged(before, evaluation)
 
     def _arrived_new(self) -> float:
-        """What the evaluations cost that have been made and whose turn has not come."""
+        """The budget taken by finished evaluations that are not told yet."""
         arrived = self._arrived.items()
         new = [c for c, e in arrived if e.status != "infeasible" and self._key(c) not in self._known]
         return sum(map(self._share, new))
 
     def _arrive(self, evaluation: Evaluation) -> None:
         """Tells an answer, or keeps it until its turn comes."""
-        if self.ordered:
+        if self.deterministic:
             self._arrived[evaluation.candidate] = evaluation
         else:
             self._tell(evaluation)
 
     def _tell_first(self) -> bool:
-        """In an ordered run, tells the first in line if its answer is there; whether it was."""
+        """In a deterministic run, tells the answer of the first in line, and returns whether it had one."""
         if not self._line or self._line[0] not in self._arrived:
             return False
         self._tell(self._arrived.pop(self._line[0]))
@@ -222,7 +233,7 @@ class Controller:
         self._before.pop(evaluation.candidate, None)
         self._proven |= evaluation.ok
         self.told.append(evaluation)
-        own = replace(evaluation, values=dict(evaluation.values))  # a searcher may keep and change what it is told
+        own = replace(evaluation, values=dict(evaluation.values))  # a searcher may keep and change it
         with ending_forks():
             self.searcher.tell([own])
 
@@ -239,7 +250,7 @@ class Controller:
         return None if recalled is None else self._complete(recalled)
 
     def _complete(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation with its costs; failed when a value that is optimised is missing."""
+        """The evaluation with its costs, marked as failed if the value of an objective is missing."""
         values = {**evaluation.values, **self.problem.costs_of(evaluation.candidate)}
         missing = [o.name for o in self.problem.objectives if o.name not in values]
         if evaluation.ok and missing:
@@ -250,7 +261,7 @@ class Controller:
     def _why_ended(self) -> str:
         if self._stopped:
             return self._stopped
-        if self._spent >= self.budget - TINY:
+        if self._spent >= self.budget - BUDGET_ROUNDING:
             return "all evaluations are spent"
         if self._repeats >= REPEATS:
             return f"the last {REPEATS} proposals were known or outside the bounds"
@@ -265,13 +276,13 @@ class Controller:
 
 
 def _ask_record(n: int, candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """What the journal says of candidates that were asked for; fidelities where one is below 1."""
+    """The journal's record of an ask; it has fidelities if one is below 1."""
     fidelities = [c.fidelity for c in candidates]
     partial = {"fidelities": fidelities} if any(fidelity < 1 for fidelity in fidelities) else {}
     return {"kind": "ask", "n": n, "candidates": [list(c.levels) for c in candidates], **partial}
 
 
 def _said(record: Mapping[str, Any]) -> str:
-    """The candidates of such a record in a message."""
+    """The candidates of the record of an ask, for a message."""
     fidelities = f" at fidelities {record['fidelities']}" if "fidelities" in record else ""
     return f"{record['candidates']}{fidelities}"

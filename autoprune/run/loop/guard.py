@@ -1,4 +1,4 @@
-"""What is kept from ending a run without a word: exits in the code of a job, and a run folder that disappears."""
+"""Turns silent ends of a run into errors: exits in the code of a job, and a run folder that disappears."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OWN = str(Path(__file__).parents[2])
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turns what code of a job may raise that is no Exception into RunFailed, with the line it came from.
+    """Turns a BaseException that is not an Exception, raised by code of a job, into RunFailed with its line.
 
-    Such are SystemExit (`sys.exit()` would end the process as if all were well), GeneratorExit and asyncio's
-    CancelledError. A KeyboardInterrupt passes: it is the user's.
+    Examples are SystemExit (`sys.exit()` would end the process without an error), GeneratorExit and asyncio's
+    CancelledError. A KeyboardInterrupt, which comes from the user, is not caught.
     """
     try:
         yield
@@ -35,22 +35,22 @@ def guarded() -> Iterator[None]:
 
 
 def line_of(error: BaseException) -> str:
-    """file:line where an error was raised, in the user's code where that is among what ran."""
+    """The file:line where an error was raised, preferably in the user's code."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [f for f in frames if not f.filename.startswith((OWN, "<")) and "site-packages" not in f.filename]
     return next((f"{f.filename}:{f.lineno}" for f in reversed(foreign or frames)), "an unknown line")
 
 
 def watched(folder: RunFolder, append: Append) -> Append:
-    """Writes records as `append` does. RunFailed once the journal is not in its folder any more: the operating system
-    would take what is written to a removed file without a word.
+    """Wraps `append` to raise RunFailed once the journal is no longer in its folder, as writing to a removed file
+    raises no error.
     """
 
     def write(record: Mapping[str, Any]) -> None:
         append(record)
         if not folder.journal.exists():
             raise RunFailed(
-                f"{folder.journal} was removed or moved while the run went on, and what was measured since is lost. "
+                f"{folder.journal} was removed or moved during the run, and later measurements are lost. "
                 "Put the folder back and resume the run, or start it again."
             )
 

@@ -1,4 +1,4 @@
-"""What a job knows that must not be written: checked to be there, and kept out of the journal."""
+"""Secrets of a job: checks that they are set, and keeps them out of the journal."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from autoprune.run.session.job import Job
 
 
 def secrets_of(job: Job) -> set[str]:
-    """The values of a job that must not be written."""
+    """The secret values of a job, which must not be written."""
     return secrets_in(dict(job.document)) | secrets_in({"run": asdict(job.executor)})
 
 
 def check_given(job: Job) -> None:
-    """Raises ConfigError for what workers need and job.yaml does not have, because it may be secret."""
+    """Raises ConfigError if environment variables of workers are missing, which job.yaml omits as possible secrets."""
     needed = missing_in({"runtime_env": dict(job.executor.runtime_env), "address": job.executor.address})
     if needed:
         raise ConfigError(
-            f"expected the environment variables {', '.join(needed)}, which are not set. What may be secret is not "
+            f"expected the environment variables {', '.join(needed)}, which are not set. Possible secrets are not "
             "written to a run folder; set them to the values the run was started with, or pass "
             f"--set run.runtime_env.env_vars.{needed[0]}=..."
         )
 
 
 def hiding(append: Append, clean: Callable[[Any], Any]) -> Append:
-    """Writes records to a journal without secrets in the messages of failures."""
+    """Wraps `append` to remove secrets from the messages of failures."""
 
     def write(record: Record) -> None:
         evaluation = record.get("evaluation", {})

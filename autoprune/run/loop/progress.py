@@ -1,4 +1,4 @@
-"""What is said while a search runs: progress for people, an event for every evaluation."""
+"""Reports a running search: progress for the user, and an event for every evaluation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from autoprune.run.records.events import Events
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
 
-SHARE = 0.5  # of the first cost, where the job has no budget to show the best within
+DEFAULT_SHARE = 0.5  # bound on the first cost for the best shown in the progress, if the job has no budget
 
 
-class Watch:
-    """Follows a search: how many evaluations failed, and which was the best within the budget.
+class SearchProgress:
+    """Follows a search: counts failed evaluations and finds the best one within the budget.
 
-    A searcher that has a `remark` (core.contracts.Remarking) is quoted: in the progress, and once in the events.
+    The `remark` of a searcher that has one (core.contracts.Remarking) is added to the progress, and once to the events.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Watch:
         self._cause = ""
 
     def begin(self, done: int, told: Sequence[Evaluation], folder: Path | None) -> None:
-        """Before the first step of a search, with what a journal knew already."""
+        """Starts before the first step of a search, with the evaluations of a journal that is continued."""
         self._trackers.started(facts_of(self._session, folder, done))
         for evaluation in told:
             self._learn(evaluation)
@@ -67,7 +67,7 @@ class Watch:
             self._best = min(self._best, self._objective.loss(evaluation.values[self._objective.name]))
 
     def _is_within(self, evaluation: Evaluation) -> bool:
-        """Whether a network was scored on everything and is within the bounds."""
+        """Whether an evaluation has full fidelity and is within the bounds."""
         scored = evaluation.ok and evaluation.candidate.fidelity == 1
         return scored and all(bound.admits(evaluation.values[bound.name]) for bound in self._bounds)
 
@@ -86,11 +86,11 @@ class Watch:
 
 
 def _bounds(session: Session) -> Sequence[Bound]:
-    """The bounds of the job on costs, or half of its first cost."""
+    """The bounds of the job on costs, or half of its first cost if it has none."""
     if session.problem.bounds:
         return session.problem.bounds
     costs: list[Objective] = [o for o in session.problem.objectives if o.name in session.dense_costs]
-    return [Bound(costs[0].name, "<=", SHARE * session.dense_costs[costs[0].name])] if costs else []
+    return [Bound(costs[0].name, "<=", DEFAULT_SHARE * session.dense_costs[costs[0].name])] if costs else []
 
 
 def _share(bound: Bound, dense: float) -> str:

@@ -1,4 +1,4 @@
-"""When a search ends before its evaluations are spent: time, a target reached, no progress any more."""
+"""Conditions that end a search before its budget is spent: a time limit, a target, or stagnation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from autoprune.core.objective import Objective
 from autoprune.errors import ConfigError
 from autoprune.run.session.job import Stop
 
-GAIN = 1e-3  # a front that grows by a smaller share of its hypervolume stagnates
+LEAST_GROWTH = 1e-3  # a front whose hypervolume grows by a smaller share stagnates
 
 
 class Stopping:
-    """Follows what a search is told: `reason` says why it should end, or nothing.
+    """Follows the evaluations of a search; `reason` returns why it should end, if it should.
 
-    `dense` are the dense costs, of which a bound of at most 1 is a share. The hypervolume is taken within the worst
-    losses among the first `stagnation` evaluations.
+    `dense` are the dense costs; bounds up to 1 are shares of them. The reference point of the hypervolume has the worst
+    losses of the first `stagnation` evaluations.
     """
 
     def __init__(self, stop: Stop, objectives: Sequence[Objective], dense: Mapping[str, float]) -> None:
@@ -28,16 +28,16 @@ class Stopping:
         self._objectives = tuple(objectives)
         self._target = [bound.absolute(dense) for bound in stop.target]
         self._began = time.monotonic()
-        self._read = 0  # of what was told
-        self._seen = 0  # of these, those at full fidelity
+        self._read = 0  # number of evaluations read
+        self._seen = 0  # number of those at full fidelity
         self._reached = False
-        self._losses: list[list[float]] = []  # of the front so far; of all, before there is a reference
+        self._losses: list[list[float]] = []  # of the front; of all evaluations until there is a reference
         self._reference: list[float] = []
         self._volume = 0.0
-        self._grown_at = 0  # how many had been seen when the front last grew
+        self._grown_at = 0  # value of `_seen` when the front last grew
 
     def reason(self, told: Sequence[Evaluation]) -> str:
-        """Why to end, from all evaluations so far; "" to go on."""
+        """The reason to end, from all evaluations so far; "" to continue."""
         new, self._read = told[self._read :], len(told)
         for evaluation in (e for e in new if e.candidate.fidelity == 1):
             self._seen += 1
@@ -47,7 +47,7 @@ class Stopping:
         if self._stop.seconds is not None and time.monotonic() - self._began >= self._stop.seconds:
             return f"{self._stop.seconds:g} seconds are over"
         if self._stop.stagnation is not None and self._seen - self._grown_at >= self._stop.stagnation:
-            return f"the front has not grown by {GAIN:.1%} over the last {self._stop.stagnation} evaluations"
+            return f"the front has not grown by {LEAST_GROWTH:.1%} over the last {self._stop.stagnation} evaluations"
         return ""
 
     def _learn(self, evaluation: Evaluation) -> None:
@@ -68,7 +68,7 @@ class Stopping:
         front = np.array(self._losses)[nondominated(np.array(self._losses))]
         self._losses = front.tolist()
         volume = hypervolume(front, self._reference)
-        if volume > self._volume * (1 + GAIN):
+        if volume > self._volume * (1 + LEAST_GROWTH):
             self._volume, self._grown_at = volume, self._seen
 
 

@@ -1,4 +1,4 @@
-"""The trackers of a run, called in the driver's process: one that raises is dropped, and the run goes on."""
+"""The trackers of a run, called in the driver's process. A tracker that raises is dropped, and the run continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEST = "autoprune.testing.check_tracker tests a tracker."
 
 
 class Trackers:
-    """The trackers of a run by name; each gets copies, without secrets, of what it is told."""
+    """The trackers of a run, by name. Each receives copies, without secrets."""
 
     def __init__(self, job: Job, events: Events) -> None:
         """Makes the trackers of a job. PluginError for an object that lacks one of the hooks."""
@@ -36,17 +36,17 @@ class Trackers:
             self._trackers += [(name, _checked(name, made)) for made in self._results(name, "made", _made, given)]
 
     def started(self, facts: Mapping[str, Any]) -> None:
-        """Tells what `facts_of` says of the run."""
+        """Passes facts on the run, as from `facts_of`, to the trackers."""
         clean = self._clean(dict(facts))
         self._tell("started", lambda tracker: tracker.started(copy.deepcopy(clean)))
 
     def evaluated(self, evaluation: Evaluation, n: int, total: int) -> None:
-        """Tells a new evaluation."""
+        """Passes a new evaluation to the trackers."""
         clean = replace(evaluation, cause=self._clean(evaluation.cause), remark=self._clean(evaluation.remark))
         self._tell("evaluated", lambda tracker: tracker.evaluated(copy.deepcopy(clean), n, total))
 
     def finished(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Tells the rows of the front."""
+        """Passes the rows of the front to the trackers."""
         self._tell("finished", lambda tracker: tracker.finished(copy.deepcopy(list(rows))))
 
     def _tell(self, hook: str, tell: Callable[[Tracker], None]) -> None:
@@ -54,7 +54,7 @@ class Trackers:
         self._trackers = [(name, one) for name, one in self._trackers if self._results(name, doing, tell, one)]
 
     def _results(self, name: str, doing: str, call: Callable[[Any], object], argument: object) -> list[object]:
-        """What code of a tracker returns, as the only entry; none where it raised, which is a warning."""
+        """A list with the result of a tracker's code; empty, with a warning, if it raised."""
         try:
             with ending_forks():
                 return [call(argument)]
@@ -63,8 +63,7 @@ class Trackers:
         except BaseException as error:  # sys.exit() must not end the run either
             said = self._clean(f"{type(error).__name__}: {error}")
             self._events.warn(
-                f"the tracker {name} raised {said} when it was {doing}. It is told nothing more, and the run goes on. "
-                f"{_TEST}"
+                f"the tracker {name} raised {said} when it was {doing}. It is dropped, and the run continues. {_TEST}"
             )
             return []
 
@@ -85,7 +84,7 @@ def _checked(name: str, tracker: object) -> Tracker:
 
 
 def facts_of(session: Session, folder: Path | None, done: int) -> dict[str, Any]:
-    """What a tracker is told of a run that starts."""
+    """Facts on a run that starts, for trackers."""
     job = session.job
     return {
         "name": job.name,

@@ -13,7 +13,7 @@ from autoprune.errors import AutopruneError, RunDamaged
 from autoprune.run.records.folder import write_json
 
 CHECKSUM = "checksum"  # the key of what the rest of a file's content hashes to
-DIGITS = 16
+CHECKSUM_DIGITS = 16
 
 
 def write_checked(path: Path, data: Mapping[str, Any]) -> None:
@@ -59,4 +59,4 @@ def damaged(path: Path, what: str) -> RunDamaged:
 
 def _digest(data: Mapping[str, Any]) -> str:
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(text.encode()).hexdigest()[:CHECKSUM_DIGITS]

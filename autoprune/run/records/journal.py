@@ -70,7 +70,7 @@ def check_records(path: Path, records: Sequence[Record]) -> None:
         raise _unusable(path, wrong[0] + 1, f"expected a record of a run, but {wrong[1]}")
 
 
-def told(records: Iterable[Record]) -> list[Evaluation]:
+def told_evaluations(records: Iterable[Record]) -> list[Evaluation]:
     """The evaluations among records, in order."""
     return [Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"]
 

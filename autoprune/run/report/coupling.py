@@ -9,7 +9,7 @@ from html import escape
 from itertools import chain
 
 from autoprune.core.unit import Role, Unit
-from autoprune.run.report.facts import Facts
+from autoprune.run.report.facts import RunFacts
 from autoprune.run.report.markup import note, plural, section
 
 CELL = 18  # pixels of a row and of a column
@@ -38,7 +38,7 @@ MARKS: Mapping[str, Mark] = {
 Touch = Mapping[Role, Sequence[str]]  # names of tensors within one module, by what a unit does to them
 
 
-def coupling(facts: Facts) -> str:
+def coupling(facts: RunFacts) -> str:
     """Which unit touches which module, and how."""
     kinds = _kinds(facts.units)
     touches = {unit.name: touched(unit) for unit in facts.units}

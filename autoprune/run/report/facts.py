@@ -22,7 +22,7 @@ from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunDamaged, RunNotFound
 from autoprune.run.records.documents import damaged, read_checked, understanding
 from autoprune.run.records.folder import RunFolder
-from autoprune.run.records.journal import read_run, told
+from autoprune.run.records.journal import read_run, told_evaluations
 from autoprune.run.results.front_file import FrontFile, LeftOut, read_front_file
 from autoprune.run.results.member import Member
 
@@ -32,7 +32,7 @@ STOPS = 120  # a curve over evaluations is computed at so many of them at most
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """One run, as its folder tells it.
 
     `front` is what front.json holds, `job` what job.yaml says (of earlier runs from Python next to nothing), `identity`
@@ -135,7 +135,7 @@ class Facts:
             return False
 
 
-def read_facts(path: Path) -> Facts:
+def read_facts(path: Path) -> RunFacts:
     """The facts of a run folder. RunNotFound where there is no front yet or a file is gone."""
     folder = RunFolder.open(path)
     front = read_front_file(folder)
@@ -144,12 +144,12 @@ def read_facts(path: Path) -> Facts:
     space, units, modules = _read_space(folder), *_read_structure(folder)
     identity = records[0]["identity"] if records else {}
     _check_related(folder, front, identity, space)
-    return Facts(
+    return RunFacts(
         path=path,
         front=front,
         job=_read_job(folder),
         identity=identity,
-        told=tuple(told(records)),
+        told=tuple(told_evaluations(records)),
         space=space,
         environment=_read_environment(folder),
         modules=modules,
@@ -236,14 +236,14 @@ class Audit:
     optimism: float | None
 
 
-def audits(facts: Facts) -> list[Audit]:
+def audits(facts: RunFacts) -> list[Audit]:
     """What guided the search against what matters, then every measured value against itself."""
     guides = [o.name for o in facts.guides if o.name in facts.measured]
     names = [(guide, facts.measured[0]) for guide in guides[:1] if guide != facts.measured[0]]
     return [_audit(facts, *pair) for pair in (*names, *((name, name) for name in facts.measured))]
 
 
-def _audit(facts: Facts, selected: str, reported: str) -> Audit:
+def _audit(facts: RunFacts, selected: str, reported: str) -> Audit:
     pairs = [(float(member.select[selected]), float(member.report[reported])) for member in facts.members]
     directions = facts.direction(selected), facts.direction(reported)
     sign = -1.0 if set(directions) == {"min", "max"} else 1.0
@@ -265,7 +265,7 @@ class Growth:
     reference: tuple[str, ...]
 
 
-def growth(facts: Facts) -> Growth:
+def growth(facts: RunFacts) -> Growth:
     """Hypervolume of what the search followed, after every evaluation (after 120 of them where there are more).
 
     A cost runs from 0 to 1 at the dense network, anything else from the best value seen (0) to the worst (1); the
@@ -283,7 +283,7 @@ def growth(facts: Facts) -> Growth:
     return Growth(points, tuple(words for _, words in scales))
 
 
-def _scale(facts: Facts, objective: Objective) -> tuple[np.ndarray, str]:
+def _scale(facts: RunFacts, objective: Objective) -> tuple[np.ndarray, str]:
     """(n,) losses of the scored evaluations, scaled so that the reference is 1, and the reference in words."""
     values = np.array([e.values[objective.name] for e in facts.scored])
     if objective.direction == "min" and facts.dense.get(objective.name, 0) > 0:

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoprune.run.records.columns import HIGH, LOW, RATIO, SELECT
 from autoprune.run.report.chart import Axis, Chart, Point
-from autoprune.run.report.facts import Audit, Facts, audits, growth
+from autoprune.run.report.facts import Audit, RunFacts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
 from autoprune.run.results.member import Member
 
@@ -20,7 +20,7 @@ EMPTY = "The front is empty: no evaluation succeeded."
 CELLS = 1200  # of the heat map; more are slow to load and too fine to read
 
 
-def front(facts: Facts) -> str:
+def front(facts: RunFacts) -> str:
     """What was found: every evaluation, the members of the front, how to export each."""
     picture = _front_picture(facts) if facts.measured else note("The fitness reports nothing to draw over costs.")
     if not facts.members:
@@ -39,7 +39,7 @@ def front(facts: Facts) -> str:
     )
 
 
-def _front_picture(facts: Facts) -> str:
+def _front_picture(facts: RunFacts) -> str:
     value = facts.measured[0]
     scored = [(facts.ratio(e), e.values[value]) for e in facts.scored]
     dense = facts.dense_values().get(value)
@@ -53,7 +53,7 @@ def _front_picture(facts: Facts) -> str:
     return legend(keys) + picture + (note(f"{plural(hidden, 'evaluation')} beyond the axis.") if hidden else "")
 
 
-def _front_axes(facts: Facts, scored: Sequence[Point]) -> Chart:
+def _front_axes(facts: RunFacts, scored: Sequence[Point]) -> Chart:
     """Axes over the whole front, and over the middle nine tenths of the evaluations, lest outliers flatten it."""
     name = facts.measured[0]
     usual = np.quantile([y for _, y in scored], (0.05, 0.95)).tolist() if scored else []
@@ -65,7 +65,7 @@ def _front_axes(facts: Facts, scored: Sequence[Point]) -> Chart:
     )
 
 
-def _members(facts: Facts, chart: Chart) -> str:
+def _members(facts: RunFacts, chart: Chart) -> str:
     """The members of the front, connected where there are two objectives; a line is no front of three."""
     value = facts.measured[0]
     points = [(member.ratios[facts.cost], member.report[value]) for member in facts.members]
@@ -77,7 +77,7 @@ def _members(facts: Facts, chart: Chart) -> str:
     return joined + chart.marks(points, tips, "member")
 
 
-def _front_table(facts: Facts) -> str:
+def _front_table(facts: RunFacts) -> str:
     shown = [member.flat() for member in facts.members]
     columns = list(chain.from_iterable((name, name + RATIO) for name in facts.dense))
     ends = [name + end for name in facts.measured for end in (LOW, HIGH)]
@@ -91,12 +91,12 @@ def _front_table(facts: Facts) -> str:
     return table(["", *(name.replace("_", " ") for name in columns), "pick"], rows, "front")
 
 
-def _middle_pick(facts: Facts) -> str:
+def _middle_pick(facts: RunFacts) -> str:
     picks = [pick for pick in map(facts.pick, facts.members) if pick is not None]
     return picks[len(picks) // 2] if picks else f"{facts.cost}<=0.5"
 
 
-def allocation(facts: Facts) -> str:
+def allocation(facts: RunFacts) -> str:
     """What each member keeps of each unit, as a heat map with the counts in it."""
     if not facts.members:
         return section("Allocation", note(EMPTY))
@@ -123,7 +123,7 @@ def allocation(facts: Facts) -> str:
     )
 
 
-def _member_heads(facts: Facts, members: Sequence[tuple[int, Member]]) -> str:
+def _member_heads(facts: RunFacts, members: Sequence[tuple[int, Member]]) -> str:
     heads = "".join(
         f'<th scope="col">{index + 1}<br><span>{100 * member.ratios[facts.cost]:.0f}</span></th>'
         for index, member in members
@@ -146,7 +146,7 @@ def _ink(share: float) -> str:
     return "most" if share > 0.55 else "some"
 
 
-def progress(facts: Facts) -> str:
+def progress(facts: RunFacts) -> str:
     """How much of the objective space was covered after so many evaluations."""
     title = "Hypervolume over evaluations"
     grown = growth(facts)
@@ -173,7 +173,7 @@ def progress(facts: Facts) -> str:
     )
 
 
-def audit(facts: Facts) -> str:
+def audit(facts: RunFacts) -> str:
     """How far the numbers that guided the search can be trusted."""
     title = "Proxy audit"
     found = audits(facts) if facts.members else []

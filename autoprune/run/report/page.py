@@ -13,7 +13,7 @@ from autoprune.errors import AutopruneError
 from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
-from autoprune.run.report.facts import Facts
+from autoprune.run.report.facts import RunFacts
 from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
 
 STYLE = Path(__file__).with_name("style.css")
@@ -21,7 +21,7 @@ CAUSES = 10  # different causes of failure that are listed
 PARTS = 40  # frozen parts that are listed
 
 
-def page(facts: Facts) -> str:
+def page(facts: RunFacts) -> str:
     """The whole report as one HTML document."""
     sections = (figures.front, figures.allocation, coupling, figures.progress, figures.audit, frozen, environment)
     title = escape(job_name(facts))
@@ -48,12 +48,12 @@ def page(facts: Facts) -> str:
     )
 
 
-def job_name(facts: Facts) -> str:
+def job_name(facts: RunFacts) -> str:
     """The job's name, or the folder's for a job that has none."""
     return str(facts.job.get("name") or facts.path.resolve().name)
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: RunFacts) -> str:
     """What was searched and what came of it, in a line and a few figures."""
     lines = [
         f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
@@ -65,7 +65,7 @@ def summary(facts: Facts) -> str:
     return "\n".join(filter(None, lines)) + "\n</header>"
 
 
-def _counted(facts: Facts) -> str:
+def _counted(facts: RunFacts) -> str:
     spent, failed = len(facts.spent), sum(facts.causes.values())
     outside = len({e.candidate for e in facts.told if e.status == "infeasible"})
     parts = [f"{plural(spent, 'evaluation')} ({spent - failed:,} ok, {failed:,} failed)"]
@@ -74,7 +74,7 @@ def _counted(facts: Facts) -> str:
     return ", ".join(parts)
 
 
-def _origin(facts: Facts) -> str:
+def _origin(facts: RunFacts) -> str:
     """The calls the job was made of, where it was made from a file."""
     made = [(part, _called(facts.job.get(part))) for part in ("model", "data")]
     searcher = _called((facts.job.get("search") or {}).get("searcher"), "name")
@@ -88,7 +88,7 @@ def _called(choice: Any, key: str = "call") -> str:
     return str(choice.get(key) or choice.get("call") or "") if isinstance(choice, Mapping) else str(choice or "")
 
 
-def _figures(facts: Facts) -> dict[str, Cell]:
+def _figures(facts: RunFacts) -> dict[str, Cell]:
     """The dense network, and the network at half its cost."""
     shown: dict[str, Cell] = {f"dense {name}": value for name, value in facts.dense_values().items()}
     for name in facts.measured[:1]:
@@ -100,13 +100,13 @@ def _figures(facts: Facts) -> dict[str, Cell]:
     return shown
 
 
-def _left_out(facts: Facts) -> str:
+def _left_out(facts: RunFacts) -> str:
     """The networks that the front lacks because they could not be built or measured."""
     rows: list[list[Cell]] = [[member.candidate, member.cause] for member in facts.left_out]
     return table(["left out of the front", "why"], rows) if rows else ""
 
 
-def _failures(facts: Facts) -> str:
+def _failures(facts: RunFacts) -> str:
     if not facts.causes:
         return ""
     rows: list[list[Cell]] = [[cause, count] for cause, count in facts.causes.most_common(CAUSES)]
@@ -114,7 +114,7 @@ def _failures(facts: Facts) -> str:
     return table(["evaluations that failed", "times"], rows) + (note(f"{rest} more causes.") if rest else "")
 
 
-def frozen(facts: Facts) -> str:
+def frozen(facts: RunFacts) -> str:
     """What no search could touch, and why."""
     parts: Sequence[Sequence[Any]] = facts.environment["frozen"]
     uncounted: Sequence[str] = facts.environment["uncounted_operators"]
@@ -134,13 +134,13 @@ def frozen(facts: Facts) -> str:
     )
 
 
-def _unmet(facts: Facts) -> str:
+def _unmet(facts: RunFacts) -> str:
     """Parameters that no example call read: what has a size of theirs is frozen."""
     rows: list[list[Cell]] = [[name, percent(share)] for name, share in facts.environment.get("unmet", ())]
     return table(["parameter that no example call runs", "share of parameters"], rows[:PARTS]) if rows else ""
 
 
-def _unfitted(facts: Facts) -> str:
+def _unfitted(facts: RunFacts) -> str:
     """Layers that some member of the front could not be fitted at, and why."""
     reasons: dict[str, str] = {}
     for member in facts.members:
@@ -149,7 +149,7 @@ def _unfitted(facts: Facts) -> str:
     return table(["layers not fitted to the dense network", "why"], rows[:PARTS]) if rows else ""
 
 
-def environment(facts: Facts) -> str:
+def environment(facts: RunFacts) -> str:
     """Where the numbers were made, on which data, and by which job."""
     found: Mapping[str, Any] = redacted(facts.environment)
     data: Mapping[str, Any] = found["data"]

@@ -25,7 +25,7 @@ from autoprune.run.records.folder import write_json
 from autoprune.run.records.tensor_file import write_tensors
 from autoprune.run.results.exporter import ExportFacts
 from autoprune.run.results.probe import UNCHECKED, make_probe, probe_difference
-from autoprune.run.results.recipe_file import FORMAT, RecipeDocument, check_fits, read_recipe, sealed
+from autoprune.run.results.recipe_file import RECIPE_FORMAT, RecipeDocument, check_fits, read_recipe, sealed
 
 RECIPE, WEIGHTS = "recipe.json", "weights.safetensors"
 
@@ -51,7 +51,7 @@ class RecipeExporter:
         write_tensors(directory / WEIGHTS, tensors)
         dense, recipe = facts.dense, facts.recipe
         document = {
-            "format": FORMAT,
+            "format": RECIPE_FORMAT,
             "class": home_of(type(dense)),
             "dense_shapes": {name: list(tensor.shape) for name, tensor in named_tensors(dense).items()},
             "adapted": list(recipe.adapted),

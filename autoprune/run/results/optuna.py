@@ -12,7 +12,7 @@ from autoprune.errors import ConfigError, RunNotFound
 from autoprune.run.fingerprint.secrets import scrubbed
 from autoprune.run.records.checks import Record
 from autoprune.run.records.folder import RunFolder
-from autoprune.run.records.journal import read_run, told
+from autoprune.run.records.journal import read_run, told_evaluations
 from autoprune.run.results.front_file import read_front_file
 from autoprune.searchers.optuna.study import StudyRecord, write_study
 
@@ -50,7 +50,7 @@ def read_study(path: Path) -> StudyRecord:
     """What a run's folder says of its search."""
     folder = RunFolder.open(path)
     records = read_run(folder.journal)
-    evaluations = tuple(told(records))
+    evaluations = tuple(told_evaluations(records))
     if not evaluations:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
     identity = records[0]["identity"]

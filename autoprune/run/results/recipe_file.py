@@ -17,7 +17,7 @@ from autoprune.errors import RecipeError
 from autoprune.prune.modules.adapting import ADAPTERS
 from autoprune.prune.modules.attributes import numbers
 
-FORMAT = 3  # 1 knew neither adapted nor skipped modules, 2 no checksums
+RECIPE_FORMAT = 3  # 1 knew neither adapted nor skipped modules, 2 no checksums
 CHECKSUM = "checksum"
 SEALED = ("class", "weights_sha256", "probe", CHECKSUM)  # what recipes have from format 3 on
 LONGEST = 1000  # tuple that a skipped module returned
@@ -73,11 +73,11 @@ def _parsed(document: Any) -> RecipeDocument:
     _expect(isinstance(document, dict), "a mapping", document)
     number = document.get("format")
     _expect(
-        type(number) is int and 1 <= number <= FORMAT,
-        f"format 1 to {FORMAT} (a later one needs another autoprune)",
+        type(number) is int and 1 <= number <= RECIPE_FORMAT,
+        f"format 1 to {RECIPE_FORMAT} (a later one needs another autoprune)",
         number,
     )
-    if number < FORMAT:
+    if number < RECIPE_FORMAT:
         late = [name for name in (CHECKSUM, "weights_sha256", "probe") if name in document]
         _expect(not late, f"no {late} in format {number}", number)
     else:

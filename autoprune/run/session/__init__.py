@@ -1,1 +1,1 @@
-"""A job with everything resolved, and the session it becomes: model, data, structure, bank, problem, scorer."""
+"""Jobs, whose settings are all resolved, and the sessions they become: model, data, structure, bank and scorer."""

@@ -1,8 +1,8 @@
-"""Banks on disk: orders and second moments with a checksum, under a key of everything they follow from.
+"""Banks on disk: orders and second moments with a checksum, under a key of everything that determines them.
 
-The consumers' weights are not in the file: they are solved from the moments for the combinations of counts that are
-asked for, to the same last bit, and all combinations would take more room. Second moments are symmetric, so their
-lower triangles are written.
+The consumers' weights are not in the file: they are solved from the moments, to the same bits, for the combinations of
+counts that are needed, as all combinations would take more space. Second moments are symmetric, so only their lower
+triangles are written.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.run.fingerprint.fingerprint import fingerprint
 from autoprune.run.records.tensor_file import write_tensors
 
-FORMAT = 1  # one more whenever a bank of the same inputs would be another one
+BANK_FORMAT = 1  # increased whenever the same inputs give a different bank
 HEADER = "autoprune"
 
 
 def save_bank(bank: Bank, path: Path, key: str) -> None:
-    """Writes a bank whole or not at all. OSError, with the file's name, where it cannot be written."""
+    """Writes a bank atomically. OSError, with the file's name, if it cannot be written."""
     tensors = {f"order/{unit}": torch.from_numpy(order.astype(np.int64)) for unit, order in bank.orders.items()}
     facts = {}
     for name, moments in bank.moments.items():
@@ -39,7 +39,7 @@ def save_bank(bank: Bank, path: Path, key: str) -> None:
         constants = list(moments.constants)
         facts[name] = {"centred": moments.centred, "rows": moments.rows, "form": moments.form, "constants": constants}
     header = {
-        "format": FORMAT,
+        "format": BANK_FORMAT,
         "key": key,
         "units": list(bank.orders),
         "moments": facts,
@@ -47,11 +47,11 @@ def save_bank(bank: Bank, path: Path, key: str) -> None:
         "notes": dict(bank.notes),
     }
     text = json.dumps(header)
-    write_tensors(path, tensors, {HEADER: f"{_digest(text, tensors)} {text}"})  # of two entries the order would vary
+    write_tensors(path, tensors, {HEADER: f"{_digest(text, tensors)} {text}"})  # one entry: the order of several varies
 
 
 def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> Bank:
-    """The bank of a file, for the model and structure it was made of.
+    """Reads a bank for the model and structure that it was made from.
 
     Raises:
         BankError: the file is damaged, of another format, or has another key.
@@ -59,7 +59,7 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # the file is not a mapping
     except OSError as error:
         raise BankError(f"{path}: the bank cannot be read: {error.strerror or error}. It is made again.") from error
     except (SafetensorError, ValueError) as error:
@@ -68,8 +68,8 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
     if checksum != _digest(text, tensors):
         raise BankError(f"{path}: the bank is damaged: its content does not have its checksum. It is made again.")
     header = json.loads(text)
-    if header["format"] != FORMAT or header["key"] != key:
-        raise BankError(f"{path}: the bank is one of another model, data, criterion or version. It is made again.")
+    if header["format"] != BANK_FORMAT or header["key"] != key:
+        raise BankError(f"{path}: the bank is from another model, data, criterion or version. It is made again.")
     consumers, _ = find_consumers(model, structure, list(header["moments"]))
     moments = {}
     for name, facts in header["moments"].items():
@@ -89,12 +89,12 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
 
 
 def bank_key(facts: Mapping[str, Any], structure: Structure, criterion: str | Callable[..., Any]) -> str:
-    """sha256 of what a bank follows from: facts that identify model, data and software, units, and the criterion.
+    """The sha256 of everything that determines a bank: facts on model, data and software, the units, the criterion.
 
-    Of a criterion of one's own, its options, its source and what it uses count.
+    A user's criterion is identified by its options, its source and the code that it uses.
     """
     content = {
-        "format": FORMAT,
+        "format": BANK_FORMAT,
         "facts": dict(facts),
         "units": [unit.to_json() for unit in structure.units],
         "criterion": criterion if isinstance(criterion, str) else fingerprint(criterion),

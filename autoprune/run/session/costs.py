@@ -1,4 +1,4 @@
-"""The costs of a job's own: made by their factories where they have one, and held to what is demanded of a cost."""
+"""A user's costs: made by their factories, if they have one, and checked against the contract of a cost."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from autoprune.prune.passes.examples import Example
 from autoprune.prune.structure.structure import Structure
 from autoprune.run.session.plugin_checks import kind_of
 
-SAMPLES = 32  # networks that a cost is tried on, besides the dense and the smallest one
-CLOSE = 1e-9  # relative; sums of floats in another order differ by less
+RANDOM_NETWORKS = 32  # random networks that a cost is checked on, besides the dense and the smallest one
+RELATIVE_TOLERANCE = 1e-9  # sums of floats in another order differ by less
 
 _TEST = "autoprune.testing.check_cost tests a cost."
 
@@ -39,9 +39,10 @@ _TEST = "autoprune.testing.check_cost tests a cost."
 def make_cost(
     name: str, cost: UserCost | CostFactory, structure: Structure, model: nn.Module, example: Example
 ) -> Formula | UserCost:
-    """A user's cost, or what its factory returns.
+    """Returns a user's cost, or the cost that its factory makes.
 
-    Raises PluginError for a function of other arguments, a factory that fails, and one that returns no cost.
+    Raises:
+        PluginError: the function has other arguments, or the factory fails or returns something that is not a cost.
     """
     _check_arguments(name, cost)
     if not is_factory(cost):
@@ -73,14 +74,14 @@ def _check_arguments(name: str, cost: UserCost | CostFactory) -> None:
 
 
 def with_costs(costs: CostModel, own: Mapping[str, Formula | UserCost]) -> CostModel:
-    """The costs with a job's own, which raise PluginError where a value of theirs is no cost."""
+    """Adds a job's costs to the others; they raise PluginError for a value that is not a cost."""
     for name, cost in own.items():
         costs = costs.with_cost(name, _checked(name, cost, costs.widths))
     return costs
 
 
 def _checked(name: str, cost: Formula | UserCost, widths: Mapping[str, int]) -> Formula | UserCost:
-    """A polynomial stays as it is, as plans on it are exact."""
+    """The cost with checks; a polynomial is checked now and stays as it is, so that plans on it are exact."""
     if not isinstance(cost, Polynomial):
         return (
             CheckedFormula(name, cost) if isinstance(cost, Formula) or is_vectorised(cost) else CheckedCost(name, cost)
@@ -98,7 +99,7 @@ def _checked(name: str, cost: Formula | UserCost, widths: Mapping[str, int]) -> 
 
 @dataclass(frozen=True)
 class CheckedCost:
-    """A user's function of kept counts, which raises PluginError where it fails or is no finite number of 0 or more."""
+    """A user's function of kept counts. It raises PluginError if it fails or is not a finite number of 0 or more."""
 
     name: str
     cost: UserCost
@@ -122,7 +123,7 @@ class CheckedCost:
 
 @dataclass(frozen=True)
 class CheckedFormula(Formula):
-    """A user's Formula or vectorised function, which raises PluginError as CheckedCost does."""
+    """A user's Formula or vectorised function. It raises PluginError as CheckedCost does."""
 
     name: str
     cost: Formula | UserCost
@@ -153,14 +154,17 @@ def _is_cost(value: float) -> bool:
 
 
 def check_costs(problem: Problem, names: Sequence[str]) -> None:
-    """Raises PluginError unless each named cost is finite and not negative for the dense network, the smallest one and
-    some random ones, above 0 for the dense network, least at the smallest network, and the same whenever it is asked.
+    """Checks the named costs on the dense network, the smallest network and some random networks.
+
+    Raises:
+        PluginError: a cost is not finite, or is negative, 0 for the dense network, not least at the smallest network,
+            or different when it is computed again.
     """
     if not names:
         return
     sizes, rng = problem.space.sizes, np.random.default_rng(0)
     ends = np.array([problem.space.dense.levels, problem.space.smallest.levels])
-    levels = np.concatenate([ends, rng.integers(0, sizes, (SAMPLES, len(sizes)))])
+    levels = np.concatenate([ends, rng.integers(0, sizes, (RANDOM_NETWORKS, len(sizes)))])
     found, again = problem.cost_values(levels, names), problem.cost_values(ends, names)
     for name in names:
         _check_cost(name, found[name], again[name], problem.space, levels)
@@ -174,19 +178,19 @@ def _check_cost(name: str, values: np.ndarray, again: np.ndarray, space: SearchS
             f"expected the cost {name!r} to be a finite number of 0 or more, got {values[wrong[0]]:g} for the kept "
             f"counts {_counts(space, levels[wrong[0]])}"
         )
-    if not np.allclose(values[:2], again, rtol=CLOSE, atol=0):
+    if not np.allclose(values[:2], again, rtol=RELATIVE_TOLERANCE, atol=0):
         raise PluginError(
-            f"expected the cost {name!r} to be the same whenever it is asked, got {dense:g} and {again[0]:g} for the "
+            f"expected the cost {name!r} to be the same in every call, got {dense:g} and {again[0]:g} for the "
             f"dense network, {smallest:g} and {again[1]:g} for the smallest one. Measure once and keep the value."
         )
     if dense <= 0:
         raise PluginError(f"expected the cost {name!r} of the dense network to be above 0, got {dense:g}")
     least = int(values.argmin())
-    if smallest > values[least] * (1 + CLOSE):
+    if smallest > values[least] * (1 + RELATIVE_TOLERANCE):
         raise PluginError(
-            f"expected the cost {name!r} to be least at the smallest network, which says what budgets can be reached, "
+            f"expected the cost {name!r} to be least at the smallest network, which bounds the budgets in reach, "
             f"got {smallest:g} there and {values[least]:g} at "
-            f"{'the dense network' if least == 0 else _counts(space, levels[least])}. A cost must not rise where fewer "
+            f"{'the dense network' if least == 0 else _counts(space, levels[least])}. A cost must not rise when fewer "
             "positions are kept."
         )
 

@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""The device that networks run on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from autoprune.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is cuda, mps or cpu, the first there is."""
+    """Returns the named device; "auto" is the first available of cuda, mps and cpu."""
     if name != "auto":
         try:
             device = torch.device(name)
@@ -22,5 +22,5 @@ def pick_device(name: str) -> torch.device:
 
 
 def placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; images channels-last, the layout convolutions are fastest in."""
+    """Moves a tensor to the device; images become channels-last, the fastest layout for convolutions."""
     return x.to(device, memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)

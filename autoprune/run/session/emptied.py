@@ -1,4 +1,4 @@
-"""Weights that a search leaves without entries, or with no more than their floor, named before they are evaluated."""
+"""Warns of candidates in which a weight keeps no entries, or no more than its floor, before they are evaluated."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _log = logging.getLogger(__name__)
 
 
 class EmptiedWeights:
-    """Logs a warning the first time that a network is planned in which a weight is emptied or comes to its floor.
+    """Logs a warning the first time that a planned network empties a weight or reduces it to its floor.
 
-    Probes, which change one unit of the dense network, are made to see what that does, and the smallest network of the
-    space is there for its range: neither is a plan.
+    Probes, which change one unit of the dense network, and the smallest network of the space, which shows its range,
+    do not count as planned.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         units = [unit for unit in session.units if unit.name in session.weights]
         self._floors = floors(units, session.job.rules)
-        self._said: set[tuple[str, bool]] = set()  # names, and whether emptied
+        self._said: set[tuple[str, bool]] = set()  # (name of the weight, whether it is emptied)
 
     def look(self, candidates: Sequence[Candidate]) -> None:
-        """Warns of what is new in these candidates; each weight is named once for either."""
+        """Warns of these candidates; each weight is named once as emptied and once as at its floor."""
         smallest = self._session.space.smallest.levels
         for candidate in candidates if self._floors else ():
             if sum(level > 0 for level in candidate.levels) > 1 and candidate.levels != smallest:
                 self._look(candidate)
 
     def of(self, candidate: Candidate) -> dict[str, int]:
-        """The weights that a candidate empties or keeps at their floor, and how many entries each keeps."""
+        """The weights that a candidate empties or keeps at their floor, with the number of entries each keeps."""
         counts, weights = self._session.space.counts(candidate), self._session.weights
         return {
             name: counts[name] for name, floor in self._floors.items() if counts[name] == floor < weights[name].width
@@ -70,10 +70,11 @@ class EmptiedWeights:
 
 
 def uniform_rivals(session: Session, members: Sequence[Evaluation], scored: Sequence[Evaluation]) -> list[Evaluation]:
-    """Uniform networks to build beside members of a front that empty a weight or keep one at its floor.
+    """Uniform networks to build besides the members of a front that empty a weight or keep one at its floor.
 
-    For each such member the one of most cost that is not above the member's, of those that were scored. A network that
-    passes nothing on has the KL of guessing, and one that could be fitted well may have a larger one while searching.
+    For each such member, it is the scored uniform network with the largest cost that does not exceed the member's. A
+    network that transmits nothing has the KL of guessing; during the search, the KL of a network that compensation
+    would improve much may be larger.
     """
     emptied = EmptiedWeights(session)
     cost = primary_cost(session.problem)

@@ -1,4 +1,4 @@
-"""What fine-tuning needs before anything is trained: examples read from the data, and a job that goes with it."""
+"""Prepares fine-tuning: checks the job and reads the training examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from autoprune.train.trainer import Learner
 
 
 def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
-    """Raises ConfigError, with all reasons, where a job asks for fine-tuning and it cannot be done as it is."""
+    """Raises ConfigError, with all reasons, if the fine-tuning of a job is not possible."""
     if job.finetune is None:
         return
     problems = []
@@ -43,15 +43,15 @@ def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
         )
     if job.guide == "layer":
         problems.append(
-            "search.guide: expected what is measured of a network with finetune, got layer, which no training changes. "
-            "Take kl."
+            "search.guide: expected a measurement of the trained network with finetune, got layer, which training does "
+            "not change. Take kl."
         )
     if problems:
         raise ConfigError(problems)
 
 
 def check_fidelities(plan: FineTune, fidelities: Sequence[float], *, in_parts: bool) -> None:
-    """Raises ConfigError where a searcher's fidelities cannot be shares of a fine-tune's steps."""
+    """Raises ConfigError if a searcher's fidelities cannot be shares of a fine-tune's steps."""
     if in_parts:
         raise ConfigError(
             "finetune: expected a searcher that does not compare networks part by part of the selection set, as "
@@ -68,11 +68,18 @@ def check_fidelities(plan: FineTune, fidelities: Sequence[float], *, in_parts: b
 def read_training(
     plan: FineTune, data: Data, model: nn.Module, placed: Callable[[Sequence[Batch]], list[Batch]]
 ) -> TrainingSet:
-    """The examples of a data set that networks are trained on, `placed` where they are trained; tried on the dense one.
+    """Reads the training examples and tests them with one gradient of the dense network.
 
-    What a loader draws from global random states is the same every time.
+    The global generators are seeded, so a loader that draws from them yields the same examples every time.
 
-    Raises RunFailed, with the cause, where the dense network has no gradient on them.
+    Args:
+        plan: the options of fine-tuning.
+        data: the data with the train set.
+        model: the dense network.
+        placed: moves batches to the device of the training.
+
+    Raises:
+        RunFailed: the gradient cannot be computed; the message has the cause.
     """
     with seeded(0):
         batches, sha256 = data.training(plan.steps)
@@ -83,6 +90,6 @@ def read_training(
     examples = TrainingSet.of(here, sha256)
     try:
         Learner.of(copy_model(model), plan).differentiate(plan, examples.batch(0))
-    except Exception as error:  # whatever a user's network or loss raises in train mode
+    except Exception as error:  # a user's network or loss may raise anything in train mode
         raise RunFailed(f"the dense network cannot be trained: {type(error).__name__}: {error}") from error
     return examples

@@ -1,4 +1,4 @@
-"""A job with everything resolved: what a search needs, whoever assembled it."""
+"""A job: all settings of a search, resolved, from a job file or from Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from autoprune.run.session.limits import (
     MOST_THREADS,
     MOST_WORKERS,
     number,
-    told,
+    raise_problems,
     whole,
     word,
 )
@@ -33,13 +33,17 @@ from autoprune.train.finetune import FineTune
 
 
 def silent(progress: Progress) -> None:
-    """A report to nobody."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A search ends after so many `seconds`, with a network within all bounds of `target`, or when its front has not
-    grown over the last `stagnation` evaluations; none of these when they are left out.
+    """Conditions that end a search early; those left out do not apply.
+
+    Attributes:
+        seconds: the time limit of the search.
+        target: the search ends when a network is within all of these bounds.
+        stagnation: the search ends when its front has not grown over this many evaluations.
     """
 
     seconds: float | None = None
@@ -48,7 +52,7 @@ class Stop:
 
 
 def parse_target(text: str) -> tuple[Bound, ...]:
-    """The bounds of "accuracy>=0.9 at macs<=0.5"; "at" and commas part them. ConfigError if one is none."""
+    """Parses bounds as in "accuracy>=0.9 at macs<=0.5" with "at" or commas between. ConfigError if one is invalid."""
     return tuple(Bound.parse(part) for part in text.replace(" at ", ",").split(","))
 
 
@@ -61,13 +65,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Executor:
-    """Who scores candidates: this process (serial), processes on this machine, or Ray actors.
+    """The executor that scores candidates: this process (serial), processes on this machine, or Ray actors.
 
-    `workers` is how many at once; None takes as many as the machine or the cluster has room for. Each has `cpus`, which
-    is also how many threads its torch uses, and, with ray, `gpus`: fractions are allowed. `memory_bytes` limits what a
-    worker allocates (processes) or reserves it (ray). `address` and `runtime_env` are Ray's. A candidate whose worker
-    dies, or does not answer in `timeout` seconds, is begun at most `attempts` times; a timeout of None is taken from
-    the evaluations before (run.pool). Serial has neither of them.
+    Attributes:
+        workers: the number of workers; None takes as many as the machine or the cluster has room for.
+        cpus: the CPUs of each worker, and the number of threads of its torch.
+        gpus: the GPUs of each worker with ray; fractions are allowed.
+        memory_bytes: the memory that a worker may allocate (processes) or that is reserved for it (ray).
+        address: the address of the Ray cluster.
+        runtime_env: Ray's runtime environment.
+        timeout: seconds after which a candidate is given up; None derives it from earlier evaluations
+            (run.executors.pool). The serial executor has no timeout.
+        attempts: how many times a candidate is started at most if its worker dies or exceeds the timeout. The serial
+            executor starts each once.
     """
 
     name: Literal["serial", "processes", "ray"] = "serial"
@@ -81,7 +91,7 @@ class Executor:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        told(
+        raise_problems(
             [
                 *word("executor", self.name, ("serial", "processes", "ray")),
                 *([] if self.workers is None else whole("workers", self.workers, 1, MOST_WORKERS)),
@@ -96,7 +106,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class NamedSearcher:
-    """Makes a searcher from (problem, seed): that of a plug-in's name, with its options. Picklable."""
+    """Makes the searcher of a plug-in's name, with its options, from (problem, seed). It is picklable."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -116,25 +126,30 @@ MakeTracker = Callable[[], Tracker]
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a search needs.
+    """The settings of a search.
 
-    `model` and `data` are zero-argument factories; `searcher` makes one from (problem, seed). `guide` names a
-    measurement (lower is better) that stands in for the first objective that is not a cost while searching.
-    `masks` says which entries of a weight stay, by name or as a function (prune.bank.masks). `scoring` has the options
-    of scoring; what it says of form, fidelities and parts the session replaces. `tune` is the form that candidates are
-    scored in: "auto" times some at the start (run.session.tuning), "off" takes the data as it comes. Unless
-    `compensation` is "none" the members of the front are fitted to the dense network on all calibration images
-    (prune.compensation), "thorough" at three times the cost. With `finetune` every network that is scored, and every
-    member of the front, is trained on the data's train set.
-    `front_size` is how many networks are built and measured on the report set at most.
-    `calls` makes further example calls of the model (prune.examples), beside the example of the data: the structure
-    holds for all of them, and every network of the front is compared in all.
-    `executor` says who scores; when `deterministic`, what the search sees does not depend on who answers first
-    (run.controller).
-    `stop` ends a search early (run.stopping). `expected` are values that the dense network should have by what is known
-    of it; the run warns where it measures others.
-    `trackers` are told of the run, or make an object that is (core.contracts.Tracker).
-    `document` is the plain data the job was made from, written to the run folder as job.yaml.
+    Attributes:
+        model: makes the model.
+        data: makes the data.
+        searcher: makes the searcher from (problem, seed).
+        guide: name of a measurement (lower is better) that replaces the first objective that is not a cost during the
+            search.
+        masks: chooses the entries of a weight that stay; a name or a function (prune.bank.masks).
+        scoring: the options of scoring. The session replaces its form, fidelities and `in_parts`.
+        tune: the form that candidates are scored in; "auto" times some at the start (run.session.tuning), "off" takes
+            the data as it comes.
+        compensation: unless it is "none", the members of the front are fitted to the dense network on all calibration
+            examples (prune.compensation); "thorough" takes three times as long.
+        finetune: if given, every network that is scored, and every member of the front, is trained on the train set.
+        front_size: the number of members of the front, which are built and measured on the report set, at most.
+        calls: makes further example calls of the model (prune.passes.examples) besides the example of the data. The
+            structure holds for all calls, and every member of the front is compared in all.
+        executor: the executor that scores candidates.
+        deterministic: whether the front is the same for any number of workers (run.loop.controller).
+        stop: conditions that end the search early (run.loop.stopping).
+        expected: known values of the dense network; the run warns if it measures others.
+        trackers: objects that follow the run, or functions that make them (core.contracts.Tracker).
+        document: the plain data that the job was made from, written to the run folder as job.yaml.
     """
 
     name: str
@@ -166,7 +181,7 @@ class Job:
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        told(
+        raise_problems(
             [
                 *whole("evaluations", self.evaluations, 1, MOST_EVALUATIONS),
                 *whole("front_size", self.front_size, 2, MOST_EVALUATIONS),
@@ -194,7 +209,7 @@ def _wrong_tracker(given: object) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: `done` of `total` steps of one phase (trace, statistics, workers, search, front)."""
+    """The progress of a run: `done` of `total` steps of a phase (trace, statistics, workers, search, front)."""
 
     phase: str
     done: int

@@ -1,4 +1,4 @@
-"""The names a job uses for what is measured, held against what its fitness and its costs report."""
+"""Compares the names in a job with the measurements that its fitness reports and with its costs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ def unknown_names(
     expected: Iterable[str],
     costs: Iterable[str],
 ) -> list[tuple[KeyPath, str]]:
-    """The key and a sentence for each name that is neither a measurement nor a cost.
+    """Finds names that are neither a measurement nor a cost.
 
-    `reported` are the measurements; None where they are not known yet, as for a fitness of the user's own before it has
-    measured the dense network: then nothing is wrong. `costs` are those of the job's own.
+    Args:
+        reported: names of the measurements; None if they are not known yet, as for a user's fitness before it has
+            measured the dense network. No name is wrong then.
+        objectives: the objectives of the job.
+        guide: its guide.
+        target: the bounds of its target.
+        expected: names of the dense network's expected values.
+        costs: names of the job's own costs.
+
+    Returns:
+        The key and a message for each unknown name.
     """
     if reported is None:
         return []
@@ -36,5 +45,5 @@ def unknown_names(
 
 
 def dotted(path: KeyPath) -> str:
-    """("search", "guide") as search.guide."""
+    """The path ("search", "guide") as the text "search.guide"."""
     return ".".join(map(str, path))

@@ -1,4 +1,4 @@
-"""Whether what plug-ins give keeps their contracts: sentences instead of errors from deep inside."""
+"""Checks that plug-ins keep their contracts, with messages in place of errors from the code that uses them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from autoprune.errors import DataError, PluginError, SpaceError
 _TEST = "autoprune.testing.check_searcher tests a searcher."
 
 
-def check_data(data: object) -> None:
-    """Raises DataError for anything but Data, with how to make it of what was given."""
+def expect_data(data: object) -> None:
+    """Raises DataError if the object is not Data; the message says how to make Data from it."""
     if isinstance(data, Data):
         return
     if hasattr(data, "__iter__") and hasattr(data, "dataset"):
@@ -29,8 +29,8 @@ def check_data(data: object) -> None:
     raise DataError(f"data: expected an autoprune.data.Data of three disjoint sets, got {kind_of(data)}. {advice}")
 
 
-def check_searcher(searcher: object) -> None:
-    """Raises PluginError for what is no searcher, or announces fidelities that none can have."""
+def expect_searcher(searcher: object) -> None:
+    """Raises PluginError if the object is not a searcher, or announces invalid fidelities."""
     missing = [name for name in ("ask", "tell") if not callable(getattr(searcher, name, None))]
     if isinstance(searcher, type) or missing:
         lack = "is not made yet" if isinstance(searcher, type) else f"has no {' and no '.join(missing)}"
@@ -46,9 +46,7 @@ def check_searcher(searcher: object) -> None:
 
 
 def proposals_of(searcher: Searcher, n: int, space: SearchSpace) -> list[Candidate]:
-    """What a searcher proposes when it is asked for up to n candidates; PluginError or SpaceError for what it may
-    not propose.
-    """
+    """Asks a searcher for up to n candidates and checks them. PluginError or SpaceError if they are invalid."""
     asked: Any = searcher.ask(n)
     if not isinstance(asked, list | tuple):
         raise PluginError(f"expected ask({n}) to return a list of candidates, got {kind_of(asked)}. {_TEST}")
@@ -70,5 +68,5 @@ def proposals_of(searcher: Searcher, n: int, space: SearchSpace) -> list[Candida
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message."""
+    """The kind of a value, for a message."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What a searcher is asked, stated from what the job asks."""
+"""States the problem of a searcher from the settings of a job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autoprune.run.session.job import Job
 
 
 def state_problem(job: Job, costs: CostModel, own: Mapping[str, Formula | UserCost], space: SearchSpace) -> Problem:
-    """The problem the searcher gets: the guide in place of what it stands for, bounds in the costs' own units.
+    """The problem for the searcher, with the guide in place of the objective it replaces and bounds in absolute units.
 
-    `own` are the costs of the job, made by their factories.
+    `own` are the job's costs, made by their factories.
     """
     costs = with_costs(costs, own)
     check_named(costs.names, job.costs, job.objectives, job.guide)
@@ -37,13 +37,13 @@ def state_problem(job: Job, costs: CostModel, own: Mapping[str, Formula | UserCo
     return problem
 
 
-def check_new(job: Job, costs: CostModel) -> None:
-    """ConfigError for a cost of the job under the name of one that is there already."""
+def check_cost_names(job: Job, costs: CostModel) -> None:
+    """Raises ConfigError if a cost of the job has the name of an existing one."""
     if taken := [name for name in job.costs if name in (*costs.names, *SPARSE_COSTS)]:
         raise ConfigError([f"cost {name!r} is computed already. Give it another name." for name in taken])
 
 
 def first_measured(job: Job, costs: Mapping[str, float] | None = None) -> str:
-    """The first objective that is measured and no cost; "fitness" when all are costs."""
+    """The name of the first objective that is measured, not a cost; "fitness" if all are costs."""
     known = set(costs) if costs is not None else {"macs", "params", *SPARSE_COSTS, *job.costs}
     return next((o.name for o in job.objectives if o.name not in known), "fitness")

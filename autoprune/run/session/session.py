@@ -1,4 +1,4 @@
-"""A job made ready: model and data loaded, structure found, bank filled, problem stated, scorer at hand."""
+"""A session: the model, data, structure, bank, problem and scorer of a job, loaded or made on one device."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from autoprune.core.unit import Unit
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError, DataError
 from autoprune.measure.batch import Batch, shuffled
-from autoprune.measure.distortions import check_layers, layer_error
 from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form, Tuning
+from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.plugins import plugin_name
 from autoprune.prune.bank.channels import Bank, make_bank
@@ -44,15 +44,15 @@ from autoprune.prune.modules.wrappers import unwrapped
 from autoprune.prune.moments.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.passes.examples import Example, as_examples
 from autoprune.prune.structure.structure import Structure
-from autoprune.run.fingerprint.fingerprint import Facts, architecture
+from autoprune.run.fingerprint.fingerprint import CodeFacts, architecture
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.session.code import code_of, cost_facts
 from autoprune.run.session.costs import make_cost
 from autoprune.run.session.device import pick_device, placed
 from autoprune.run.session.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.session.job import Job, OnProgress, Progress
-from autoprune.run.session.plugin_checks import check_data, check_searcher
-from autoprune.run.session.problem import check_new, first_measured, state_problem
+from autoprune.run.session.plugin_checks import expect_data, expect_searcher
+from autoprune.run.session.problem import check_cost_names, first_measured, state_problem
 from autoprune.run.session.tuning import tune
 from autoprune.train.examples import TrainingSet
 from autoprune.train.trainer import FineTuning
@@ -62,12 +62,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything a run needs, on one device. `model` is a copy; the user's own is never touched.
+    """All objects that a run needs, on one device.
 
-    `example` are the calls that the structure holds for: the example of the data, then those of the job.
-    `weights` are those that are searched for zeros, by their unit's name. `recorded` is the tuning of a run that is
-    continued, whose scores must come out the same; None tunes anew. `code` has the facts of what the job calls
-    (run.code) and of the model (run.fingerprint).
+    Attributes:
+        model: a copy of the user's model, which is never changed.
+        example: the calls that the structure holds for: the example of the data, then those of the job.
+        weights: the weights that are searched for zeros, by name of their unit.
+        recorded: the tuning of a run that is continued, so that its scores stay the same; None tunes anew.
+        code: facts on the functions that the job calls (run.session.code) and on the model (run.fingerprint).
     """
 
     job: Job
@@ -82,7 +84,7 @@ class Session:
     progress: OnProgress
     recorded: Tuning | None = None
     bank_file: Path | None = None
-    code: Mapping[str, Facts] = field(default_factory=dict)
+    code: Mapping[str, CodeFacts] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         searched = f"{len(self.space.units)} units of {type(self.model).__name__} searched"
@@ -90,19 +92,17 @@ class Session:
 
     @property
     def bank(self) -> Bank:
-        """Statistics, order of positions and compensation: those of the bank file where they are this session's, else
-        made, once, when first needed.
-        """
+        """The bank: read from the bank file if that is of this session, else made when first needed."""
         return self._opened_bank[0]
 
     @functools.cached_property
     def _opened_bank(self) -> tuple[Bank, str]:
-        """The bank, and why the one on disk is not used."""
+        """The bank, and the reason why the bank on disk is not used."""
         bank, note = self._read_or_made_bank()
         return (bank.with_weights(self._made_weights()) if self.weights else bank), note
 
     def _read_or_made_bank(self) -> tuple[Bank, str]:
-        """The same without sparse weights."""
+        """The bank without sparse weights, and the reason why the bank on disk is not used."""
         note = ""
         if self.bank_file is not None and self.bank_file.exists():
             try:
@@ -112,37 +112,37 @@ class Session:
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
         self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
         with ending_forks():
-            bank = make_bank(self.model, self.structure, self.sliced, criterion, self._norm_inputs)
+            bank = make_bank(self.model, self.structure, self.sliced, criterion, self._batch_norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
         return bank, note
 
     @property
     def bank_facts(self) -> dict[str, Any]:
-        """How the bank came about, and why a file was not used."""
+        """Facts on the bank: its source, and the reason why a file was not used."""
         bank, note = self._opened_bank
         return bank.remarks | ({"file": note} if note else {})
 
     @property
     def profiled(self) -> Problem:
-        """The problem with what closed-form rules read of its units."""
+        """The problem with the profiles of units that closed-form rules read."""
         units = [self.structure.unit(name) for name in self.sliced]
         return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
 
     @functools.cached_property
     def searcher(self) -> Searcher:
-        """Who proposes; made once, and told nothing yet."""
+        """The searcher, made once and not told anything yet."""
         with ending_forks():
             searcher = self.job.searcher(self.profiled, self.job.seed)
-        check_searcher(searcher)
+        expect_searcher(searcher)
         return searcher
 
     @property
     def fidelities(self) -> tuple[float, ...]:
-        """The shares of the selection set, or of a fine-tune, that the searcher may ask for; none where all only."""
+        """The shares of the selection set, or of a fine-tune, that the searcher may ask for; empty if only 1."""
         return fidelities_of(self.searcher)
 
     def keep_bank(self, path: Path) -> None:
-        """Writes the bank, which only saves time, unless it is there already. The log says where it cannot be."""
+        """Writes the bank, to save time later, unless it is there already. A failure is logged."""
         bank, note = self._opened_bank
         if not note and path.exists():
             return
@@ -158,7 +158,7 @@ class Session:
 
     @functools.cached_property
     def bank_key(self) -> str:
-        """What the bank follows from: model, units, calibration data, criterion, and what its last bits depend on."""
+        """The key of the bank: a digest of model, units, calibration data, criterion, and software and device."""
         facts = {
             "model": model_digest(self.model),
             "calibrate": self.data.description["sets"]["calibrate"],
@@ -172,23 +172,23 @@ class Session:
 
     @functools.cached_property
     def statistics_bytes(self) -> int:
-        """Memory that the statistics of the searched units take."""
+        """The number of bytes of the statistics of the searched units."""
         zeros = [] if self.job.masks == "magnitude" else list(self.weights)
         sliced = statistics_bytes(self.model, self.structure, self.sliced)
         return sliced + moments_bytes(self.model, self.structure, zeros)
 
     @property
     def sliced(self) -> tuple[str, ...]:
-        """The searched units that lose positions: all but those that put zeros into weights."""
+        """Names of the searched units that lose positions: all except those that put zeros into weights."""
         return tuple(name for name in self.space.units if name not in self.weights)
 
     def _made_weights(self) -> WeightBank:
         with ending_forks():
-            return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._norm_inputs)
+            return make_weight_bank(self.model, self.structure, self.weights, self.job.masks, self._batch_norm_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """Everything that can be decided: the structure's units and the weights that are searched."""
+        """All units of the search: those of the structure and those of sparse weights."""
         return (*self.structure.units, *sparse_units(self.model, self.weights))
 
     @functools.cached_property
@@ -197,12 +197,12 @@ class Session:
 
     @functools.cached_property
     def tuning(self) -> Tuning:
-        """The form scores are taken in, with why."""
+        """The form that candidates are scored in, with the reason."""
         if self.recorded is not None:
             return self.recorded
         if self.job.executor.name == "serial":
             return self._tuned()
-        cpus = max(1, int(self.job.executor.cpus))  # that is how many threads a worker has
+        cpus = max(1, int(self.job.executor.cpus))  # the number of threads of a worker
         with torch_threads(cpus):
             tuning = self._tuned()
         return replace(tuning, form=replace(tuning.form, threads=cpus))
@@ -213,7 +213,7 @@ class Session:
         if self.job.tune == "off":
             return Tuning(Form(), "tuning is off")
         self.progress(Progress("tuning", 0, 1))
-        forward = replace(self._untuned, training=None)  # the form is of passes; training is always in float32
+        forward = replace(self._untuned, training=None)  # the form applies to passes; training is always in float32
         tuning = tune(forward, self.problem, self.job.evaluations, self.job.guide or first_measured(self.job))
         self.progress(Progress("tuning", 1, 1, tuning.reason))
         return tuning
@@ -235,7 +235,7 @@ class Session:
         return Scorer(
             self.bank,
             self.space,
-            self._norm_inputs,
+            self._batch_norm_inputs,
             self._selection(),
             reporting(self.job.fitness, self.job.guide),
             replace(self.job.scoring, fidelities=() if self.job.finetune else self.fidelities, in_parts=in_parts),
@@ -246,7 +246,7 @@ class Session:
 
     @functools.cached_property
     def training(self) -> TrainingSet | None:
-        """What networks are trained on; None without fine-tuning."""
+        """The training examples; None without fine-tuning."""
         plan = self.job.finetune
         if plan is None:
             return None
@@ -262,7 +262,7 @@ class Session:
         return with_dense_outputs(self.model, self._batches(self.data.select))
 
     def _selection(self) -> Sequence[Batch]:
-        """The selection batches; in a random order of the examples where searches see the first of them only."""
+        """The selection batches; their examples are shuffled if a searcher scores on the first of them only."""
         if self.job.finetune or not self.fidelities:
             return self.select
         batches = self._batches(self.data.select)
@@ -277,17 +277,17 @@ class Session:
 
     @functools.cached_property
     def targets(self) -> Targets:
-        """What the front's networks are fitted to."""
+        """The targets that members of the front are fitted to."""
         inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
         return collect_targets(self.model, self.structure, inputs, effort=effort)
 
     def selected(self, network: nn.Module) -> dict[str, float]:
-        """What the fitness says of a network on the selection set."""
+        """Measures a network on the selection set."""
         return self.scorer.measure(network, self.scorer.select)
 
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
-        """The report set, which only the final front may see."""
+        """The batches of the report set, which only the final front is measured on."""
         return with_dense_outputs(self.model, self._batches(self.data.report))
 
     @functools.cached_property
@@ -295,13 +295,13 @@ class Session:
         return self.problem.costs.dense()
 
     def admits(self, evaluation: Evaluation) -> bool:
-        """Whether an ok evaluation is within the bounds of all objectives, measured ones on the selection set."""
+        """Whether an ok evaluation is within the bounds of all objectives; measured ones count on the selection set."""
         limits = [o.limit.absolute(self.dense_costs) for o in self.job.objectives if o.limit]
         return all(limit.admits(evaluation.values[limit.name]) for limit in limits)
 
     @functools.cached_property
     def finetune_facts(self) -> dict[str, Any]:
-        """What trained networks follow from; empty without fine-tuning."""
+        """Facts that determine trained networks; empty without fine-tuning."""
         plan = self.job.finetune
         if plan is None or self.training is None:
             return {}
@@ -312,7 +312,7 @@ class Session:
         return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
 
     @functools.cached_property
-    def _norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
+    def _batch_norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
         """The first calibration batches that have `batch_norm_examples` together."""
         inputs = self._inputs(self.data.calibrate)
         before = itertools.accumulate((len(batch[0]) for batch in inputs), initial=0)
@@ -330,9 +330,13 @@ class Session:
 def open_session(
     job: Job, progress: OnProgress, recorded: Tuning | None = None, bank_file: Path | None = None
 ) -> Session:
-    """Loads model and data, finds the structure, and states the problem; every mistake in them is found here.
+    """Loads model and data, finds the structure and states the problem, and checks all of them.
 
-    `recorded` is the tuning of the run that is continued, `bank_file` where it may have left its bank.
+    Args:
+        job: the settings.
+        progress: receives the progress.
+        recorded: the tuning of a run that is continued.
+        bank_file: the path of its bank, which may exist.
     """
     progress = ending_forks()(progress)
     device = pick_device(job.device)
@@ -354,7 +358,7 @@ def open_session(
     space = build_space((*structure.units, *sparse_units(model, weights)), job.rules)
     weights = {name: weight for name, weight in weights.items() if name in space.units}
     costs = with_sparse_costs(structure.cost, weights)
-    check_new(job, costs)
+    check_cost_names(job, costs)
     own = {name: make_cost(name, cost, structure, model, example[0]) for name, cost in job.costs.items()}
     problem = state_problem(job, costs, own, space)
     code |= cost_facts(job, code, problem.costs)
@@ -372,12 +376,12 @@ def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example,
 def load_data(job: Job) -> Data:
     """The user's data sets."""
     data = job.data()
-    check_data(data)
+    expect_data(data)
     return data
 
 
 def load_model(job: Job) -> tuple[nn.Module, tuple[str, ...]]:
-    """A copy of the user's model without what it is wrapped into, and a note about each wrapper."""
+    """A copy of the user's model without its wrappers, and a note about each wrapper."""
     model = job.model()
     if not isinstance(model, nn.Module):
         got = f"the class {model.__name__}; call it" if isinstance(model, type) else type(model).__name__

@@ -1,7 +1,7 @@
-"""Chooses the form scores are taken in, by timing some on this device: layout, images at once, threads, precision.
+"""Chooses the form that candidates are scored in by timing some: layout, batch size, threads, precision.
 
-Each step keeps what was fastest so far and tries one thing more. Layout, batch and threads leave a score as it is but
-for rounding; a lower precision is taken only where it ranks random candidates like float32 does.
+Each step keeps the fastest form so far and varies one more setting. Layout, batch size and threads change scores by
+rounding only; a lower precision is chosen only if it ranks random candidates as float32 does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autoprune.core.space import Candidate
 from autoprune.core.statistics import kendall_tau
 from autoprune.measure.batch import Batch, rebatched
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.form import PLAIN, Form, Trial, Tuning
+from autoprune.measure.form import DEFAULT_FORM, Form, Trial, Tuning
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.repair import stratified
 from autoprune.prune.modules.borrowed import evaluating
@@ -29,29 +29,33 @@ from autoprune.prune.passes.containers import copied
 
 BATCHES = (50, 100, 250, 500)
 RANKED = 10  # random candidates that precisions are compared on
-AGREEMENT = 0.98  # Kendall tau they must reach; with ten candidates no pair may be ordered otherwise
-GAIN = 1.1  # how much faster a form must be to be taken: less may be noise
-WORTH_SECONDS = 60.0  # a search that scores for less in all is not tuned
-TIMED_SECONDS = 0.15  # of images a form is timed on
+AGREEMENT = 0.98  # least Kendall tau of their rankings; with ten candidates every pair must have the same order
+LEAST_SPEEDUP = 1.1  # a form must be this many times faster to be chosen, as less may be noise
+WORTH_SECONDS = 60.0  # a search whose scores take less time in all is not tuned
+TIMED_SECONDS = 0.15  # a form is timed on about as many examples as pass in this time
 
 
 def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuning:
-    """The fastest form for candidates of about half the width, which is what a search mostly meets.
+    """Finds the fastest form for candidates of about half the width, which are typical of a search.
 
-    `guide` names the measurement that rankings are compared by.
+    Args:
+        scorer: scores candidates.
+        problem: gives random candidates.
+        evaluations: the budget of the search; a short search is not tuned.
+        guide: name of the measurement by which rankings are compared.
     """
     bench = _Bench(scorer)
-    plain = bench.trial(PLAIN)
+    plain = bench.trial(DEFAULT_FORM)
     if plain.examples_per_second is None:
-        return Tuning(PLAIN, f"the network could not be timed: {plain.note}", (plain,))
+        return Tuning(DEFAULT_FORM, f"the network could not be timed: {plain.note}", (plain,))
     needed = evaluations * bench.examples / plain.examples_per_second
     if needed < WORTH_SECONDS:
         reason = f"{evaluations} scores take about {needed:.0f} s in all: too little for tuning to pay"
-        return Tuning(PLAIN, reason, (plain,))
+        return Tuning(DEFAULT_FORM, reason, (plain,))
     best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.scoring.batch_norms].tunes_batch)
     low = bench.trial(replace(best.form, dtype="bfloat16"))
     reason = f"fastest of {len(bench.trials)} forms"
-    if (low.examples_per_second or 0) > GAIN * _rate(best):
+    if (low.examples_per_second or 0) > LEAST_SPEEDUP * _rate(best):
         agreement = bench.agreement(low.form, problem, guide)
         said = f"bfloat16 ranks {RANKED} random candidates with Kendall tau {agreement:.3f} to float32"
         if agreement >= AGREEMENT:
@@ -61,7 +65,7 @@ def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuni
 
 
 def _best_in_float32(bench: _Bench, plain: Trial, *, tunes_batch: bool) -> Trial:
-    """One thing after the other. Statistics of a batch depend on its size: then it stays."""
+    """Varies one setting after the other. The batch size stays if scores depend on it (`tunes_batch` is false)."""
     best = plain
     cores = torch.get_num_threads()
     steps: list[Sequence[dict[str, Any]]] = [
@@ -72,7 +76,7 @@ def _best_in_float32(bench: _Bench, plain: Trial, *, tunes_batch: bool) -> Trial
     for step in steps:
         trials = [bench.trial(replace(best.form, **change)) for change in step]
         fastest = max([best, *trials], key=_rate)
-        best = fastest if _rate(fastest) > GAIN * _rate(best) else best
+        best = fastest if _rate(fastest) > LEAST_SPEEDUP * _rate(best) else best
     return best
 
 
@@ -81,20 +85,20 @@ def _rate(trial: Trial) -> float:
 
 
 class _Bench:
-    """Times bare passes of a half-width candidate over the first selection images."""
+    """Times forward passes of a half-width candidate on the first selection examples."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self.trials: list[Trial] = []
         half = Candidate(tuple(len(counts) // 2 for counts in scorer.space.levels))
         counts = scorer.space.counts(half)
-        # zeros take as long as any other entries of a weight
+        # zeros in a weight take the same time as other entries
         self._subnet = scorer.bank.subnet({unit: counts[unit] for unit in counts if unit in scorer.bank.orders})
         self._device = next(scorer.bank.model.parameters()).device
 
     @property
     def examples(self) -> int:
-        """How many one score passes through the network."""
+        """The number of examples that one score passes through the network."""
         calibrates = POLICIES[self.scorer.scoring.batch_norms].calibrates
         calibrating = sum(len(x[0]) for x in self.scorer.calibrate) if calibrates else 0
         return calibrating + sum(len(batch.inputs[0]) for batch in self.scorer.select)
@@ -102,13 +106,13 @@ class _Bench:
     def trial(self, form: Form) -> Trial:
         try:
             trial = Trial(form, self._examples_per_second(form))
-        except Exception as error:  # whatever a network raises in a form it does not run in
+        except Exception as error:  # a network may raise anything in a form that it does not support
             trial = Trial(form, None, f"{type(error).__name__}: {error}")
         self.trials.append(trial)
         return trial
 
     def agreement(self, form: Form, problem: Problem, guide: str) -> float:
-        """Kendall tau of random candidates' scores in this form to those in the same in float32, on fewer images."""
+        """Kendall tau between the scores of random candidates in this form and in float32, on fewer examples."""
         levels = stratified(problem, np.random.default_rng(0), RANKED)
         candidates = [Candidate(tuple(row.tolist())) for row in levels]
         few = replace(self.scorer, calibrate=self.scorer.calibrate[:1], select=self.scorer.select[:2])
@@ -120,7 +124,7 @@ class _Bench:
 
     @torch.no_grad()
     def _examples_per_second(self, form: Form) -> float:
-        """The faster of two rounds after one to warm up."""
+        """The speed of the faster of two rounds, after a warm-up round."""
         with form.running(self._device):
             network = form.dress(self.scorer.bank.build(self._subnet))
             batches = self._some(form)
@@ -130,7 +134,7 @@ class _Bench:
         return sum(len(batch.inputs[0]) for batch in batches) / seconds
 
     def _some(self, form: Form) -> list[Batch]:
-        """So many selection batches as a round of the first form takes its time over, one of this form at least."""
+        """The selection batches that the first form passes in TIMED_SECONDS, at least one batch of this form."""
         rate = self.trials[0].examples_per_second if self.trials else None
         wanted = max(form.batch or 0, int((rate or 0) * TIMED_SECONDS), 1)
         taken = list(_first(self.scorer.select, wanted))
@@ -146,7 +150,7 @@ class _Bench:
 
 
 def _first(batches: Sequence[Batch], examples: int) -> Iterable[Batch]:
-    """The first batches with so many examples together."""
+    """The first batches that together have at least `examples` examples."""
     seen = 0
     for batch in batches:
         if seen >= examples:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.measure.batch_norms.contract import Name
+from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.prune.modules.copies import copy_model
 
@@ -17,7 +17,7 @@ def network():
 
 
 def test_every_name_has_a_policy():
-    assert set(POLICIES) == set(typing.get_args(Name))
+    assert set(POLICIES) == set(typing.get_args(PolicyName))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from autoprune.errors import RunFailed
 from autoprune.measure.fitness import classification
 from autoprune.plugins import load_plugin
 from autoprune.run import search
-from autoprune.run.executors.computing import apply_settings, computing, differences, hardware, settings, versions
+from autoprune.run.executors.computing import apply_settings, computing, differences, hardware, torch_settings, versions
 from autoprune.run.executors.pool import News, Pool
 from autoprune.run.executors.processes import Processes
 from autoprune.run.executors.reference import Reference
@@ -61,13 +61,13 @@ def test_what_a_process_computes_with_changes_with_settings_variables_and_source
 
 
 def test_settings_of_torch_are_carried_over():
-    before = settings()
+    before = torch_settings()
     try:
         torch.set_default_dtype(torch.float64)
         torch.use_deterministic_algorithms(True)
-        there = settings()
+        there = torch_settings()
         apply_settings(before)
-        assert settings() == before
+        assert torch_settings() == before
         apply_settings(there)
         assert torch.get_default_dtype() is torch.float64
         assert torch.are_deterministic_algorithms_enabled()
@@ -141,7 +141,7 @@ def test_every_worker_scores_the_known_candidate_first_and_one_with_other_values
     workers.prove_by(answer, reference({"kl": 0.0}).check)
     for _ in range(2):
         workers.submit(OTHER)
-    with pytest.raises(RunFailed, match=r"worker-1 measures something else .* kl 0.0 here and 0.5 there"):
+    with pytest.raises(RunFailed, match=r"worker-1 measures other values .* kl 0.0 here and 0.5 there"):
         [workers.collect() for _ in range(2)]
     assert (answer.worker, [c for name, c in site.asked if name == "worker-1"]) == ("worker-0", [DENSE])
 
@@ -154,7 +154,7 @@ def test_values_of_other_hardware_may_differ_a_little_which_is_told():
     check("worker-0", Evaluation(DENSE, {"kl": 0.3001}), "another processor")
     assert "values depend on the hardware" in told[0]
     for values, where in (({"kl": 0.3001}, hardware()), ({"kl": 0.4}, "another processor"), ({}, "another processor")):
-        with pytest.raises(RunFailed, match="measures something else of the dense network than this process: kl 0.3"):
+        with pytest.raises(RunFailed, match="measures other values of the dense network than this process: kl 0.3"):
             check("worker-0", Evaluation(DENSE, values), where)
 
 
@@ -162,13 +162,13 @@ def test_what_a_fitness_measures_anew_each_time_is_left_out_and_told():
     told = []
     check = reference({"ms": 3.0, "kl": 0.0}, again={"ms": 4.0, "kl": 0.0}, warn=told.append).check
     check("worker-0", Evaluation(DENSE, {"ms": 9.0, "kl": 0.0}), hardware())
-    assert told == ["the fitness gives another ms each time: a run cannot be repeated with it"]
+    assert told == ["the fitness gives a different ms each time: runs with it are not repeatable"]
     with pytest.raises(RunFailed, match="kl 0.0 here and 1.0 there"):
         check("worker-0", Evaluation(DENSE, {"ms": 9.0, "kl": 1.0}), hardware())
 
 
 def test_a_worker_that_fails_with_the_dense_network_is_named():
-    with pytest.raises(RunFailed, match="worker-2 cannot score the dense network, which others can: no GPU"):
+    with pytest.raises(RunFailed, match="worker-2 cannot score the dense network, but others can: no GPU"):
         reference({"kl": 0.0}).check("worker-2", Evaluation(DENSE, {}, "failed", "no GPU"), hardware())
 
 
@@ -225,9 +225,7 @@ def test_processes_with_another_package_or_variable_are_refused(job, elsewhere, 
 @pytest.mark.timeout(300)
 def test_processes_that_measure_something_else_of_the_dense_network_are_refused(job, elsewhere, tmp_path):
     elsewhere(AUTOPRUNE_TEST_BIAS="0.25")
-    with pytest.raises(
-        RunFailed, match=r"worker-\d measures something else of the dense network .* accuracy 0.125 here"
-    ):
+    with pytest.raises(RunFailed, match=r"worker-\d measures other values of the dense network .* accuracy 0.125 here"):
         search(job("random", 4, fitness=biased, executor=PROCESSES), tmp_path / "run")
 
 
@@ -241,7 +239,7 @@ def test_a_measured_time_is_no_difference_and_settings_of_torch_are_those_of_the
     finally:
         torch.set_float32_matmul_precision(before)
     assert all(evaluation.ok for evaluation in result.evaluations)
-    assert "the fitness gives another ms each time" in caplog.text
+    assert "the fitness gives a different ms each time" in caplog.text
 
 
 @pytest.mark.ray
@@ -250,7 +248,7 @@ def test_a_measured_time_is_no_difference_and_settings_of_torch_are_those_of_the
     ("variables", "said"),
     [
         ({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, "FPMATH_MODE is not set here and BF16 there"),
-        ({"AUTOPRUNE_TEST_BIAS": "0.25"}, "measures something else of the dense network"),
+        ({"AUTOPRUNE_TEST_BIAS": "0.25"}, "measures other values of the dense network"),
         ({"PYTHONPATH": ""}, "autoprune is .* here and .* there"),
     ],
 )

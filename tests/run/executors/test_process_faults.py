@@ -288,7 +288,7 @@ def test_a_plug_in_that_no_worker_can_import_is_told_before_the_search(job, tmp_
     broken = job(fitness=load_plugin("licensed:fitness"), guide=None, executor=Executor("processes", 1))
     with pytest.raises(RunFailed, match="cannot start: OSError: the licence is for one process") as error:
         search(broken, tmp_path / "run")
-    assert "must be importable where workers run" in error.value.__notes__[0]
+    assert "must be importable in workers" in error.value.__notes__[0]
     assert not (tmp_path / "run").exists()
 
 

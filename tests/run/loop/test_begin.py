@@ -147,7 +147,7 @@ def test_a_run_folder_that_is_deleted_ends_the_run_with_a_sentence(job, tmp_path
         if step.phase == "search" and step.done == 2:
             shutil.rmtree(tmp_path / "run")
 
-    with pytest.raises(RunFailed, match=r"journal.jsonl was removed or moved while the run went on"):
+    with pytest.raises(RunFailed, match=r"journal.jsonl was removed or moved during the run"):
         search(job("random", 20), tmp_path / "run", progress)
 
 

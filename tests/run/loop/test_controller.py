@@ -69,8 +69,10 @@ def score(candidate):
     return replace(evaluation, seconds=0.0, parts=parts)
 
 
-def controller(searcher, budget, records, evaluator=None, problem=SYNTHETIC.problem, ordered=False):
-    return Controller(problem, searcher, evaluator or SerialEvaluator(score), budget, records.append, ordered=ordered)
+def controller(searcher, budget, records, evaluator=None, problem=SYNTHETIC.problem, deterministic=False):
+    return Controller(
+        problem, searcher, evaluator or SerialEvaluator(score), budget, records.append, deterministic=deterministic
+    )
 
 
 def values(evaluations):
@@ -192,7 +194,7 @@ def test_an_ordered_run_sees_the_same_whatever_the_slots_and_the_order_of_answer
     runs = []
     for evaluator in (SerialEvaluator(score), Shuffled(score, 3), Shuffled(score, 7), Shuffled(score, 70)):
         made = make_searcher(name, SYNTHETIC.problem, seed=3, **QUICK.get(name, {}))
-        run = controller(made, 20 if hasattr(made, "fidelities") else 60, [], evaluator, ordered=True)
+        run = controller(made, 20 if hasattr(made, "fidelities") else 60, [], evaluator, deterministic=True)
         run.run()
         runs.append(values(run.told))
     assert runs[0] == runs[1] == runs[2] == runs[3]
@@ -207,16 +209,22 @@ def test_without_order_the_sequence_depends_on_who_answers_first():
     assert runs[0] != runs[1]
 
 
-@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("name", ["auto", "evolution", "random"])
-def test_a_run_on_many_slots_cut_after_any_record_spends_the_same_budget(name, ordered):
+def test_a_run_on_many_slots_cut_after_any_record_spends_the_same_budget(name, deterministic):
     records = []
-    whole = controller(make_searcher(name, SYNTHETIC.problem, seed=3), 40, records, Shuffled(score, 3), ordered=ordered)
+    whole = controller(
+        make_searcher(name, SYNTHETIC.problem, seed=3), 40, records, Shuffled(score, 3), deterministic=deterministic
+    )
     whole.run()
     for cut in range(0, len(records) + 1, 9):
         kept = records[:cut]
         again = controller(
-            make_searcher(name, SYNTHETIC.problem, seed=3), 40, kept, evaluator := Shuffled(score, 5), ordered=ordered
+            make_searcher(name, SYNTHETIC.problem, seed=3),
+            40,
+            kept,
+            evaluator := Shuffled(score, 5),
+            deterministic=deterministic,
         )
         again.replay(list(kept))
         again.run()
@@ -224,7 +232,7 @@ def test_a_run_on_many_slots_cut_after_any_record_spends_the_same_budget(name, o
         known = {key(record) for record in records[:cut] if "evaluation" in record}
         assert not known & {candidate.levels for candidate in evaluator.scored}
         assert len(known | {candidate.levels for candidate in evaluator.scored}) == 40
-        if ordered:
+        if deterministic:
             assert values(again.told) == values(whole.told)
 
 
@@ -232,25 +240,25 @@ def key(record):
     return tuple(record["evaluation"]["levels"])
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-def test_a_network_that_is_being_evaluated_is_not_evaluated_twice(ordered):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_network_that_is_being_evaluated_is_not_evaluated_twice(deterministic):
     a, b, c = Candidate((0, 0, 0, 0)), Candidate((1, 0, 0, 0)), Candidate((2, 0, 0, 0))
     searcher = Scripted([a, a, b, a, c, b, b, c])
     evaluator = Shuffled(score, 8)
-    run = controller(searcher, 8, [], evaluator, ordered=ordered)
+    run = controller(searcher, 8, [], evaluator, deterministic=deterministic)
     run.run()
     assert evaluator.scored == [a, b, c]
     assert sorted(e.candidate for e in searcher.told) == sorted([a, a, b, a, c, b, b, c])
-    assert not ordered or [e.candidate for e in searcher.told] == [a, a, b, a, c, b, b, c]
+    assert not deterministic or [e.candidate for e in searcher.told] == [a, a, b, a, c, b, b, c]
     assert run.done == 3
 
 
 @pytest.mark.parametrize("budget", [1, 2, 31, 32, 33])
 @pytest.mark.parametrize("slots", [1, 7, 40])
-@pytest.mark.parametrize("ordered", [False, True])
-def test_the_budget_is_spent_to_the_last_and_never_exceeded(budget, slots, ordered):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_budget_is_spent_to_the_last_and_never_exceeded(budget, slots, deterministic):
     evaluator = Shuffled(score, slots)
-    run = controller(make_searcher("random", SYNTHETIC.problem), budget, [], evaluator, ordered=ordered)
+    run = controller(make_searcher("random", SYNTHETIC.problem), budget, [], evaluator, deterministic=deterministic)
     assert run.run() == "all evaluations are spent"
     assert len(evaluator.scored) == run.done == budget
 
@@ -280,14 +288,14 @@ def test_an_answer_of_before_outside_the_bounds_of_now_is_infeasible_and_its_cos
     assert run.told[1].values["macs"] == least
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-def test_progress_counts_evaluations_one_by_one_and_neither_repeats_nor_what_is_infeasible(ordered):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_progress_counts_evaluations_one_by_one_and_neither_repeats_nor_what_is_infeasible(deterministic):
     problem = SYNTHETIC.problem
     bounded = replace(problem, bounds=(Bound("macs", "<=", problem.reach()["macs"][1] - 1),))  # all but dense
     fresh = [Candidate((level, other, 1, 1)) for level in range(4) for other in range(4)]
     steps = []
     asked = [c for pair in zip(fresh, [problem.space.dense, *fresh], strict=False) for c in pair]
-    run = controller(Scripted(asked), 40, [], Shuffled(score, 7), bounded, ordered)
+    run = controller(Scripted(asked), 40, [], Shuffled(score, 7), bounded, deterministic)
     run.on_step = lambda done, evaluation: steps.append(done)
     run.run()
     assert steps == list(range(1, 17))

@@ -15,7 +15,7 @@ from autoprune.core.space import Candidate
 from autoprune.errors import JournalError, JournalLocked
 from autoprune.run.executors.serial import SerialEvaluator
 from autoprune.run.loop.controller import Controller
-from autoprune.run.records.journal import VERSION, Journal, encode, read_journal, repair_journal, told
+from autoprune.run.records.journal import VERSION, Journal, encode, read_journal, repair_journal, told_evaluations
 from autoprune.testing import synthetic_problem
 
 WRITTEN = Path(__file__).parent / "journals"
@@ -112,7 +112,7 @@ class Repeating:
 @pytest.mark.parametrize("version", range(VERSION + 1))
 def test_a_journal_of_every_version_is_read_and_replayed(version):
     records = read_journal(WRITTEN / f"version{version}.jsonl")
-    statuses = Counter(evaluation.status for evaluation in told(records))
+    statuses = Counter(evaluation.status for evaluation in told_evaluations(records))
     hung = version > 0  # in the second one, on worker processes, a candidate did not answer
     assert statuses == Counter(ok=5 - hung, failed=1, infeasible=2, timeout=1) - Counter(timeout=not hung)
     problem = synthetic_problem(units=3, levels=3, seed=1, budget=0.9).problem

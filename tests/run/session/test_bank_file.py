@@ -150,7 +150,7 @@ def test_a_damaged_file_is_an_error_that_says_so(made, path, damage):
 
 
 def test_a_bank_under_another_key_is_not_taken(made, path):
-    with pytest.raises(BankError, match="the bank is one of another model, data, criterion or version"):
+    with pytest.raises(BankError, match="the bank is from another model, data, criterion or version"):
         load_bank(path, "other", *made[:2])
 
 

@@ -16,7 +16,7 @@ from autoprune.errors import AutopruneError, ConfigError, DataError, PluginError
 from autoprune.measure.batch import Batch, gathered, rebatched
 from autoprune.measure.fitness import classification, reconstruction
 from autoprune.run import search
-from autoprune.run.session.plugin_checks import check_searcher, proposals_of
+from autoprune.run.session.plugin_checks import expect_searcher, proposals_of
 
 RULES = (LevelRule("*", (0.25, 0.5, 0.75)),)
 
@@ -88,10 +88,10 @@ def test_a_searcher_that_cannot_be_asked_or_told_is_refused_before_the_search(jo
     with pytest.raises(PluginError, match="got the class OnlyAsks, which is not made yet"):
         search(replace(job(), searcher=lambda problem, seed: OnlyAsks), tmp_path / "run")
     with pytest.raises(PluginError, match="got a NoneType, which has no ask and no tell"):
-        check_searcher(None)
+        expect_searcher(None)
     for fidelities in [(0.5,), (1.0, 0.5), (0.0, 1.0), ("a", 1.0), (0.5, 2.0), (math.nan, 1.0)]:
         with pytest.raises(PluginError, match="expected the searcher's fidelities to rise to 1"):
-            check_searcher(Announcing(fidelities))
+            expect_searcher(Announcing(fidelities))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,7 +120,7 @@ def drifting(kept):
         (lambda kept: 1e6 / total(kept), "least at the smallest network, .* at the dense network"),
         (lambda kept: abs(total(kept) - 20), "least at the smallest network"),
         (lambda kept: 0.0, "of the dense network to be above 0"),
-        (drifting, "the same whenever it is asked"),
+        (drifting, "the same in every call"),
     ],
 )
 def test_a_cost_that_breaks_its_contract_is_told_before_the_search(job, tmp_path, cost, message):

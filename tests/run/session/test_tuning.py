@@ -9,7 +9,7 @@ import pytest
 
 from autoprune.config import load
 from autoprune.errors import ConfigError
-from autoprune.measure.form import PLAIN, Form, Tuning
+from autoprune.measure.form import DEFAULT_FORM, Form, Tuning
 from autoprune.measure.settings import Scoring
 from autoprune.run.drive import resume, search
 from autoprune.run.session import tuning
@@ -40,7 +40,7 @@ def tuned(session, monkeypatch, rate, agreement=1.0, evaluations=10**9):
 def test_a_search_that_is_short_anyway_is_not_tuned_and_says_so(session, monkeypatch):
     chosen = tuned(session, monkeypatch, lambda form: 1000.0, evaluations=300)
     examples = 40 + 40
-    assert chosen.form == PLAIN
+    assert chosen.form == DEFAULT_FORM
     assert chosen.reason == f"300 scores take about {300 * examples / 1000:.0f} s in all: too little for tuning to pay"
     assert len(chosen.trials) == 1
 
@@ -55,7 +55,7 @@ def test_the_fastest_form_is_taken_one_thing_after_the_other(session, monkeypatc
 
 
 def test_a_gain_within_the_noise_changes_nothing(session, monkeypatch):
-    assert tuned(session, monkeypatch, lambda form: 100.0 if form == PLAIN else 109.0).form == PLAIN
+    assert tuned(session, monkeypatch, lambda form: 100.0 if form == DEFAULT_FORM else 109.0).form == DEFAULT_FORM
 
 
 @pytest.mark.parametrize(("agreement", "dtype"), [(1.0, "bfloat16"), (0.98, "bfloat16"), (0.97, "float32")])
@@ -100,7 +100,7 @@ def test_timing_and_ranking_run_on_a_real_network(session, monkeypatch):
 
 
 def test_a_tuning_is_the_same_after_json():
-    made = Tuning(Form("contiguous", "bfloat16", 50, 2), "why", (tuning.Trial(PLAIN, None, "no"),))
+    made = Tuning(Form("contiguous", "bfloat16", 50, 2), "why", (tuning.Trial(DEFAULT_FORM, None, "no"),))
     assert Tuning.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
@@ -118,7 +118,7 @@ def test_a_resumed_run_scores_in_the_form_it_began_with(job, tmp_path, monkeypat
 def test_the_environment_says_which_form_and_why(job, tmp_path):
     search(job("uniform", 3), tmp_path / "run")
     found = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert found["tuning"]["form"] == PLAIN.to_json()
+    assert found["tuning"]["form"] == DEFAULT_FORM.to_json()
     assert "too little for tuning to pay" in found["tuning"]["reason"]
 
 

@@ -1,4 +1,4 @@
-"""Damage measured layer by layer, without running the network."""
+"""The guide `layer`: damage computed layer by layer, without running the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autoprune.prune.surgery.surgery import select
 
 
 def check_layers(bank: Bank, units: Sequence[str]) -> None:
-    """ConfigError naming the units of which no consumer has statistics, so that no layer error can be told."""
+    """Raises ConfigError naming the units whose consumers all lack statistics, as they have no layer error."""
     told = set(bank.moments)
     blind = [u for u in units if u not in bank.orders or not told & set(consumers_of([bank.structure.unit(u)]))]
     if blind:
@@ -31,10 +31,13 @@ def check_layers(bank: Bank, units: Sequence[str]) -> None:
 def layer_error(bank: Bank, subnet: Subnet) -> float:
     """The sum over consumers of the relative squared error of their outputs, each on the dense network's inputs.
 
-    With W a consumer's weights, V those it has after compensation (0 at the inputs that are gone) and H the second
-    moments of its inputs: tr((W - V) H (W - V)^T) / tr(W H W^T), over the outputs that stay. 0 when dense. It is the
-    objective of layer-wise pruning (Dong et al. 2017, https://arxiv.org/abs/1705.07565, equation 1), which we divide by
-    the output's energy so that layers of different scale add up. It sees nothing of what an error does downstream.
+    With W a consumer's weights, V its weights after compensation (0 at removed inputs) and H the second moments of its
+    inputs, the error of a consumer is tr((W - V) H (W - V)^T) / tr(W H W^T) over the outputs that stay. The sum is 0
+    for the dense network. It ignores how an error propagates to later layers.
+
+    Source:
+        Dong et al. 2017 (https://arxiv.org/abs/1705.07565, equation 1), the objective of layer-wise pruning. Departure:
+        we divide it by the energy of the output, so that errors of layers of different scale can be added.
     """
     indices = subnet.indices
     compensated, tensors = bank.compensated(subnet), named_tensors(bank.model)
@@ -54,7 +57,7 @@ def _relative_error(moments: Moments, kept: Mapping[int, np.ndarray], full: torc
 
 
 def _placed(part: torch.Tensor, full: torch.Tensor, kept: Mapping[int, np.ndarray]) -> torch.Tensor:
-    """The kept part of a tensor where it lies in the full one, with zeros around it."""
+    """The kept part of a tensor at its place in the full tensor, with zeros elsewhere."""
     whole = torch.zeros_like(full)
     places = [torch.from_numpy(kept[dim]) if dim in kept else torch.arange(n) for dim, n in enumerate(full.shape)]
     whole[torch.meshgrid(*places, indexing="ij")] = part.to(whole)

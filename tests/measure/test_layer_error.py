@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from autoprune.errors import ConfigError, PluginError
 from autoprune.measure.batch import Batch
-from autoprune.measure.distortions import check_layers, layer_error
 from autoprune.measure.fitness import MEASURES, classification, reconstruction, reporting
+from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import obs
 from autoprune.prune.find import find_structure
