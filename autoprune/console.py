@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,11 +43,19 @@ SHARES = ("verify_error", "density", "_ratio")  # ends of names of what follows 
 LISTED = 20  # units of a kind, and reasons for what is frozen, that are printed; JSON has all
 
 
+class _Output(Console):
+    """Leaves it to the command to end when nothing reads its output any more, as after `| head`."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        self.quiet = True
+        raise
+
+
 def output() -> Console:
     """Standard output, as wide as the terminal; where it is none, as COLUMNS says, or WIDE."""
     columns = os.environ.get("COLUMNS", "")
     piped = int(columns) if columns.isdecimal() and int(columns) > 0 else WIDE
-    return Console(width=None if sys.stdout.isatty() else piped, highlight=False)
+    return _Output(width=None if sys.stdout.isatty() else piped, highlight=False)
 
 
 def shown(value: float | int | str) -> str:

@@ -642,6 +642,16 @@ def test_numbers_are_shown_so_that_they_can_be_read(value, text):
     assert console.shown(value) == text
 
 
+def test_a_reader_that_ends_before_the_output_does_is_no_error():
+    folder = Path(__file__).parent / "run" / "fixtures" / "command"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        command = [sys.executable, "-m", "autoprune", "front", str(folder)]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ""
+
+
 def test_an_empty_front_prints_its_header_alone(capsys):
     console.print_members([], "csv")
     assert capsys.readouterr().out == "candidate,macs,params,macs_ratio,params_ratio\n"
