@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SELECT, STITCHED
+from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SEARCH, SELECT
 from autoprune.run.results.exporter import DEFAULT, Format
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Member:
 
     def summary(self) -> dict[str, Any]:
         """The columns of front.csv without ends of intervals and what was measured on the selection set."""
-        hidden = {*self._ends(), *(SELECT + name for name in self.select), *(STITCHED + name for name in self.search)}
+        hidden = {*self._ends(), *(SELECT + name for name in self.select), *(SEARCH + name for name in self.search)}
         return {name: value for name, value in self.flat().items() if name not in hidden}
 
     def _ends(self) -> dict[str, float]:
@@ -156,7 +156,7 @@ class Member:
             **self.report,
             **self._ends(),
             **{SELECT + name: value for name, value in self.select.items()},
-            **{STITCHED + name: value for name, value in self.search.items()},
+            **{SEARCH + name: value for name, value in self.search.items()},
             "verify_error": self.verify_error,
             "levels": list(self.levels),
             "kept": dict(self.counts),
@@ -177,8 +177,8 @@ class Member:
         _check(row, costs)
         known = {*OWN, *costs, *(name + RATIO for name in costs)}
         values = {name: value for name, value in row.items() if name not in known}
-        select, search = (_without(prefix, values) for prefix in (SELECT, STITCHED))
-        rest = {name: value for name, value in values.items() if not name.startswith((SELECT, STITCHED))}
+        select, search = (_without(prefix, values) for prefix in (SELECT, SEARCH))
+        rest = {name: value for name, value in values.items() if not name.startswith((SELECT, SEARCH))}
         intervals = {
             name: (rest[name + LOW], rest[name + HIGH]) for name in rest if {name + LOW, name + HIGH} <= {*rest}
         }

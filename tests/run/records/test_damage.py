@@ -251,7 +251,7 @@ def test_edited_numbers_of_every_file_a_report_shows_are_refused(run):
     for name in SHOWN:
         before = (run / name).read_bytes()
         (run / name).write_bytes(change_number(before))
-        with pytest.raises(RunDamaged, match=rf"{name}: its content is not what was written: the checksum is another"):
+        with pytest.raises(RunDamaged, match=rf"{name}: its content was changed: it does not have its checksum"):
             report(run)
         (run / name).write_bytes(before)
 
