@@ -153,7 +153,7 @@ def test_a_run_that_begins_anew_says_so(small, whole, run, caplog, content):
         journal_of(run).write_bytes(content)
     with caplog.at_level(logging.WARNING):
         resume(small, run)
-    assert "journal.jsonl has no record of what was measured: the run begins anew" in caplog.text
+    assert "journal.jsonl has no measurements: the run starts again" in caplog.text
     assert_as_whole(run, whole)
 
 
