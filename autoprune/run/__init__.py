@@ -1,7 +1,7 @@
-"""Drives and records: the loop, the journal, the executors, the front, exports and reports.
+"""Runs: the loop, the journal, the executors, the front, exports and reports.
 
-The only room that writes run folders and that may import ray. Imports every room but config and cli. Its functions are
-resolved when they are first used: printing a front needs no torch.
+Only this folder writes run folders and may import ray. It imports every other folder except config and cli. Its
+functions are imported when first used, so that printing a front does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be asked of a run afterwards: its front, one network of it, another budget."""
+"""Operations on a finished run: reading its evaluations, exporting a member, solving for another budget."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from autoprune.run.session.session import Session, open_session
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
-    """Every evaluation in a run's journal, in order."""
+    """All evaluations in a run's journal, in order."""
     return told_evaluations(read_run(RunFolder.open(path).journal))
 
 
 def export(
     job: Job, path: Path, pick: str, out: Path, progress: OnProgress = silent, format: Format = DEFAULT
 ) -> Member:
-    """Builds the member of a run's front that a pick such as "macs<=0.5" names and writes it to a new folder."""
+    """Builds the member of a run's front that a pick such as "macs<=0.5" finds, and writes it to a new folder."""
     member, out = (
         check_export(path, pick, out, format).members[0],
         out.absolute(),
@@ -43,14 +43,25 @@ def export(
 
 
 def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: OnProgress = silent) -> Member:
-    """The best network within a budget such as "macs=0.4", from what a run has measured, without new probes.
+    """Finds the best network within a budget from the measurements of a run, without new probes.
 
-    "macs=0.4,params=1e5" are two budgets that both have to hold. The members of the front, the best of the other
-    networks that were evaluated, the plan for exactly this budget (exact allocation over what all evaluations say of a
-    unit, search.damage_model) and the uniform network of equal cost are compared as built, on the selection set. The
-    best is measured on the report set and, with `out`, exported; its `solved` says which it is, and why.
+    It compares the members of the front, the best other networks that were evaluated, the plan for exactly this budget
+    (exact allocation with damages fitted to all evaluations, plan.damage_model) and the uniform network of equal cost.
+    They are built and compared on the selection set; the best is measured on the report set.
 
-    Raises ConfigError for a budget on something that is no cost, InfeasibleBudget for one out of reach.
+    Args:
+        job: the settings of the run.
+        path: the run folder.
+        budget: a bound such as "macs=0.4", or several, such as "macs=0.4,params=1e5", that must all hold.
+        out: if given, the best network is exported there.
+        progress: receives the progress.
+
+    Returns:
+        The best network; its `solved` says what it is and why.
+
+    Raises:
+        ConfigError: the budget is not on a cost.
+        InfeasibleBudget: no network is within the budget.
     """
     check_solve(path, budget, out)
     path, out = path.absolute(), None if out is None else out.absolute()  # the job's own code may change the folder
@@ -62,28 +73,28 @@ def solve(job: Job, path: Path, budget: str, out: Path | None = None, progress: 
 
 @contextlib.contextmanager
 def _reopened(job: Job, path: Path, progress: OnProgress) -> Iterator[Session]:
-    """The session of a run, with the threads and the form it had: its numbers come out the same to the last bit."""
+    """The session of a run, with its threads and form, so that its numbers are reproduced bit for bit."""
     with as_it_ran(job, path) as records:
         yield open_again(job, path, records, progress)
 
 
 @contextlib.contextmanager
 def as_it_ran(job: Job, path: Path | None) -> Iterator[Sequence[Record]]:
-    """Inside, torch has the threads that a run had; yields the records of its journal, none without a folder."""
+    """Sets torch's threads to those of a run, and yields the records of its journal, or none without a folder."""
     records = [] if path is None else read_run(RunFolder.open(path.absolute()).journal)
     with guarded(), torch_threads(recorded_threads(records, job)):
         yield records
 
 
 def open_again(job: Job, path: Path, records: Sequence[Record], progress: OnProgress) -> Session:
-    """The session of a run, with the form it had.
+    """Opens the session of a run, with its form.
 
     Raises:
         RunNotFound: the run was stopped before it measured anything.
-        JournalMismatch: the job is not the one the run was started with.
+        JournalMismatch: the job differs from the one that the run was started with.
     """
     if not records:
         raise RunNotFound(f"{path} was stopped before it measured anything. Go on with: autoprune resume {path}")
     session = open_session(job, progress, recorded_tuning(records), RunFolder(path.absolute()).bank)
-    check_identity(session, records[0], unless=("searcher",))  # it has proposed what it did
+    check_identity(session, records[0], unless=("searcher",))  # it is not needed any more
     return session

@@ -1,4 +1,4 @@
-"""What changed between the job a run was started with and the one at hand, in words; and what still holds of a run."""
+"""Describes the changes between the job that a run was started with and the current one, and what remains valid."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from autoprune.run.session.session import Session
 from autoprune.searchers import SEARCHERS
 
 UNSEEN_BY_SCORES = ("objectives", "seed", "evaluations", "compensation", "searcher", "calls")  # of a run's identity
-CODE = "code"  # of an identity: facts by what they are of (run.fingerprint)
+CODE = "code"  # the key of an identity with facts on code, by role (run.fingerprint)
 
 _log = logging.getLogger(__name__)
 
 
 class Change(NamedTuple):
-    """Something of a run's identity that differs, and how."""
+    """A difference of a part of a run's identity, with a description."""
 
     name: str
     sentence: str
 
     @property
     def seen_by_scores(self) -> bool:
-        """Whether what was measured does not hold any more. Costs are not measured: they are computed again."""
+        """Whether measurements of the run are no longer valid. Costs are not measured but computed again."""
         return self.name not in UNSEEN_BY_SCORES and not self.name.startswith(COST)
 
 
 def check_identity(session: Session, header: Record, unless: Collection[str] = ()) -> None:
-    """Raises JournalMismatch, naming what differs, when the job is not the one the journal was written for.
+    """Raises JournalMismatch, with the differences, if the job is not the one that the journal was written for.
 
-    What is named in `unless` may differ. A journal of an earlier version says less; what it does not say is a warning.
+    Parts named in `unless` may differ. Parts that a journal of an earlier version lacks give a warning.
     """
     changed = [change for change in changes(session, header) if change.name not in unless]
     if changed:
         raise JournalMismatch(
             f"expected the job the run was started with, but {'; '.join(change.sentence for change in changed)}. Put "
-            "it back, or start a new run that keeps what still holds of this one: autoprune resume RUN --fork DIR, or "
+            "it back, or start a new run that reuses the valid evaluations: autoprune resume RUN --fork DIR, or "
             "autoprune.search(..., out=DIR, fork=RUN) in Python."
         )
 
 
 def changes(session: Session, header: Record) -> list[Change]:
-    """What differs between the job of a session and the one a journal was begun with."""
+    """The differences between the job of a session and the one that a journal was started with."""
     then, now = header.get("identity", {}), identity_of(session)
     if CODE not in then:
         _log.warning(
-            "the journal was written by an earlier autoprune, which did not note the options and the source of "
+            "the journal was written by an earlier autoprune, which did not record the options and the source of "
             "fitness, criterion, costs, searcher and model: whether they are the same is not checked"
         )
     named = [name for name in dict.fromkeys((*now, *then)) if name != CODE and now.get(name) != then.get(name)]
@@ -67,16 +67,16 @@ def changes(session: Session, header: Record) -> list[Change]:
 
 
 def with_named_searcher(code: Mapping[str, CodeFacts]) -> Mapping[str, CodeFacts]:
-    """The facts of a run's code, with those of its searcher as they are noted now.
+    """The facts on a run's code, with those on its searcher in the current form.
 
-    Runs from Python used to note the function that made a searcher of a name and options, in place of its class.
+    Earlier runs from Python recorded the function that made a searcher from a name and options instead of its class.
     """
     facts = code.get("searcher", {})
     if facts.get("function") != "_made":
         return code
     try:
         name, options = (ast.literal_eval(facts[key]) for key in ("name", "options"))
-    except (SyntaxError, ValueError):  # of options that are too long or are no values the digest alone is there
+    except (SyntaxError, ValueError):  # options that are too long or not values are recorded as a digest only
         return code
     plain = {key: shown(value) for key, value in options.items()}
     return {**code, "searcher": {"function": SEARCHERS[name].rpartition(":")[2], **plain}}
@@ -90,7 +90,7 @@ def _sentence(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str
 
 
 def _differences(then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> list[str]:
-    """In words, how facts differ; instructions of another Python can be compared with nothing."""
+    """The differences of facts, in words; bytecode of another Python version cannot be compared."""
     if then is None or now is None:
         return ["is new" if then is None else "is gone"] if then != now else []
     labels = [label for label in dict.fromkeys((*now, *then)) if now.get(label) != then.get(label)]

@@ -1,4 +1,4 @@
-"""Runs: look at a job, start it, resume it."""
+"""Starts and resumes runs."""
 
 from __future__ import annotations
 
@@ -50,11 +50,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its folder, the members of the front, why the search ended, the session it ran in.
+    """The result of a run.
 
-    `additivity` says in a line how far the damages of single units added up, `left_out` which networks the front lacks
-    because they could not be built or measured, `failures` why most evaluations failed where they did, and `remark`
-    what the searcher has to say, such as how many plans lost against uniform networks of equal cost.
+    Attributes:
+        folder: the run folder, if it has one.
+        members: the members of the front.
+        evaluations: all evaluations of the search.
+        ended: the reason why the search ended.
+        session: the session of the run.
+        additivity: a line on how far the damages of single units add up.
+        left_out: the networks that the front lacks because they could not be built or measured.
+        failures: the causes, if most evaluations failed.
+        remark: the searcher's remark, such as how many plans lost against uniform networks of equal cost.
     """
 
     folder: Path | None
@@ -74,10 +81,13 @@ class RunResult:
 
 @ending_forks()
 def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: Path | None = None) -> RunResult:
-    """Runs a job from the start into a new folder, or in memory when there is none.
+    """Runs a job from the start.
 
-    `answers` is a run whose evaluations are used where this search asks for the same networks, as far as they would
-    come out the same here.
+    Args:
+        job: the settings.
+        path: the new run folder; None runs in memory.
+        progress: receives the progress.
+        answers: the folder of a run whose evaluations are reused for the same networks, if they are still valid.
     """
     check_given(job)
     clean = without(secrets_of(job))
@@ -98,7 +108,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             trackers = Trackers(job, events)
             append: Append = _forget
             records = _still_valid(session, earlier)
-            if folder is not None:  # only now: a job that cannot start leaves nothing behind
+            if folder is not None:  # not earlier, so that a job that cannot start leaves nothing behind
                 write_yaml(folder.job, withheld(job.document))
                 append = hiding(watched(folder, stack.enter_context(Journal(folder.journal)).append), clean)
             for record in [_header(session), *records]:
@@ -109,9 +119,9 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
 
 @ending_forks()
 def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool = False) -> RunResult:
-    """Continues a run from its journal; the result is that of a run that was never interrupted.
+    """Continues a run from its journal; the result is the same as without an interruption.
 
-    With `repair`, damaged lines of the journal are set aside first (journal.repair_journal).
+    With `repair`, damaged lines of the journal are moved away first (journal.repair_journal).
     """
     check_given(job)
     folder = RunFolder.open(path.absolute())
@@ -120,7 +130,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
         records, append = journal.records, hiding(watched(folder, journal.append), clean)
         check_records(folder.journal, records)
         if not records:
-            _log.warning("%s has no record of what was measured: the run begins anew", folder.journal)
+            _log.warning("%s has no measurements: the run starts again", folder.journal)
         with torch_threads(recorded_threads(records, job)):
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
@@ -135,8 +145,9 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
-    """The successful evaluations of another run as answers, if what values follow from is the same; else none, which is
-    logged. What failed may have failed for want of time or memory, and is tried again.
+    """The successful evaluations of another run as answers, or none, with a warning, if measurements would differ.
+
+    Failed evaluations are repeated, as they may have lacked time or memory.
     """
     if not records:
         return []
@@ -160,7 +171,7 @@ def without_costs(evaluation: Mapping[str, Any], costs: Collection[str]) -> dict
 
 
 def _header(session: Session) -> Record:
-    """The first record of a journal: what identifies the run, what its last bits depend on, what its values mean."""
+    """The first record of a journal: the identity of the run, its threads and form, and the meaning of its values."""
     return {
         "kind": "run",
         "version": VERSION,
@@ -173,17 +184,17 @@ def _header(session: Session) -> Record:
 
 
 def recorded_tuning(records: Sequence[Record]) -> Tuning | None:
-    """What a journal says about the form its scores were taken in; None where nothing was written yet."""
+    """The recorded form of a run; None if its journal is empty."""
     return Tuning.from_json(records[0]["tuning"]) if records else None
 
 
 def recorded_threads(records: Sequence[Record], job: Job) -> int | None:
-    """How many threads a journal says its run had: a sum's last bits depend on how many it was split over."""
+    """The recorded number of threads of a run, on which the last bits of its sums depend."""
     return records[0].get("threads") if records else job.threads
 
 
 def _forget(record: object) -> None:
-    """The journal of a run without a folder."""
+    """Drops a record, as a run without a folder has no journal."""
 
 
 def _explore(
@@ -195,9 +206,9 @@ def _explore(
     append: Append,
     records: Sequence[Record],
 ) -> tuple[Controller, str]:
-    """Runs the search, from where the records end; the journal gets to know why it ended, also one cut short."""
+    """Runs the search from the end of the records, and records the reason why it ended, also if it was interrupted."""
     job = session.job
-    if folder is not None:  # on resume again: the run may have been killed before they were written
+    if folder is not None:  # also on resume, as the run may have been killed before they were written
         events.keep(folder.events)
         session.keep_bank(folder.bank)
         write_checked(folder.space, session.space.to_json())
@@ -235,7 +246,7 @@ def _finish(
     events: Events,
     trackers: Trackers,
 ) -> RunResult:
-    """Builds the front and writes what a finished run leaves."""
+    """Builds the front and writes the files of a finished run."""
     if failures := most_failed(controller.told):
         _log.warning(failures)
     members, left_out = finish(session, controller.told, folder)
@@ -251,23 +262,23 @@ def _finish(
 
 
 def _report(folder: RunFolder) -> None:
-    """The report is a view of what is in the folder already: where it fails, the run is whole without it."""
+    """Writes the report. A failure is only logged, as the report shows data that the folder has already."""
     try:
-        write_report(short(folder.path))  # it shows commands with this path
-    except Exception as error:  # anything a reader of files may raise; it can be written again
+        write_report(short(folder.path))  # the report shows commands with this path
+    except Exception as error:  # readers of files may raise anything; the report can be written again
         why = str(error).rstrip(".")
         _log.warning("%s is not written: %s. Try again with: autoprune report %s", folder.report, why, folder.path)
 
 
 def additivity_csv(rows: Sequence[Additivity]) -> str:
-    """The summary, then one line a network that changes several units: levels, damage predicted and measured, gap."""
+    """The summary, then a line for each network that changes several units: levels, predicted and measured damage."""
     lines = [f"# {additivity_summary(rows)}", "levels,predicted,measured,gap"]
     lines += [f"{'-'.join(map(str, r.candidate.levels))},{r.predicted!r},{r.measured!r},{r.gap!r}" for r in rows]
     return "\n".join(lines) + "\n"
 
 
 def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
-    """The dense network through the path every candidate takes: plug-ins are tried before anything is searched."""
+    """Evaluates the dense network as every candidate is, so that plug-ins are tested before the search."""
     evaluator.submit(session.space.dense)
     dense = evaluator.collect()
     events.warn(dense.remark)
@@ -279,12 +290,12 @@ def preflight(session: Session, evaluator: Evaluator, events: Events) -> None:
 
 
 def _reference(session: Session, events: Events) -> Reference:
-    """What the dense network measures in this process, where the networks of the front are measured."""
+    """The values of the dense network in this process, in which members of the front are measured."""
 
     def score() -> Evaluation:
         return session.scorer.score(session.space.dense)
 
     here = score()
     if not here.ok:
-        raise RunFailed(f"the dense network can be scored by a worker and not by this process: {here.cause}")
+        raise RunFailed(f"the dense network can be scored by a worker but not by this process: {here.cause}")
     return Reference(score, here.values, session.device.type == "cpu", events.warn)

@@ -1,4 +1,4 @@
-"""What a run folder says of its job and of where it ran."""
+"""The identity of a run, its environment and its structure, as a run folder records them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from autoprune.prune.passes.examples import Example
 from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.session.session import Session
 
-PLAIN = (bool, int, float, str)  # arguments of a call that are a part of what it is
+PLAIN_TYPES = (bool, int, float, str)  # types of arguments that identify a call by their values
 
 
 def identity_of(session: Session) -> dict[str, Any]:
-    """What must be the same for a resumed run to repeat the journal."""
+    """The facts that must stay the same for a resumed run to repeat the journal."""
     return {
         "space": session.space.to_json(),
         "objectives": [[o.name, o.direction, o.bound] for o in session.job.objectives],
@@ -47,11 +47,12 @@ def identity_of(session: Session) -> dict[str, Any]:
 
 
 def _digest(examples: Sequence[Example]) -> str:
-    """sha256 over the names, methods and arguments of calls: the values of tensors, and whatever else by its text."""
+    """The sha256 of the names, methods and arguments of calls; tensors count by value, other arguments by text."""
     digest = hashlib.sha256()
     for example in examples:
         tensors = tensors_of((example.args, dict(example.kwargs)), caches=True)
-        plain = [str(leaf) for leaf in tree_leaves((example.args, dict(example.kwargs))) if isinstance(leaf, PLAIN)]
+        leaves = tree_leaves((example.args, dict(example.kwargs)))
+        plain = [str(leaf) for leaf in leaves if isinstance(leaf, PLAIN_TYPES)]
         digest.update(f"{example.name} {example.method} {sorted(example.kwargs)} {plain}".encode())
         for tensor in tensors:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -60,7 +61,7 @@ def _digest(examples: Sequence[Example]) -> str:
 
 
 def environment_of(session: Session) -> dict[str, Any]:
-    """What a reader of the results needs to know about where they were made."""
+    """Facts on the environment in which the results were made."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -83,7 +84,7 @@ def environment_of(session: Session) -> dict[str, Any]:
 
 
 def coupling_of(session: Session) -> dict[str, Any]:
-    """Every unit with what it touches, and all modules that hold tensors, in the order the model lists them."""
+    """Every unit with the tensors it touches, and all modules that hold tensors, in the model's order."""
     modules = [
         name
         for name, module in session.model.named_modules()

@@ -1,4 +1,4 @@
-"""What can be pruned in a job's model, and how far: a look at a job that runs nothing."""
+"""Inspects a job without running it: what can be pruned in its model, and how far."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNTED = ("macs", "params")
 
 @dataclass(frozen=True)
 class FrozenGroup:
-    """What is frozen for one reason: the share of the dense MACs of all of it, and its parts by name."""
+    """The parts that are frozen for one reason, by name, with their share of the dense MACs."""
 
     reason: str
     share: float
@@ -33,13 +33,17 @@ class FrozenGroup:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What can be pruned in a job's model, and how far.
+    """The parts of a job's model that can be pruned, and how far.
 
-    `levels` are the kept counts of the units that are searched. `shares` and `kind_shares` say which share of the
-    dense "macs" and "params" would go if nothing of a unit, or of all units of a kind, stayed. `reach` is the least
-    and the most of every cost. `frozen` has the largest share of the MACs first. `statistics_bytes` is the memory that
-    the statistics of the searched units will take. `unmet` are parameters that no example call reads, `notes` sentences
-    about what was not looked at (see Structure).
+    Attributes:
+        levels: the kept counts of the searched units.
+        shares: the shares of the dense "macs" and "params" that removing a whole unit would save, by unit.
+        kind_shares: the shares that removing all units of a kind would save, by kind.
+        reach: the least and the largest value of every cost.
+        frozen: the frozen parts with reasons, the largest share of the MACs first.
+        statistics_bytes: the memory that the statistics of the searched units will take.
+        unmet: parameters that no example call reads.
+        notes: sentences about parts that were not analyzed (see Structure).
     """
 
     units: tuple[Unit, ...]
@@ -56,7 +60,7 @@ class Inspection:
 
     @property
     def frozen_share(self) -> float:
-        """Share of the dense MACs in operators that no unit touches."""
+        """The share of the dense MACs in operators that no unit touches."""
         return sum(part.share for part in self.frozen)
 
     def of_kind(self, kind: str) -> list[Unit]:
@@ -65,7 +69,7 @@ class Inspection:
         return sorted(units, key=lambda unit: -self.shares[unit.name]["macs"])
 
     def frozen_by_reason(self) -> list[FrozenGroup]:
-        """The frozen parts that share a reason together, the largest share of the MACs first."""
+        """The frozen parts, grouped by reason, the largest share of the MACs first."""
         groups: dict[str, list[Frozen]] = {}
         for part in self.frozen:
             groups.setdefault(part.reason, []).append(part)
@@ -100,7 +104,7 @@ def _shares_json(shares: Shares) -> Shares:
 
 @ending_forks()
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
-    """Structure, space and reach of a job, without running it."""
+    """Finds the structure, the space and the reach of costs of a job, without running it."""
     with guarded(), torch_threads(job.threads):
         session = open_session(job, progress)
     structure = session.structure
@@ -123,7 +127,7 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
 
 
 def _shares(session: Session, units: Sequence[Unit]) -> Shares:
-    """Share of what the dense network computes and stores that would go with all of the units of one kind."""
+    """The shares of the dense network's MACs and parameters that removing all the given units would save."""
     if units[0].is_sparse:
         counts = np.zeros((1, len(units)), dtype=np.int64)
         rest = session.problem.costs.evaluate([unit.name for unit in units], counts)

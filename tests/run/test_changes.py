@@ -188,7 +188,7 @@ def test_a_journal_of_an_earlier_version_is_resumed_with_a_warning(own, caplog):
         b"".join(encode(record, line) for line, record in enumerate([header, *rest], 1))
     )
     resume(make(**CHANGES["fitness: weight"][0]), run)
-    assert "was written by an earlier autoprune, which did not note the options and the source" in caplog.text
+    assert "was written by an earlier autoprune, which did not record the options and the source" in caplog.text
     assert (run / "front.csv").exists()
 
 

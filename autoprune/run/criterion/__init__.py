@@ -1,1 +1,1 @@
-"""The search for a criterion: formulas, their evolution, the networks that judge them, the plug-in file."""
+"""The search for a criterion: formulas, their evolution, their scores by networks, and the plug-in file."""

@@ -1,12 +1,13 @@
-"""Genetic programming over formulas: which expression of weights, inputs and gradients orders positions best.
+"""Genetic programming over formulas of weights, inputs and gradients that order positions.
 
-Dong et al., Pruner-Zero: Evolving Symbolic Pruning Metric from Scratch for Large Language Models, ICML 2024,
+Source: Dong et al., Pruner-Zero: Evolving Symbolic Pruning Metric from Scratch for Large Language Models, ICML 2024,
 https://arxiv.org/abs/2406.02924: trees of a few operators over weight, gradient and activation, bred by tournaments,
-crossover and mutation, simplified, and judged by the pruned network. Departures: positions of a unit are ordered, not
-single weights; terminals have a spread of inputs and a norm of producers beside the paper's three, and gradients are
-those of positions; the population begins with known criteria, never loses its best, and takes one child at a time; two
-formulas that order all positions alike are one; none is longer than can be read. Trees grow, cross and mutate by DEAP's
-operators (https://deap.readthedocs.io); nothing is compiled, and no class is created.
+crossover and mutation, simplified, and evaluated by the pruned network. Departures: formulas order positions of a unit,
+not single weights; terminals include the spread of inputs and the norm of producers besides the paper's three, and
+gradients are those of positions; the population begins with known criteria, never loses its best, and takes one child
+at a time; formulas that order all positions alike count as one; their length is limited so that they are readable.
+Trees grow, cross and mutate by DEAP's operators (https://deap.readthedocs.io); nothing is compiled, and no class is
+created.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ import numpy as np
 from deap import gp
 
 from autoprune.core.checks import at_least
-from autoprune.run.criterion.formula import OPERATORS, Formula, Table, of, orders, simplified
+from autoprune.run.criterion.formula import OPERATORS, SymbolicFormula, Table, of, orders, simplified
 
-SIZE = 15  # operators and terminals at most; so no tree is near the height of 17 that DEAP warns of
+SIZE = 15  # largest number of operators and terminals; trees stay far below the height of 17 that DEAP warns of
 START = (2, 5)  # heights of random trees
-ATTEMPTS = 500  # children in a row that are nothing new, after which the search has ended
+ATTEMPTS = 500  # the search ends after this many children in a row that are not new
 TOURNAMENT = 3
 
-KNOWN: Mapping[str, Formula] = {
+KNOWN: Mapping[str, SymbolicFormula] = {
     "magnitude of producers": of("abs", "producer"),
     "magnitude of consumers": of("abs", "weight"),
     "squared magnitude of consumers": of("square", "weight"),
@@ -45,14 +46,14 @@ Measure = Callable[[Orders], float]  # lower is better; NaN and infinite count a
 
 @dataclass(frozen=True)
 class Judged:
-    """A formula, and what networks ordered by it lose."""
+    """A formula with the loss of networks whose positions are ordered by it."""
 
-    formula: Formula
+    formula: SymbolicFormula
     fitness: float
 
     @property
     def rank(self) -> tuple[float, int]:
-        """Lower is better: of equally good formulas the shorter one."""
+        """The sort key; lower is better, and of equally good formulas the shorter one is better."""
         return self.fitness, self.formula.size
 
 
@@ -65,13 +66,15 @@ def evolve(
     seed: int = 0,
     report: Callable[[int, Judged], None] = lambda done, best: None,
 ) -> list[Judged]:
-    """Every formula that was measured, the best first.
+    """Evolves formulas and returns all that were measured, the best first.
 
     Args:
         table: the terminals of each unit's consumers; all have the same names.
-        measure: the loss of networks whose units keep positions in the given orders.
-        evaluations: how often it is called at most.
-        report: told how many were measured, and the best so far, after each.
+        measure: returns the loss of networks whose units keep positions in the given orders.
+        evaluations: the number of its calls at most.
+        population: the number of formulas that are bred from.
+        seed: the seed of all random choices.
+        report: called after each measurement with the number of measurements and the best formula so far.
     """
     search = FormulaSearch(table, population=population, seed=seed)
     for done in range(1, at_least("evaluations", evaluations, 1) + 1):
@@ -84,7 +87,7 @@ def evolve(
 
 
 class FormulaSearch:
-    """Proposes orders of positions, one formula at a time; deterministic given its seed and what it is told.
+    """Proposes orders of positions, one formula at a time, determined by its seed and the losses that it is told.
 
     The known criteria come first, then random trees up to `population`, then children of the best.
     """
@@ -96,12 +99,12 @@ class FormulaSearch:
         self._set = _primitives(table)
         self._rng = random.Random(seed)
         self._known = iter([f for f in KNOWN.values() if f.terminals <= {t.name for t in self._set.terminals[object]}])
-        self._formulas: set[Formula] = set()
+        self._formulas: set[SymbolicFormula] = set()
         self._rankings: set[bytes] = set()
-        self._asked: Formula | None = None
+        self._asked: SymbolicFormula | None = None
 
     def ask(self) -> Orders | None:
-        """Orders that were not asked for before; None when nothing new is found."""
+        """Returns orders that differ from all earlier ones; None if none is found."""
         for _ in range(ATTEMPTS):
             formula = simplified(next(self._known, None) or self._bred())
             if formula in self._formulas or formula.size > SIZE:
@@ -114,7 +117,7 @@ class FormulaSearch:
         return None
 
     def tell(self, fitness: float) -> None:
-        """The loss of what was asked for last."""
+        """Receives the loss of the last orders that were asked for."""
         assert self._asked is not None, "told before anything was asked"
         self.judged.append(Judged(self._asked, math.inf if math.isnan(fitness) else fitness))
 
@@ -124,7 +127,7 @@ class FormulaSearch:
         self._rankings.add(ranking)
         return new
 
-    def _bred(self) -> Formula:
+    def _bred(self) -> SymbolicFormula:
         """A random tree, or a child of the best."""
         with self._drawing():
             if len(self.judged) < self._size:
@@ -134,7 +137,7 @@ class FormulaSearch:
             return _formula(self._varied(first, second))
 
     def _varied(self, first: gp.PrimitiveTree, second: gp.PrimitiveTree) -> gp.PrimitiveTree:
-        """The first one after a crossover, or after one of three mutations."""
+        """The first tree after a crossover with the second, or after one of three mutations."""
         chance = random.random()
         if chance < 0.6:
             return gp.cxOnePoint(first, second)[0]
@@ -144,12 +147,12 @@ class FormulaSearch:
             return gp.mutNodeReplacement(first, self._set)[0]
         return gp.mutShrink(first)[0]
 
-    def _tree(self, formula: Formula) -> gp.PrimitiveTree:
+    def _tree(self, formula: SymbolicFormula) -> gp.PrimitiveTree:
         return gp.PrimitiveTree([self._set.mapping[name] for name in _prefix(formula)])
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """DEAP draws from the global generator: it is this search's own inside, and as it was afterwards."""
+        """Puts this search's generator in place of the global one, which DEAP draws from, and restores that."""
         before = random.getstate()
         random.setstate(self._rng.getstate())
         try:
@@ -168,19 +171,19 @@ def _primitives(table: Table) -> gp.PrimitiveSet:
     return primitives
 
 
-def _tournament(parents: list[Judged]) -> Formula:
+def _tournament(parents: list[Judged]) -> SymbolicFormula:
     return min((random.choice(parents) for _ in range(TOURNAMENT)), key=lambda judged: judged.rank).formula
 
 
-def _prefix(formula: Formula) -> Iterator[str]:
+def _prefix(formula: SymbolicFormula) -> Iterator[str]:
     yield formula.name
     for part in formula.inputs:
         yield from _prefix(part)
 
 
-def _formula(tree: list[gp.Primitive | gp.Terminal]) -> Formula:
+def _formula(tree: list[gp.Primitive | gp.Terminal]) -> SymbolicFormula:
     """The formula of a tree in prefix order."""
-    stack: list[Formula] = []
+    stack: list[SymbolicFormula] = []
     for node in reversed(tree):
-        stack.append(Formula(node.name, tuple(stack.pop() for _ in range(node.arity))))
+        stack.append(SymbolicFormula(node.name, tuple(stack.pop() for _ in range(node.arity))))
     return stack.pop()

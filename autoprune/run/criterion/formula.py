@@ -1,7 +1,7 @@
-"""Formulas over arrays: expression trees of a few safe operators, evaluated, simplified and written out.
+"""Formulas over arrays: expression trees of a few safe operators, evaluated, simplified and written as Python.
 
-The operators are those of prune.criteria.symbolic, here on numpy arrays: what a formula scores while it is searched for
-and what its written form scores in a job agree, up to the rounding of sums.
+The operators are those of prune.criteria.symbolic, here on numpy arrays: the scores of a formula during its search and
+of its Python form in a job agree, up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EPSILON = 1e-12  # what logarithms and divisors are kept away from zero by
+EPSILON = 1e-12  # keeps arguments of logarithms and divisors away from zero
 
 Arrays = Mapping[str, np.ndarray]
-Table = Mapping[str, Sequence[Arrays]]  # by unit: the terminals of each consumer, that of the weight in full shape
+Table = Mapping[str, Sequence[Arrays]]  # unit -> the terminals of each consumer; "weight" in full shape
 
 SIGNED = ("weight",)  # terminals that may be below zero
 
 
 @dataclass(frozen=True)
-class Formula:
-    """An operator with its inputs, or a terminal by its name."""
+class SymbolicFormula:
+    """An expression: an operator with its inputs, or a terminal by its name."""
 
     name: str
-    inputs: tuple[Formula, ...] = ()
+    inputs: tuple[SymbolicFormula, ...] = ()
 
     def __str__(self) -> str:
         return written(self)
 
     @property
     def size(self) -> int:
-        """How many operators and terminals it has."""
+        """The number of operators and terminals."""
         return 1 + sum(part.size for part in self.inputs)
 
     @property
     def terminals(self) -> frozenset[str]:
-        """The terminals it reads."""
+        """The terminals that it reads."""
         return frozenset((self.name,)).union(*(part.terminals for part in self.inputs)) - OPERATORS.keys()
 
 
-def of(name: str, *inputs: Formula | str) -> Formula:
-    """A formula; words stand for terminals."""
-    return Formula(name, tuple(Formula(part) if isinstance(part, str) else part for part in inputs))
+def of(name: str, *inputs: SymbolicFormula | str) -> SymbolicFormula:
+    """Makes a formula; strings are names of terminals."""
+    return SymbolicFormula(name, tuple(SymbolicFormula(part) if isinstance(part, str) else part for part in inputs))
 
 
 def _minmax(x: np.ndarray) -> np.ndarray:
@@ -75,8 +75,8 @@ OPERATORS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
 }
 
 
-def evaluated(formula: Formula, arrays: Arrays) -> np.ndarray:
-    """The value for terminals by name, which broadcast; where it leaves the range of numbers, NaN or infinite."""
+def evaluated(formula: SymbolicFormula, arrays: Arrays) -> np.ndarray:
+    """The value for arrays of terminals, which broadcast; NaN or infinite where it is out of range."""
     if not formula.inputs:
         return arrays[formula.name]
     operator = OPERATORS[formula.name][1]
@@ -84,17 +84,17 @@ def evaluated(formula: Formula, arrays: Arrays) -> np.ndarray:
         return np.asarray(operator(*(evaluated(part, arrays) for part in formula.inputs)))
 
 
-def scores(formula: Formula, consumers: Sequence[Arrays]) -> np.ndarray:
-    """(n,) sums of the value over outputs, columns and consumers; the array "weight" of each has (o, n, m)."""
+def scores(formula: SymbolicFormula, consumers: Sequence[Arrays]) -> np.ndarray:
+    """The (n,) sums of the value over outputs, columns and consumers, whose array "weight" is (o, n, m)."""
     values = (np.broadcast_to(evaluated(formula, own), own["weight"].shape) for own in consumers)
     with np.errstate(all="ignore"):
         return np.asarray(sum(value.sum(axis=(0, 2)) for value in values))
 
 
-def orders(formula: Formula, table: Table) -> dict[str, np.ndarray] | None:
-    """(n,) positions of each unit, the highest score first, ties by the lower position.
+def orders(formula: SymbolicFormula, table: Table) -> dict[str, np.ndarray] | None:
+    """The (n,) positions of each unit, the highest score first, ties by the lower position.
 
-    None for a formula that is no criterion: a score that is not finite, or all alike in every unit.
+    None if a score is not finite, or if the scores are all equal in every unit, as the formula is then no criterion.
     """
     found = {unit: scores(formula, consumers) for unit, consumers in table.items()}
     if not all(np.isfinite(own).all() for own in found.values()) or all(np.ptp(own) == 0 for own in found.values()):
@@ -102,39 +102,39 @@ def orders(formula: Formula, table: Table) -> dict[str, np.ndarray] | None:
     return {unit: np.argsort(-own, kind="stable") for unit, own in found.items()}
 
 
-def simplified(formula: Formula) -> Formula:
-    """The same up to rounding, with fewer operators where identities of the operators allow it, and one order of terms.
+def simplified(formula: SymbolicFormula) -> SymbolicFormula:
+    """An equal formula, up to rounding, with fewer operators by algebraic identities and with terms in a fixed order.
 
-    Pruner-Zero's "opposing operation simplification" is among them: roots of squares and the like.
+    The identities include Pruner-Zero's "opposing operation simplification", such as roots of squares.
     """
-    return _rewritten(Formula(formula.name, tuple(simplified(part) for part in formula.inputs)))
+    return _rewritten(SymbolicFormula(formula.name, tuple(simplified(part) for part in formula.inputs)))
 
 
-EVEN = ("abs", "square", "root", "log")  # operators that do not see a sign
+EVEN = ("abs", "square", "root", "log")  # operators whose value does not depend on the sign
 
 
-def _rewritten(formula: Formula) -> Formula:
-    """One node whose inputs are simplified."""
+def _rewritten(formula: SymbolicFormula) -> SymbolicFormula:
+    """Simplifies one node whose inputs are simplified already."""
     name, inputs = formula.name, formula.inputs
     if name in ("add", "mul"):
         inputs = tuple(sorted(inputs, key=str))
-        return of("square", inputs[0]) if name == "mul" and inputs[0] == inputs[1] else Formula(name, inputs)
+        return of("square", inputs[0]) if name == "mul" and inputs[0] == inputs[1] else SymbolicFormula(name, inputs)
     if len(inputs) != 1:
         return formula
     (part,) = inputs
     if name in EVEN and part.name in ("neg", "abs"):
-        return _rewritten(Formula(name, part.inputs))
+        return _rewritten(SymbolicFormula(name, part.inputs))
     if name == "neg" and part.name == "neg":
         return part.inputs[0]
     if (name, part.name) in (("root", "square"), ("square", "root")):
-        return _rewritten(Formula("abs", part.inputs))
+        return _rewritten(SymbolicFormula("abs", part.inputs))
     if name in ("minmax", "zscore") and part.name in ("minmax", "zscore"):
-        return _rewritten(Formula(name, part.inputs))
+        return _rewritten(SymbolicFormula(name, part.inputs))
     return part if name == "abs" and _nonnegative(part) else formula
 
 
-def _nonnegative(formula: Formula) -> bool:
-    """Whether a value is known to be at least zero."""
+def _nonnegative(formula: SymbolicFormula) -> bool:
+    """Whether the value of a formula is known to be at least zero."""
     if formula.name in ("abs", "square", "root", "minmax"):
         return True
     if formula.name in ("add", "mul", "divide"):
@@ -142,16 +142,16 @@ def _nonnegative(formula: Formula) -> bool:
     return not formula.inputs and formula.name not in SIGNED
 
 
-INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2)}  # sign, and how tightly it binds; calls bind with 3
+INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2)}  # (sign, precedence); that of calls is 3
 
 
-def written(formula: Formula, prefix: str = "") -> str:
-    """The formula as Python, evaluated in the same order, with a prefix before each terminal."""
+def written(formula: SymbolicFormula, prefix: str = "") -> str:
+    """The formula as Python code with the same order of evaluation and a prefix before each terminal."""
     return _written(formula, prefix)[0]
 
 
-def _written(formula: Formula, prefix: str) -> tuple[str, int]:
-    """Text, and how tightly its outermost operator binds."""
+def _written(formula: SymbolicFormula, prefix: str) -> tuple[str, int]:
+    """The text, and the precedence of its outermost operator."""
     if not formula.inputs:
         return prefix + formula.name, 3
     parts = [_written(part, prefix) for part in formula.inputs]

@@ -1,4 +1,4 @@
-"""A criterion searched for: formulas judged by the networks that are left when positions go in their order."""
+"""Searches for a criterion: formulas are scored by networks that remove positions in the order of the formula."""
 
 from __future__ import annotations
 
@@ -17,28 +17,35 @@ from autoprune.prune.criteria.ordering import criterion_inputs, order_units
 from autoprune.prune.criteria.symbolic import terms
 from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.criterion.evolve import Judged, Orders, evolve
-from autoprune.run.criterion.formula import Formula, orders
+from autoprune.run.criterion.formula import SymbolicFormula, orders
 from autoprune.run.criterion.plugin import CriterionScore, FoundCriterion, source_of
 from autoprune.run.loop.guard import guarded
 from autoprune.run.records.folder import check_place, write_text
 from autoprune.run.session.job import Job, OnProgress, Progress, silent
 from autoprune.run.session.session import Session, open_session
 
-SHARES = (0.75, 0.5, 0.375)  # of every unit's width, that the networks keep that criteria are judged by
+SHARES = (0.75, 0.5, 0.375)  # shares of every unit's width that the networks keep
 RIVALS = ("obs", "l1", "l2", "wanda", "flap", "taylor", "random")
 
 
 def find_criterion(
     job: Job, out: Path, *, evaluations: int = 200, seed: int = 0, progress: OnProgress = silent
 ) -> FoundCriterion:
-    """Searches formulas of weights, inputs and gradients (search.formula_search) and writes the best one to `out`.
+    """Searches formulas of weights, inputs and gradients (run.criterion.evolve) and writes the best one to `out`.
 
-    A formula's loss is what the job's guide says of uniform networks ordered by it, averaged over `SHARES`, on the
-    selection set; weights are compensated and batch norms settled as in the job's search.
+    A formula's loss is the job's guide on the selection set, averaged over uniform networks that keep `SHARES` of all
+    positions in the order of the formula; weights and batch norms are treated as in the job's search.
+
+    Args:
+        job: the settings, as for a search.
+        out: the path of the new Python file.
+        evaluations: the number of formulas to measure at most.
+        seed: the seed of all random choices.
+        progress: receives the progress.
 
     Raises:
-        RunExists: there is such a file already.
-        ConfigError: a name that is no Python file's, or a space or objectives that leave nothing to judge or to read.
+        RunExists: the file exists already.
+        ConfigError: the name is not that of a Python file, or the space or the objectives leave no unit to score.
         RunFailed: every formula failed.
     """
     if out.suffix != ".py":
@@ -60,8 +67,8 @@ def find_criterion(
     return found
 
 
-def _best(judge: Judge, evaluations: int, seed: int, progress: OnProgress) -> tuple[Formula, int]:
-    """The best formula, and how many were measured."""
+def _best(judge: Judge, evaluations: int, seed: int, progress: OnProgress) -> tuple[SymbolicFormula, int]:
+    """The best formula, and the number of measured formulas."""
 
     def report(done: int, best: Judged) -> None:
         progress(Progress("formulas", done, evaluations, f"{judge.guide.name} {best.fitness:.4g}: {best.formula}"))
@@ -74,22 +81,22 @@ def _best(judge: Judge, evaluations: int, seed: int, progress: OnProgress) -> tu
 
 @dataclass(frozen=True)
 class Judge:
-    """What a criterion is worth in one session: a loss on the selection set, and values on the report set."""
+    """Scores criteria in one session: a loss on the selection set, and values on the report set."""
 
     session: Session
 
     @cached_property
     def guide(self) -> Objective:
-        """The measured objective that the search follows."""
+        """The measured objective that the search minimises or maximises."""
         costs = self.session.dense_costs
         guides = [o for o in self.session.problem.objectives if o.name not in costs]
         if not guides:
-            raise ConfigError("expected an objective that is measured, got costs alone. Add accuracy, say.")
+            raise ConfigError("expected an objective that is measured, got only costs. Add accuracy, for example.")
         return guides[0]
 
     @cached_property
     def table(self) -> dict[str, list[dict[str, np.ndarray]]]:
-        """The terminals of formulas for each consumer of each unit that has statistics of some."""
+        """The terminals of formulas, by unit, for each consumer that has statistics."""
         session = self.session
         units = [session.structure.unit(name) for name in session.sliced]
         wanted = ("moments", "gradients") if self._classifies else ("moments",)
@@ -98,9 +105,7 @@ class Judge:
         )
         known = {u.name: terms(weights, statistics) for u, weights, statistics in given if statistics.consumers}
         if not known:
-            raise ConfigError(
-                "expected units whose consumers have statistics, found none: formulas have nothing to read"
-            )
+            raise ConfigError("expected units whose consumers have statistics, which formulas read, found none")
         return {
             name: [{key: x.numpy() for key, x in vars(own).items() if x is not None} for own in consumers]
             for name, consumers in known.items()
@@ -108,7 +113,7 @@ class Judge:
 
     @cached_property
     def networks(self) -> tuple[Candidate, ...]:
-        """Uniform networks, of which there are less than `SHARES` where levels are few; branches stay."""
+        """The uniform networks, which may be fewer than `SHARES` if there are few levels; branches stay."""
         session, space = self.session, self.session.space
         narrowed = {name for name in session.sliced if not session.structure.unit(name).is_branch}
         rows = [
@@ -128,7 +133,7 @@ class Judge:
         return tuple((kept.sum(axis=1) / space.kept(space.dense.levels).sum()).tolist())
 
     def loss(self, found: Orders) -> float:
-        """The mean loss of the networks on the selection set; infinite where one fails."""
+        """The mean loss of the networks on the selection set; infinite if one fails."""
         answers = [self._scorer(found).score(network) for network in self.networks]
         if not all(answer.ok for answer in answers):
             return float("inf")
@@ -141,7 +146,7 @@ class Judge:
         return CriterionScore(name, self.guide.loss(self.loss(found)), means)
 
     def rival(self, name: str) -> list[CriterionScore]:
-        """The score of a built-in criterion; none where the network has not what it needs, such as batch norms."""
+        """The score of a built-in criterion; empty if the network lacks what it needs, such as batch norms."""
         try:
             return [self.scored(name, self._ordered(name))]
         except PluginError:
@@ -160,10 +165,10 @@ class Judge:
 
     def _scorer(self, found: Orders) -> Scorer:
         bank = self.session.bank.with_orders({**self._fallback, **found})
-        return replace(self.session.scorer, bank=bank, training=None)  # what training repairs says little of an order
+        return replace(self.session.scorer, bank=bank, training=None)  # training would hide differences between orders
 
     @property
     def _classifies(self) -> bool:
-        """Whether the network's output is of classes, which gradients are taken of."""
+        """Whether the network returns logits of classes, whose loss gives gradients."""
         output = self.session.scorer.select[0].dense
         return output is not None and output.dim() == 2 and output.is_floating_point()

@@ -1,18 +1,18 @@
-"""A criterion that was found, as a plug-in file: the formula as code, and what it is worth beside the built-in ones."""
+"""Writes a found criterion as a plug-in file, with its formula as code and scores next to the built-in criteria."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoprune.run.criterion.formula import Formula, written
+from autoprune.run.criterion.formula import SymbolicFormula, written
 
-IMPORTED = frozenset(("divide", "square", "root", "log", "minmax", "zscore"))  # operators Python has no sign for
+IMPORTED = frozenset(("divide", "square", "root", "log", "minmax", "zscore"))  # operators for which Python has no sign
 
 
 @dataclass(frozen=True)
 class CriterionScore:
-    """What networks ordered by a criterion do, on average: the loss searched by, and all values on the report set."""
+    """The means over networks ordered by a criterion: the loss of the search, and all values on the report set."""
 
     name: str
     selected: float
@@ -21,12 +21,17 @@ class CriterionScore:
 
 @dataclass(frozen=True)
 class FoundCriterion:
-    """The best formula of a search, first among the scores, beside those of built-in criteria.
+    """The best formula of a search.
 
-    `measured` counts formulas, `kept` has the shares of the units' widths in the networks, `guide` names the loss.
+    Attributes:
+        formula: the formula.
+        scores: its score, then those of built-in criteria.
+        measured: the number of measured formulas.
+        kept: the shares of all positions that the networks keep.
+        guide: the name of the loss.
     """
 
-    formula: Formula
+    formula: SymbolicFormula
     measured: int
     guide: str
     kept: tuple[float, ...]
@@ -34,7 +39,7 @@ class FoundCriterion:
 
 
 def source_of(found: FoundCriterion, file: str, seed: int) -> str:
-    """The plug-in: its scores beside those of built-in criteria, the formula, and the function jobs name."""
+    """The code of the plug-in: scores next to built-in criteria, the formula, and the function that jobs name."""
     names = sorted({"summed", *(IMPORTED & _operators(found.formula))})
     wanted = ("moments", "gradients") if "gradient" in found.formula.terminals else ("moments",)
     needs = ", ".join(f'"{name}"' for name in wanted)
@@ -78,5 +83,5 @@ def table_of(found: FoundCriterion) -> str:
     return "\n".join(row.rstrip() for row in rows)
 
 
-def _operators(formula: Formula) -> set[str]:
+def _operators(formula: SymbolicFormula) -> set[str]:
     return {formula.name}.union(*(_operators(part) for part in formula.inputs))

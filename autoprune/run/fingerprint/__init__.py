@@ -1,1 +1,1 @@
-"""What code and values are, as text that is the same in every process; what is secret is left out."""
+"""Describes code and values by texts that are the same in every process, without secrets."""

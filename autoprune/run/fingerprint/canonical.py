@@ -1,7 +1,7 @@
-"""Values as text that is the same for equal values in every process: no addresses, no order of hashes.
+"""Converts values to text that is the same for equal values in every process, without addresses or hash order.
 
-Of objects of the user's own classes the attributes count, of tensors and arrays the content, of functions the source;
-of what nothing else can be said the kind alone.
+The text has the attributes of objects of the user's classes, the content of tensors and arrays, and the source of
+functions; other objects are described by their type alone.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ from torch import nn
 from autoprune.plugins import plugin_name
 from autoprune.prune.modules.copying import model_digest
 from autoprune.run.fingerprint.secrets import HIDDEN, is_secret
-from autoprune.run.fingerprint.source import changed_by, is_own, source_text
+from autoprune.run.fingerprint.source import changed_by, is_users_code, source_text
 
-CALLED = frozenset(("__call__", "forward"))  # the methods of an object that are called when nothing else is known
+CALLED = frozenset(("__call__", "forward"))  # the methods that are assumed to be called on an object
 
-_SHORT = 80  # a longer value is told by its kind and digest
-_LONG = 10_000  # a representation that is longer says nothing
-_DEEP = 20  # levels of values in values
+_SHORT = 80  # a longer value is shown by its type and digest
+_LONG = 10_000  # a longer representation is not used
+_DEEP = 20  # largest depth of nested values
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 @dataclass(frozen=True)
 class _Way:
-    """What a value lies in, and the texts of those that were met: an object that many share is looked into once."""
+    """The values that contain a value, and the texts of visited values, so that a shared object is visited once."""
 
     around: tuple[int, ...] = ()
-    met: dict[int, tuple[Any, str]] = field(default_factory=dict)  # keeps the values, so that no number is used again
+    met: dict[int, tuple[Any, str]] = field(default_factory=dict)  # holds the values, so that no id is reused
 
     def into(self, value: Any) -> _Way:
         return _Way((*self.around, id(value)), self.met)
 
 
 def shown(value: Any, called: frozenset[str] = CALLED) -> str:
-    """A short value as it is, a longer one by its kind and digest; `called` are methods that are known to be called."""
+    """The text of a short value, or the type and digest of a longer one; `called` are methods known to be called."""
     text = canonical(value, called)
     return text if len(text) <= _SHORT else f"{type(value).__name__} {digest(text)}"
 
 
 def module_of(thing: Any) -> str:
-    """The name of the module that something, or its class, is defined in."""
+    """The name of the module that defines an object or its class."""
     if isinstance(thing, ModuleType):
         return thing.__name__
     return str(getattr(thing, "__module__", None) or type(thing).__module__)
 
 
 def is_code(value: Any) -> bool:
-    """Whether a value is a function, class, module, partial application or callable object of the user's."""
+    """Whether a value is a function, class, module, partial application or a callable object of a user's class."""
     if isinstance(value, ModuleType | FunctionType | MethodType | BuiltinFunctionType | type | functools.partial):
         return True
-    return callable(value) and not isinstance(value, nn.Module) and is_own(type(value).__module__)
+    return callable(value) and not isinstance(value, nn.Module) and is_users_code(type(value).__module__)
 
 
 def attributes(thing: Any, called: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """The attributes of an object by name, without those its methods change when they are called."""
+    """The attributes of an object by name, except for those that its called methods change."""
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(thing, name)]
     held = {**{name: getattr(thing, name) for name in slots}, **getattr(thing, "__dict__", {})}
     changed = changed_by(type(thing), called)
     yield from sorted((name, value) for name, value in held.items() if name not in changed)
 
 
-def settings(module: nn.Module, way: _Way | None = None) -> list[str]:
-    """The class of a module and its own attributes: numbers, words, tensors, functions, objects of the user's."""
+def module_settings(module: nn.Module, way: _Way | None = None) -> list[str]:
+    """The class of a module and its own attributes: numbers, words, tensors, functions, objects of user classes."""
     changed = changed_by(type(module), CALLED)
     kept = {
         name: value
@@ -90,16 +90,16 @@ def settings(module: nn.Module, way: _Way | None = None) -> list[str]:
 
 def _is_setting(value: Any) -> bool:
     known = (*_PLAIN, enum.Enum, torch.Tensor, np.ndarray, list, tuple, dict, set)
-    return isinstance(value, known) or is_code(value) or is_own(type(value).__module__)
+    return isinstance(value, known) or is_code(value) or is_users_code(type(value).__module__)
 
 
 def digest(text: str | memoryview) -> str:
-    """The first digits of the sha256."""
+    """The first digits of the sha256 of a text."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
 
 
 def canonical(value: Any, called: frozenset[str] = CALLED) -> str:
-    """The whole of a value as text; long parts by their digest."""
+    """The text of a value; long parts are replaced by their digests."""
     return _text(value, _Way(), called)
 
 
@@ -127,7 +127,7 @@ def _inside(value: Any, inside: _Way, called: frozenset[str]) -> str:
     if isinstance(value, list | tuple | deque):
         return f"{type(value).__name__}({', '.join(_text(entry, inside, called) for entry in value)})"
     if isinstance(value, nn.Module):
-        parts = [settings(module, inside) for module in value.modules()]
+        parts = [module_settings(module, inside) for module in value.modules()]
         return f"{type(value).__qualname__} {model_digest(value)} {digest(repr(parts))}"
     if is_code(value):
         return _code(value, inside, called)
@@ -135,7 +135,7 @@ def _inside(value: Any, inside: _Way, called: frozenset[str]) -> str:
 
 
 def _code(value: Any, inside: _Way, called: frozenset[str]) -> str:
-    """A function or class in a value: its name, with its source where it is the user's."""
+    """The name of a function or class, with its source if it is the user's."""
     if isinstance(value, ModuleType):
         return value.__name__
     if isinstance(value, functools.partial):
@@ -144,7 +144,11 @@ def _code(value: Any, inside: _Way, called: frozenset[str]) -> str:
     if isinstance(value, MethodType):
         return f"{plugin_name(value)} {digest(_text((value.__func__, value.__self__), inside))}"
     if isinstance(value, FunctionType | type):
-        return f"{plugin_name(value)} {digest(source_text(value))}" if is_own(value.__module__) else plugin_name(value)
+        return (
+            f"{plugin_name(value)} {digest(source_text(value))}"
+            if is_users_code(value.__module__)
+            else plugin_name(value)
+        )
     return plugin_name(value) if isinstance(value, BuiltinFunctionType) else _object(value, inside, called)
 
 
@@ -152,20 +156,20 @@ def _object(value: Any, inside: _Way, called: frozenset[str]) -> str:
     kind = type(value)
     if isinstance(value, PurePath):
         return str(value)
-    if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or is_own(kind.__module__):
+    if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or is_users_code(kind.__module__):
         parts = [f"{name}={_text(part, inside, called)}" for name, part in attributes(value, called)]
         return f"{kind.__qualname__}({', '.join(parts)})"
     if isinstance(value, logging.Logger) or hasattr(value, "__next__"):
         return kind.__qualname__
     try:
         text = repr(value)
-    except Exception:  # whatever an object raises that is asked for its representation
+    except Exception:  # __repr__ may raise anything
         return kind.__qualname__
     return kind.__qualname__ if " at 0x" in text or len(text) > _LONG else text
 
 
 def _array(value: torch.Tensor | np.ndarray | np.generic) -> str:
-    """Kind, shape and content of an array; a single number as it is."""
+    """The type, shape and digest of an array; a single number as it is."""
     if isinstance(value, np.generic):
         return repr(value.item())
     if isinstance(value, np.ndarray) and value.dtype == object:

@@ -1,10 +1,10 @@
-"""What a plug-in's results follow from, as facts that are the same in every process with the same code.
+"""Fingerprints: facts that determine a plug-in's results, the same in every process with the same code.
 
-A fingerprint maps labels to short texts: options as they are written, digests of sources and of larger values. Of the
-user's own code it follows the functions, classes and values that a plug-in uses, wherever they are defined; an
-installed package counts with its version. Nothing depends on addresses, line numbers, the order of hashes, or on
-whether a file was imported, named by its path or run as a script. What a function changes while it runs, such as a
-counter or a list of calls, is no part of it, nor is anything that is called a token or a password.
+A fingerprint maps labels to short texts: options as written, and digests of sources and of larger values. It covers the
+functions, classes and values of the user's code that a plug-in uses, wherever they are defined; an installed package is
+covered by its version. It does not depend on addresses, line numbers, hash order, or on whether a file was imported,
+named by its path or run as a script. Variables that a function changes while it runs, such as a counter or a list of
+calls, are not covered, and neither are names of secrets such as tokens or passwords.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoprune.run.fingerprint.canonical import (
     digest,
     is_code,
     module_of,
-    settings,
+    module_settings,
     shown,
 )
 from autoprune.run.fingerprint.secrets import HIDDEN, is_secret
@@ -35,7 +35,7 @@ from autoprune.run.fingerprint.source import (
     attributes_in,
     changed_in,
     imports_in,
-    is_own,
+    is_users_code,
     module_text,
     names_in,
     package_of,
@@ -44,34 +44,34 @@ from autoprune.run.fingerprint.source import (
 
 CodeFacts = dict[str, str]
 
-SOURCE = "source of "  # what the labels of sources begin with
+SOURCE = "source of "  # prefix of the labels of sources
 
 _CACHED = type(functools.cache(lambda: None))
 
 
 def fingerprint(plugin: Any) -> CodeFacts:
-    """The facts of a function, class, partial application or callable object; none of the name of a built-in."""
+    """The facts of a function, class, partial application or callable object; none for the name of a built-in."""
     if isinstance(plugin, str):
         return {}
     return _Collector().collect(plugin)
 
 
 def architecture(model: nn.Module) -> CodeFacts:
-    """What a network computes apart from its tensors: the sources of its classes and the settings of its modules."""
+    """The facts of a network except its tensors: the sources of its classes and the settings of its modules."""
     collector = _Collector()
     for kind in dict.fromkeys(type(module) for module in model.modules()):
-        if is_own(kind.__module__):
+        if is_users_code(kind.__module__):
             collector.follow(kind)
-    kept = {name: settings(module) for name, module in model.named_modules()}
+    kept = {name: module_settings(module) for name, module in model.named_modules()}
     return {"settings of its modules": digest(repr(sorted(kept.items()))), **collector.facts}
 
 
 @dataclass
 class _Collector:
-    """Gathers facts; what was followed is not followed again."""
+    """Collects facts; every object is followed once."""
 
     facts: CodeFacts = field(default_factory=dict)
-    _seen: dict[int, Any] = field(default_factory=dict)  # keeps what it knows alive, so that no number is used again
+    _seen: dict[int, Any] = field(default_factory=dict)  # holds the objects, so that no id is reused
 
     def collect(self, plugin: Any) -> CodeFacts:
         while isinstance(plugin, functools.partial):
@@ -88,7 +88,7 @@ class _Collector:
         return self.facts
 
     def value(self, label: str, value: Any, called: frozenset[str] = CALLED) -> None:
-        """Notes a value under its label, and what it uses where it is code of the user's own."""
+        """Records a value under its label; if it is the user's code, also what it uses."""
         if is_secret(label.partition(" ")[0], value):
             self.facts[label] = HIDDEN
         elif is_code(value):
@@ -98,7 +98,7 @@ class _Collector:
             self.facts[label] = shown(value, called)
 
     def follow(self, thing: Any, attributes: tuple[str, ...] = ()) -> None:
-        """Notes the source of the user's own code and everything that it uses; of a module, the named attributes."""
+        """Records the source of the user's code and everything it uses; for a module, only the named attributes."""
         thing = thing.__wrapped__ if isinstance(thing, _CACHED) else thing
         if isinstance(thing, ModuleType):
             self._module(thing, attributes)
@@ -112,7 +112,7 @@ class _Collector:
             self.follow(thing.__func__)
             self._state(thing.__self__, frozenset((thing.__name__,)))
         elif isinstance(thing, FunctionType | type):
-            if is_own(thing.__module__):
+            if is_users_code(thing.__module__):
                 self._definition(thing)
         elif not isinstance(thing, BuiltinFunctionType):
             self._state(thing, CALLED)
@@ -125,7 +125,7 @@ class _Collector:
             self.follow(base)
 
     def _variables(self, function: FunctionType) -> None:
-        """Defaults, closure and globals of a function, without what it changes itself."""
+        """Records the defaults, closure and globals of a function, except those that it changes itself."""
         label, changed = _label(function), changed_in(function)
         count = function.__code__.co_argcount
         defaults = function.__defaults__ or ()
@@ -137,7 +137,7 @@ class _Collector:
         self._names(function, {**function.__globals__, **free}, changed)
 
     def _names(self, function: FunctionType, known: Mapping[str, Any], changed: frozenset[str]) -> None:
-        """What a function finds under the names it reads, as far as these are known."""
+        """Records the values of the names that a function reads, as far as they are known."""
         read = names_in(function)
         called = attributes_in(function) | CALLED
         for name in sorted((read.keys() & known.keys()) - changed):
@@ -151,8 +151,8 @@ class _Collector:
                 self._module(sys.modules[module], ())
 
     def _module(self, module: ModuleType, attributes: tuple[str, ...]) -> None:
-        """The attributes of a module that are used; the whole file, and what it imports, where that is not known."""
-        if not is_own(module.__name__) or id(module) in self._seen:
+        """Records the used attributes of a module; if they are unknown, the whole file and its imports."""
+        if not is_users_code(module.__name__) or id(module) in self._seen:
             return
         for name in attributes:
             if hasattr(module, name):
@@ -165,21 +165,21 @@ class _Collector:
                 self._module(sys.modules[name], ())
 
     def _state(self, thing: Any, called: frozenset[str]) -> None:
-        """The class and the attributes of an object that is called."""
+        """Records the class and the attributes of a called object."""
         kind = type(thing)
         self.follow(kind)
         if isinstance(thing, nn.Module):
             self.facts[f"weights of {kind.__qualname__}"] = model_digest(thing)
             self.facts |= architecture(thing)
             return
-        if not is_own(kind.__module__):
+        if not is_users_code(kind.__module__):
             self.facts[f"a {kind.__qualname__}"] = canonical(thing)
             return
         for name, value in attributes(thing, called):
             self.value(f"{name} of {kind.__qualname__}", value, CALLED | attributes_in(kind))
 
     def _note(self, what: str, thing: Any) -> None:
-        """The digest of a source under a label that no other one has."""
+        """Records the digest of a source under a unique label."""
         if not isinstance(thing, FunctionType | type):
             return
         label = what + _label(thing)
@@ -204,7 +204,7 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _methods(kind: type) -> list[FunctionType]:
-    """The functions of a class, those behind properties and decorators of methods too."""
+    """The functions of a class, including those of properties and decorated methods."""
     found = []
     for _, member in sorted(vars(kind).items()):
         parts = (member.fget, member.fset) if isinstance(member, property) else (getattr(member, "__func__", member),)

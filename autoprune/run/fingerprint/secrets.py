@@ -1,7 +1,7 @@
-"""Values that are not written down: passwords, tokens, and the environment variables of workers.
+"""Secrets, which are never written: passwords, tokens, and the environment variables of workers.
 
-What looks like a secret is replaced wherever a run writes. In job.yaml a note stands in its place, which says the
-environment variable that a resumed run takes the value from.
+Values that look like secrets are replaced in everything a run writes. In job.yaml the note that replaces one names the
+environment variable from which a resumed run takes the value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HIDDEN = "***"
 
 Path = tuple[str | int, ...]
 
-ENVIRONMENT = "env_vars"  # the key below which all values are taken for secrets, but numbers and paths of files
+ENVIRONMENT = "env_vars"  # the key under which all values except numbers and file paths are treated as secrets
 
 _NOTE = re.compile(r"^\*\*\* \(environment: (\w+)\)$")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -26,7 +26,7 @@ _KEYS = re.compile("api|access|private|secret|account|encryption|signing|ssh|ser
 _HARMLESS = re.compile("pad|[ebs]os|cls|sep|mask|unk|class|special|start|end|stop|dist|image|next|max|num")  # token
 _PLAIN = re.compile(r"[-+.\d]*|[~./][\w./~-]*|true|false|yes|no|on|off", re.IGNORECASE)
 
-# user:password@host, with a scheme or without; a bare user only where a scheme shows that it is one
+# user:password@host, with or without a scheme; a user alone only with a scheme, which shows that it is one
 _LOGIN = re.compile(
     r"(?<![\w+.-])(?P<scheme>[A-Za-z][\w+.-]{0,30}://)(?!git@)(?:[^/\s@:'\"]*:(?!\d+/)[^\s'\"]*@|[^/\s@'\"]+@)"
     r"|(?<![\w/.+-])[\w.+-]+:[^\s@/:'\"]+@(?=[\w.-]+)"
@@ -44,7 +44,7 @@ _SHAPED = re.compile(
 
 
 def is_secret(key: object, value: object) -> bool:
-    """Whether a value is one that must not be written: by the words of its key, or by what is in it."""
+    """Whether a value must not be written, judged by the words of its key and by its content."""
     if not isinstance(value, str | bytes) or not value:
         return False
     return (isinstance(key, str) and _names_secret(key)) or (isinstance(value, str) and scrubbed(value) != value)
@@ -59,26 +59,26 @@ def _names_secret(key: str) -> bool:
 
 
 def scrubbed(text: str) -> str:
-    """A text without logins in addresses, `token=...`, and what has the shape of a known kind of token."""
+    """A text without logins in addresses, `token=...`, and strings in the form of known tokens."""
     text = _LOGIN.sub(lambda found: f"{found['scheme'] or ''}{HIDDEN}@", text)
     text = _NAMED.sub(lambda found: f"{found['name'] or found['bearer']}{HIDDEN}", text)
     return _SHAPED.sub(HIDDEN, text)
 
 
 def redacted(data: Any) -> Any:
-    """Plain data as it may be shown: secrets are `***`, the rest of an address stays."""
+    """Plain data for display: secrets become `***`, the rest of an address stays."""
     return _replaced(data, (), lambda path, value: value if _noted(value) else _shown(path, value))
 
 
 def withheld(data: Any) -> Any:
-    """Plain data as it is kept: in place of each secret the environment variable that it is to be taken from."""
+    """Plain data for a file: each secret is replaced by a note with the environment variable to take it from."""
     return _replaced(
         data, (), lambda path, value: value if _noted(value) else f"{HIDDEN} (environment: {_variable(path)})"
     )
 
 
 def restored(data: Any, missing: Callable[[Path, str], None]) -> Any:
-    """Plain data with what was withheld from the environment; calls `missing` with the key and variable of the rest."""
+    """Plain data with secrets from the environment; calls `missing` with key and variable for each that is not set."""
 
     def restore(path: Path, value: Any) -> Any:
         noted = _noted(value)
@@ -92,7 +92,7 @@ def restored(data: Any, missing: Callable[[Path, str], None]) -> Any:
 
 
 def missing_in(data: Any) -> list[str]:
-    """The environment variables that withheld values in plain data are still to be taken from."""
+    """The environment variables named in the notes of plain data."""
     return list(dict.fromkeys(filter(None, (_noted(value) for _, value in _leaves(data, ())))))
 
 
@@ -102,7 +102,7 @@ def secrets_in(data: Any) -> set[str]:
 
 
 def without(values: set[str]) -> Callable[[Any], Any]:
-    """What replaces these values, and all that looks like a secret, in the texts of plain data."""
+    """A function that replaces these values, and everything that looks like a secret, in the texts of plain data."""
     known = sorted((value for value in values if len(value) > 3), key=len, reverse=True)
 
     def clean(path: Path, value: Any) -> Any:
@@ -130,7 +130,7 @@ def _hides(path: Path, value: Any) -> bool:
 
 
 def _shown(path: Path, value: str) -> str:
-    """An address without its login; of anything else nothing."""
+    """An address without its login; nothing of any other value."""
     text = scrubbed(value)
     named = any(_names_secret(str(key)) for key in path[-1:]) or ENVIRONMENT in path[:-1]
     return HIDDEN if named else text

@@ -1,7 +1,7 @@
-"""The source of functions and classes, as text that changes only when what they do may change.
+"""The source of functions and classes, as text that changes only if their behaviour may change.
 
-Comments, documentation, layout and everything outside a definition leave it the same, and so does the name of the
-module. Where there is no source, as in an interactive session, the instructions of the code stand in for it.
+Comments, documentation, layout, the name of the module and everything outside a definition do not affect it. Without a
+source, as in an interactive session, the bytecode is used instead.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from autoprune.plugins import FILE_MODULES
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 
-BYTECODE = f"bytecode of Python {sys.version_info.major}.{sys.version_info.minor}:"  # another Python has others
+BYTECODE = f"bytecode of Python {sys.version_info.major}.{sys.version_info.minor}:"  # it differs between versions
 
-# methods that change what they are called on
+# methods that change their object
 _CHANGING = re.compile(
     "add|append(left)?|clear|discard|extend(left)?|insert|pop(item|left)?|remove|reverse|setdefault|sort|update|write|put"
 )
 
 
-def is_own(module: str) -> bool:
-    """Whether a module is the user's code: no part of Python, of autoprune or of an installed package."""
+def is_users_code(module: str) -> bool:
+    """Whether a module is the user's code: not part of Python, of autoprune or of an installed package."""
     if module == "__main__" or module.startswith(FILE_MODULES):
         return True
     if module.partition(".")[0] in {"autoprune", *sys.stdlib_module_names}:
@@ -51,9 +51,9 @@ def _installed() -> tuple[Path, ...]:
 
 @functools.cache
 def package_of(module: str) -> str:
-    """The installed package of a module with its version; empty where it is in none."""
+    """The installed package of a module, with its version; empty if it is in none."""
     top = module.partition(".")[0]
-    if is_own(module) or top in sys.stdlib_module_names:
+    if is_users_code(module) or top in sys.stdlib_module_names:
         return ""
     try:
         return f"{top} {importlib.metadata.version(top)}"
@@ -63,7 +63,7 @@ def package_of(module: str) -> str:
 
 
 def definition_of(thing: FunctionType | type) -> Definition | None:
-    """The syntax tree of a function or class; None where its source cannot be found."""
+    """The syntax tree of a function or class; None if its source cannot be found."""
     if isinstance(thing, FunctionType):
         return _function(thing.__code__)
     codes = [member.__code__ for member in vars(thing).values() if isinstance(member, FunctionType)]
@@ -79,7 +79,7 @@ def _function(code: CodeType) -> Definition | None:
 
 
 def _definitions_in(file: str) -> tuple[tuple[str, Definition], ...]:
-    """All functions and classes of a file as it is now, with their qualified names."""
+    """All functions and classes in the current content of a file, with their qualified names."""
     linecache.checkcache(file)
     return _all_definitions("".join(linecache.getlines(file)))
 
@@ -108,7 +108,7 @@ def _first_line(node: Definition) -> int:
 
 
 def _is_of(node: Definition, code: CodeType) -> bool:
-    """Whether a code object was compiled from a definition, as far as its place, name and arguments tell."""
+    """Whether a code object was compiled from a definition, judged by its line, name and arguments."""
     if isinstance(node, ast.ClassDef):
         return False
     name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
@@ -119,7 +119,7 @@ def _is_of(node: Definition, code: CodeType) -> bool:
 
 
 def source_text(thing: FunctionType | type) -> str:
-    """The normalised source, or the instructions where there is none."""
+    """The normalised source, or the bytecode if there is none."""
     node = definition_of(thing)
     if node is not None:
         return _text(node)
@@ -130,7 +130,7 @@ def source_text(thing: FunctionType | type) -> str:
 
 
 def _text(node: Definition) -> str:
-    """Source in one layout, without documentation."""
+    """The source in a uniform layout, without documentation."""
     copy = ast.parse(ast.unparse(node))
     for inner in ast.walk(copy):
         body = getattr(inner, "body", None)
@@ -144,7 +144,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _instructions(code: CodeType) -> str:
-    """What a code object does, without where it is written."""
+    """The instructions of a code object, without their positions."""
     constants = [_instructions(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
     return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))
 
@@ -154,7 +154,7 @@ def _constant(value: object) -> str:
 
 
 def module_text(module: ModuleType) -> str:
-    """The normalised source of a whole module; empty where there is none."""
+    """The normalised source of a whole module; empty if there is none."""
     try:
         return ast.unparse(ast.parse(inspect.getsource(module)))
     except (OSError, TypeError, SyntaxError, ValueError):
@@ -162,7 +162,7 @@ def module_text(module: ModuleType) -> str:
 
 
 def names_in(function: FunctionType) -> dict[str, tuple[str, ...]]:
-    """The globals and variables around it that a function reads, each with the attributes it reads of it."""
+    """The globals and enclosing variables that a function reads, each with the attributes that it reads of them."""
     found: dict[str, tuple[str, ...]] = dict.fromkeys((*_read(function.__code__), *function.__code__.co_freevars), ())
     node = definition_of(function)
     for inner in ast.walk(node) if node is not None else ():
@@ -172,7 +172,7 @@ def names_in(function: FunctionType) -> dict[str, tuple[str, ...]]:
 
 
 def _read(code: CodeType) -> Iterator[str]:
-    """The globals that a code object reads, and those of functions in it."""
+    """The globals that a code object and its nested functions read."""
     yield from (step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
@@ -195,7 +195,7 @@ def imports_in(function: FunctionType) -> list[str]:
 
 
 def attributes_in(thing: FunctionType | type) -> frozenset[str]:
-    """Every attribute that the code of a function or class reads of anything."""
+    """All names of attributes that the code of a function or class reads."""
     node = definition_of(thing)
     return (
         frozenset(n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)) if node is not None else frozenset()
@@ -223,17 +223,17 @@ def _changed(node: ast.AST) -> list[str]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """`calls` of calls, self.calls and calls["a"]."""
+    """The last name of an expression: `calls` for calls, self.calls and calls["a"]."""
     while isinstance(node, ast.Subscript):
         node = node.value
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def changed_by(kind: type, called: frozenset[str]) -> frozenset[str]:
-    """The attributes that the user's methods of a class change: those that are called by name, or by these in turn."""
+    """The attributes that a user's class changes in the called methods and in the methods that these call."""
     methods: dict[str, FunctionType] = {}
     for own in reversed(kind.__mro__):
-        if is_own(own.__module__):
+        if is_users_code(own.__module__):
             methods |= {name: member for name, member in vars(own).items() if isinstance(member, FunctionType)}
     reached, new = set[str](), {*called} & methods.keys() - {"__init__", "__new__"}
     while new:

@@ -1,4 +1,4 @@
-"""What the records of a journal must be for a run to be read from them, whoever wrote or edited them."""
+"""Checks that the records of a journal form a valid run, as another program or a user may have edited them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from autoprune.measure.form import Tuning
 
 Record = Mapping[str, Any]
 
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError)  # what reading a record of another form raises
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)  # errors of reading a record of another form
 
 
 def first_wrong(records: Sequence[Record]) -> tuple[int, str] | None:
-    """The index of the first record that is not what it must be, and what is wrong with it; None where none is."""
+    """The index of the first invalid record and the reason; None if all are valid."""
     for index, record in enumerate(records):
         try:
             if index == 0:
@@ -30,12 +30,12 @@ def first_wrong(records: Sequence[Record]) -> tuple[int, str] | None:
 
 
 def _first_misplaced(records: Sequence[Record]) -> int | None:
-    """The index of the first record that cannot follow those before it; None where all can."""
+    """The index of the first record that cannot follow those before it; None if all can."""
     waiting: Counter[object] = Counter()
     for index, record in enumerate(records):
         if record["kind"] == "ask":
             if record["candidates"] and "fidelities" not in record and record == records[index - 1]:
-                return index  # less can be asked for after it than before it
+                return index  # there is less room after an ask, so an equal one cannot follow
             fidelities = record.get("fidelities", [1.0] * len(record["candidates"]))
             waiting.update(zip(map(tuple, record["candidates"]), fidelities, strict=True))
         elif record["kind"] == "tell":

@@ -1,4 +1,4 @@
-"""The columns of a front's table, and which names they leave for costs and for what a fitness reports."""
+"""The columns of a front's table, and the names that remain for costs and measurements."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from autoprune.core.objective import Objective
 from autoprune.errors import ConfigError
 
-SELECT = "select_"  # prefix of values measured on the selection set, of the network as built
-STITCHED = "search_"  # prefix of values measured on the selection set while searching, before compensation
+SELECT = "select_"  # prefix of values of the built network, measured on the selection set
+SEARCH = "search_"  # prefix of values measured on the selection set during the search, before compensation
 LOW, HIGH = "_low", "_high"  # suffixes of the ends of an interval
 RATIO = "_ratio"  # suffix of a cost as a share of the dense network's
 
@@ -25,19 +25,19 @@ ROW = (
     "fit",
     "solved",
 )
-EVALUATION = ("fidelity", "status", "cause", "seconds", "worker", "examples", "parts", "steps")  # of a run's study
+EVALUATION = ("fidelity", "status", "cause", "seconds", "worker", "examples", "parts", "steps")  # of a study
 OWN = frozenset((*ROW, *EVALUATION))
 
 
 def clashes(names: Iterable[str], costs: Collection[str]) -> list[str]:
-    """Why names cannot be those of measured values beside the given costs, one clause for each that cannot."""
+    """Clauses with the reason for each name that a measured value cannot have, given the names of costs."""
     names = list(names)
     taken = [f"{name!r} is the name of a cost" for name in names if name in costs]
     return [*taken, *_clashes_with_columns(names, costs)]
 
 
 def check_measured(names: Iterable[str], costs: Collection[str]) -> None:
-    """ConfigError when a fitness reports a name that is a cost's or a column's."""
+    """Raises ConfigError if a fitness reports the name of a cost or a column."""
     if found := clashes(names, costs):
         raise ConfigError(
             f"expected the fitness to report names of its own, but {'; '.join(found)}. Report them under other names."
@@ -45,9 +45,9 @@ def check_measured(names: Iterable[str], costs: Collection[str]) -> None:
 
 
 def check_named(costs: Sequence[str], own: Iterable[str], objectives: Sequence[Objective], guide: str | None) -> None:
-    """ConfigError, with every mistake, where the user's `own` costs, objectives or guide cannot have their names.
+    """Raises ConfigError, with every mistake, if the user's `own` costs, objectives or guide have names in use.
 
-    `costs` are the names of all costs, own ones included.
+    `costs` are the names of all costs, including `own`.
     """
     named = [o.name for o in objectives]
     measured = [name for name in dict.fromkeys(named) if name not in costs]
@@ -68,8 +68,8 @@ def _clashes_with_columns(names: Iterable[str], costs: Collection[str]) -> list[
     for name in names:
         if name in OWN or name in ratios:
             found.append(f"{name!r} is a column of the front's table")
-        elif name.startswith((SELECT, STITCHED)):
-            found.append(f"{name!r} begins like the columns of what was measured on the selection set")
+        elif name.startswith((SELECT, SEARCH)):
+            found.append(f"{name!r} begins like the columns of values on the selection set")
         elif name in ends:
             found.append(f"{name!r} is the column of an end of the interval of {name.rpartition('_')[0]!r}")
     return found

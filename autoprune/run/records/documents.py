@@ -1,4 +1,4 @@
-"""The JSON files of a run folder: written with a checksum, read with every defect as an error that names the file."""
+"""The JSON files of a run folder, written with a checksum. Errors of reading name the file and the defect."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Any
 from autoprune.errors import AutopruneError, RunDamaged
 from autoprune.run.records.folder import write_json
 
-CHECKSUM = "checksum"  # the key of what the rest of a file's content hashes to
+CHECKSUM = "checksum"  # the key of the checksum of all other content
 CHECKSUM_DIGITS = 16
 
 
 def write_checked(path: Path, data: Mapping[str, Any]) -> None:
     """Writes a mapping with a checksum of its content."""
-    plain = json.loads(json.dumps(data))  # tuples as lists, as it is read again
+    plain = json.loads(json.dumps(data))  # turns tuples into lists, as when it is read again
     write_json(path, {**plain, CHECKSUM: _digest(plain)})
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """What `write_checked` wrote there. Files of earlier versions have no checksum.
+    """Reads a mapping written by `write_checked`. Files of earlier versions have no checksum.
 
-    RunDamaged for a file that is no JSON, no mapping, or another one than was written, with the line where it is known.
+    Raises:
+        RunDamaged: the file is not JSON, not a mapping, or was changed; the message has the line if it is known.
     """
     try:
         data = json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -37,19 +38,19 @@ def read_checked(path: Path) -> dict[str, Any]:
         raise damaged(path, f"expected a mapping, got a {type(data).__name__}")
     checksum = data.pop(CHECKSUM, None)
     if checksum is not None and checksum != _digest(data):
-        raise damaged(path, "its content is not what was written: the checksum is another one")
+        raise damaged(path, "its content was changed: it does not have its checksum")
     return data
 
 
 @contextlib.contextmanager
 def understanding(path: Path) -> Iterator[None]:
-    """Turns what is raised where the content of a file is not what it should be into RunDamaged."""
+    """Turns the errors of reading content of a wrong form into RunDamaged."""
     try:
         yield
     except RunDamaged:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, AutopruneError) as error:
-        raise damaged(path, f"its content is not what was written there: {type(error).__name__}: {error}") from error
+        raise damaged(path, f"its content has a wrong form: {type(error).__name__}: {error}") from error
 
 
 def damaged(path: Path, what: str) -> RunDamaged:

@@ -1,6 +1,6 @@
-"""What happens during a run, as JSON lines for whoever watches: events.jsonl in the run folder.
+"""The events of a run as JSON lines, for monitoring: events.jsonl in the run folder.
 
-Nothing is read back from it, and a run goes on without it: where it cannot be written, that is logged once.
+It is never read back. If it cannot be written, a warning is logged once, and the run continues.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import IO, Any
 
 from autoprune.core.process import end_unless
 
-BEFORE = 1000  # of a run without a folder no more are remembered
+BEFORE = 1000  # the number of events that are kept before there is a file
 
 _log = logging.getLogger(__name__)
 
 
 class Events:
-    """From `keep` on events are written to a file, those before it included. Use as a context manager.
+    """Collects events; `keep` writes them and all later ones to a file. It is a context manager.
 
-    Each line has "time" (seconds since 1970), "event" and what belongs to it, without what `clean` takes out.
+    Each line has "time" (seconds since 1970), "event" and its facts, from which `clean` has removed secrets.
     """
 
     def __init__(self, clean: Callable[[Any], Any] = lambda facts: facts) -> None:
@@ -59,7 +59,7 @@ class Events:
     def keep(self, path: Path) -> None:
         early, self._early = self._early, None
         try:
-            self._file = path.open("a", encoding="utf-8", buffering=1)  # a line at a time
+            self._file = path.open("a", encoding="utf-8", buffering=1)  # flushes each line
         except OSError as error:
             _log.warning("%s cannot be written, the run goes on without it: %s", path, error)
         self._write("".join(early or ()))
@@ -76,5 +76,5 @@ class Events:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # what could not be written was told
+            with contextlib.suppress(OSError):  # the failure to write was logged before
                 file.close()

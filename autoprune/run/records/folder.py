@@ -1,4 +1,4 @@
-"""The run folder: which files are in it, and writing them so that a crash never leaves half of one."""
+"""The run folder: the paths of its files, and functions that write them atomically."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises RunExists for a path that is taken; hidden files, as a killed process leaves them, do not count."""
+        """Raises RunExists if the path is taken; hidden files, as a killed process leaves them, are ignored."""
         if path.exists() and (not path.is_dir() or any(not file.name.startswith(".") for file in path.iterdir())):
             raise RunExists(
                 f"expected a new folder for the run, {path} is already there. "
@@ -82,7 +82,7 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> RunFolder:
-        """The folder of a run started before. RunNotFound when there is none."""
+        """The folder of an existing run. RunNotFound if there is none."""
         folder = RunFolder(path)
         if not folder.job.is_file():
             runs = [other.parent.name for other in path.parent.glob("*/job.yaml")]
@@ -93,14 +93,16 @@ class RunFolder:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[RunFolder]:
-    """The folder of a run that begins, which no other process can begin a run in until this is left.
+    """Makes and locks the folder of a new run, so that no other process can begin a run in it inside the context.
 
-    The folder is made and locked before anything is written into it. On leaving, the lock goes, and so do the folders
-    that were made here and are still empty: of a run that could not begin nothing remains. Raises RunExists where
-    another process was first.
+    When the context ends, the lock is released, and folders that were made here and are still empty are removed: a run
+    that could not begin leaves nothing behind.
+
+    Raises:
+        RunExists: another process was first.
     """
     path = path.absolute()  # the job's own code may change the current directory
-    owner = os.getpid()  # a process that user code forks inside leaves everything as it is
+    owner = os.getpid()  # a process that user code forks inside must not clean up
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     lock = filelock.FileLock(path / LOCK, timeout=0)
     try:
@@ -118,19 +120,19 @@ def claimed(path: Path) -> Iterator[RunFolder]:
                 lock.release()
     finally:
         for folder in made if os.getpid() == owner else ():
-            with contextlib.suppress(OSError):  # it is not empty, or gone
+            with contextlib.suppress(OSError):  # it is not empty, or was removed
                 folder.rmdir()
 
 
 def check_new(path: Path, what: str) -> None:
-    """Raises RunExists where a file or a folder that is not empty is in the place of a new folder for `what`."""
+    """Raises RunExists if the path of a new folder for `what` is a file or a folder that is not empty."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunExists(f"expected a new folder for {what}, {path} is already there. Give another --out.")
     check_place(path)
 
 
 def check_place(path: Path) -> None:
-    """Raises ConfigError where no file or folder can be made at a path, or written to if it is a folder already."""
+    """Raises ConfigError if no file or folder can be made at a path, or if it is a folder that cannot be written to."""
     if not path.name:
         raise ConfigError(f"expected the path of a new folder, got {str(path)!r}. Give another --out.")
     above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
@@ -141,12 +143,12 @@ def check_place(path: Path) -> None:
 
 
 def short(path: Path) -> Path:
-    """The path as seen from the current directory where it is below it, for what is shown."""
+    """The path for messages: relative to the current directory if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def next_free(path: Path) -> Path:
-    """The path, or with -2, -3, ... appended the first that is free."""
+    """The path if it is free, else the first free one with -2, -3, ... appended."""
     candidate, number = path, 2
     while candidate.exists():
         candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
@@ -154,12 +156,12 @@ def next_free(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, also when the machine loses its power. OSError with the file's name."""
+    """Writes a file atomically, even if the machine loses power. Errors are OSErrors with the file's name."""
     with replacing(path) as scratch, scratch.open("wb") as file:
         file.write(content)
 
@@ -174,9 +176,10 @@ def write_yaml(path: Path, data: Any) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside the target, which it replaces when all of it is on the disk. It is gone when that fails.
+    """Yields the path of a temporary file that replaces the target when it is on the disk; it is removed on failure.
 
-    Raises OSError with the target's name, which the errors of a full disk and of safetensors lack.
+    Raises:
+        OSError: the file cannot be written. The error has the target's name, also for a full disk and for safetensors.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
@@ -184,9 +187,9 @@ def replacing(path: Path) -> Iterator[Path]:
             yield scratch
             _sync(scratch)
             scratch.replace(path)
-            _sync(path.parent)  # the new name is in the folder
+            _sync(path.parent)  # syncs the new name
         finally:
-            with contextlib.suppress(OSError):  # what went wrong before is what the user has to know
+            with contextlib.suppress(OSError):  # the earlier error is the one that the user needs
                 scratch.unlink(missing_ok=True)
 
 
@@ -200,7 +203,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives every error of reading or writing the name of the file that is meant."""
+    """Adds the name of the file to every error of reading or writing it."""
     try:
         yield
     except OSError as error:

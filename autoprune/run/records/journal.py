@@ -1,12 +1,12 @@
-"""The journal: the one state of a run on disk. JSON lines, a checksum each; everything else is replayed from it.
+"""The journal: the state of a run on disk, as JSON lines with checksums, from which everything else is replayed.
 
-A line is {"crc":"...","record":...} with the CRC-32 of the record as it is written there, and the record has the number
-of its line, so that one that is missing, there twice, or out of its place is found. A torn last line (the process was
-killed while writing) is dropped before the next append; a bad line anywhere else is an error that names it. Line ends
-of Windows and a byte order mark, which editors and version control add, are read over.
+A line is {"crc":"...","record":...} with the CRC-32 of the record as written. The record has the number of its line, so
+that missing, duplicate and misplaced lines are found. A torn last line (of a process killed while writing) is dropped
+before the next append; a bad line anywhere else is an error that names it. Line ends of Windows and a byte order mark,
+which editors and version control add, are ignored.
 
-The first record identifies the run. "ask" has what a searcher proposed, "tell" an evaluation it was told of, "answer"
-one that is known and waits to be told, "end" why a search ended.
+The first record identifies the run. "ask" has the candidates that a searcher proposed, "tell" an evaluation that it was
+told, "answer" an evaluation that will be told later, "end" the reason why a search ended.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from autoprune.errors import JournalError, JournalLocked
 from autoprune.run.records.checks import Record, first_wrong, is_evaluation
 from autoprune.run.records.folder import write_bytes
 
-VERSION = 2  # of the records; a journal of a later one is refused
-NUMBERED = 2  # the version from which on records have the numbers of their lines
-LINE = "line"  # the key of that number
-SYNC_SECONDS = 0.25  # a sync takes milliseconds; thousands of evaluations a second must not wait for each
+VERSION = 2  # the version of the records; a journal of a later one is refused
+NUMBERED = 2  # the first version whose records have the numbers of their lines
+LINE = "line"  # the key of the line number
+SYNC_SECONDS = 0.25  # least time between syncs, as each takes milliseconds and there may be thousands of evaluations
 
 _MARK = b"\xef\xbb\xbf"  # a byte order mark
 _BEFORE_CRC, _BEFORE_BODY = b'{"crc":"', b'","record":'
-_BODY = len(_BEFORE_CRC) + 8 + len(_BEFORE_BODY)  # where the record begins in a line
+_BODY = len(_BEFORE_CRC) + 8 + len(_BEFORE_BODY)  # the position of the record in a line
 
 _log = logging.getLogger(__name__)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All complete records, in order; none where there is no journal yet. A torn last line is left out and logged."""
+    """All complete records, in order; empty if there is no journal yet. A torn last line is skipped with a warning."""
     if not path.exists():
         return []
     records, good = _parse(path)
@@ -57,33 +57,33 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def read_run(path: Path) -> list[dict[str, Any]]:
-    """The same, checked to be what a run can be read from; JournalError, with file and line, where they are not."""
+    """All records, as from `read_journal`, after checks. JournalError, with file and line, if one is invalid."""
     records = read_journal(path)
     check_records(path, records)
     return records
 
 
 def check_records(path: Path, records: Sequence[Record]) -> None:
-    """Raises JournalError for the first of the records of a journal that is not what it must be."""
+    """Raises JournalError for the first invalid record of a journal."""
     wrong = first_wrong(records)
     if wrong is not None:
         raise _unusable(path, wrong[0] + 1, f"expected a record of a run, but {wrong[1]}")
 
 
 def told_evaluations(records: Iterable[Record]) -> list[Evaluation]:
-    """The evaluations among records, in order."""
+    """The evaluations that records say the searcher was told, in order."""
     return [Evaluation.from_json(record["evaluation"]) for record in records if record["kind"] == "tell"]
 
 
 class Journal:
     """The journal of a run, open for appending by one process at a time.
 
-    Use as a context manager: entering takes the lock, reads `records`, those that are there, and cuts off a torn last
-    line. `append` returns when the record is with the operating system, which is enough to outlive a killed process; it
-    is on disk within `SYNC_SECONDS` of work, so that a machine that loses its power has that much to do again.
+    It is a context manager: entering takes the lock, reads the existing `records` and removes a torn last line. When
+    `append` returns, the operating system has the record, so it survives a killed process. It is on disk within
+    `SYNC_SECONDS` of work, so a machine that loses power repeats only that much work.
 
     Raises:
-        JournalLocked: another process writes to it, with who.
+        JournalLocked: another process writes to it; the message names the process.
         JournalError: it is damaged, of a later version, or cannot be written to.
     """
 
@@ -92,7 +92,7 @@ class Journal:
         self.records: list[dict[str, Any]] = []
         self._repair = repair
         self._process = os.getpid()
-        self._lines: int | None = None  # that are there; None where records have no numbers
+        self._lines: int | None = None  # number of lines; None if records are not numbered
         self._lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0)
         self._owner = path.with_suffix(".owner")
 
@@ -118,7 +118,7 @@ class Journal:
     ) -> None:
         try:
             self._file.close()
-        except OSError as error:  # what could not be written before, which was told then
+        except OSError as error:  # from an earlier write, which raised then
             _log.warning("%s: %s", self.path, error)
         finally:
             self._leave()
@@ -141,7 +141,7 @@ class Journal:
         self._lock.release()
 
     def append(self, record: Record) -> None:
-        """Writes one record. JournalError when it cannot be written; those before it are whole."""
+        """Writes one record. JournalError if it cannot be written; earlier records stay intact."""
         end_unless(self._process)
         if self._lines is None and not self.records and _is_numbered([record]):
             self._lines = 0
@@ -156,13 +156,13 @@ class Journal:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """A disk that is full or may not be written to, in a sentence."""
+        """Turns the OSError of a disk that is full or read-only into a JournalError with advice."""
         try:
             yield
         except OSError as error:
             raise JournalError(
-                f"{self.path} cannot be written: {error.strerror}. What is in it is whole: make room, or get the right "
-                f"to write there, and go on with: autoprune resume {self.path.parent}"
+                f"{self.path} cannot be written: {error.strerror}. Its content is intact: free space, or get the right "
+                f"to write there, and continue with: autoprune resume {self.path.parent}"
             ) from error
 
     def _read_owner(self) -> str:
@@ -172,14 +172,13 @@ class Journal:
 
 
 def repair_journal(path: Path) -> None:
-    """Takes damaged lines out of a journal, into journal.damaged beside it, and keeps every evaluation that is whole.
+    """Moves the damaged lines of a journal to journal.damaged beside it, and keeps every intact evaluation.
 
-    From the first line on that is damaged, or is not where it belongs, it is not known any more what the searcher saw.
-    So asks behind it are left out, and evaluations become answers: a search that resumes finds them when it asks for
-    their candidates again.
+    After the first damaged or misplaced line it is unknown what the searcher was told. So later asks are dropped, and
+    later evaluations become answers: a resumed search uses them when it asks for their candidates again.
 
     Raises:
-        JournalError: the first line is damaged, which says what run this is, or the journal is of a later version.
+        JournalError: the first line, which identifies the run, is damaged, or the journal is of a later version.
     """
     if not path.exists():
         return
@@ -206,7 +205,7 @@ def repair_journal(path: Path) -> None:
         file.writelines(line.rstrip(b"\r\n") + b"\n" for line in damaged)
     write_bytes(path, b"".join([*(line for line, _ in lines[:first]), *answers]))
     _log.warning(
-        "%s: %d damaged lines are in journal.damaged; %d evaluations behind them are kept, from line %d on",
+        "%s: %d damaged lines are in journal.damaged; %d evaluations after them are kept, from line %d on",
         path,
         len(damaged),
         len(answers),
@@ -215,7 +214,7 @@ def repair_journal(path: Path) -> None:
 
 
 def _first_bad(bodies: Sequence[bytes | None]) -> int | None:
-    """The index of the first line that is damaged or not where it belongs; None where all are right."""
+    """The index of the first damaged or misplaced line; None if there is none."""
     whole = list(itertools.takewhile(lambda body: body is not None, bodies))
     records = _decode([body for body in whole if body is not None])
     wrong = first_wrong(records)
@@ -228,21 +227,21 @@ def _is_numbered(records: Sequence[Record]) -> bool:
 
 
 def _misnumbered(records: Sequence[Record]) -> int | None:
-    """The index of the first record with another number than its line's; None where there is none or none has any."""
+    """The index of the first record whose number is not that of its line; None if there is none, or no numbers."""
     if not _is_numbered(records):
         return None
     return next((index for index, record in enumerate(records) if record.get(LINE) != index + 1), None)
 
 
 def encode(record: Record, line: int | None = None) -> bytes:
-    """One line of a journal, with its number unless there is none."""
+    """One line of a journal, with its number if `line` is given."""
     record = record if line is None else {**record, LINE: line}
     body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     return b"%s%08x%s%s}\n" % (_BEFORE_CRC, zlib.crc32(body), _BEFORE_BODY, body)
 
 
 def _body(line: bytes) -> bytes | None:
-    """The record of a line as it is written there, or None when the line is not whole."""
+    """The record of a line as written, or None if the line is incomplete."""
     if line.endswith(b"\r\n"):
         line = line[:-2] + b"\n"
     body = line[_BODY:-2]
@@ -255,7 +254,7 @@ def _body(line: bytes) -> bytes | None:
 
 
 def _readable(body: bytes | None) -> bytes | None:
-    """The record, or None where it cannot be read although its checksum is right: somebody else wrote it."""
+    """The record, or None if it cannot be read although its checksum is right, as another program wrote it."""
     try:
         json.loads(body or b"")
     except (ValueError, RecursionError):
@@ -264,7 +263,7 @@ def _readable(body: bytes | None) -> bytes | None:
 
 
 def _decode(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
-    """The records: all in one go, and without looking for garbage among them, in half the time."""
+    """The records, decoded in one call with the garbage collector off, which takes half the time."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -276,14 +275,14 @@ def _decode(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> tuple[int, list[bytes]]:
-    """How many bytes there are before the first line, and the lines."""
+    """The number of bytes before the first line, and the lines."""
     content = path.read_bytes()
     start = len(_MARK) if content.startswith(_MARK) else 0
     return start, content[start:].splitlines(keepends=True)
 
 
 def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The complete records, without their numbers, and the number of bytes they take."""
+    """The complete records, without their numbers, and the number of bytes that they take."""
     bodies: list[bytes] = []
     good, lines = _lines(path)
     for number, line in enumerate(lines, start=1):
@@ -297,7 +296,7 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
         records = _decode(bodies)
     except (ValueError, RecursionError) as error:
         number = next(number for number, body in enumerate(bodies, start=1) if _readable(body) is None)
-        raise _unusable(path, number, "expected a record in JSON, got one with a checksum that is none") from error
+        raise _unusable(path, number, "expected a record in JSON, got one with a checksum that is not") from error
     _check_version(path, records[0] if records else {})
     misplaced = _misnumbered(records)
     if misplaced is not None:
@@ -311,7 +310,7 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
 def _unusable(path: Path, line: int, what: str) -> JournalError:
     return JournalError(
         f"{path}:{line}: {what}. The file was changed, two processes wrote to it, or the disk is damaged; restore it "
-        "from a copy, or keep the evaluations that are whole with: "
+        "from a copy, or keep the intact evaluations with: "
         f"autoprune resume {path.parent} --repair"
     )
 
@@ -323,5 +322,5 @@ def _check_version(path: Path, header: Record) -> None:
     if version > VERSION:
         raise JournalError(
             f"{path}: expected a journal of version {VERSION} at most, got version {version}. It was written by a "
-            "later autoprune; use that one to go on."
+            "later autoprune; use that version to continue."
         )

@@ -1,4 +1,4 @@
-"""Tensors in files: written whole or not at all, and read with the name of the file in every error."""
+"""Writes tensors to files atomically."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from autoprune.run.records.folder import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file whole or not at all, with the access rights of any new file (the umask's).
+    """Writes a safetensors file atomically, with the usual access rights of a new file (those of the umask).
 
-    Tensors in one memory are written once each.
+    Tensors that share memory are written separately.
 
-    Raises OSError with the file's name.
+    Raises:
+        OSError: the file cannot be written; the error has its name.
     """
     with replacing(path) as scratch:
         scratch.touch()
         rights = stat.S_IMODE(scratch.stat().st_mode)
         save_file(_apart(tensors), scratch, dict(metadata) if metadata else None)
-        scratch.chmod(rights)  # safetensors makes files that only their owner may read
+        scratch.chmod(rights)  # safetensors makes files that only their owner can read
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors, each in a memory of its own: the format has no ties."""
+    """The tensors without shared memory, as the format does not support it."""
     seen: set[int] = set()
     found = {}
     for name, tensor in tensors.items():

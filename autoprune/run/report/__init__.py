@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs nothing else, with its charts drawn by hand as inline SVG.
+"""The report of a run: one self-contained HTML file with charts as inline SVG.
 
-facts.py knows what the folder says, chart.py draws, markup.py writes text and tables, figures.py, coupling.py and
-page.py are the sections. The file holds no date, no duration and nothing else by which two equal runs would differ.
+facts.py reads the run folder, chart.py draws, markup.py writes text and tables, figures.py, coupling.py and page.py are
+the sections. The file has no dates or durations, so that equal runs give equal files.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from autoprune.run.report.page import page
 
 
 def write_report(folder: Path) -> Path:
-    """Writes report.html of a run from what its folder holds, and returns its path.
+    """Writes report.html from the files of a run folder, and returns its path.
 
-    Raises RunNotFound for a folder without a run, a run without a front yet, or a folder that misses a file.
+    Raises:
+        RunNotFound: the folder has no run, the run has no front yet, or a file is missing.
     """
     path = RunFolder(folder).report
     text = page(read_facts(folder))

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: axes with round ticks, dots, lines, marks with a tooltip. Colours come from style.css."""
+"""Charts as inline SVG: axes with round ticks, dots, lines and marks with tooltips. Colours come from style.css."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 640, 350
 LEFT, RIGHT, TOP, BOTTOM = 70, 22, 34, 54  # margins of the plot, wide enough for the larger type of a phone
-TICKS = 5  # about so many intervals on an axis
+TICKS = 5  # approximate number of intervals on an axis
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """A linear axis whose ends are ticks, `step` apart."""
 
     title: str
@@ -24,7 +24,7 @@ class Axis:
     step: float
 
     @staticmethod
-    def over(title: str, values: Iterable[float]) -> Axis:
+    def over(title: str, values: Iterable[float]) -> ChartAxis:
         """The axis that covers the values with about five round steps; a single value gets room on both sides."""
         finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
@@ -33,7 +33,7 @@ class Axis:
             low, high = low - room, high + room
         step = _round_step((high - low) / TICKS)
         # the small allowance keeps 0.30000000000000004 from opening another interval
-        return Axis(title, math.floor(low / step + 1e-6) * step, math.ceil(high / step - 1e-6) * step, step)
+        return ChartAxis(title, math.floor(low / step + 1e-6) * step, math.ceil(high / step - 1e-6) * step, step)
 
     @property
     def ticks(self) -> list[float]:
@@ -41,36 +41,36 @@ class Axis:
         return [index * self.step for index in range(first, last + 1)]
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high one."""
+        """The place of a value on the axis: 0 at the low end, 1 at the high end."""
         return (value - self.low) / (self.high - self.low)
 
     def covers(self, value: float) -> bool:
-        return -1e-6 <= self.share(value) <= 1 + 1e-6  # ends are multiples of the step and not exact
+        return -1e-6 <= self.share(value) <= 1 + 1e-6  # ends are rounded multiples of the step
 
     def label(self, tick: float) -> str:
-        """A tick with as many digits as the step needs."""
+        """The text of a tick, with as many digits as the step needs."""
         if self.step >= 1e5 or self.step < 1e-5:
             return f"{tick:.6g}"
         return f"{tick:,.{max(0, -math.floor(math.log10(self.step)))}f}"
 
 
 def _round_step(least: float) -> float:
-    """The least 1, 2 or 5 times a power of ten that is not smaller."""
+    """The smallest step, 1, 2 or 5 times a power of ten, that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot of two axes. Its parts are markup; `draw` puts them over the axes, the later ones on top."""
+    """A plot with two axes. Its parts are markup; `draw` puts them over the axes, later parts on top."""
 
-    x: Axis
-    y: Axis
+    x: ChartAxis
+    y: ChartAxis
 
     def dots(self, points: Iterable[Point], style: str) -> str:
-        """Many small dots in one path, each pixel once, so that thousands of them stay small; those outside left out.
+        """Small dots in one path, each pixel once, so that files with thousands of dots stay small.
 
-        A dot is a line without length whose ends are round.
+        Points outside the axes are left out. A dot is a line of length 0 with round ends.
         """
         inside = (point for point in points if self.x.covers(point[0]) and self.y.covers(point[1]))
         pixels = dict.fromkeys(f"M{x:.0f} {y:.0f}h0" for x, y in map(self._place, inside))
@@ -90,11 +90,11 @@ class Chart:
         )
 
     def level(self, y: float, style: str) -> str:
-        """A line across the plot at a value of the y axis, where the axis covers it."""
+        """A horizontal line at a value of the y axis, if the axis covers it."""
         return self.line([(self.x.low, y), (self.x.high, y)], style) if self.y.covers(y) else ""
 
     def draw(self, label: str, *parts: str) -> str:
-        """The picture; `label` says what it shows to those who cannot see it."""
+        """The picture; `label` describes it for screen readers."""
         axes = "".join((*map(self._vertical, self.x.ticks), *map(self._horizontal, self.y.ticks)))
         titles = (
             f'<text class="title" x="2" y="15">{escape(self.y.title)}</text>'

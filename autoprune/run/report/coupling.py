@@ -1,4 +1,4 @@
-"""The picture of the coupling: a row for each unit, a column for each module, a mark where one touches the other."""
+"""The picture of the coupling: a row for each unit, a column for each module, and marks where they touch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from autoprune.run.report.markup import note, plural, section
 
 CELL = 18  # pixels of a row and of a column
 CHARACTER = 6.8  # pixels of a label's character, in the widest of the monospaced fonts that style.css names
-LABEL = 36  # characters of a label at most
-GAP = 8  # pixels between a label and what is beside it
-ITSELF = "(the model)"  # the column of tensors that are in no module
+LABEL = 36  # largest number of characters of a label
+GAP = 8  # pixels around a label
+ITSELF = "(the model)"  # the column of tensors that the model itself holds
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a role looks: readable by colour (style.css), shape (an SVG path from the centre) and letter alike."""
+    """The look of a role: its colour (style.css), shape (an SVG path from the centre) and letter."""
 
     letter: str
     verb: str
@@ -35,11 +35,11 @@ MARKS: Mapping[str, Mark] = {
     "both": Mark("B", "produces and consumes", "m-4-8h8l4.5 8l-4.5 8h-8l-4.5-8z"),
 }
 
-Touch = Mapping[Role, Sequence[str]]  # names of tensors within one module, by what a unit does to them
+Touch = Mapping[Role, Sequence[str]]  # role -> names of tensors within one module
 
 
 def coupling(facts: RunFacts) -> str:
-    """Which unit touches which module, and how."""
+    """The section that shows which unit touches which module, and how."""
     kinds = _kinds(facts.units)
     touches = {unit.name: touched(unit) for unit in facts.units}
     modules = [name for name in facts.modules if any(name in found for found in touches.values())]
@@ -65,7 +65,7 @@ def _kinds(units: Iterable[Unit]) -> dict[str, list[Unit]]:
 
 
 def touched(unit: Unit) -> dict[str, Touch]:
-    """By module what a unit does in it and to which of its tensors, each once."""
+    """The roles of a unit in each module, with the names of the tensors."""
     found: dict[str, dict[Role, dict[str, None]]] = {}
     for slot in unit.slots:
         module, _, tensor = slot.tensor.rpartition(".")
@@ -74,7 +74,7 @@ def touched(unit: Unit) -> dict[str, Touch]:
 
 
 def mark_of(touch: Touch) -> str:
-    """The one mark for all that a unit does in a module: what it produces and consumes before what runs along."""
+    """The mark for all roles of a unit in a module; producing and consuming take precedence over running along."""
     if {"out", "in"} <= touch.keys():
         return "both"
     return next(role for role in ("out", "in", "along") if role in touch)
@@ -82,9 +82,9 @@ def mark_of(touch: Touch) -> str:
 
 @dataclass(frozen=True)
 class Map:
-    """The rows under a heading for each kind, the columns, and what stands where they meet.
+    """The map of units and modules: rows under a heading for each kind, columns, and marks.
 
-    Four pictures: labels stay in sight when the marks are scrolled, and those are as large whatever the network is.
+    It has four pictures, so that labels stay visible when the marks are scrolled, and marks have a fixed size.
     """
 
     kinds: Mapping[str, Sequence[Unit]]
@@ -98,7 +98,7 @@ class Map:
 
     @property
     def _lines(self) -> Iterator[tuple[float, str | Unit]]:
-        """The middle of every line with the kind or the unit that stands in it."""
+        """The vertical middle of every line, with its kind or unit."""
         lines: list[str | Unit] = []
         for kind, units in self.kinds.items():
             lines += [kind, *units]
@@ -106,12 +106,12 @@ class Map:
 
     @property
     def _size(self) -> tuple[int, int]:
-        """Width of the columns and height of the lines, in pixels."""
+        """The width of all columns and the height of all lines, in pixels."""
         return CELL * len(self.modules), CELL * (len(self.kinds) + sum(map(len, self.kinds.values())))
 
     @cached_property
     def _side(self) -> tuple[int, int]:
-        """Width of the labels of units, with their widths, and height of those of modules."""
+        """The width of the labels of units, with their widths, and the height of the labels of modules, in pixels."""
         units = list(chain.from_iterable(self.kinds.values()))
         names = max(len(text) for text in ("unit", *map(self._title, self.kinds), *(_short(u.name) for u in units)))
         digits = max(len("width"), *(len(str(unit.width)) for unit in units))
@@ -162,7 +162,7 @@ class Map:
         return _svg("map-marks", width, height, f'<path class="grid" d="{columns}"/>{"".join(rows)}', label)
 
     def _row(self, y: float, unit: Unit) -> str:
-        """The marks of a unit on a line from the first to the last; the letters are one text, each at its place."""
+        """The marks of a unit on a line from the first to the last; their letters are one text element."""
         found = self.touches[unit.name]
         places = {module: _middle(index) for index, module in enumerate(self.modules) if module in found}
         marks = {module: mark_of(found[module]) for module in places}
@@ -209,7 +209,7 @@ def _module(name: str) -> str:
 
 
 def _short(name: str) -> str:
-    """The end of a name that is too long: names of modules differ there."""
+    """The end of a name that is too long, as names of modules differ at the end."""
     return name if len(name) <= LABEL else f"\N{HORIZONTAL ELLIPSIS}{name[1 - LABEL :]}"
 
 

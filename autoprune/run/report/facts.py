@@ -1,4 +1,4 @@
-"""What a report says: the facts a run folder holds and the figures that follow from them. No markup."""
+"""The facts of a report, read from a run folder, and the figures computed from them, without markup."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ from autoprune.run.results.member import Member
 
 Pairs = Sequence[tuple[float, float]]
 
-STOPS = 120  # a curve over evaluations is computed at so many of them at most
+STOPS = 120  # largest number of points of a curve over evaluations
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run, as its folder tells it.
+    """The facts of one run folder.
 
-    `front` is what front.json holds, `job` what job.yaml says (of earlier runs from Python next to nothing), `identity`
-    what the journal starts with, `told` every evaluation in it, in order, `modules` those with tensors in the order of
-    the network, `units` all of them, searched or not, `additivity` how far damages of single units added up.
+    Attributes:
+        front: the content of front.json.
+        job: the content of job.yaml, which is almost empty for earlier runs from Python.
+        identity: the first record of the journal.
+        told: every evaluation in the journal, in order.
+        modules: names of the modules with tensors, in the order of the network.
+        units: all units, searched or not.
+        additivity: how far damages of single units add up.
     """
 
     path: Path
@@ -68,7 +73,7 @@ class RunFacts:
 
     @cached_property
     def spent(self) -> tuple[Evaluation, ...]:
-        """The evaluations that were paid for: each network once, none that was outside the bounds."""
+        """The evaluations that took budget: each network once, without those outside the bounds."""
         first: dict[Candidate, Evaluation] = {}
         for evaluation in self.told:
             if evaluation.status != "infeasible":
@@ -82,12 +87,12 @@ class RunFacts:
 
     @cached_property
     def causes(self) -> Counter[str]:
-        """How often each cause made an evaluation fail."""
+        """The number of failed evaluations by cause."""
         return Counter(f"{e.status}: {e.cause}" for e in self.spent if not e.ok)
 
     @cached_property
     def measured(self) -> tuple[str, ...]:
-        """Names of what the fitness measures, objectives of the job first."""
+        """Names of the measurements, objectives of the job first."""
         if self.members:
             both = [m.report.keys() & m.select.keys() for m in self.members]
             names = [name for name in self.members[0].report if all(name in found for found in both)]
@@ -98,16 +103,16 @@ class RunFacts:
 
     @cached_property
     def cost(self) -> str:
-        """The cost things are drawn over: the first that is an objective, else the first there is."""
+        """The cost on the x axes: the first that is an objective, else the first cost."""
         return next((o.name for o in self.guides if o.name in self.dense), next(iter(self.dense)))
 
     @cached_property
     def guides(self) -> tuple[Objective, ...]:
-        """The objectives the search followed, under the names evaluations have."""
+        """The objectives of the search, under their names in evaluations."""
         return self.front.followed
 
     def direction(self, name: str) -> Direction | None:
-        """Whether less or more of a value is better; None where nothing says so."""
+        """Whether a lower or higher value is better; None if unknown."""
         said: dict[str, Direction] = {**KNOWN_DIRECTIONS, **{o.name: o.direction for o in self.guides}}
         said |= {objective[0]: objective[1] for objective in self.identity.get("objectives", ())}
         return said.get(name)
@@ -117,12 +122,12 @@ class RunFacts:
         return evaluation.values[self.cost] / self.dense[self.cost]
 
     def dense_values(self) -> dict[str, float]:
-        """Costs of the dense network, and what it measures on the report set where it is a member of the front."""
+        """The costs of the dense network, and its values on the report set if it is a member of the front."""
         member = next((member for member in self.members if member.is_dense), None)
         return {**self.dense, **({name: member.report[name] for name in self.measured} if member else {})}
 
     def pick(self, member: Member) -> str | None:
-        """The shortest bound on the cost that `--pick` answers with this member, or None where there is none."""
+        """The shortest bound on the cost for which `--pick` finds this member; None if there is none."""
         ratio = member.ratios[self.cost]
         shares = [f"{math.ceil(ratio * 10**digits) / 10**digits:g}" for digits in (2, 3, 4)]
         bounds = [f"{self.cost}<={value}" for value in (*shares, repr(member.costs[self.cost]))]
@@ -136,7 +141,7 @@ class RunFacts:
 
 
 def read_facts(path: Path) -> RunFacts:
-    """The facts of a run folder. RunNotFound where there is no front yet or a file is gone."""
+    """Reads the facts of a run folder. RunNotFound if there is no front yet or a file is missing."""
     folder = RunFolder.open(path)
     front = read_front_file(folder)
     _check_whole(folder)
@@ -171,7 +176,7 @@ def _read_structure(folder: RunFolder) -> tuple[tuple[Unit, ...], tuple[str, ...
 
 
 def _read_environment(folder: RunFolder) -> dict[str, Any]:
-    """What the page reads of it is there and of the right form."""
+    """Reads environment.json and checks the parts that the page reads."""
     found = read_checked(folder.environment)
     with understanding(folder.environment):
         for what, share, reason in found["frozen"]:
@@ -185,7 +190,7 @@ def _read_environment(folder: RunFolder) -> dict[str, Any]:
 
 
 def _read_job(folder: RunFolder) -> dict[str, Any]:
-    """What job.yaml says; RunDamaged where it is no mapping in YAML."""
+    """The content of job.yaml. RunDamaged if it is not a mapping in YAML."""
     try:
         job = yaml.safe_load(folder.job.read_bytes().decode()) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -197,7 +202,7 @@ def _read_job(folder: RunFolder) -> dict[str, Any]:
 
 
 def _check_related(folder: RunFolder, front: FrontFile, identity: Mapping[str, Any], space: SearchSpace) -> None:
-    """RunDamaged where files are those of different runs."""
+    """Raises RunDamaged if the files are from different runs."""
     if identity and identity["space"] != space.to_json():
         raise damaged(folder.space, "it has another search space than journal.jsonl")
     if any(list(member.counts) != list(space.units) for member in front.members):
@@ -205,12 +210,12 @@ def _check_related(folder: RunFolder, front: FrontFile, identity: Mapping[str, A
 
 
 def _first_line(path: Path) -> str:
-    """The summary a file begins with; none where there is no such file, as in runs of earlier versions."""
+    """The summary in the first line of a file; empty if there is no such file, as in runs of earlier versions."""
     return path.read_text(errors="replace").partition("\n")[0].removeprefix("# ") if path.is_file() else ""
 
 
 def _check_whole(folder: RunFolder) -> None:
-    """Raises RunNotFound where a file is gone; all but the journal follow from the job, so a resume writes them."""
+    """Raises RunNotFound if a file is missing. A resumed run writes all of them again except the journal."""
     files = (folder.space, folder.structure, folder.environment, folder.journal)
     gone = [file.name for file in files if not file.is_file()]
     if gone:
@@ -222,11 +227,13 @@ def _check_whole(folder: RunFolder) -> None:
 
 @dataclass(frozen=True)
 class Audit:
-    """How well one value on the selection set foretold one on the report set, over the members of a front.
+    """The agreement of a value on the selection set with one on the report set, over the members of a front.
 
-    `pairs` are (selected, reported), `tau` the rank agreement of their losses (NaN where undefined), `optimism` by
-    how much the selected value looked better on average than the reported one, None where the two are different
-    quantities or nothing says which direction is better.
+    Attributes:
+        pairs: the (selected, reported) values.
+        tau: Kendall's tau of their losses; NaN if undefined.
+        optimism: the mean difference by which selected values look better than reported ones; None if they are
+            different quantities or the better direction is unknown.
     """
 
     selected: str
@@ -237,7 +244,7 @@ class Audit:
 
 
 def audits(facts: RunFacts) -> list[Audit]:
-    """What guided the search against what matters, then every measured value against itself."""
+    """The audit of the guide against the first measured objective, then of every measured value against itself."""
     guides = [o.name for o in facts.guides if o.name in facts.measured]
     names = [(guide, facts.measured[0]) for guide in guides[:1] if guide != facts.measured[0]]
     return [_audit(facts, *pair) for pair in (*names, *((name, name) for name in facts.measured))]
@@ -256,9 +263,11 @@ def _audit(facts: RunFacts, selected: str, reported: str) -> Audit:
 
 @dataclass(frozen=True)
 class Growth:
-    """Hypervolume over evaluations: `points` are (evaluations spent, hypervolume between 0 and 1).
+    """The hypervolume over evaluations.
 
-    `reference` says of each objective where the volume ends, in words.
+    Attributes:
+        points: pairs of evaluations spent and hypervolume, from 0 to 1.
+        reference: the reference point, in words, by objective.
     """
 
     points: Pairs
@@ -266,10 +275,10 @@ class Growth:
 
 
 def growth(facts: RunFacts) -> Growth:
-    """Hypervolume of what the search followed, after every evaluation (after 120 of them where there are more).
+    """The hypervolume of the search's objectives after every evaluation, or after `STOPS` of them if there are more.
 
-    A cost runs from 0 to 1 at the dense network, anything else from the best value seen (0) to the worst (1); the
-    reference point is 1 in each. So the figure compares moments of one run, not runs.
+    A cost is scaled to 1 at the dense network, any other objective from its best value (0) to its worst (1); the
+    reference point is 1 in each. So the figure compares points in time of one run, not different runs.
     """
     if not facts.scored:
         return Growth((), ())
@@ -284,7 +293,7 @@ def growth(facts: RunFacts) -> Growth:
 
 
 def _scale(facts: RunFacts, objective: Objective) -> tuple[np.ndarray, str]:
-    """(n,) losses of the scored evaluations, scaled so that the reference is 1, and the reference in words."""
+    """The (n,) losses of the scored evaluations, scaled so that the reference is 1, and the reference in words."""
     values = np.array([e.values[objective.name] for e in facts.scored])
     if objective.direction == "min" and facts.dense.get(objective.name, 0) > 0:
         dense = facts.dense[objective.name]

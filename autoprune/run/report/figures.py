@@ -11,17 +11,17 @@ from itertools import chain
 import numpy as np
 
 from autoprune.run.records.columns import HIGH, LOW, RATIO, SELECT
-from autoprune.run.report.chart import Axis, Chart, Point
+from autoprune.run.report.chart import Chart, ChartAxis, Point
 from autoprune.run.report.facts import Audit, RunFacts, audits, growth
 from autoprune.run.report.markup import Cell, command, legend, note, number, percent, plural, section, table
 from autoprune.run.results.member import Member
 
 EMPTY = "The front is empty: no evaluation succeeded."
-CELLS = 1200  # of the heat map; more are slow to load and too fine to read
+CELLS = 1200  # largest number of cells in the heat map; more are slow to load and too small to read
 
 
-def front(facts: RunFacts) -> str:
-    """What was found: every evaluation, the members of the front, how to export each."""
+def front_section(facts: RunFacts) -> str:
+    """The section on the front: every evaluation, the members of the front, and how to export each."""
     picture = _front_picture(facts) if facts.measured else note("The fitness reports nothing to draw over costs.")
     if not facts.members:
         return section("Front", picture if facts.measured else "", note(EMPTY))
@@ -34,7 +34,7 @@ def front(facts: RunFacts) -> str:
             f"{worst:.1g} relative at most."
         ),
         _front_table(facts),
-        note("A pick answers with the best network within a bound. To write one of them to a folder:"),
+        note("A pick finds the best network within a bound. To write one of them to a folder:"),
         command(f"autoprune export {shlex.quote(str(facts.path))} --pick '{_middle_pick(facts)}' --out DIR"),
     )
 
@@ -54,19 +54,19 @@ def _front_picture(facts: RunFacts) -> str:
 
 
 def _front_axes(facts: RunFacts, scored: Sequence[Point]) -> Chart:
-    """Axes over the whole front, and over the middle nine tenths of the evaluations, lest outliers flatten it."""
+    """Axes that cover the front and the middle nine tenths of the evaluations, so that outliers do not flatten it."""
     name = facts.measured[0]
     usual = np.quantile([y for _, y in scored], (0.05, 0.95)).tolist() if scored else []
     better = {"max": ", higher is better", "min": ", lower is better", None: ""}[facts.direction(name)]
     shares = [1.0, *(member.ratios[facts.cost] for member in facts.members), *(x for x, _ in scored)]
     return Chart(
-        Axis.over(f"{facts.cost}, share of dense", shares),
-        Axis.over(f"{name}{better}", [*usual, *(member.report[name] for member in facts.members)]),
+        ChartAxis.over(f"{facts.cost}, share of dense", shares),
+        ChartAxis.over(f"{name}{better}", [*usual, *(member.report[name] for member in facts.members)]),
     )
 
 
 def _members(facts: RunFacts, chart: Chart) -> str:
-    """The members of the front, connected where there are two objectives; a line is no front of three."""
+    """The members of the front, connected by a line only if there are two objectives."""
     value = facts.measured[0]
     points = [(member.ratios[facts.cost], member.report[value]) for member in facts.members]
     tips = [
@@ -97,7 +97,7 @@ def _middle_pick(facts: RunFacts) -> str:
 
 
 def allocation(facts: RunFacts) -> str:
-    """What each member keeps of each unit, as a heat map with the counts in it."""
+    """The kept counts of each unit in each member, as a heat map."""
     if not facts.members:
         return section("Allocation", note(EMPTY))
     most = max(2, CELLS // len(facts.space.units))
@@ -142,18 +142,18 @@ def _unit_line(unit: str, width: int, kept: Sequence[int]) -> str:
 
 
 def _ink(share: float) -> str:
-    """The style of a count, so that it can be read on its colour."""
+    """The style of a count, so that it is readable on its background."""
     return "most" if share > 0.55 else "some"
 
 
 def progress(facts: RunFacts) -> str:
-    """How much of the objective space was covered after so many evaluations."""
+    """The section on the hypervolume over evaluations."""
     title = "Hypervolume over evaluations"
     grown = growth(facts)
     if not grown.points:
         return section(title, note("No evaluation succeeded, so nothing is covered."))
-    x = Axis.over("evaluations", [0.0, *(x for x, _ in grown.points)])
-    y = Axis.over("hypervolume, 1 is all", [0.0, *(y for _, y in grown.points)])
+    x = ChartAxis.over("evaluations", [0.0, *(x for x, _ in grown.points)])
+    y = ChartAxis.over("hypervolume, 1 is all", [0.0, *(y for _, y in grown.points)])
     chart = Chart(x, y)
     last = grown.points[-1]
     tip = f"{number(last[1])} after {plural(int(last[0]), 'evaluation')}"
@@ -166,15 +166,15 @@ def progress(facts: RunFacts) -> str:
         title,
         picture,
         note(
-            f"{tip}, of what the search followed on the selection set. The reference point is "
-            f"{', '.join(grown.reference)}; every other objective than a cost is scaled from the best value seen (0) "
-            "to the worst (1), so the figure compares moments of this run and not runs."
+            f"{tip}, of the objectives of the search, on the selection set. The reference point is "
+            f"{', '.join(grown.reference)}; every other objective than a cost is scaled from its best value (0) "
+            "to its worst (1), so the figure compares points in time of this run, not different runs."
         ),
     )
 
 
 def audit(facts: RunFacts) -> str:
-    """How far the numbers that guided the search can be trusted."""
+    """The section on the agreement of the selection set with the report set."""
     title = "Proxy audit"
     found = audits(facts) if facts.members else []
     if not found:
@@ -189,9 +189,9 @@ def audit(facts: RunFacts) -> str:
         table(["on the selection set", "on the report set", "Kendall's tau", "mean optimism"], rows),
         note(
             f"Over {plural(len(facts.members), 'member')} of the front. Tau is 1 where both sets rank the members "
-            "alike, ties apart, and high on any front whose members differ much in size. The optimism is by how much "
-            "the selection set looked better than the report set (selection minus report where higher is better, the "
-            "reverse where lower is): the winner's curse of choosing by the numbers one then quotes."
+            "alike, ties apart, and high on any front whose members differ much in size. The optimism is the amount by "
+            "which the selection set looks better than the report set (selection minus report if higher is better, "
+            "report minus selection if lower is better): the bias of values that the members were selected by."
         ),
         note(f"Do damages add up? {facts.additivity}.") if facts.additivity else "",
     )
@@ -199,8 +199,8 @@ def audit(facts: RunFacts) -> str:
 
 def _audit_chart(audited: Audit) -> str:
     values = list(chain.from_iterable(audited.pairs))
-    x = Axis.over(f"{audited.selected} on the selection set", values)
-    y = Axis.over(f"{audited.reported} on the report set", values)
+    x = ChartAxis.over(f"{audited.selected} on the selection set", values)
+    y = ChartAxis.over(f"{audited.reported} on the report set", values)
     chart = Chart(x, y)
     same: list[Point] = [(x.low, x.low), (x.high, x.high)]
     tips = [f"selection {number(x)}, report {number(y)}" for x, y in audited.pairs]

@@ -1,4 +1,4 @@
-"""Text, numbers and tables as HTML. What comes in as a value goes out escaped; what is markup already says so."""
+"""Text, numbers and tables as HTML. Values are escaped unless they are marked as markup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Cell = str | float | None
 
 
 def number(value: float | None) -> str:
-    """A value for a reader: thousands separated, four digits of a fraction, a dash for what is not there."""
+    """A number as text, with thousands separated and four digits of a fraction; a dash for None."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     if isinstance(value, int):
@@ -25,12 +25,12 @@ def percent(share: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """ "1 network", "2 networks"."""
+    """A count with its noun: "1 network", "2 networks"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], style: str = "") -> str:
-    """A table that scrolls sideways where it is too wide. Numbers stand right; a column is one by its first row."""
+    """A table that scrolls horizontally if it is too wide. Columns with a number in the first row are right-aligned."""
     rows = list(rows)
     kinds = [_kind(cell) for cell in rows[0]] if rows else [""] * len(head)
     top = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
@@ -48,7 +48,7 @@ def _cell(cell: Cell) -> str:
     return f"<td{_kind(cell)}>{escape(cell if isinstance(cell, str) else number(cell))}</td>"
 
 
-def terms(values: Mapping[str, Cell], style: str) -> str:
+def definition_list(values: Mapping[str, Cell], style: str) -> str:
     """Names and values as a definition list."""
     shown = {name: value if isinstance(value, str) else number(value) for name, value in values.items()}
     pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in shown.items())
@@ -61,12 +61,12 @@ def note(*sentences: str) -> str:
 
 
 def command(text: str) -> str:
-    """A line to type."""
+    """A shell command."""
     return f'<pre class="command"><code>{escape(text)}</code></pre>'
 
 
 def legend(entries: Mapping[str, str]) -> str:
-    """What the styles of a chart's parts stand for."""
+    """The legend of a chart, by style."""
     items = "".join(f'<li><i class="key {style}"></i>{escape(text)}</li>' for style, text in entries.items())
     return f'<ul class="legend">{items}</ul>'
 

@@ -14,16 +14,17 @@ from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import RunFacts
-from autoprune.run.report.markup import Cell, note, percent, plural, section, table, terms
+from autoprune.run.report.markup import Cell, definition_list, note, percent, plural, section, table
 
 STYLE = Path(__file__).with_name("style.css")
-CAUSES = 10  # different causes of failure that are listed
-PARTS = 40  # frozen parts that are listed
+LISTED_CAUSES = 10  # largest number of causes of failure in the list
+PARTS = 40  # largest number of frozen parts in the list
 
 
 def page(facts: RunFacts) -> str:
     """The whole report as one HTML document."""
-    sections = (figures.front, figures.allocation, coupling, figures.progress, figures.audit, frozen, environment)
+    drawn = (figures.front_section, figures.allocation, coupling, figures.progress, figures.audit)
+    sections = (*drawn, frozen, environment)
     title = escape(job_name(facts))
     return "\n".join(
         [
@@ -54,11 +55,11 @@ def job_name(facts: RunFacts) -> str:
 
 
 def summary(facts: RunFacts) -> str:
-    """What was searched and what came of it, in a line and a few figures."""
+    """The summary of the search and its result: a sentence and a few figures."""
     lines = [
         f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
         note(f"{_counted(facts)}. {plural(len(facts.members), 'network')} on the front.", _origin(facts)),
-        terms(_figures(facts), "figures"),
+        definition_list(_figures(facts), "figures"),
         _left_out(facts),
         _failures(facts),
     ]
@@ -75,7 +76,7 @@ def _counted(facts: RunFacts) -> str:
 
 
 def _origin(facts: RunFacts) -> str:
-    """The calls the job was made of, where it was made from a file."""
+    """The calls in the job, if it was made from a file."""
     made = [(part, _called(facts.job.get(part))) for part in ("model", "data")]
     searcher = _called((facts.job.get("search") or {}).get("searcher"), "name")
     known = [f"{part} {call}" for part, call in [*made, ("searcher", searcher)] if call]
@@ -94,7 +95,7 @@ def _figures(facts: RunFacts) -> dict[str, Cell]:
     for name in facts.measured[:1]:
         try:
             half = facts.front.picked(f"{facts.cost}<=0.5")
-        except AutopruneError:  # nothing that small was found
+        except AutopruneError:  # no network that small was found
             continue
         shown[f"{name} at half the {facts.cost}"] = half.report[name]
     return shown
@@ -109,13 +110,13 @@ def _left_out(facts: RunFacts) -> str:
 def _failures(facts: RunFacts) -> str:
     if not facts.causes:
         return ""
-    rows: list[list[Cell]] = [[cause, count] for cause, count in facts.causes.most_common(CAUSES)]
+    rows: list[list[Cell]] = [[cause, count] for cause, count in facts.causes.most_common(LISTED_CAUSES)]
     rest = len(facts.causes) - len(rows)
     return table(["evaluations that failed", "times"], rows) + (note(f"{rest} more causes.") if rest else "")
 
 
 def frozen(facts: RunFacts) -> str:
-    """What no search could touch, and why."""
+    """The section on frozen parts, with reasons, and on operators without a cost rule."""
     parts: Sequence[Sequence[Any]] = facts.environment["frozen"]
     uncounted: Sequence[str] = facts.environment["uncounted_operators"]
     rows: list[list[Cell]] = [[what, percent(share), reason] for what, share, reason in parts[:PARTS]]
@@ -135,13 +136,13 @@ def frozen(facts: RunFacts) -> str:
 
 
 def _unmet(facts: RunFacts) -> str:
-    """Parameters that no example call read: what has a size of theirs is frozen."""
+    """The parameters that no example call read, whose sizes are frozen."""
     rows: list[list[Cell]] = [[name, percent(share)] for name, share in facts.environment.get("unmet", ())]
     return table(["parameter that no example call runs", "share of parameters"], rows[:PARTS]) if rows else ""
 
 
 def _unfitted(facts: RunFacts) -> str:
-    """Layers that some member of the front could not be fitted at, and why."""
+    """The layers that could not be fitted in some member of the front, with reasons."""
     reasons: dict[str, str] = {}
     for member in facts.members:
         reasons |= (member.fit or {}).get("untouched", {})
@@ -150,7 +151,7 @@ def _unfitted(facts: RunFacts) -> str:
 
 
 def environment(facts: RunFacts) -> str:
-    """Where the numbers were made, on which data, and by which job."""
+    """The section on the environment, the data and the job."""
     found: Mapping[str, Any] = redacted(facts.environment)
     data: Mapping[str, Any] = found["data"]
     rows: list[list[Cell]] = [[name, entry["examples"], entry["sha256"][:16]] for name, entry in data["sets"].items()]
@@ -159,7 +160,7 @@ def environment(facts: RunFacts) -> str:
     document = yaml.safe_dump(redacted(facts.job), sort_keys=False) if facts.job else "The job was made in Python.\n"
     return section(
         "Environment and data",
-        terms(plain, "facts"),
+        definition_list(plain, "facts"),
         table(["data set", "examples", "sha256, first digits"], rows),
         note(f"Examples in two sets: {', '.join(shared)}." if shared else "No two sets share an example."),
         f"<details><summary>job.yaml</summary><pre>{escape(document)}</pre></details>",

@@ -1,1 +1,1 @@
-"""What a run leaves: the members of its front, exports, other budgets, Optuna studies."""
+"""The results of a run: members of its front, exports, other budgets, Optuna studies."""

@@ -1,4 +1,4 @@
-"""The network of a candidate as it is exported."""
+"""Builds networks as they are exported."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from autoprune.run.session.session import Session
 
 _log = logging.getLogger(__name__)
 
-Losses = list[float]  # that the search minimises, of what is measured
+Losses = list[float]  # the losses of the measured objectives
 
 
 class Deployed(NamedTuple):
-    """A network as it is exported, for how many steps it was trained, and what fitting it did; None as assembled."""
+    """A network as it is exported, its number of training steps, and the result of its fit; None as assembled."""
 
     network: nn.Module
     steps: int
@@ -28,10 +28,10 @@ class Deployed(NamedTuple):
 
 
 def deployed(session: Session, subnet: Subnet) -> Deployed:
-    """The network of a subnet as it is exported: what does best on the selection set of those there are.
+    """The network of a subnet as it is exported: the best one of several on the selection set.
 
-    These are the one that is fitted to the dense network and the one that is assembled from the bank and, with
-    fine-tuning, both after it. Zeros in weights stay zeros.
+    They are the network fitted to the dense network, the network assembled from the bank and, with fine-tuning, both
+    after training. Zeros in weights stay zeros.
     """
     built = _built(session, subnet)
     steps = session.scorer.steps(subnet)
@@ -45,7 +45,7 @@ def deployed(session: Session, subnet: Subnet) -> Deployed:
 
 
 def _built(session: Session, subnet: Subnet) -> list[Deployed]:
-    """The network fitted, where it is, and as assembled."""
+    """The fitted network, if it is fitted, and the assembled one."""
     network = Deployed(session.scorer.build(subnet), 0, None)
     if session.job.compensation == "none" or subnet.is_whole:
         return [network]
@@ -53,14 +53,14 @@ def _built(session: Session, subnet: Subnet) -> list[Deployed]:
 
 
 def fitted(session: Session, subnet: Subnet) -> Deployed:
-    """The network of a subnet, fitted to the dense one."""
+    """The network of a subnet, fitted to the dense network."""
     network, dense = session.bank.build(subnet), named_tensors(session.model)
     fit = compensate(network, session.structure, session.targets, subnet.indices, dense, sparse=subnet.sparse)
     return Deployed(network, 0, fit)
 
 
 def _trained(session: Session, subnet: Subnet, built: Sequence[Deployed]) -> Iterator[tuple[Losses, Deployed]]:
-    """The same after fine-tuning, losses first; those left out that did not come out of it in finite numbers."""
+    """The losses and networks after fine-tuning, without those whose training diverged."""
     scorer = session.scorer
     steps = scorer.steps(subnet)
     for one in built:

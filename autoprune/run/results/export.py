@@ -1,7 +1,7 @@
-"""Exports: a recipe and weights, from which the small network is rebuilt on a fresh model without any pickle.
+"""Exports: a recipe and weights, from which the small network is rebuilt on a new model, without pickle.
 
-Both files have checksums, and the recipe has a probe: what the network computes on an input that can be made again.
-So an export that was damaged, mixed up with another one or loaded into another network is refused.
+Both files have checksums, and the recipe has a probe: the network's output on a reproducible input. An export that is
+damaged, mixed up with another or loaded into another network is refused.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ class RecipeExporter:
     name = "autoprune"
 
     def write(self, network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor], directory: Path) -> None:
-        """Writes both files, and loads them again.
+        """Writes both files, and loads them again as a check.
 
-        What the network is known to do is kept in the recipe, for whoever loads it. The probe's input is in the range
-        of the example.
+        The recipe also has the measurements of the network. The probe's input is in the range of the example.
 
         Raises:
-            RecipeError: the export would not load again.
-            OSError: a file cannot be written, with its name.
+            RecipeError: the export cannot be loaded again.
+            OSError: a file cannot be written; the error has its name.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(network).items()}
         write_tensors(directory / WEIGHTS, tensors)
@@ -67,15 +66,15 @@ class RecipeExporter:
 
 
 def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, any_output: bool = False) -> nn.Module:
-    """The exported small network, in eval mode, rebuilt on a fresh model of the class it was made from.
+    """Loads an exported small network, in eval mode, by rebuilding it on a new model of the original class.
 
     Args:
-        model: what the model factory returned when the network was pruned; its weights do not matter and it is not
-            changed. The result is on its device.
+        model: a model from the factory that made the pruned one; its weights do not matter and it is not changed. The
+            result is on its device.
         directory: a folder with recipe.json and weights.safetensors.
-        any_class: takes a model whose class has another name than the one the export was made from.
-        any_output: takes a model that computes something else with the weights than was computed when they were
-            exported. What the export says it was measured to do does not hold then.
+        any_class: accept a model whose class has another name than in the export.
+        any_output: accept a model whose output with these weights differs from that at the time of the export. The
+            measurements in the export are not valid then.
 
     Raises:
         RecipeError: files are missing, damaged or not of one export; the model is of another class, has tensors of
@@ -97,7 +96,7 @@ def _assembled(
     any_class: bool,
     any_output: bool,
 ) -> nn.Module:
-    """The network of what was read, which is that of the directory in messages."""
+    """Assembles the network from the recipe and tensors; messages name the directory."""
     _check_model(model, recipe, directory, any_class)
     if tensors.keys() != {name for name in recipe.shapes if not within(name, recipe.skipped)}:
         raise RecipeError(f"{directory}: weights and recipe do not belong together. Export again.")
@@ -118,19 +117,19 @@ def _read(directory: Path) -> tuple[RecipeDocument, dict[str, torch.Tensor]]:
         raise RecipeError(f"{weights} cannot be read: {error.strerror or error}") from error
     if recipe.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise RecipeError(
-            f"{weights}: the export is damaged: the file is not the one that {RECIPE} has the checksum of. Copy both "
+            f"{weights}: the export is damaged: the file does not have the checksum in {RECIPE}. Copy both "
             "again from where they were exported, or export again."
         )
     try:
         return recipe, tensors_of_bytes(content)
-    except Exception as error:  # safetensors raises whatever it stumbles over
+    except Exception as error:  # safetensors may raise anything
         raise RecipeError(f"{weights}: the export is damaged: {error}. Export again.") from error
 
 
 def _check_model(model: nn.Module, recipe: RecipeDocument, directory: Path, any_class: bool) -> None:
-    """Raises RecipeError for a model that is not the one the export was made from, as far as its tensors can tell."""
+    """Raises RecipeError for a model of another class, or with other names or shapes of tensors, than the original."""
     kind = home_of(type(model))
-    known = kind if recipe.weights_sha256 else type(model).__name__  # earlier exports have no more than that
+    known = kind if recipe.weights_sha256 else type(model).__name__  # earlier exports have only the name
     if not (any_class or _same_class(known, recipe.kind)):
         raise RecipeError(
             f"{directory} was exported from a {recipe.kind}, got a {kind}. Pass a model of that class; if it is the "
@@ -145,7 +144,7 @@ def _check_model(model: nn.Module, recipe: RecipeDocument, directory: Path, any_
 
 
 def _same_class(left: str, right: str) -> bool:
-    """Whether two names are of one class: a file that was named by its path does not know its package."""
+    """Whether two names are of one class; a module that was loaded by its path has no package in its name."""
     shorter, longer = sorted((left, right), key=len)
     return longer == shorter or longer.endswith(f".{shorter}")
 
@@ -166,12 +165,12 @@ def _rebuilt(
         return rebuild(model, placed, recipe.sizes, recipe.adapted, recipe.skipped)
     except AutopruneError:  # the model cannot be copied
         raise
-    except Exception as error:  # what modules do with sizes that are not theirs
+    except Exception as error:  # modules may raise anything for wrong sizes
         raise RecipeError(f"{directory / RECIPE} does not fit the model: {error}") from error
 
 
 def _check_output(small: nn.Module, recipe: RecipeDocument, directory: Path, any_output: bool) -> None:
-    """Raises RecipeError for a network that computes something else than the one that was exported."""
+    """Raises RecipeError for a network whose output differs from that of the exported one."""
     if recipe.probe is None:
         _log.warning(
             "%s was written by an earlier autoprune: it has no checksums, and whether the network computes what it did "
@@ -188,7 +187,7 @@ def _check_output(small: nn.Module, recipe: RecipeDocument, directory: Path, any
         return
     try:
         difference = probe_difference(small, recipe.probe)
-    except Exception as error:  # a probe that is none
+    except Exception as error:  # the probe is invalid
         raise RecipeError(
             f"{directory / RECIPE}: the export is damaged: its probe is {error!r}. Export again."
         ) from error

@@ -1,4 +1,4 @@
-"""The contract of a format that networks are exported in, and the formats there are; needs no torch to name them."""
+"""The contract of an export format, and the built-in formats; naming a format does not import torch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _TEST = "autoprune.testing.check_exporter tests an exporter."
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """What is known of a network that is exported.
+    """Facts on a network that is exported.
 
-    `dense` is the network it was pruned from, `recipe` how it becomes the small one, and `measured` what the small one
-    was measured to do, its row of the front.
+    Attributes:
+        dense: the network that it was pruned from.
+        recipe: turns the dense network into the small one.
+        measured: the small network's measurements, its row of the front.
     """
 
     dense: nn.Module
@@ -42,7 +44,7 @@ class ExportFacts:
 class Exporter(Protocol):
     """Writes a network in one format.
 
-    >>> exporter.write(network, facts, example, directory)  # into an empty directory, which is put in its place whole
+    >>> exporter.write(network, facts, example, directory)  # into an empty directory, which is then moved as a whole
     """
 
     @property
@@ -51,15 +53,15 @@ class Exporter(Protocol):
         ...
 
     def write(self, network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor], directory: Path) -> None:
-        """Writes at least one file, and checks that what it wrote computes what the network computes.
+        """Writes at least one file, and checks that the written network has the same output.
 
-        What is raised leaves nothing behind. The network and the example must stay as they are.
+        After an exception the directory is removed. The network and the example must not be changed.
 
         Args:
             network: the small network in eval mode.
-            facts: what is known of it.
+            facts: facts on it.
             example: the inputs of one example, so that `network(*example)` runs.
-            directory: a directory that is there and empty.
+            directory: an existing, empty directory.
         """
         ...
 
@@ -68,7 +70,7 @@ Format = str | Exporter | Callable[[], Exporter]
 
 
 def check_format(format: str) -> None:
-    """Raises ConfigError for what is neither a known format nor the name of a plug-in; imports nothing."""
+    """Raises ConfigError for a text that is neither a known format nor the name of a plug-in; imports nothing."""
     if format in EXPORTERS:
         return
     if ":" not in format:
@@ -80,11 +82,11 @@ def check_format(format: str) -> None:
 
 
 def find_exporter(format: Format) -> Exporter:
-    """The exporter of a format: a known name, the name of a plug-in, an exporter, or what makes one.
+    """The exporter of a format: a known name, the name of a plug-in, an exporter, or a function that makes one.
 
     Raises:
-        ConfigError: no format is called so.
-        PluginError: the plug-in cannot be imported or made, or lacks what an exporter has.
+        ConfigError: the name is not known.
+        PluginError: the plug-in cannot be imported or made, or lacks attributes of an exporter.
     """
     given: object = format
     if isinstance(format, str):

@@ -1,4 +1,4 @@
-"""A front as it lies in a run folder: reading, picking and printing it need no model, no data and no torch."""
+"""The front in a run folder. Reading, picking and printing it need no model, no data and no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autoprune.run.results.member import Member
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A network that the search would have put on the front and that could not be built, proved or measured.
+    """A network of the search's front that could not be built, verified or measured.
 
     `candidate` is its name, as in the table of the front.
     """
@@ -34,11 +34,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class FrontFile:
-    """What front.json holds.
+    """The content of front.json.
 
     Attributes:
         members: the members of the front, by rising loss of the last objective.
-        objectives: column and direction of what the front was formed by.
+        objectives: the columns and directions of the objectives of the front.
         dense: the costs of the dense network.
         left_out: the networks that the front lacks because they could not be built or measured.
     """
@@ -50,7 +50,7 @@ class FrontFile:
 
     @property
     def followed(self) -> tuple[Objective, ...]:
-        """What the front was formed by, under the names that evaluations have."""
+        """The objectives of the front, under their names in evaluations."""
         named = ((name if name in self.dense else name.removeprefix(SELECT), way) for name, way in self.objectives)
         return tuple(Objective(name, direction) for name, direction in named)
 
@@ -66,7 +66,7 @@ class FrontFile:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> FrontFile:
-        """The front of a document; runs of earlier versions do not say what was left out.
+        """Makes a front from a document; those of earlier versions do not have the networks that were left out.
 
         Raises:
             LookupError, TypeError, ValueError: the document is not of the form of `to_json`.
@@ -83,21 +83,24 @@ class FrontFile:
         )
 
     def pick(self, text: str) -> Picked:
-        """The index of the member that a text names, and why; bounds may be on any column (core.pick.Choice.pick)."""
+        """The index of the member that a text finds, with the reason; bounds may be on any column (core.pick)."""
         objectives = [Objective(name, direction) for name, direction in self.objectives]
         rows = [Evaluation(Candidate(member.levels), _numbers(member)) for member in self.members]
         return Choice(rows, objectives, self.dense, [member.candidate for member in self.members]).pick(text)
 
     def picked(self, text: str) -> Member:
-        """The member that a text names."""
+        """The member that a text finds."""
         return self.members[self.pick(text).index]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Members of a front to be printed, with the number each has in it; `why` says why a pick took its member.
+    """Members of a front to print.
 
-    `left_out` are the networks that the front lacks.
+    Attributes:
+        members: the members, with their numbers in the front.
+        why: the reason why a pick found its member.
+        left_out: the networks that the front lacks.
     """
 
     members: Sequence[Member]
@@ -107,12 +110,12 @@ class Shown:
 
 
 def read_front(path: Path, pick: str | None = None) -> list[Member]:
-    """The members of a run's front, or the one that a pick such as "macs<=0.5" names."""
+    """The members of a run's front, or the one that a pick such as "macs<=0.5" finds."""
     return list(show_front(path, pick).members)
 
 
 def show_front(path: Path, pick: str | None = None) -> Shown:
-    """As read_front, with what is said about the members."""
+    """The members as from `read_front`, with remarks for printing."""
     front = read_front_file(RunFolder.open(path))
     if pick is None:
         return Shown(front.members, range(1, len(front.members) + 1), left_out=front.left_out)
@@ -121,13 +124,13 @@ def show_front(path: Path, pick: str | None = None) -> Shown:
 
 
 def said(front: FrontFile, found: Picked) -> str:
-    """What a pick took and why: "picked row 5 of 14, 8-8-4: cheapest by macs among 13 with accuracy >= 0.97"."""
+    """The result of a pick, as in "picked row 5 of 14, 8-8-4: cheapest by macs among 13 with accuracy >= 0.97"."""
     members = front.members
     return f"picked row {found.index + 1} of {len(members)}, {members[found.index].candidate}: {found.why}"
 
 
 def read_front_file(folder: RunFolder) -> FrontFile:
-    """What front.json holds. RunNotFound while the run has no front yet, RunDamaged for another content."""
+    """Reads front.json. RunNotFound if the run has no front yet, RunDamaged if the content is invalid."""
     if not folder.front_json.is_file():
         raise RunNotFound(f"{folder.path} has no front yet. Finish it with: autoprune resume {folder.path}")
     document = read_checked(folder.front_json)
@@ -136,9 +139,9 @@ def read_front_file(folder: RunFolder) -> FrontFile:
 
 
 def to_csv(members: Sequence[Member]) -> str:
-    """One line a member; lists and mappings stay in front.json."""
+    """A line for each member; lists and mappings are only in front.json."""
     flat = [member.flat() for member in members]
-    names = list(dict.fromkeys(name for row in flat for name in row))  # a fitness need not report the same of all
+    names = list(dict.fromkeys(name for row in flat for name in row))  # reported names may differ
     names = names or ["candidate", "macs", "params", "macs_ratio", "params_ratio"]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A member of a front: one network, with what it keeps, what it costs and what was measured of it."""
+"""A member of a front: one network with its kept counts, costs and measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SELECT, STITCHED
+from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SEARCH, SELECT
 from autoprune.run.results.exporter import DEFAULT, Format
 
 if TYPE_CHECKING:
@@ -35,17 +35,17 @@ class Member:
         counts: how many positions stay, by unit.
         costs: "macs", "params" and the costs of the job, exact.
         ratios: each cost as a share of the dense network's.
-        report: what the fitness measured on the report set, which no choice was made by.
+        report: measurements on the report set, which no choice depended on.
         verify_error: the largest relative difference from the masked original.
-        select: what the fitness measured on the selection set, of the network as built.
-        search: the same on the selection set while searching, before compensation.
-        intervals: where the true value of `report` lies in 95 of 100 cases, as (low, high) by name.
-        density: the share of the parameters that is not zero; None where no zeros were searched.
-        fit: what fitting to the dense network did by layer; empty where the network is as assembled from the bank.
-        steps: how many steps the network was trained for; None without fine-tuning.
-        emptied: how many weights have no entry left; None where the front does not count them.
-        emptied_weights: the names of those; None where they were not looked for.
-        solved: what a budget was answered with and why; None for a member of a front.
+        select: measurements of the built network on the selection set.
+        search: measurements on the selection set during the search, before compensation.
+        intervals: the 95 % confidence intervals of values in `report`, as (low, high) by name.
+        density: the share of the parameters that is not zero; None if no zeros were searched.
+        fit: the results of the fit to the dense network by layer; empty if the network is as assembled from the bank.
+        steps: the number of training steps; None without fine-tuning.
+        emptied: the number of weights without any entry left; None if the front does not count them.
+        emptied_weights: the names of these weights; None if they were not determined.
+        solved: the kind of the network and the reason for it, if it answers a budget; None for a member of a front.
     """
 
     candidate: str
@@ -67,7 +67,7 @@ class Member:
     builder: Builder | None = field(default=None, compare=False)
 
     def __getitem__(self, column: str) -> Any:
-        """The value of a column of the front's table. KeyError, with the columns there are, for another name."""
+        """The value of a column of the front's table. KeyError, with the names of all columns, for another name."""
         columns = self.flat()
         if column not in columns:
             raise KeyError(f"no column {column!r}; {self.candidate} has {', '.join(columns)}")
@@ -77,7 +77,7 @@ class Member:
         return iter(self.flat())
 
     def keys(self) -> Iterable[str]:
-        """The columns that the front's table has of this network, which make `dict(member)` a row."""
+        """The columns of the front's table that this network has, so that `dict(member)` is a row."""
         return self.flat().keys()
 
     def __repr__(self) -> str:
@@ -92,16 +92,16 @@ class Member:
 
     @property
     def as_built(self) -> dict[str, float]:
-        """Costs, and what was measured on the selection set: what networks are compared by."""
+        """The costs and the measurements on the selection set, by which networks are compared."""
         return {**self.select, **self.costs}
 
     @property
     def evaluation(self) -> Evaluation:
-        """The candidate with what the search measured of it."""
+        """The candidate with its measurements during the search."""
         return Evaluation(Candidate(self.levels), dict(self.search))
 
     def build(self) -> nn.Module:
-        """Builds the small network, in eval mode: compensated, batch norms re-estimated, really smaller.
+        """Builds the small network, in eval mode, with compensated weights and re-estimated batch norms.
 
         Raises:
             ConfigError: the member was read without the model and the data.
@@ -109,17 +109,17 @@ class Member:
         return self._builder().build(self)
 
     def export(self, directory: str | Path, format: Format = DEFAULT) -> None:
-        """Writes the network into a new folder, whole or not at all.
+        """Writes the network into a new folder, atomically.
 
         Args:
-            directory: a folder that is not there yet.
+            directory: a folder that does not exist yet.
             format: "autoprune" writes recipe.json and weights.safetensors, for `autoprune.load`; "pt2" writes
-                network.pt2, a program for `torch.export.load`. An exporter of your own is given itself, or by its
-                name "module:name".
+                network.pt2, a program for `torch.export.load`. It can also be your own exporter, or its name
+                "module:name".
 
         Raises:
             ConfigError: the member was read without the model and the data.
-            RunExists: there is something in the folder already.
+            RunExists: the folder exists and is not empty.
         """
         self._builder().export(self, Path(directory), format)
 
@@ -132,12 +132,12 @@ class Member:
         return self.builder
 
     def flat(self) -> dict[str, Any]:
-        """The row of front.csv: one value a column, without lists and mappings."""
+        """The row of front.csv: one value per column, without lists and mappings."""
         return {name: value for name, value in self.to_json().items() if not isinstance(value, list | dict)}
 
     def summary(self) -> dict[str, Any]:
-        """The columns of front.csv without ends of intervals and what was measured on the selection set."""
-        hidden = {*self._ends(), *(SELECT + name for name in self.select), *(STITCHED + name for name in self.search)}
+        """The columns of front.csv without ends of intervals and values on the selection set."""
+        hidden = {*self._ends(), *(SELECT + name for name in self.select), *(SEARCH + name for name in self.search)}
         return {name: value for name, value in self.flat().items() if name not in hidden}
 
     def _ends(self) -> dict[str, float]:
@@ -156,29 +156,29 @@ class Member:
             **self.report,
             **self._ends(),
             **{SELECT + name: value for name, value in self.select.items()},
-            **{STITCHED + name: value for name, value in self.search.items()},
+            **{SEARCH + name: value for name, value in self.search.items()},
             "verify_error": self.verify_error,
             "levels": list(self.levels),
             "kept": dict(self.counts),
             **({} if self.fit is None else {"fit": dict(self.fit)}),
             **(named or {}),
             **_given("finetune_steps", self.steps),
-            **({} if named or self.emptied is None else counted),  # the front counts them because another member does
+            **({} if named or self.emptied is None else counted),  # all members have the count if one has
             **({} if self.solved is None else {"solved": dict(self.solved)}),
         }
 
     @staticmethod
     def from_json(row: Mapping[str, Any], costs: Mapping[str, float]) -> Member:
-        """The member of a row of front.json; `costs` are those of the dense network, which say what is a cost.
+        """Makes a member from a row of front.json; `costs` are the dense costs, whose names tell costs from others.
 
         Raises:
-            LookupError, TypeError, ValueError: the row is not one.
+            LookupError, TypeError, ValueError: the row is invalid.
         """
         _check(row, costs)
         known = {*OWN, *costs, *(name + RATIO for name in costs)}
         values = {name: value for name, value in row.items() if name not in known}
-        select, search = (_without(prefix, values) for prefix in (SELECT, STITCHED))
-        rest = {name: value for name, value in values.items() if not name.startswith((SELECT, STITCHED))}
+        select, search = (_without(prefix, values) for prefix in (SELECT, SEARCH))
+        rest = {name: value for name, value in values.items() if not name.startswith((SELECT, SEARCH))}
         intervals = {
             name: (rest[name + LOW], rest[name + HIGH]) for name in rest if {name + LOW, name + HIGH} <= {*rest}
         }
@@ -209,12 +209,12 @@ def _given(name: str, value: float | None) -> dict[str, float]:
 
 
 def _without(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The values whose names begin with a prefix, by the rest of their names."""
+    """The values whose names begin with a prefix, by their names without it."""
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def _check(row: Mapping[str, Any], costs: Mapping[str, float]) -> None:
-    """Raises where a row of front.json has not what every row has."""
+    """Raises an error if a row of front.json lacks a required value."""
     if not (isinstance(row["candidate"], str) and {*map(type, row["levels"])} <= {int}):
         raise ValueError(f"expected a name and levels of a network, got {row['candidate']!r}, {row['levels']!r}")
     if {*map(type, row["kept"].values())} - {int}:

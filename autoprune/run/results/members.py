@@ -1,4 +1,4 @@
-"""The final front: its members built as they will be exported, proved, and measured on the report set."""
+"""The final front: builds its members as they are exported, verifies them, and measures them on the report set."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from autoprune.run.session.session import Session
 
 _log = logging.getLogger(__name__)
 
-NAMED = 3  # members that failed are named so far in an error; the log has all
+NAMED = 3  # largest number of failed networks in an error message; the log has all
 
 
 class Finished(NamedTuple):
-    """The members of a front, and what had to be left out of it."""
+    """The members of a front, and the networks that were left out of it."""
 
     members: tuple[Member, ...]
     left_out: tuple[LeftOut, ...]
@@ -50,7 +50,7 @@ class Finished(NamedTuple):
 
 @dataclass(frozen=True)
 class Built:
-    """A network as it is deployed, with what is known about it."""
+    """A network as it is deployed, with its member."""
 
     network: nn.Module
     member: Member
@@ -58,14 +58,14 @@ class Built:
 
 @ending_forks()
 def build_member(session: Session, evaluation: Evaluation) -> Built:
-    """The network of an evaluation, compared with its masked original and measured on the report set.
+    """Builds the network of an evaluation, compares it with its masked original and measures it on the report set.
 
-    Its member counts the weights that are left without any entry, and names them, where a search puts zeros into
-    weights, and where there are such weights all the same.
+    The member has the names and number of weights without any entry left, if the search puts zeros into weights or if
+    there are such weights.
 
     Raises:
-        VerifyError: the two compute different things.
-        RunFailed: it cannot be built or measured for any other reason, with the network's name and the cause.
+        VerifyError: the outputs of the network and its masked original differ.
+        RunFailed: it cannot be built or measured for another reason; the message has the network's name and the cause.
     """
     try:
         return _build_member(session, evaluation)
@@ -105,12 +105,12 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
-    What was on the front by the scores of the search is built, and the uniform network of equal cost where a weight is
-    emptied (run.emptied). A network that cannot be built, proved or measured is left out with its cause. One that is
-    dominated as built, or outside the bounds of measured objectives, is no member any more.
+    The networks on the front by the scores of the search are built, as well as the uniform network of equal cost for
+    each that empties a weight (run.session.emptied). A network that cannot be built, verified or measured is left out
+    with the cause. Networks that are dominated as built, or outside the bounds of measured objectives, are dropped.
 
     Raises:
-        RunFailed: every network was left out for a cause; nothing is written then.
+        RunFailed: every network was left out with a cause; nothing is written then.
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
@@ -126,7 +126,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
         try:
             built.append(build_member(session, evaluation).member)
             note = f"{_gain(built[-1], session)} in {time.perf_counter() - start:.1f} s"
-        except (VerifyError, RunFailed) as error:  # the others are none the worse for it
+        except (VerifyError, RunFailed) as error:  # the others are not affected
             _log.error("left out of the front: %s", clean(str(error)))
             left_out.append(_left_out(session, evaluation.candidate, error, clean))
             note = f"{len(left_out)} left out"
@@ -142,7 +142,7 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
 
 
 def _left_out(session: Session, candidate: Candidate, error: Exception, clean: Callable[[str], str]) -> LeftOut:
-    """What failed and why, without the secrets that `clean` takes out."""
+    """The network that failed, with the cause, from which `clean` removes secrets."""
     said = error if error.__cause__ is None else error.__cause__
     return LeftOut(_label(session.space.counts(candidate)), candidate.levels, clean(cause_of(said)))
 
@@ -158,7 +158,7 @@ def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
 
 
 def _undominated(session: Session, members: Sequence[Member]) -> list[Member]:
-    """The members within all bounds that no other one betters in all objectives, on the selection set."""
+    """The members within all bounds that no other member dominates on the selection set."""
     as_built = [Evaluation(Candidate(member.levels), member.as_built) for member in members]
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
@@ -166,7 +166,7 @@ def _undominated(session: Session, members: Sequence[Member]) -> list[Member]:
 
 
 def _name_replaced(session: Session, built: Sequence[Member], members: Sequence[Member]) -> None:
-    """Logs which networks that empty weights were on the front while searching and are not as built."""
+    """Logs the networks with emptied weights that were on the front during the search but are dominated as built."""
     kept, emptied = {member.levels for member in members}, EmptiedWeights(session)
     for member in built:
         least = emptied.of(Candidate(member.levels))
@@ -179,7 +179,7 @@ def _name_replaced(session: Session, built: Sequence[Member], members: Sequence[
 
 
 def _with_emptied(members: Sequence[Member]) -> list[Member]:
-    """The same members; where one of them counts emptied weights all do, and the log names the weights."""
+    """The members; if one has a count of emptied weights, all get one, and the log names the weights."""
     if all(member.emptied is None for member in members):
         return list(members)
     for member in members:
@@ -189,26 +189,26 @@ def _with_emptied(members: Sequence[Member]) -> list[Member]:
 
 
 def _gain(member: Member, session: Session) -> str:
-    """What building did to the first measured objective: "kl 0.64 -> 0.21"."""
+    """The change of the first measured objective by building, as in "kl 0.64 -> 0.21"."""
     name = next((o.name for o in session.problem.objectives if o.name in member.search), None)
     return "built" if name is None else f"{name} {member.search[name]:.4g} -> {member.select[name]:.4g}"
 
 
 def front_file(session: Session, members: Sequence[Member], left_out: Sequence[LeftOut] = ()) -> FrontFile:
-    """What front.json holds of a front; the objectives have the names of their columns."""
+    """The content of front.json for a front; the objectives have the names of their columns."""
     costs = session.dense_costs
     objectives = ((o.name if o.name in costs else SELECT + o.name, o.direction) for o in session.problem.objectives)
     return FrontFile(tuple(members), tuple(objectives), costs, tuple(left_out))
 
 
 def rebuild_member(session: Session, member: Member) -> Built:
-    """The network of a member, built, proved and measured again."""
+    """Builds, verifies and measures the network of a member again."""
     return build_member(session, member.evaluation)
 
 
 def export_member(session: Session, member: Member, directory: Path, format: Format = DEFAULT) -> Member:
-    """Builds the network of a member again and writes it, with what it was measured to do just now."""
-    exporter = find_exporter(format)  # before what takes long
+    """Builds the network of a member again and writes it with its new measurements."""
+    exporter = find_exporter(format)  # fails early, before the network is built
     return write_member(session, rebuild_member(session, member), directory, exporter)
 
 
@@ -246,7 +246,7 @@ def _member(
 
 
 def _check_reported(session: Session, measured: Mapping[str, float]) -> None:
-    """Raises where a fitness reports other names than it did of the dense network, and a row cannot hold them."""
+    """Raises PluginError if the fitness reports other names than for the dense network, or names of columns."""
     check_measured(measured, session.dense_costs)
     also = {*session.dense_costs, *session.scorer.also}
     missing = [o.name for o in session.job.objectives if o.name not in also and o.name not in measured]
@@ -255,7 +255,7 @@ def _check_reported(session: Session, measured: Mapping[str, float]) -> None:
 
 
 def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Where the true accuracy lies in 95 of 100 cases, from how many examples it was counted on, by name."""
+    """The 95 % confidence intervals of accuracies, by name, given the number of examples."""
     if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
         return {}
     return {"accuracy": wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))}

@@ -1,4 +1,4 @@
-"""A run as an Optuna study, from what is in its folder: no model, no data."""
+"""Exports a run as an Optuna study from its folder, without model and data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACTS = ("seed", "evaluations", "guide", "criterion", "fitness", "batch_norms", 
 
 @dataclass(frozen=True)
 class ExportedStudy:
-    """A study's name, how many trials it has, and whether it was written just now or was there already."""
+    """A study's name, its number of trials, and whether it was written now or existed already."""
 
     name: str
     trials: int
@@ -29,13 +29,13 @@ class ExportedStudy:
 
 
 def export_study(path: Path, storage: str) -> ExportedStudy:
-    """Writes a finished or interrupted run into a database such as "sqlite:///study.db", see search.optuna_study.
+    """Writes a finished or interrupted run into a database such as "sqlite:///study.db".
 
-    The study has the name of the run's folder. Its objectives are those the search followed: of a run with a guide the
-    guide, in place of what it stands for, which is among the user attributes of every trial.
+    The study has the name of the run's folder. Its objectives are those of the search: in a run with a guide, the guide
+    replaces an objective, whose values are user attributes of the trials. See searchers.optuna.study.
 
     Raises:
-        RunNotFound: no run, or none that has measured anything.
+        RunNotFound: there is no run, or it has not measured anything.
         ConfigError: the database cannot be opened, or has another study of that name.
     """
     record = read_study(path)
@@ -47,7 +47,7 @@ def export_study(path: Path, storage: str) -> ExportedStudy:
 
 
 def read_study(path: Path) -> StudyRecord:
-    """What a run's folder says of its search."""
+    """Reads the record of a run's search from its folder."""
     folder = RunFolder.open(path)
     records = read_run(folder.journal)
     evaluations = tuple(told_evaluations(records))
@@ -67,7 +67,7 @@ def read_study(path: Path) -> StudyRecord:
 
 
 def _problem(folder: RunFolder, header: Record) -> tuple[tuple[Objective, ...], Mapping[str, float]]:
-    """What the search followed, and the dense costs: as the journal says, or front.json if it is an old one."""
+    """The objectives of the search and the dense costs, from the journal, or from front.json if it is an old run."""
     if "followed" in header:
         return tuple(Objective(name, direction) for name, direction in header["followed"]), header["dense"]
     front = read_front_file(folder)

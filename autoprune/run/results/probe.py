@@ -1,9 +1,9 @@
-"""A probe: what a network computes on an input that every machine can make again.
+"""A probe: a network's output on an input that every machine can reproduce.
 
-It goes with an export, so that weights which are loaded into another forward are noticed. The input is made of the raw
-integers of a PCG64 generator, whose stream is guaranteed to stay the same, in the range of an example. Nothing of the
-example's content is in it. Where possible the network runs in float64 on the CPU, so that outputs of different
-machines agree to many more digits than those of different networks.
+It is part of an export, to detect weights that are loaded into a model with another forward. The input is made from the
+raw integers of a PCG64 generator, whose stream is guaranteed to be stable, in the range of an example, without any of
+its content. If possible the network runs in float64 on the CPU, so that outputs of different machines agree to many
+more digits than those of different networks.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from autoprune.prune.passes.containers import tensors_of
 
 Document = Mapping[str, Any]
 
-UNCHECKED = "unchecked"  # the key that says why there is no probe
-SAMPLES = 256  # of each output tensor so many values are kept, evenly spaced
-DOUBLED = 100_000_000  # a network with more numbers than this runs as it is
-TOLERANCES = {"float64": 1e-5, "float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}  # of the largest absolute value
+UNCHECKED = "unchecked"  # the key of the reason why there is no probe
+KEPT_VALUES = 256  # number of values kept of each output tensor, evenly spaced
+DOUBLED = 100_000_000  # networks with more parameters are not converted to float64
+TOLERANCES = {"float64": 1e-5, "float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}  # relative to the largest value
 
 
 def make_probe(network: nn.Module, example: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """Inputs like the example, and what the network computes on them, as plain JSON.
+    """Makes inputs like the example and records the network's output on them, as plain JSON.
 
-    Where that cannot be said, `unchecked` has the reason: the network does not run on such inputs, or its output is
-    random, depends on earlier calls, or has no tensor in it.
+    If there can be no probe, `unchecked` has the reason: the network does not run on such inputs, or its output is
+    random, depends on earlier calls, or contains no tensor.
     """
     inputs = [_described(x) for x in example]
     reason = ""
     for precision in _precisions(network):
         try:
             outputs, again = (_outputs(network, inputs, precision, seed) for seed in (0, 1))
-        except Exception as error:  # whatever a user's forward raises
+        except Exception as error:  # a user's forward may raise anything
             reason = reason or f"it does not run on random inputs: {type(error).__name__}: {error}"
             continue
         flaw = _flaw(outputs, again, precision)
@@ -49,22 +49,23 @@ def make_probe(network: nn.Module, example: Sequence[torch.Tensor]) -> dict[str,
 
 
 def probe_difference(network: nn.Module, probe: Document) -> str:
-    """In words, how the network's outputs differ from the probe's; empty where they are the same.
+    """Describes how the network's outputs differ from the probe's; empty if they agree.
 
-    Raises KeyError, TypeError or ValueError for a probe that is not one.
+    Raises:
+        KeyError, TypeError, ValueError: the probe is invalid.
     """
     precision, expected = probe["precision"], probe["outputs"]
     inputs = [_made(spec, seed) for seed, spec in enumerate(probe["inputs"])]
     tolerance = TOLERANCES[precision]
     try:
         found = _run(network, inputs, precision, 0)
-    except Exception as error:  # whatever the forward of another network raises
+    except Exception as error:  # the forward of another network may raise anything
         return f"it does not run on the probe's input: {type(error).__name__}: {error}"
     return _difference(expected, found, tolerance)
 
 
 def _precisions(network: nn.Module) -> list[str]:
-    """What to try: float64, and the least precise number format among the network's own."""
+    """The precisions to try: float64, and the least precise dtype of the network's parameters."""
     tensors = [x for x in named_tensors(network).values() if x.is_floating_point()]
     names = {str(x.dtype).removeprefix("torch.") for x in tensors} & TOLERANCES.keys()
     own = max(names, key=lambda name: TOLERANCES[name], default="float32")
@@ -72,7 +73,7 @@ def _precisions(network: nn.Module) -> list[str]:
 
 
 def _described(example: torch.Tensor) -> dict[str, Any]:
-    """Shape, number format and range of an input: uniform with the example's mean and deviation, or its integers."""
+    """The shape, dtype and range of an input: the example's mean and deviation, or the range of its integers."""
     values = example.detach().cpu().double()
     values = values[torch.isfinite(values)]
     low = high = 0.0
@@ -90,7 +91,7 @@ def _described(example: torch.Tensor) -> dict[str, Any]:
 
 
 def _made(spec: Document, seed: int) -> torch.Tensor:
-    """The input of a description: the same numbers on every machine."""
+    """Makes the input of a description, with the same numbers on every machine."""
     shape, dtype = [int(n) for n in spec["shape"]], getattr(torch, spec["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"expected a number format, got {spec['dtype']!r}")
@@ -110,7 +111,7 @@ def _outputs(network: nn.Module, inputs: Sequence[Document], precision: str, see
 
 
 def _run(network: nn.Module, inputs: Sequence[torch.Tensor], precision: str, seed: int) -> list[torch.Tensor]:
-    """The output tensors of a copy in eval mode; the network itself stays as it is, whatever its forward keeps."""
+    """The output tensors of a copy in eval mode, so that the network's own state does not change."""
     copy = copy_model(network)
     place = _placing(copy, precision)
     with evaluating(copy), torch.no_grad(), without_tf32(), seeded(seed):
@@ -118,7 +119,7 @@ def _run(network: nn.Module, inputs: Sequence[torch.Tensor], precision: str, see
 
 
 def _placing(network: nn.Module, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What puts an input where the network is, which goes to the CPU for float64."""
+    """A function that moves an input to the network's device, which is the CPU for float64."""
     if precision == "float64":
         network.to("cpu", torch.float64)
         return lambda x: x.double() if x.is_floating_point() else x
@@ -138,13 +139,13 @@ def _sampled(output: torch.Tensor) -> dict[str, Any]:
 
 
 def _places(count: int) -> torch.Tensor:
-    """Which of so many values are kept."""
-    kept = min(count, SAMPLES)
+    """The positions of the values that are kept of `count`."""
+    kept = min(count, KEPT_VALUES)
     return torch.arange(kept) * count // max(kept, 1)
 
 
 def _flaw(outputs: Sequence[Document], again: Sequence[Document], precision: str) -> str:
-    """Why these outputs are no probe."""
+    """The reason why these outputs cannot be a probe; empty if they can."""
     if not outputs:
         return "its output has no tensor in it"
     if not all(math.isfinite(number) for one in outputs for number in (one["largest"], *one["values"])):
@@ -161,7 +162,7 @@ def _close(expected: Document, found: Document, tolerance: float) -> bool:
 
 
 def _error(expected: Document, values: Sequence[float]) -> float:
-    """The largest difference of the values kept over the largest absolute value; infinite where it is no number."""
+    """The largest difference of kept values, relative to the largest absolute value; infinite if it is NaN."""
     if len(values) != len(expected["values"]):
         return math.inf
     gap = max((abs(a - b) for a, b in zip(expected["values"], values, strict=True)), default=0.0)

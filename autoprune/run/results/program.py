@@ -1,4 +1,4 @@
-"""Exports as torch.export programs: one file that runs where the model's code is not installed."""
+"""Exports as torch.export programs: one file that runs without the model's code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Inputs = tuple[torch.Tensor, ...]
 
 
 class ProgramExporter:
-    """Writes network.pt2, a torch.export program on the CPU for any number of examples where the network allows that.
+    """Writes network.pt2, a torch.export program on the CPU, for any number of examples if the network allows that.
 
     >>> torch.export.load("small/network.pt2").module()(x)
     """
@@ -36,20 +36,20 @@ class ProgramExporter:
         """Writes the program and compares its output with the network's, for one example and for three.
 
         Raises:
-            ExportError: torch.export cannot trace the network, or the program that was saved computes something else.
+            ExportError: torch.export cannot trace the network, or the output of the saved program differs.
         """
         copy = _on_cpu(network)
         inputs = tuple(tensor.detach().cpu() for tensor in example)
         try:
             _write(_any_number(copy, inputs), copy, (inputs, _repeated(inputs, 3)), directory / PROGRAM)
-        except Exception as error:  # torch.export raises whatever its tracing stumbles over
+        except Exception as error:  # torch.export may raise anything while tracing
             _log.warning("%s takes one example at a time: %s", PROGRAM, _first_line(error))
             (directory / PROGRAM).unlink(missing_ok=True)
             _write(_one(copy, inputs), copy, (inputs,), directory / PROGRAM)
 
 
 def _on_cpu(network: nn.Module) -> nn.Module:
-    """A copy in which every tensor has memory of its own and nothing more, as programs are saved by it."""
+    """A copy on the CPU in which every tensor has its own memory, as programs are saved with all their memory."""
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named_tensors(network).items()}
     return copy_model(network, own).cpu().eval()
 
@@ -59,14 +59,14 @@ def _repeated(inputs: Inputs, times: int) -> Inputs:
 
 
 def _any_number(network: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """The program for any number of examples; two are traced, as one would be taken for the only number."""
+    """The program for any number of examples; two are traced, as a size of one would be fixed."""
     shapes = tuple({0: Dim.AUTO} if x.dim() else None for x in inputs)
     with torch.no_grad():
         return torch.export.export(network, _repeated(inputs, 2), dynamic_shapes=shapes, strict=False)
 
 
 def _one(network: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """The program for exactly these inputs' shapes."""
+    """The program for exactly the shapes of these inputs."""
     try:
         with torch.no_grad():
             return torch.export.export(network, inputs, strict=False)
@@ -78,14 +78,14 @@ def _one(network: nn.Module, inputs: Inputs) -> ExportedProgram:
 
 
 def _write(program: ExportedProgram, network: nn.Module, tried: Sequence[Inputs], path: Path) -> None:
-    """Saves a program and compares what is loaded again with the network. ExportError where they differ."""
+    """Saves a program, loads it again and compares it with the network. ExportError if they differ."""
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
     for inputs in tried:
         gap = largest_of(_outputs(loaded, inputs), _outputs(network, inputs))
         if gap > OUTPUT_TOLERANCE:
             raise ExportError(
-                f"expected the program in {path.name} to compute what the network computes, to {OUTPUT_TOLERANCE:g} of "
+                f"expected the program in {path.name} to have the network's output, to {OUTPUT_TOLERANCE:g} of "
                 f"the largest output, it differs by {gap:.2g}. Export the network in the format 'autoprune'."
             )
 

@@ -1,4 +1,4 @@
-"""Exports appear whole or not at all: written into a folder beside, and put in their place when all is there."""
+"""Writes exports atomically: into a temporary folder beside, which is moved to its place when it is complete."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from autoprune.errors import AutopruneError, PluginError, RunExists
 from autoprune.run.records.folder import naming
 from autoprune.run.results.exporter import Exporter, ExportFacts
 
-_SCRATCH = ".export-"  # what folders of exports that are not whole yet begin with
-_MOVING = ".moving-"  # and those whose files are being put in their places, one after the other
+_SCRATCH = ".export-"  # prefix of the folders of incomplete exports
+_MOVING = ".moving-"  # prefix of folders whose files are being moved to their places, one after the other
 
 
 def write_export(
     network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor], directory: Path, exporter: Exporter
 ) -> None:
-    """Writes what an exporter makes of a network into a new directory, all of it or nothing.
+    """Writes the files of an exporter into a new directory, atomically.
 
     Raises:
-        RunExists: there is something in the directory already.
+        RunExists: the directory exists and is not empty.
         PluginError: the exporter failed or wrote nothing.
-        OSError: a file cannot be written, with its name.
-        AutopruneError: what the exporter raises, such as RecipeError and ExportError.
+        OSError: a file cannot be written; the error has its name.
+        AutopruneError: the exporter raised it, such as RecipeError and ExportError.
     """
     check_free(directory)
     with _beside(directory) as scratch:
@@ -44,7 +44,7 @@ def write_export(
 
 
 def check_free(directory: Path) -> None:
-    """Raises RunExists for a directory in which something is; what a killed export has left does not count."""
+    """Raises RunExists for a directory that is not empty; files of a killed export are ignored."""
     if not directory.exists():
         return
     visible = not directory.is_dir() or any(not path.name.startswith(".") for path in directory.iterdir())
@@ -55,7 +55,7 @@ def check_free(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _beside(directory: Path) -> Iterator[Path]:
-    """A new folder beside the directory, or in it where it is there already; nothing of it is left."""
+    """A temporary folder beside the directory, or in it if it exists already; it is removed at the end."""
     around = directory if directory.exists() else directory.parent
     scratch = around / f"{_SCRATCH}{directory.name}-{os.getpid()}"
     with naming(directory):
@@ -74,7 +74,7 @@ def _remove(folder: Path, pattern: str) -> None:
 
 
 def _publish(scratch: Path, directory: Path) -> None:
-    """Puts a whole export in its place: under its name in one step, or, in a directory that is there, file by file."""
+    """Moves a complete export to its place: in one step, or file by file if the directory exists already."""
     if directory.exists():
         check_free(directory)
     with naming(directory):
@@ -83,6 +83,6 @@ def _publish(scratch: Path, directory: Path) -> None:
             return
         _remove(directory, f"{_MOVING}*")
         moving = scratch.rename(directory / f"{_MOVING}{directory.name}-{os.getpid()}")
-        for path in sorted(moving.iterdir(), reverse=True):  # weights before the recipe that says what they are
+        for path in sorted(moving.iterdir(), reverse=True):  # weights before the recipe that describes them
             path.replace(directory / path.name)
         moving.rmdir()

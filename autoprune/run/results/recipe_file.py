@@ -1,5 +1,5 @@
-"""recipe.json: read without trust. Whatever is wrong with it is a RecipeError, and nothing in it can run code or set
-anything but the integers that a model's modules keep already.
+"""Reads recipe.json as untrusted input: every defect is a RecipeError, and its content can neither run code nor set
+anything except integers that a model's modules have already.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from autoprune.errors import RecipeError
 from autoprune.prune.modules.adapting import ADAPTERS
 from autoprune.prune.modules.attributes import numbers
 
-RECIPE_FORMAT = 3  # 1 knew neither adapted nor skipped modules, 2 no checksums
+RECIPE_FORMAT = 3  # format 1 has no adapted or skipped modules, format 2 no checksums
 CHECKSUM = "checksum"
-SEALED = ("class", "weights_sha256", "probe", CHECKSUM)  # what recipes have from format 3 on
-LONGEST = 1000  # tuple that a skipped module returned
+SEALED = ("class", "weights_sha256", "probe", CHECKSUM)  # the keys that recipes have from format 3 on
+LONGEST_TUPLE = 1000  # largest length of a tuple that a skipped module returned
 
 
 @dataclass(frozen=True)
 class RecipeDocument:
-    """What recipe.json says, of the right types. `weights_sha256` and `probe` are None in one without checksums."""
+    """The content of recipe.json with checked types. `weights_sha256` and `probe` are None without checksums."""
 
     kind: str
     shapes: Mapping[str, tuple[int, ...]]
@@ -37,14 +37,14 @@ class RecipeDocument:
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with the checksum of all the rest of it."""
+    """The document with a checksum of its content."""
     content = {name: value for name, value in document.items() if name != CHECKSUM}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return {**content, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_recipe(path: Path) -> RecipeDocument:
-    """The recipe of a file. RecipeError, with the file's name, for anything that is not one."""
+    """Reads the recipe of a file. RecipeError, with the file's name, if it is invalid."""
     try:
         text = path.read_bytes().decode()
         document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_distinct)
@@ -95,7 +95,7 @@ def _parsed(document: Any) -> RecipeDocument:
         },
         _list(document.get("adapted", []), _text, "adapted"),
         {name: dict(_sizes(own, f"sizes.{name}")) for name, own in _mapping(document, "sizes")},
-        {name: _count(length, f"skipped.{name}", LONGEST) for name, length in _mapping(document, "skipped", {})},
+        {name: _count(length, f"skipped.{name}", LONGEST_TUPLE) for name, length in _mapping(document, "skipped", {})},
         checksum,
         probe,
     )
@@ -133,10 +133,10 @@ def _sizes(value: Any, where: str) -> Iterable[tuple[str, int]]:
 
 
 def check_fits(model: nn.Module, recipe: RecipeDocument) -> None:
-    """Raises ValueError for a recipe that speaks of modules or integers which the model does not have.
+    """Raises ValueError for a recipe with modules or integers that the model does not have.
 
-    A size is set only where a module keeps an integer already that tracing could have found (attributes.numbers): by
-    itself, or in a list, tuple, dictionary, dataclass or configuration; never through a class, a method or a property.
+    A size is set only where a module has an integer already that tracing could have found (attributes.numbers): as an
+    attribute, or in a list, tuple, dictionary, dataclass or configuration; never through a class, method or property.
     """
     modules = dict(model.named_modules())
     for name in (*recipe.adapted, *recipe.sizes, *recipe.skipped):

@@ -1,4 +1,4 @@
-"""What can be told of a request to a finished run before anything heavy is loaded: neither torch nor the model."""
+"""Checks requests to a finished run before torch or the model is loaded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from autoprune.run.results.front_file import Shown, show_front
 
 
 def check_export(path: Path, pick: str, out: Path, format: Format = DEFAULT) -> Shown:
-    """The member that an export would build, with why. Raises for a pick of nothing, for a folder that is taken and for
-    a name that is no format's.
+    """The member that an export would build, with the reason. Raises an error if the pick finds no member, the folder
+    is taken or the format is unknown.
     """
     if isinstance(format, str):
         check_format(format)
@@ -26,7 +26,7 @@ def check_export(path: Path, pick: str, out: Path, format: Format = DEFAULT) -> 
 
 
 def check_solve(path: Path, budget: str, out: Path | None) -> None:
-    """Raises ConfigError for what is no budget on costs of the run, RunExists for a folder that is taken."""
+    """Raises ConfigError if the text is not a budget on costs of the run, RunExists if the folder is taken."""
     folder = RunFolder.open(path)
     records = read_run(folder.journal)
     if not records:
@@ -39,10 +39,10 @@ def check_solve(path: Path, budget: str, out: Path | None) -> None:
 
 
 def budgets_of(text: str, dense: Mapping[str, float]) -> list[Bound]:
-    """The bounds of one or several budgets such as "macs=0.4,params=1e5", all of which have to hold.
+    """Parses one or several budgets such as "macs=0.4,params=1e5", all of which must hold.
 
-    `dense` are the costs of the dense network: a value of at most 1 is a share of them. ConfigError for something else
-    than an upper bound on a cost.
+    `dense` are the costs of the dense network: a value up to 1 is a share of them. ConfigError for anything except
+    upper bounds on costs.
     """
     bounds = [Bound.parse(part).absolute(dense) for part in text.split(",")]
     for bound in bounds:

@@ -1,4 +1,4 @@
-"""The best network of a run for a budget: all that is known within it, compared as built on the selection set."""
+"""Finds the best network of a run for a budget: builds contenders and compares them on the selection set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autoprune.run.session.emptied import EmptiedWeights
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
 
-BUILT = 16  # networks that were evaluated and are not on the front are built at most, the best by their scores
+BUILT = 16  # largest number of evaluated networks, not on the front, that are built; the best by their scores
 
 MEMBER, EVALUATED, PLAN, UNIFORM = "member of the front", "evaluated network", "plan", "uniform network"
 
@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Contender:
-    """A network within a budget, what it is, and its member where it is on the front.
+    """A network within a budget, with its kinds, and its member if it is on the front.
 
-    `built` are its costs and what was measured of it as built, on the selection set; empty until then.
+    `built` has its costs and its measurements on the selection set; it is empty until the network is built.
     """
 
     candidate: Candidate
@@ -50,9 +50,9 @@ class Contender:
 def solve_within(
     session: Session, members: Sequence[Member], evaluations: Sequence[Evaluation], budget: str, out: Path | None
 ) -> Member:
-    """The best network within the budget, which is written to `out` where that is given.
+    """Finds the best network within the budget, and exports it to `out` if that is given.
 
-    Its `solved` says what the network is, what it was compared with, and how those did.
+    Its `solved` says what the network is, and which networks it was compared with and their values.
     """
     bounds = budgets_of(budget, session.dense_costs)
     contenders = _contenders(session, members, evaluations, bounds)
@@ -64,13 +64,13 @@ def solve_within(
             _log.error("left out: %s", error)
             continue
         return replace(member, solved={"budget": budget, **_account(session, best, contenders)})
-    raise VerifyError("no network within the budget computes what its masked original computes; the log says which")
+    raise VerifyError("no network within the budget has the output of its masked original; the log has the differences")
 
 
 def _contenders(
     session: Session, members: Sequence[Member], evaluations: Sequence[Evaluation], bounds: Sequence[Bound]
 ) -> list[Contender]:
-    """All that may be the best, each network once. InfeasibleBudget where there is none."""
+    """All contenders, each network once. InfeasibleBudget if there are none."""
     problem = replace(session.problem, bounds=(*session.problem.bounds, *bounds))
     scored = _scores(problem, evaluations)
     found: dict[Levels, Contender] = {}
@@ -87,19 +87,19 @@ def _contenders(
     if not found:
         problem.check_bounds()
         raise InfeasibleBudget(
-            f"expected a network within {_shown(bounds)}, found no plan and none that was evaluated."
+            f"expected a network within {_shown(bounds)}, found neither a plan nor an evaluated network."
         )
     return list(found.values())
 
 
 def _scores(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, dict[str, float]]:
-    """Costs and scores of the networks that were scored on everything, by levels."""
+    """The costs and scores of the networks with full fidelity, by levels."""
     usable = [e for e in evaluations if e.candidate.fidelity == 1 and is_usable(problem, e)]
     return {e.candidate.levels: {**e.values, **problem.costs_of(e.candidate)} for e in usable}
 
 
 def _made(problem: Problem, evaluations: Sequence[Evaluation], bounds: Sequence[Bound]) -> Iterator[tuple[str, Levels]]:
-    """A plan for the budget on each cost that is bounded, and the uniform network of most cost within it."""
+    """A plan for the budget on each bounded cost, and the uniform network with the largest cost within the budget."""
     model = DamageModel(problem)
     model.tell(evaluations)
     table = model.table()
@@ -116,7 +116,7 @@ def _made(problem: Problem, evaluations: Sequence[Evaluation], bounds: Sequence[
 
 
 def _member(session: Session, member: Member) -> Contender:
-    """A member of the front; as built where all that networks are compared by is known of it."""
+    """The contender of a member of the front, with its values as built if all of them are known."""
     candidate = Candidate(member.levels)
     built = {**member.select, **session.problem.costs_of(candidate)}
     whole = all(o.name in built for o in (*session.problem.objectives, *session.job.objectives))
@@ -124,7 +124,7 @@ def _member(session: Session, member: Member) -> Contender:
 
 
 def _ranked(session: Session, contenders: Sequence[Contender], bounds: Sequence[Bound]) -> list[Contender]:
-    """Those that can be built and are within the bounds of measured objectives, the best first."""
+    """The contenders that can be built and are within the bounds of measured objectives, the best first."""
     usable = []
     for index, contender in enumerate(contenders):
         session.progress(Progress("compare", index, len(contenders)))
@@ -146,7 +146,7 @@ def _ranked(session: Session, contenders: Sequence[Contender], bounds: Sequence[
 
 
 def _build(session: Session, contender: Contender) -> None:
-    """Measures a network as built, where it can be."""
+    """Builds and measures a contender; a failure is logged."""
     try:
         if not contender.scores:
             contender.scores = _scored(session, contender.candidate)
@@ -165,7 +165,7 @@ def _scored(session: Session, candidate: Candidate) -> Mapping[str, float]:
 
 
 def _delivered(session: Session, best: Contender, out: Path | None) -> Member:
-    """The network, measured on the report set; written where there is an `out`."""
+    """Measures the network on the report set, and exports it if `out` is given."""
     if best.member is not None:
         return best.member if out is None else export_member(session, best.member, out)
     built = build_member(session, Evaluation(best.candidate, best.scores))
@@ -173,7 +173,7 @@ def _delivered(session: Session, best: Contender, out: Path | None) -> Member:
 
 
 def _account(session: Session, best: Contender, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """What the best network is, how many of each kind it was compared with, and why it is the best, in a sentence."""
+    """The kind of the best network, the number of contenders by kind, and a sentence on why it is the best."""
     others = [f"the {source} has {_measured(session, c)}" for source, c in _rivals(best, contenders)]
     compared = {source: sum(source in c.sources for c in contenders) for source in (MEMBER, EVALUATED, PLAN, UNIFORM)}
     counts = ", ".join(f"{source} {count}" for source, count in compared.items() if count)
@@ -183,7 +183,7 @@ def _account(session: Session, best: Contender, contenders: Sequence[Contender])
 
 
 def _rivals(best: Contender, contenders: Sequence[Contender]) -> Iterator[tuple[str, Contender]]:
-    """The plan and the uniform network that were beaten."""
+    """The plan and the uniform network that were worse."""
     for source in (PLAN, UNIFORM):
         for contender in contenders:
             if contender is not best and source in contender.sources and contender.built:
@@ -204,7 +204,7 @@ def _compared(session: Session) -> list[Objective]:
 
 
 def _key(session: Session, values: Mapping[str, float], bounds: Sequence[Bound]) -> list[float]:
-    """Losses of the measured objectives and then of the costs; of equals the one with the least of the first budget."""
+    """The sort key: losses of the measured objectives, then of the costs, then the cost in the first budget."""
     objectives = [*_compared(session), *(o for o in session.problem.objectives if o.name in session.dense_costs)]
     return [*(o.loss(values[o.name]) for o in objectives), values[bounds[0].name]]
 

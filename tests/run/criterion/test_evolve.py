@@ -10,7 +10,7 @@ import pytest
 
 from autoprune.errors import ConfigError
 from autoprune.run.criterion.evolve import KNOWN, SIZE, FormulaSearch, evolve
-from autoprune.run.criterion.formula import Formula, of, orders, simplified
+from autoprune.run.criterion.formula import SymbolicFormula, of, orders, simplified
 
 RNG = np.random.default_rng(0)
 TERMINALS = {
@@ -108,4 +108,4 @@ def test_asking_gives_orders_and_telling_judges_them():
     search = FormulaSearch(TABLE)
     assert search.ask() is not None
     search.tell(0.5)
-    assert [(j.formula, j.fitness) for j in search.judged] == [(Formula("producer"), 0.5)]
+    assert [(j.formula, j.fitness) for j in search.judged] == [(SymbolicFormula("producer"), 0.5)]

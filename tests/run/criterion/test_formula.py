@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from autoprune.run.criterion.evolve import KNOWN
-from autoprune.run.criterion.formula import OPERATORS, Formula, evaluated, of, orders, scores, simplified, written
+from autoprune.run.criterion.formula import (
+    OPERATORS,
+    SymbolicFormula,
+    evaluated,
+    of,
+    orders,
+    scores,
+    simplified,
+    written,
+)
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -21,9 +30,9 @@ ARRAYS = {
 def random_formula(rng, depth):
     """Any formula of at most that depth."""
     if depth == 0 or rng.random() < 0.2:
-        return Formula(str(rng.choice(sorted(ARRAYS))))
+        return SymbolicFormula(str(rng.choice(sorted(ARRAYS))))
     name = str(rng.choice(sorted(OPERATORS)))
-    return Formula(name, tuple(random_formula(rng, depth - 1) for _ in range(OPERATORS[name][0])))
+    return SymbolicFormula(name, tuple(random_formula(rng, depth - 1) for _ in range(OPERATORS[name][0])))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +84,7 @@ def test_scores_are_sums_over_outputs_columns_and_consumers(formula, by_hand):
 
 def test_positions_are_ordered_by_falling_score_and_ties_by_position():
     table = {"u": [{"weight": np.array([1.0, 3.0, 1.0, 3.0])[None, :, None]}]}
-    found = orders(Formula("weight"), table)
+    found = orders(SymbolicFormula("weight"), table)
     assert found is not None
     assert found["u"].tolist() == [1, 3, 0, 2]
 
@@ -91,8 +100,8 @@ def test_what_is_constant_or_not_finite_is_no_criterion(formula):
     [
         (of("abs", of("mul", "weight", "weight")), of("square", "weight")),
         (of("root", of("square", "weight")), of("abs", "weight")),
-        (of("square", of("root", "inputs")), Formula("inputs")),
-        (of("neg", of("neg", "weight")), Formula("weight")),
+        (of("square", of("root", "inputs")), SymbolicFormula("inputs")),
+        (of("neg", of("neg", "weight")), SymbolicFormula("weight")),
         (of("log", of("neg", of("abs", "weight"))), of("log", "weight")),
         (of("minmax", of("zscore", of("minmax", "weight"))), of("minmax", "weight")),
         (of("mul", "weight", "inputs"), of("mul", "inputs", "weight")),

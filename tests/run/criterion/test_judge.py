@@ -128,7 +128,7 @@ def test_a_file_that_is_there_or_is_none_of_python_is_refused(tiny, tmp_path):
 
 
 def test_costs_alone_and_branches_alone_leave_nothing_to_judge_by(tiny, tmp_path):
-    with pytest.raises(ConfigError, match="expected an objective that is measured, got costs alone"):
+    with pytest.raises(ConfigError, match="expected an objective that is measured, got only costs"):
         find_criterion(replace(tiny, objectives=(Objective("macs", "min"),), guide=None), tmp_path / "a.py")
     with pytest.raises(ConfigError, match="expected units whose consumers have statistics, found none"):
         find_criterion(replace(tiny, rules=(LevelRule("*", (0.0,), kind="branches"),)), tmp_path / "b.py")

@@ -118,7 +118,9 @@ def pool(site):
 @pytest.mark.parametrize("kind", ["ready", "died"])
 def test_a_worker_with_another_version_ends_the_run_when_it_introduces_itself(kind):
     site = Site([{"computing": {**OURS, "torch": "2.12"}, "host": "node7"}], kind=kind)
-    with pytest.raises(RunFailed, match="worker-0 on node7 computes with .* torch is 2.13 here and 2.12 there"):
+    with pytest.raises(
+        RunFailed, match="worker-0 on node7 differs from this process: torch is 2.13 here and 2.12 there"
+    ):
         pool(site).wait_ready()
     assert not site.asked
 

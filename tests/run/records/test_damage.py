@@ -153,7 +153,7 @@ def test_a_run_that_begins_anew_says_so(small, whole, run, caplog, content):
         journal_of(run).write_bytes(content)
     with caplog.at_level(logging.WARNING):
         resume(small, run)
-    assert "journal.jsonl has no record of what was measured: the run begins anew" in caplog.text
+    assert "journal.jsonl has no measurements: the run starts again" in caplog.text
     assert_as_whole(run, whole)
 
 
@@ -251,7 +251,7 @@ def test_edited_numbers_of_every_file_a_report_shows_are_refused(run):
     for name in SHOWN:
         before = (run / name).read_bytes()
         (run / name).write_bytes(change_number(before))
-        with pytest.raises(RunDamaged, match=rf"{name}: its content is not what was written: the checksum is another"):
+        with pytest.raises(RunDamaged, match=rf"{name}: its content was changed: it does not have its checksum"):
             report(run)
         (run / name).write_bytes(before)
 

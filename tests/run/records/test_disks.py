@@ -25,7 +25,7 @@ def test_an_append_that_does_not_fit_is_an_error_and_what_was_written_before_is_
         journal.append(record)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(encode(record)) + 50, hard))
         try:
-            with pytest.raises(JournalError, match="cannot be written: File too large. What is in it is whole"):
+            with pytest.raises(JournalError, match="cannot be written: File too large. Its content is intact"):
                 journal.append(record)
             assert read_journal(path) == [record]
         finally:

@@ -173,7 +173,7 @@ def test_what_repair_takes_out_lies_beside_the_journal(tmp_path, caplog):
     repair_journal(path)
     assert (tmp_path / "journal.damaged").read_bytes() == damaged
     assert [r["kind"] for r in read_journal(path)] == ["run", "ask", "answer", "answer"]
-    assert "1 damaged lines are in journal.damaged; 2 evaluations behind them are kept" in caplog.text
+    assert "1 damaged lines are in journal.damaged; 2 evaluations after them are kept" in caplog.text
 
 
 def test_repair_of_a_whole_journal_or_of_none_changes_nothing(tmp_path):

@@ -19,7 +19,7 @@ from autoprune.errors import RunNotFound
 from autoprune.measure.form import Form, Tuning
 from autoprune.run.records.journal import encode
 from autoprune.run.report import write_report
-from autoprune.run.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Chart
+from autoprune.run.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, ChartAxis
 from autoprune.run.report.facts import audits, growth, read_facts
 from autoprune.run.report.markup import number
 from autoprune.run.results.front_file import read_front
@@ -224,7 +224,7 @@ def test_a_row_that_another_beats_at_lower_cost_has_no_pick(tmp_path: Path) -> N
     ],
 )
 def test_ticks_are_round_and_reach_both_ends(values: list[float], ticks: list[str]) -> None:
-    axis = Axis.over("x", values)
+    axis = ChartAxis.over("x", values)
     assert [axis.label(tick) for tick in axis.ticks] == ticks
 
 
@@ -232,19 +232,19 @@ def test_an_axis_covers_what_it_was_made_over_with_few_ticks() -> None:
     rng = np.random.default_rng(0)
     for scale in (1e-7, 1e-3, 1.0, 1e9):
         for values in (rng.normal(size=(50, 3)) * scale).tolist():
-            axis = Axis.over("x", values)
+            axis = ChartAxis.over("x", values)
             assert all(axis.covers(value) for value in values)
             assert 3 <= len(axis.ticks) <= 8
 
 
 def test_the_corners_of_the_plot_are_the_ends_of_the_axes() -> None:
-    chart = Chart(Axis.over("x", [0, 10]), Axis.over("y", [0, 1]))
+    chart = Chart(ChartAxis.over("x", [0, 10]), ChartAxis.over("y", [0, 1]))
     corners = f"{LEFT:.1f},{HEIGHT - BOTTOM:.1f} {WIDTH - RIGHT:.1f},{TOP:.1f}"
     assert f'points="{corners}"' in chart.line([(0, 0), (10, 1)], "member")
 
 
 def test_dots_share_one_path_without_those_outside_or_on_the_same_pixel() -> None:
-    chart = Chart(Axis.over("x", [0, 1]), Axis.over("y", [0, 1]))
+    chart = Chart(ChartAxis.over("x", [0, 1]), ChartAxis.over("y", [0, 1]))
     path = chart.dots([(0, 0), (1, 1), (1, 1.0001), (0.5, 7), (0, 1e-9)], "seen")
     assert path.count("M") == 2
 

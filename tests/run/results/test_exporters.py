@@ -90,7 +90,7 @@ class Drifting(nn.Module):
 
 
 def test_a_program_that_computes_something_else_is_refused(tmp_path):
-    with pytest.raises(ExportError, match="to compute what the network computes, to 0.0001 of the largest output"):
+    with pytest.raises(ExportError, match="to have the network's output, to 0.0001 of the largest output"):
         write_export(Drifting().eval(), FACTS, (torch.randn(1, 4),), tmp_path / "small", ProgramExporter())
     assert list(tmp_path.iterdir()) == []
 

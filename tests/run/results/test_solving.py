@@ -54,17 +54,17 @@ def run(job, tmp_path):
     return made
 
 
-STITCHED = {"compensation": "none"}  # faster, and nothing else changes
+SEARCH = {"compensation": "none"}  # faster, and nothing else changes
 BY_KL = (Objective("kl", "min"), Objective("ms", "min"), Objective("macs", "min"))
 CASES = {
     "accuracy guided by kl": ({}, "select_kl", {"macs=0.9": {"macs_ratio": 0.9}}),
     "accuracy itself": (
-        {"guide": None, **STITCHED},
+        {"guide": None, **SEARCH},
         "select_accuracy",
         {"macs=0.95,params=0.9": {"macs_ratio": 0.95, "params_ratio": 0.9}},
     ),
     "several costs and a user's": (
-        {"objectives": BY_KL, **STITCHED},
+        {"objectives": BY_KL, **SEARCH},
         "select_kl",
         {"ms=0.7": {"ms_ratio": 0.7}, "params=0.9,ms=12": {"params_ratio": 0.9, "ms": 12}},
     ),
@@ -86,7 +86,7 @@ def test_the_answer_is_the_best_of_all_networks_as_built(case, run):
 
 
 def test_a_member_of_the_front_that_betters_the_plan_is_the_answer(run, monkeypatch):
-    asked, folder = run(**STITCHED)
+    asked, folder = run(**SEARCH)
     worst = (3, 3)
     monkeypatch.setattr(solving, "plan", lambda problem, table, cost, budget: worst)
     found = solve(asked, folder, "macs=0.95")
@@ -99,7 +99,7 @@ def test_a_member_of_the_front_that_betters_the_plan_is_the_answer(run, monkeypa
 
 
 def test_a_run_without_a_front_is_answered_from_its_journal(run):
-    asked, folder = run(**STITCHED)
+    asked, folder = run(**SEARCH)
     before = solve(asked, folder, "macs=0.95")
     (folder / "front.json").unlink()
     after = solve(asked, folder, "macs=0.95")
@@ -117,7 +117,7 @@ def test_a_plan_that_was_not_evaluated_is_built_and_compared(job, tmp_path):
 
 
 def test_a_budget_below_the_smallest_network_is_told_with_what_can_be_reached(run):
-    asked, folder = run(**STITCHED)
+    asked, folder = run(**SEARCH)
     with pytest.raises(InfeasibleBudget, match="the smallest network of this space has macs"):
         solve(asked, folder, "macs=0.01")
     with pytest.raises(InfeasibleBudget, match="the smallest network of this space has ms"):
@@ -125,7 +125,7 @@ def test_a_budget_below_the_smallest_network_is_told_with_what_can_be_reached(ru
 
 
 def test_a_budget_on_something_else_than_a_cost_is_refused(run):
-    asked, folder = run(**STITCHED)
+    asked, folder = run(**SEARCH)
     for budget in ("accuracy=0.9", "macs>=0.5", "macs=0.5,speed=2", "macs", ""):
         with pytest.raises(ConfigError, match="expected a b"):
             solve(asked, folder, budget)
@@ -140,7 +140,7 @@ def test_a_bound_of_the_job_that_no_network_within_the_budget_meets_is_told(run)
 
 
 def test_the_next_best_is_the_answer_where_the_best_is_not_what_it_was_masked_to_be(run, monkeypatch, caplog):
-    asked, folder = run(**STITCHED)
+    asked, folder = run(**SEARCH)
     (folder / "front.json").unlink()
     best = solve(asked, folder, "macs=0.95").levels
     real = solving.build_member
