@@ -178,7 +178,7 @@ def test_what_search_is_told_is_in_the_job_file_and_means_the_same_there(model, 
     for name in vars(jobs[0]).keys() - {"model", "data", "document"}:
         assert getattr(read, name) == getattr(jobs[0], name), name
     assert jobs[0].stop == Stop(500.5, (Bound("accuracy", ">=", 0.99), Bound("macs", "<=", 0.1)), 50)
-    assert jobs[0].reuse_bytes == 2**28
+    assert jobs[0].scoring.reuse_bytes == 2**28
 
 
 def stopped():
