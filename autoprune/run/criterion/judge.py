@@ -105,7 +105,7 @@ class Judge:
         )
         known = {u.name: terms(weights, statistics) for u, weights, statistics in given if statistics.consumers}
         if not known:
-            raise ConfigError("expected units whose consumers have statistics, which formulas read, found none")
+            raise ConfigError("expected units whose consumers have statistics, found none, so that formulas have no inputs")
         return {
             name: [{key: x.numpy() for key, x in vars(own).items() if x is not None} for own in consumers]
             for name, consumers in known.items()
