@@ -35,8 +35,8 @@ def check_data(make: Any) -> None:
 
 
 def _made(make: Any) -> Data:
-    from autoprune.run.session.plugin_checks import check_data as checked
+    from autoprune.run.session.plugin_checks import expect_data
 
     data = make() if callable(make) else make
-    checked(data)
+    expect_data(data)
     return data  # type: ignore[no-any-return]  # checked
