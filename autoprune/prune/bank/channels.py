@@ -24,7 +24,7 @@ from autoprune.prune.moments.refit import kept_by_group, refit
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import laid_out_like, rebuild, select
 
-CACHE_BYTES = 1 << 30
+SOLUTION_CACHE_BYTES = 1 << 30
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Bank:
         if key not in self._solved:
             self._solved[key] = self._refitted(name, kept)
             self._held += _nbytes(self._solved[key])
-            while len(self._solved) > 1 and self._held > CACHE_BYTES:
+            while len(self._solved) > 1 and self._held > SOLUTION_CACHE_BYTES:
                 self._held -= _nbytes(
                     self._solved.pop(next(iter(self._solved)))
                 )  # drops the oldest, never the one just solved

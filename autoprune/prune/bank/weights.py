@@ -25,7 +25,7 @@ from autoprune.prune.moments.ridge import ridged
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
 
-CACHE_BYTES = 1 << 30
+MASK_CACHE_BYTES = 1 << 30
 # largest g o k^3 for which an order is found round by round; for a dense weight, whose order is found once: 10 seconds
 ORDER_WORK = 3e10
 ONCE_WORK = 3e8  # the limit for one candidate, if other units changed the weight
@@ -118,7 +118,7 @@ class WeightBank:
         key = (name, task.count)
         if key not in self._made:
             self._made[key] = self._solved(name, task).to(self.dense[name].dtype)
-            while len(self._made) > 1 and sum(made.nbytes for made in self._made.values()) > CACHE_BYTES:
+            while len(self._made) > 1 and sum(made.nbytes for made in self._made.values()) > MASK_CACHE_BYTES:
                 self._made.pop(next(iter(self._made)))  # drops the oldest, never the one just made
         return self._made[key].double()
 

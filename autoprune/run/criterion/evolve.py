@@ -27,7 +27,7 @@ from autoprune.run.criterion.formula import OPERATORS, SymbolicFormula, Table, o
 
 SIZE = 15  # largest number of operators and terminals; trees stay far below the height of 17 that DEAP warns of
 START = (2, 5)  # heights of random trees
-ATTEMPTS = 500  # the search ends after this many children in a row that are not new
+CHILD_ATTEMPTS = 500  # the search ends after this many children in a row that are not new
 TOURNAMENT = 3
 
 KNOWN: Mapping[str, SymbolicFormula] = {
@@ -105,7 +105,7 @@ class FormulaSearch:
 
     def ask(self) -> Orders | None:
         """Returns orders that differ from all earlier ones; None if none is found."""
-        for _ in range(ATTEMPTS):
+        for _ in range(CHILD_ATTEMPTS):
             formula = simplified(next(self._known, None) or self._bred())
             if formula in self._formulas or formula.size > SIZE:
                 continue

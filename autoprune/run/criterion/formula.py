@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EPSILON = 1e-12  # keeps arguments of logarithms and divisors away from zero
+LEAST_DIVISOR = 1e-12  # keeps arguments of logarithms and divisors away from zero
 
 Arrays = Mapping[str, np.ndarray]
 Table = Mapping[str, Sequence[Arrays]]  # unit -> the terminals of each consumer; "weight" in full shape
@@ -56,7 +56,7 @@ def _zscore(x: np.ndarray) -> np.ndarray:
 
 
 def _divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    safe = np.abs(y) > EPSILON
+    safe = np.abs(y) > LEAST_DIVISOR
     return np.where(safe, x / np.where(safe, y, 1.0), 0.0)
 
 
@@ -69,24 +69,24 @@ OPERATORS: Mapping[str, tuple[int, Callable[..., np.ndarray]]] = {
     "abs": (1, np.abs),
     "square": (1, np.square),
     "root": (1, lambda x: np.sqrt(np.abs(x))),
-    "log": (1, lambda x: np.log(np.abs(x) + EPSILON)),
+    "log": (1, lambda x: np.log(np.abs(x) + LEAST_DIVISOR)),
     "minmax": (1, _minmax),
     "zscore": (1, _zscore),
 }
 
 
-def evaluated(formula: SymbolicFormula, arrays: Arrays) -> np.ndarray:
+def value_of(formula: SymbolicFormula, arrays: Arrays) -> np.ndarray:
     """The value for arrays of terminals, which broadcast; NaN or infinite where it is out of range."""
     if not formula.inputs:
         return arrays[formula.name]
     operator = OPERATORS[formula.name][1]
     with np.errstate(all="ignore"):
-        return np.asarray(operator(*(evaluated(part, arrays) for part in formula.inputs)))
+        return np.asarray(operator(*(value_of(part, arrays) for part in formula.inputs)))
 
 
 def scores(formula: SymbolicFormula, consumers: Sequence[Arrays]) -> np.ndarray:
     """The (n,) sums of the value over outputs, columns and consumers, whose array "weight" is (o, n, m)."""
-    values = (np.broadcast_to(evaluated(formula, own), own["weight"].shape) for own in consumers)
+    values = (np.broadcast_to(value_of(formula, own), own["weight"].shape) for own in consumers)
     with np.errstate(all="ignore"):
         return np.asarray(sum(value.sum(axis=(0, 2)) for value in values))
 

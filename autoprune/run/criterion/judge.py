@@ -24,7 +24,7 @@ from autoprune.run.records.folder import check_place, write_text
 from autoprune.run.session.job import Job, OnProgress, Progress, silent
 from autoprune.run.session.session import Session, open_session
 
-SHARES = (0.75, 0.5, 0.375)  # shares of every unit's width that the networks keep
+KEPT_SHARES = (0.75, 0.5, 0.375)  # shares of every unit's width that the networks keep
 RIVALS = ("obs", "l1", "l2", "wanda", "flap", "taylor", "random")
 
 
@@ -33,8 +33,8 @@ def find_criterion(
 ) -> FoundCriterion:
     """Searches formulas of weights, inputs and gradients (run.criterion.evolve) and writes the best one to `out`.
 
-    A formula's loss is the job's guide on the selection set, averaged over uniform networks that keep `SHARES` of all
-    positions in the order of the formula; weights and batch norms are treated as in the job's search.
+    A formula's loss is the job's guide on the selection set, averaged over uniform networks that keep `KEPT_SHARES` of
+    all positions in the order of the formula; weights and batch norms are treated as in the job's search.
 
     Args:
         job: the settings, as for a search.
@@ -105,7 +105,9 @@ class Judge:
         )
         known = {u.name: terms(weights, statistics) for u, weights, statistics in given if statistics.consumers}
         if not known:
-            raise ConfigError("expected units whose consumers have statistics, which formulas read, found none")
+            raise ConfigError(
+                "expected units whose consumers have statistics, found none, so that formulas have no inputs"
+            )
         return {
             name: [{key: x.numpy() for key, x in vars(own).items() if x is not None} for own in consumers]
             for name, consumers in known.items()
@@ -113,7 +115,7 @@ class Judge:
 
     @cached_property
     def networks(self) -> tuple[Candidate, ...]:
-        """The uniform networks, which may be fewer than `SHARES` if there are few levels; branches stay."""
+        """The uniform networks, which may be fewer than `KEPT_SHARES` if there are few levels; branches stay."""
         session, space = self.session, self.session.space
         narrowed = {name for name in session.sliced if not session.structure.unit(name).is_branch}
         rows = [
@@ -121,7 +123,7 @@ class Judge:
                 int(np.abs(np.array(counts) / counts[0] - share).argmin()) if unit in narrowed else 0
                 for unit, counts in zip(space.units, space.levels, strict=True)
             )
-            for share in SHARES
+            for share in KEPT_SHARES
         ]
         return tuple(Candidate(row) for row in dict.fromkeys(rows))
 

@@ -14,7 +14,7 @@ from autoprune.run.report.markup import note, plural, section
 
 CELL = 18  # pixels of a row and of a column
 CHARACTER = 6.8  # pixels of a label's character, in the widest of the monospaced fonts that style.css names
-LABEL = 36  # largest number of characters of a label
+LABEL_CHARACTERS = 36  # largest number of characters of a label
 GAP = 8  # pixels around a label
 ITSELF = "(the model)"  # the column of tensors that the model itself holds
 
@@ -210,7 +210,7 @@ def _module(name: str) -> str:
 
 def _short(name: str) -> str:
     """The end of a name that is too long, as names of modules differ at the end."""
-    return name if len(name) <= LABEL else f"\N{HORIZONTAL ELLIPSIS}{name[1 - LABEL :]}"
+    return name if len(name) <= LABEL_CHARACTERS else f"\N{HORIZONTAL ELLIPSIS}{name[1 - LABEL_CHARACTERS :]}"
 
 
 def _pixels(characters: int) -> int:

@@ -21,7 +21,7 @@ from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.passes.containers import tensors_of
 
-Document = Mapping[str, Any]
+ProbeDocument = Mapping[str, Any]
 
 UNCHECKED = "unchecked"  # the key of the reason why there is no probe
 KEPT_VALUES = 256  # number of values kept of each output tensor, evenly spaced
@@ -48,7 +48,7 @@ def make_probe(network: nn.Module, example: Sequence[torch.Tensor]) -> dict[str,
     return {UNCHECKED: reason}
 
 
-def probe_difference(network: nn.Module, probe: Document) -> str:
+def probe_difference(network: nn.Module, probe: ProbeDocument) -> str:
     """Describes how the network's outputs differ from the probe's; empty if they agree.
 
     Raises:
@@ -90,7 +90,7 @@ def _described(example: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _made(spec: Document, seed: int) -> torch.Tensor:
+def _made(spec: ProbeDocument, seed: int) -> torch.Tensor:
     """Makes the input of a description, with the same numbers on every machine."""
     shape, dtype = [int(n) for n in spec["shape"]], getattr(torch, spec["dtype"])
     if not isinstance(dtype, torch.dtype):
@@ -105,7 +105,7 @@ def _made(spec: Document, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values)).reshape(shape).to(dtype)
 
 
-def _outputs(network: nn.Module, inputs: Sequence[Document], precision: str, seed: int) -> list[dict[str, Any]]:
+def _outputs(network: nn.Module, inputs: Sequence[ProbeDocument], precision: str, seed: int) -> list[dict[str, Any]]:
     made = [_made(spec, number) for number, spec in enumerate(inputs)]
     return [_sampled(x) for x in _run(network, made, precision, seed)]
 
@@ -144,7 +144,7 @@ def _places(count: int) -> torch.Tensor:
     return torch.arange(kept) * count // max(kept, 1)
 
 
-def _flaw(outputs: Sequence[Document], again: Sequence[Document], precision: str) -> str:
+def _flaw(outputs: Sequence[ProbeDocument], again: Sequence[ProbeDocument], precision: str) -> str:
     """The reason why these outputs cannot be a probe; empty if they can."""
     if not outputs:
         return "its output has no tensor in it"
@@ -157,11 +157,11 @@ def _flaw(outputs: Sequence[Document], again: Sequence[Document], precision: str
     return "" if steady else "its output is random or depends on earlier calls"
 
 
-def _close(expected: Document, found: Document, tolerance: float) -> bool:
+def _close(expected: ProbeDocument, found: ProbeDocument, tolerance: float) -> bool:
     return bool(expected["shape"] == found["shape"] and _error(expected, found["values"]) <= tolerance)
 
 
-def _error(expected: Document, values: Sequence[float]) -> float:
+def _error(expected: ProbeDocument, values: Sequence[float]) -> float:
     """The largest difference of kept values, relative to the largest absolute value; infinite if it is NaN."""
     if len(values) != len(expected["values"]):
         return math.inf
@@ -170,7 +170,7 @@ def _error(expected: Document, values: Sequence[float]) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def _difference(expected: Sequence[Document], found: Sequence[torch.Tensor], tolerance: float) -> str:
+def _difference(expected: Sequence[ProbeDocument], found: Sequence[torch.Tensor], tolerance: float) -> str:
     if len(expected) != len(found):
         return f"it returns {len(found)} tensors, not {len(expected)}"
     for number, (one, output) in enumerate(zip(expected, found, strict=True)):

@@ -21,7 +21,7 @@ PROGRAM = "network.pt2"
 
 _log = logging.getLogger(__name__)
 
-Inputs = tuple[torch.Tensor, ...]
+ProgramInputs = tuple[torch.Tensor, ...]
 
 
 class ProgramExporter:
@@ -54,18 +54,18 @@ def _on_cpu(network: nn.Module) -> nn.Module:
     return copy_model(network, own).cpu().eval()
 
 
-def _repeated(inputs: Inputs, times: int) -> Inputs:
+def _repeated(inputs: ProgramInputs, times: int) -> ProgramInputs:
     return tuple(x.repeat(times, *(1,) * (x.dim() - 1)) if x.dim() else x for x in inputs)
 
 
-def _any_number(network: nn.Module, inputs: Inputs) -> ExportedProgram:
+def _any_number(network: nn.Module, inputs: ProgramInputs) -> ExportedProgram:
     """The program for any number of examples; two are traced, as a size of one would be fixed."""
     shapes = tuple({0: Dim.AUTO} if x.dim() else None for x in inputs)
     with torch.no_grad():
         return torch.export.export(network, _repeated(inputs, 2), dynamic_shapes=shapes, strict=False)
 
 
-def _one(network: nn.Module, inputs: Inputs) -> ExportedProgram:
+def _one(network: nn.Module, inputs: ProgramInputs) -> ExportedProgram:
     """The program for exactly the shapes of these inputs."""
     try:
         with torch.no_grad():
@@ -77,7 +77,7 @@ def _one(network: nn.Module, inputs: Inputs) -> ExportedProgram:
         ) from error
 
 
-def _write(program: ExportedProgram, network: nn.Module, tried: Sequence[Inputs], path: Path) -> None:
+def _write(program: ExportedProgram, network: nn.Module, tried: Sequence[ProgramInputs], path: Path) -> None:
     """Saves a program, loads it again and compares it with the network. ExportError if they differ."""
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
@@ -94,6 +94,6 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(".")
 
 
-def _outputs(network: Callable[..., object], inputs: Inputs) -> list[torch.Tensor]:
+def _outputs(network: Callable[..., object], inputs: ProgramInputs) -> list[torch.Tensor]:
     with torch.no_grad():
         return tensors_of(network(*(x.clone() for x in inputs)))

@@ -178,7 +178,7 @@ def test_a_cache_that_overflows_changes_nothing(monkeypatch):
     model = network([Residual, Plain], FlatHead)
     counts = {"0": 2, "1.conv1": 2, "2.conv": 4}
     expected = built(bank_of(model, BATCHES), counts).state_dict()
-    monkeypatch.setattr(bank_module, "CACHE_BYTES", 0)
+    monkeypatch.setattr(bank_module, "SOLUTION_CACHE_BYTES", 0)
     found = built(bank_of(model, BATCHES), counts).state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 

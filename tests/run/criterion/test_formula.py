@@ -9,11 +9,11 @@ from autoprune.run.criterion.evolve import KNOWN
 from autoprune.run.criterion.formula import (
     OPERATORS,
     SymbolicFormula,
-    evaluated,
     of,
     orders,
     scores,
     simplified,
+    value_of,
     written,
 )
 
@@ -48,17 +48,17 @@ def random_formula(rng, depth):
     ],
 )
 def test_operators_of_one_input_by_hand(name, expected):
-    assert evaluated(of(name, "x"), {"x": np.array([-2.0, 0.0, 8.0])}) == pytest.approx(expected)
+    assert value_of(of(name, "x"), {"x": np.array([-2.0, 0.0, 8.0])}) == pytest.approx(expected)
 
 
 def test_a_divisor_next_to_nothing_gives_zero():
     arrays = {"x": np.array([1.0, 1.0, 1.0]), "y": np.array([2.0, 0.0, 1e-13])}
-    assert evaluated(of("divide", "x", "y"), arrays).tolist() == [0.5, 0, 0]
+    assert value_of(of("divide", "x", "y"), arrays).tolist() == [0.5, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["minmax", "zscore"])
 def test_what_is_all_alike_is_scaled_to_zero(name):
-    assert evaluated(of(name, "x"), {"x": np.full(3, 7.0)}).tolist() == [0, 0, 0]
+    assert value_of(of(name, "x"), {"x": np.full(3, 7.0)}).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_simplified_formulas_have_the_value_they_had():
     rng = np.random.default_rng(1)
     for _ in range(300):
         formula = random_formula(rng, 4)
-        value, shorter = evaluated(formula, ARRAYS), evaluated(simplified(formula), ARRAYS)
+        value, shorter = value_of(formula, ARRAYS), value_of(simplified(formula), ARRAYS)
         assert simplified(formula).size <= formula.size
         if np.isfinite(value).all() and np.abs(value).max() < 1e6:
             # logarithms and divisors next to zero magnify the rounding that identities are true up to
@@ -130,7 +130,7 @@ def test_a_written_formula_is_python_for_the_same_value():
         formula = random_formula(rng, 4)
         with np.errstate(all="ignore"):
             value = eval(written(formula), {**names, **ARRAYS})
-        assert np.array_equal(value, evaluated(formula, ARRAYS), equal_nan=True)
+        assert np.array_equal(value, value_of(formula, ARRAYS), equal_nan=True)
 
 
 def test_signs_and_brackets_of_written_formulas():
