@@ -1,6 +1,7 @@
 """A tiny job: a residual network with random weights on random images, searched in a second or two."""
 
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -21,6 +22,14 @@ from autoprune.searchers import make_searcher
 from autoprune.zoo.resnet import ResNet
 
 HALVES = (0.25, 0.5, 0.75)
+PRELOADED = [
+    "autoprune.cli",
+    "autoprune.config",
+    "autoprune.console",
+    "autoprune.run.drive",
+    "sklearn.datasets",
+    "torch",
+]
 STARTED_BY = "AUTOPRUNE_TEST_STARTED_BY"  # a variable that tells of a process which test it belongs to
 
 
@@ -86,7 +95,9 @@ def nothing_left_running():
 @pytest.fixture(scope="session")
 def start_warm():
     """Starts the command in processes that are forked from one that has imported torch and scikit-learn."""
-    warm.set_forkserver_preload(["autoprune.cli", "autoprune.run.api", "sklearn.datasets", "torch"])
+    for name in PRELOADED:
+        importlib.import_module(name)  # one that is not there is left out without a word
+    warm.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
         environment.setenv("PYTHONPATH", str(ROOT))
