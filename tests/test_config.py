@@ -647,6 +647,11 @@ def test_a_setting_with_the_old_key_overrides_the_new_one_of_the_file(folder):
     assert "search.norm_images is now called search.batch_norm_examples" in spec.remarks[0]
 
 
+def test_a_setting_with_the_new_key_overrides_the_old_one_of_the_file(folder):
+    spec = job(f"{JOB}search: {{norm_images: 70}}\n", "search.batch_norm_examples=80")
+    assert spec.search.batch_norm_examples == 80
+
+
 def test_a_mistake_in_an_old_key_is_reported_where_it_is_written(folder):
     (found,) = problems(f"{JOB}search: {{norm_images: 0}}\n")
     assert found.startswith("job.yaml:7: search.batch_norm_examples: expected")

@@ -227,7 +227,7 @@ def test_a_rule_that_keeps_the_contract_passes():
         (None, "expected a rule for the operator 'checks::scaled', none is registered"),
         (lambda recorder, call: recorder.axes(call["y"]), "stay whole because of 'checks::scaled'"),
         (lambda recorder, call: None, "because of 'checks::scaled', got: made by operator"),
-        (lambda recorder, call: recorder.axes(call["x"]), "units that can be pruned, there are none"),
+        (lambda recorder, call: recorder.axes(call["x"]), "stay whole because of 'checks::scaled', got: does not run"),
         (lambda recorder: (), "stay whole because of 'checks::scaled'"),
         (lambda recorder, call: recorder.no_such_thing, "stay whole because of 'checks::scaled'"),
     ],
@@ -236,6 +236,21 @@ def test_a_rule_that_breaks_the_contract_is_told_how(rule, sentence):
     if rule is not None:
         autoprune.rule("checks::scaled")(rule)
     refused(lambda name: check_rule(name, scaling(), torch.randn(2, 5)), "checks::scaled", sentence)
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("rule", [lambda recorder, call: recorder.axes(call["x"]), lambda recorder, call: None])
+def test_a_wrong_rule_is_told_where_other_units_can_be_pruned(rule):
+    autoprune.rule("checks::scaled")(rule)
+    deeper = nn.Sequential(*scaling(), nn.ReLU(), nn.Linear(3, 2)).eval()
+    refused(lambda name: check_rule(name, deeper, torch.randn(2, 5)), "checks::scaled", "stay whole because of")
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_network_that_does_not_call_the_operator_is_refused():
+    autoprune.rule("checks::scaled")(related)
+    plain = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 3)).eval()
+    refused(lambda name: check_rule(name, plain, torch.randn(2, 5)), "checks::scaled", "expected a network that calls")
 
 
 class Votes(nn.Linear):

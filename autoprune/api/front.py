@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from autoprune.api.opened import OpenedRun
 from autoprune.api.table import html_table, text_table
-from autoprune.errors import RunNotFound
+from autoprune.errors import ConfigError, RunNotFound
 from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.report import write_report
@@ -122,6 +122,8 @@ class PrunedFront(Sequence[Member]):
             ConfigError: the budget is none on costs, or the model and the data are not known.
             InfeasibleBudget: no network is within the budget.
         """
+        if not isinstance(budget, str):
+            raise ConfigError(f"expected a budget such as 'macs=0.4', got {budget!r}")
         members = self.members if self._is_finished() else ()
         found = self._run.solve(members, budget, None if out is None else Path(out))
         return replace(found, builder=self._run)

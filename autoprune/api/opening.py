@@ -81,7 +81,7 @@ def open_run(
         >>> front.pick("macs<=0.5").build()
         >>> autoprune.open_run("run", model, data).solve("macs=0.4")
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.open(Path(path).absolute())
     if model is not None and not isinstance(model, nn.Module):
         raise_problems([f"model: expected a torch.nn.Module, got {kind_of(model)}"])
     if data is not None:

@@ -93,7 +93,8 @@ def search(
         front_size: how many networks to build and measure on the report set at most.
         seconds: ends the search after this time.
         target: ends the search with the first network within these bounds: "accuracy>=0.9 at macs<=0.5".
-        stagnation: ends the search when its front has not grown over this many evaluations.
+        stagnation: ends the search when the hypervolume of its front has not grown by a thousandth over this many
+            evaluations.
         seed: the seed of every random choice.
         fitness: a function (model, batches) -> float or {name: float} that measures a network.
         calls: further example calls of the model, in the forms that `find_structure` takes. Give them where the inputs
@@ -148,6 +149,7 @@ def search(
     """
     raise_problems(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
     raise_problems(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
+    raise_problems(_wrong_rest(target, finetune, expected, device, out, resume, trackers))
     expect_data(data)
     job = Job(
         name=name or type(model).__name__,
@@ -243,6 +245,32 @@ def _wrong_settings(
         *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),
         *([] if stagnation is None else whole("stagnation", stagnation, 2, MOST_EVALUATIONS)),
     ]
+
+
+def _wrong_rest(
+    target: object, finetune: object, expected: object, device: object, out: object, resume: object, trackers: object
+) -> list[str]:
+    """A sentence for every other argument of the wrong kind."""
+    values = expected.values() if isinstance(expected, Mapping) else ()
+    fits = {
+        "target: expected bounds such as 'accuracy>=0.9 at macs<=0.5'": (
+            target,
+            target is None or isinstance(target, str),
+        ),
+        "finetune: expected a FineTune": (finetune, finetune is None or isinstance(finetune, FineTune)),
+        "expected: expected numbers by name such as {'accuracy': 0.917}": (
+            expected,
+            expected is None or (isinstance(expected, Mapping) and all(isinstance(v, int | float) for v in values)),
+        ),
+        "device: expected a name such as 'auto'": (device, isinstance(device, str)),
+        "out: expected a path": (out, out is None or isinstance(out, str | Path)),
+        "resume: expected True, with `out`, or False": (
+            resume,
+            resume is False or (resume is True and out is not None),
+        ),
+        "trackers: expected a sequence of trackers": (trackers, isinstance(trackers, Sequence)),
+    }
+    return [f"{sentence}, got {given!r}" for sentence, (given, is_fit) in fits.items() if not is_fit]
 
 
 def _rules(given: str | Path | Sequence[LevelRule | Mapping[str, Any]]) -> tuple[LevelRule, ...]:

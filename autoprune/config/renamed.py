@@ -13,7 +13,7 @@ RENAMED: Mapping[tuple[str, str], str] = {("search", "norm_images"): "batch_norm
 def with_new_names(document: Document) -> tuple[Document, list[str], list[str]]:
     """The document with its old keys under their new names.
 
-    An old key of a setting (--set) overrides the new key of a file, as any setting does.
+    A setting (--set) overrides the file, whichever of the two keys each of them has.
 
     Returns:
         The document, a sentence for each key that is there under both names, and a remark for each old key.
@@ -26,12 +26,14 @@ def with_new_names(document: Document) -> tuple[Document, list[str], list[str]]:
         if not isinstance(around, Mapping) or old not in around:
             continue
         new = (section, name)
-        if name in around and not document.place(path).startswith("--set"):
+        both = name in around
+        winner = new if both and document.place(new).startswith("--set") else path
+        if both and winner == path and not document.place(path).startswith("--set"):
             problems.append(
                 document.problem(path, f"expected this key or {dotted_key(new)}, got both. Remove this one.")
             )
         remarks.append(f"{document.place(path)}: {dotted_key(path)} is now called {dotted_key(new)}")
-        renamed = {**{key: value for key, value in around.items() if key != old}, name: around[old]}
-        places = {**document.places, new: document.place(path)}
+        renamed = {**{key: value for key, value in around.items() if key != old}, name: around[winner[1]]}
+        places = {**document.places, new: document.place(winner)}
         document = replace(document, data={**document.data, section: renamed}, places=places)
     return document, problems, remarks

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from autoprune.errors import ConfigError
 from autoprune.measure.batch import Batch, rebatched
 from autoprune.prune.modules.borrowed import torch_threads
 
@@ -32,12 +33,29 @@ class Form:
         dtype: the precision. With bfloat16, torch.autocast chooses the operators that use it; outputs are float32.
         batch: the number of examples per batch.
         threads: the number of torch's threads on the CPU.
+
+    Raises:
+        ConfigError: a setting is out of bounds.
     """
 
     layout: Layout | None = None
     dtype: Precision = "float32"
     batch: int | None = None
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        words = {"layout": (self.layout, (None, *get_args(Layout))), "dtype": (self.dtype, get_args(Precision))}
+        wrong = [
+            f"{name}: expected one of {known}, got {value!r}"
+            for name, (value, known) in words.items()
+            if value not in known
+        ]
+        for name, number in {"batch": self.batch, "threads": self.threads}.items():
+            whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+            if number is not None and not whole:
+                wrong.append(f"{name}: expected None or a whole number from 1, got {number!r}")
+        if wrong:
+            raise ConfigError(wrong)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
     from autoprune.run.results.exporter import ExportFacts
 
-CANDIDATE = {"candidate": "3-2", "macs": 1000, "accuracy": 0.9, "kept": {"0": 3, "3": 2}}  # a part of a row
+CANDIDATE = {  # a row of a front
+    **{"candidate": "3-2", "macs": 1000, "params": 100, "macs_ratio": 0.5, "params_ratio": 0.4, "accuracy": 0.9},
+    **{"select_accuracy": 0.9, "search_accuracy": 0.8, "verify_error": 1e-7, "levels": [1, 1]},
+    **{"kept": {"0": 3, "3": 2}, "fit": {}},
+}
 
 
 def check_exporter(

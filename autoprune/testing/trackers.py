@@ -22,7 +22,7 @@ FACTS: dict[str, Any] = {
     "objectives": [["accuracy", "max"], ["macs", "min"]],
     "dense": {"macs": 1000, "params": 100},
     "units": ["a", "b"],
-    "document": {"name": "check"},
+    "document": {"name": "check", "search": {"searcher": {"name": "auto"}, "evaluations": TOTAL}, "run": {}},
 }
 EVALUATIONS = (
     Evaluation(Candidate((0, 0)), {"accuracy": 0.9, "macs": 1000, "params": 100}, seconds=0.1),

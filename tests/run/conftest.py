@@ -4,18 +4,16 @@ import contextlib
 import importlib
 import os
 import signal
-import socket
 import uuid
 from multiprocessing import forkserver
 
-import numpy as np
 import pytest
 import torch
 from commands import ROOT, WarmCommand, end_all, processes_with, wait_until, warm
+from tiny import free_ports, random_data
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
-from autoprune.data import Data
 from autoprune.measure.fitness import classification
 from autoprune.run.session.job import Job
 from autoprune.searchers import make_searcher
@@ -31,20 +29,6 @@ PRELOADED = [
     "torch",
 ]
 STARTED_BY = "AUTOPRUNE_TEST_STARTED_BY"  # a variable that tells of a process which test it belongs to
-
-
-def random_data(seed, train=0):
-    """Labelled images of four classes, of which so many are to train on."""
-    rng = np.random.default_rng(seed)
-
-    def images(n):
-        return rng.standard_normal((n, 3, 8, 8)).astype(np.float32)
-
-    def labelled(n):
-        return images(n), rng.integers(0, 4, n)
-
-    sets = (images(40),), labelled(40), labelled(60)
-    return Data.from_arrays(*sets, train=labelled(train) if train else None, batch_size=20)
 
 
 @pytest.fixture(scope="session")
@@ -134,15 +118,6 @@ def cluster():
         started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         yield started
         started.shutdown()
-
-
-def free_ports(count):
-    """So many different ports on which nothing listens."""
-    with contextlib.ExitStack() as listening:
-        listeners = [listening.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 @pytest.fixture

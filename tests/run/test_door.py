@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import pytest
 import yaml
-from conftest import random_data
 from pydantic import BaseModel
+from tiny import random_data
 from typer.testing import CliRunner
 
 import autoprune
@@ -419,3 +419,57 @@ def test_seconds_and_targets_end_a_search_from_python(model, data):
     assert everything._result.ended != "all evaluations are spent"
     assert len(everything._result.evaluations) < SHORT["evaluations"]
     assert math.isfinite(everything[0]["kl"])
+
+
+def test_a_folder_that_was_opened_by_a_relative_path_is_found_from_elsewhere(tmp_path, monkeypatch, model, data):
+    monkeypatch.chdir(tmp_path)
+    searched = autoprune.search(model, data, out="run", **SHORT)
+    front = autoprune.open_run("run", model, data)
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert front.rows == searched.rows
+    assert repr(front) == repr(searched)
+    assert size(front[0].build()) == size(searched[0].build())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": 5}, "target: expected bounds"),
+        ({"trackers": None}, "trackers: expected a sequence"),
+        ({"finetune": True}, "finetune: expected a FineTune, got True"),
+        ({"expected": {"accuracy": "x"}}, "expected: expected numbers by name"),
+        ({"device": None}, "device: expected a name"),
+        ({"out": 5}, "out: expected a path, got 5"),
+        ({"resume": True}, "resume: expected True, with `out`"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_told(model, data, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        autoprune.search(model, data, **{**SHORT, **arguments})
+
+
+@pytest.mark.parametrize("setting", [{"dtype": "x"}, {"layout": "x"}, {"batch": 0}, {"batch": "5"}, {"threads": 0}])
+def test_a_form_holds_its_settings_to_their_bounds(setting):
+    with pytest.raises(ConfigError, match=f"^{next(iter(setting))}: expected"):
+        Form(**setting)
+
+
+def test_an_exporter_that_writes_to_the_dense_network_changes_no_other_member(tmp_path, model, data):
+    class Zeroing:
+        name = "zeroing"
+
+        def write(self, network, facts, example, directory):
+            for parameter in facts.dense.parameters():
+                parameter.data.zero_()
+            (directory / "file").write_text("nothing")
+
+    front = autoprune.search(model, data, **SHORT)
+    before = front[1].build()(data.example[0])
+    front[0].export(tmp_path / "small", format=Zeroing())
+    assert front[1].build()(data.example[0]).equal(before)
+
+
+def test_a_budget_of_the_wrong_kind_is_told(model, data):
+    with pytest.raises(ConfigError, match="expected a budget such as 'macs=0.4', got 0.4"):
+        autoprune.search(model, data, **SHORT).solve(0.4)

@@ -81,6 +81,11 @@ def check_format(format: str) -> None:
     absolute_name(format)
 
 
+def is_builtin_exporter(exporter: Exporter) -> bool:
+    """Whether an exporter comes with autoprune; users' exporters get copies of what they could change."""
+    return type(exporter).__module__.startswith("autoprune.")
+
+
 def find_exporter(format: Format) -> Exporter:
     """The exporter of a format: a known name, the name of a plug-in, an exporter, or a function that makes one.
 

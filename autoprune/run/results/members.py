@@ -20,6 +20,7 @@ from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import averages
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.bank.weights import emptied_weights
+from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run.fingerprint.secrets import without
@@ -28,7 +29,7 @@ from autoprune.run.records.columns import SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.deployed import deployed
-from autoprune.run.results.exporter import DEFAULT, Exporter, ExportFacts, Format, find_exporter
+from autoprune.run.results.exporter import DEFAULT, Exporter, ExportFacts, Format, find_exporter, is_builtin_exporter
 from autoprune.run.results.front_file import FrontFile, LeftOut, to_csv
 from autoprune.run.results.member import Member
 from autoprune.run.results.publishing import write_export
@@ -215,8 +216,10 @@ def export_member(session: Session, member: Member, directory: Path, format: For
 def write_member(session: Session, built: Built, directory: Path, exporter: Exporter | None = None) -> Member:
     """Writes a network that was just built."""
     recipe = session.bank.subnet(built.member.counts).recipe
-    facts = ExportFacts(session.model, recipe, built.member.to_json())
-    write_export(built.network, facts, session.data.example, directory, exporter or find_exporter(DEFAULT))
+    exporter = exporter or find_exporter(DEFAULT)
+    dense = session.model if is_builtin_exporter(exporter) else copy_model(session.model)  # users' code may write to it
+    facts = ExportFacts(dense, recipe, built.member.to_json())
+    write_export(built.network, facts, session.data.example, directory, exporter)
     return built.member
 
 

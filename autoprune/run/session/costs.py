@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def make_cost(
     inputs, _ = example.inputs()
     try:
         with ending_forks():
-            made: object = cost(structure, copy_model(model).eval(), inputs)
+            made: object = cost(copy.deepcopy(structure), copy_model(model).eval(), inputs)
     except Exception as error:
         raise PluginError(
             f"the factory of the cost {name!r} raised {type(error).__name__}: {error}. {_TEST}"

@@ -17,7 +17,7 @@ from autoprune.measure.fitness import classification
 from autoprune.run.after import read_evaluations
 from autoprune.run.session.job import Executor
 from autoprune.searchers import make_searcher
-from conftest import random_data
+from tiny import random_data
 from autoprune.zoo.resnet import ResNet
 
 torch.set_num_threads(1)

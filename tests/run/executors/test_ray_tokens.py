@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import wait_until
-from conftest import free_ports
+from tiny import free_ports
 
 pytest.importorskip("ray")
 

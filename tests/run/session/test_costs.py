@@ -177,3 +177,14 @@ def test_a_job_file_names_a_factory_as_it_names_a_function(tmp_path, monkeypatch
     assert problem.costs.dense()["own"] == 2 * problem.costs.dense()["macs"]
     with pytest.raises(ConfigError, match="unknown argument 'sale'.*it takes scale"):
         load("job.yaml", ["costs={own: {call: 'my_costs.py:own', sale: 1.0}}"])
+
+
+def test_a_factory_that_writes_to_the_structure_changes_no_other_cost(job):
+    @autoprune.cost_factory
+    def tripled(structure, model, example):
+        structure.cost.costs["macs"] = 3 * structure.cost.costs["macs"]
+        return structure.cost.costs["macs"]
+
+    problem, plain = problem_of(job, tripled), problem_of(job, bytes_moved)
+    costs = problem.costs.dense()
+    assert costs["macs"] == plain.costs.dense()["macs"] == costs["own"] / 3
