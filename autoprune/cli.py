@@ -180,7 +180,7 @@ def resume(
         from autoprune import config as configs
         from autoprune import console, run
 
-        typed = _typed("resume", folder, {"--fork": fork})
+        typed = _typed("resume", folder, {"--fork": fork, "--model": model, "--data": data})
         job = _told(configs.load_run(folder, _named(settings, model, data), typed)).resolve()
         with _resumable(fork or folder), console.progress_display(quiet, plain) as progress:
             if fork is None:
@@ -237,7 +237,7 @@ def solve(
         from autoprune import config as configs
         from autoprune import console
 
-        typed = _typed("solve", folder, {"--budget": budget, "--out": out})
+        typed = _typed("solve", folder, {"--budget": budget, "--out": out, "--model": model, "--data": data})
         job = configs.load_run(folder, _named(settings, model, data), typed).resolve()
         with console.progress_display(quiet) as progress:
             member = run.solve(job, folder, budget, out, progress=progress)
@@ -266,9 +266,9 @@ def export(
         from autoprune import config as configs
         from autoprune import console
 
-        typed = _typed(
-            "export", folder, {"--pick": pick, "--out": out, "--format": None if format == "autoprune" else format}
-        )
+        own = None if format == "autoprune" else format
+        options = {"--pick": pick, "--out": out, "--format": own, "--model": model, "--data": data}
+        typed = _typed("export", folder, options)
         job = configs.load_run(folder, _named(settings, model, data), typed).resolve()
         with console.progress_display(quiet) as progress:
             member = run.export(job, folder, pick, out, progress=progress, format=format)
@@ -324,7 +324,7 @@ def _named(settings: list[str] | None, model: str | None, data: str | None) -> l
 
 
 def _typed(command: str, folder: Path, options: Mapping[str, object]) -> str:
-    """A command as it is typed, without what names code."""
+    """A command as it is typed, without --set."""
     given = [word for key, value in options.items() if value is not None for word in (key, str(value))]
     return shlex.join(["autoprune", command, str(folder), *given])
 

@@ -106,18 +106,23 @@ def load_run(
         )
     read = replace(read, data={key: value for key, value in read.data.items() if key != MADE_BY})
     if left := blank_keys(override(read, settings)[0]):
-        raise ConfigError(_unnamed(folder, left, command))
+        raise ConfigError(_unnamed(folder, left, command, given))
     return _validated(read, settings, path)
 
 
-def _unnamed(folder: str | Path, keys: Sequence[str], command: str) -> str:
+def _unnamed(folder: str | Path, keys: Sequence[str], command: str, given: Collection[str]) -> str:
     """What to pass for code that a run from Python does not name."""
     options = {"model": "--model MODULE:FUNCTION", "data": "--data MODULE:FUNCTION"}
     shown = [options.get(key, f"--set '{key}={{call: MODULE:FUNCTION}}'") for key in keys]
     typed = f"{command or f'autoprune resume {shlex.quote(str(folder))}'} {' '.join(shown)}"
-    names = dict.fromkeys("costs" if key.startswith("costs.") else key.rpartition(".")[2] for key in keys)
+    arguments = dict.fromkeys(_argument(key) for key in (*given, *keys))
     return (
         f"{folder} was started in Python, and its job.yaml has no name for {', '.join(keys)}. Name the functions, as a "
         f"job file does (pkg.mod:name or file.py:name): {typed}. In Python, pass them: "
-        f"autoprune.open_run({str(folder)!r}, {', '.join(f'{name}=...' for name in names)})."
+        f"autoprune.open_run({str(folder)!r}, {', '.join(f'{name}=...' for name in arguments)})."
     )
+
+
+def _argument(key: str) -> str:
+    """The argument of open_run that a key of a job file is given by."""
+    return "costs" if key.startswith("costs.") else key.rpartition(".")[2]

@@ -470,6 +470,14 @@ def test_an_exporter_that_writes_to_the_dense_network_changes_no_other_member(tm
     assert front[1].build()(data.example[0]).equal(before)
 
 
+def test_what_is_missing_is_told_beside_what_was_given(tmp_path, model, data):
+    autoprune.search(model, data, out=tmp_path / "run", **SHORT)
+    with pytest.raises(ConfigError, match=r"no name for data\. .*open_run\('.*', model=\.\.\., data=\.\.\.\)"):
+        autoprune.open_run(tmp_path / "run", model)[0].build()
+    refused = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "--model", "m.py:f"])
+    assert f"autoprune resume {tmp_path}/run --model m.py:f --data MODULE:FUNCTION" in refused.stderr
+
+
 def test_a_budget_of_the_wrong_kind_is_told(model, data):
     with pytest.raises(ConfigError, match="expected a budget such as 'macs=0.4', got 0.4"):
         autoprune.search(model, data, **SHORT).solve(0.4)
