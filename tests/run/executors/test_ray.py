@@ -101,8 +101,8 @@ def doom(session, candidate, act, log=None):
     return functools.partial(_act_on, session.space.key(candidate), act, log)
 
 
-def _act_on(doomed, act, log, counts):
-    if tuple(counts.values()) == doomed:
+def _act_on(doomed, act, log, subnet):
+    if tuple(subnet.counts.values()) == doomed:
         if log is not None:
             with open(log, "a") as file:
                 file.write("begun\n")
