@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +68,9 @@ print(json.dumps([fingerprint(p) for p in (fitness, instance, partial, method, c
 
 
 @pytest.fixture
-def plugin(tmp_path):
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that is written twice in a second has one time
+
     def write(text=PLUGIN, helper=HELPER, name="mine"):
         (tmp_path / "helper.py").write_text(helper)
         (tmp_path / f"{name}.py").write_text(text)
@@ -81,7 +84,7 @@ NAMES = ("fitness", "instance", "partial", "method", "closure", "Fitness")
 
 def test_it_is_the_same_in_another_process_as_a_script_and_here_as_a_module_and_a_file(plugin, tmp_path, monkeypatch):
     script = plugin(PLUGIN + PRINTED, name="script")
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join((root, str(tmp_path)))}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
     there = json.loads(done.stdout)
