@@ -7,7 +7,6 @@ optuna and scikit-learn only when their searchers are used. `run` and `config` m
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from typing import Any
 
 from autoprune.core.contracts import MultiFidelity, Searcher
 from autoprune.core.problem import Problem
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, closest_name
 
 SEARCHERS: dict[str, str] = {
     "uniform": "autoprune.searchers.rules.uniform:UniformSearch",
@@ -96,6 +95,4 @@ def searcher_options(name: str) -> dict[str, Any]:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"expected a known {what}, one of {known}, got {name!r}.{hint}"
+    return f"expected a known {what}, one of {known}, got {name!r}.{closest_name(name, known)}"

@@ -16,6 +16,7 @@ from autoprune.core.contracts import Searcher, fidelities_of, reads_parts
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
+from autoprune.core.process import numpy_seeded
 from autoprune.core.space import Candidate
 from autoprune.testing.sentences import keeping
 from autoprune.testing.synthetic import Synthetic, synthetic_problem
@@ -175,16 +176,15 @@ def _bad(synthetic: Synthetic, every: int) -> Answer:
 @contextmanager
 def _global_state(seed: int) -> Iterator[None]:
     """Seeds the global generators, asserts that nobody moved them, and puts them back."""
-    before = _global_states()
-    try:
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        moved = _global_states()
-        yield
-        assert _global_states() == moved, "the global random state was moved: draw from a generator of your own"
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(pickle.loads(before[1]))  # noqa: NPY002
+    before = random.getstate()
+    with numpy_seeded(seed):
+        try:
+            random.seed(seed)
+            moved = _global_states()
+            yield
+            assert _global_states() == moved, "the global random state was moved: draw from a generator of your own"
+        finally:
+            random.setstate(before)
 
 
 def _global_states() -> tuple[tuple[Any, ...], bytes]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, closest_name
 
 OptunaRole = Literal["sampler", "pruner"]
 
@@ -38,8 +37,7 @@ def class_of(role: OptunaRole, name: str) -> type:
     """The class of that name, or of "module:Class"; ConfigError with the closest name if there is none."""
     known = known_classes(role)
     if ":" not in name and name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = closest_name(name, known)
         raise ConfigError(f"expected {role} to be one of {list(known)} or 'module:Class', got {name!r}.{hint}")
     kind = _imported(role, name) if ":" in name else known[name]
     if not (inspect.isclass(kind) and issubclass(kind, base_class(role))):
