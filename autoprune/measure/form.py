@@ -1,6 +1,6 @@
 """The form in which networks run while they are scored: layout, precision, batch size, threads. It is not exported.
 
-Which form is fastest depends on the device and the network; run.tuning times some and compares their scores.
+Which form is fastest depends on the device and the network; run.session.tuning times some and compares their scores.
 """
 
 from __future__ import annotations
