@@ -1,6 +1,7 @@
-"""The command line: parse, call, print. No logic.
+"""The command line: it parses arguments, calls `autoprune.run` and prints the result. It holds no other logic.
 
-Exit codes: 0 done; 2 a wrong config, argument or model; 1 a failed run; 130 interrupted, 143 told to terminate.
+Exit codes: 0 for success; 2 for a wrong config, argument or model; 1 for a failed run; 130 after SIGINT; 143 after
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -38,36 +39,45 @@ app = typer.Typer(
 Config = Annotated[
     Path,
     typer.Argument(
-        help="A job file: yours, or one of autoprune's such as configs/quickstart.yaml.", show_default=False
+        help="A job file: your own, or one that comes with autoprune, such as configs/quickstart.yaml.",
+        show_default=False,
     ),
 ]
-Run = Annotated[Path, typer.Argument(help="A run folder, such as results/quickstart.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="The folder of a run, such as results/quickstart.", show_default=False)]
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="MODULE:FUNCTION", help="What makes the model of a run from Python.")
+    str | None,
+    typer.Option(
+        "--model", metavar="MODULE:FUNCTION", help="The function that builds the model, for a run started from Python."
+    ),
 ]
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="MODULE:FUNCTION", help="What makes the data of a run from Python.")
+    str | None,
+    typer.Option(
+        "--data", metavar="MODULE:FUNCTION", help="The function that builds the data, for a run started from Python."
+    ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: search.evaluations=100.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job, such as search.evaluations=100."),
 ]
 PICKS = (
-    "Which network. 'macs<=0.5': the best measured one within bounds on costs (a value up to 1 is a share of the dense "
-    "network's cost). 'accuracy>=0.97': the cheapest one, by the first cost, within bounds on measurements; with "
-    "bounds on both, the best measured one. '#3': that row of the front. '2-2-2-4': that candidate."
+    "The network to choose. 'macs<=0.5' chooses the best measured network within bounds on costs (a value up to 1 is a "
+    "share of the dense network's cost). 'accuracy>=0.97' chooses the cheapest network, by the first cost, within "
+    "bounds on measurements; bounds on both choose the best measured network. '#3' chooses that row of the front, "
+    "and '2-2-2-4' that candidate."
 )
 FORMATS = (
-    "autoprune: recipe.json and weights.safetensors. pt2: network.pt2, a torch.export program. 'pkg.mod:name' or "
-    "'path/to/file.py:name': an exporter of your own."
+    "The format to write. 'autoprune' writes recipe.json and weights.safetensors; 'pt2' writes network.pt2, a "
+    "torch.export program; 'pkg.mod:name' or 'path/to/file.py:name' calls an exporter of your own."
 )
 Pick = Annotated[str, typer.Option(metavar="WHICH", help=PICKS)]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that is not there yet.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write; it must not exist yet.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Show progress as lines, for a log.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = tuple(128 + signum for signum in ENDING)
-GRACE_SECONDS = 8.0  # batch systems give ten, and ending takes a moment, too
+GRACE_SECONDS = 8.0  # batch systems grant ten, and ending the process takes a moment, too
 
 
 class Format(StrEnum):
@@ -79,13 +89,13 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """The console script. As with `python -m`, plug-ins in the current directory can be imported."""
+    """Runs the console script. Plug-ins in the current directory can be imported, as with `python -m`."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         app(prog_name="autoprune")
     except SystemExit as ending:
-        if ending.code in INTERRUPTED:  # all is closed by now, and taking down large libraries takes seconds
+        if ending.code in INTERRUPTED:  # everything is closed by now, and unloading large libraries takes seconds
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(ending.code)
@@ -102,13 +112,13 @@ def _print_version(asked: bool) -> None:
 def options(
     ctx: typer.Context,
     show_traceback: Annotated[
-        bool, typer.Option("--traceback", envvar="AUTOPRUNE_TRACEBACK", help="Show where an error came from.")
+        bool, typer.Option("--traceback", envvar="AUTOPRUNE_TRACEBACK", help="Show the traceback of an error.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Search-based pruning: from a trained network to a Pareto front of really smaller ones."""
+    """Search-based structural pruning: turn a trained network into a Pareto front of smaller networks."""
     ctx.obj = show_traceback
 
 
@@ -117,16 +127,18 @@ def inspect(
     ctx: typer.Context,
     config: Config,
     settings: Settings = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it as JSON too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to a JSON file.")
+    ] = None,
 ) -> None:
-    """Show units, levels, the reachable range of every cost, the frozen share and why."""
+    """Show the units, their levels, the reachable range of every cost, and the frozen parts with reasons."""
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
         from autoprune.run.records.folder import check_place, write_text
 
         spec = _told(configs.load(config, settings or ()))
-        place = None if json_file is None else json_file.absolute()  # the job's own code may change the folder
+        place = None if json_file is None else json_file.absolute()  # the job's code may change the current directory
         if place is not None:
             check_place(place)
         with _placed(spec):
@@ -145,12 +157,12 @@ def search(
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
-    """Search for the front of a job and write a run folder (results/NAME unless --out names one)."""
+    """Search for the front of a job and write it to a run folder (results/NAME unless --out names another)."""
     with _reporting(ctx):
         from autoprune.run.records.folder import RunFolder, next_free
 
         if out is not None:
-            RunFolder.check_free(out)  # before the imports that take seconds
+            RunFolder.check_free(out)  # before the imports, which take seconds
         from autoprune import config as configs
         from autoprune import console, run
 
@@ -166,16 +178,17 @@ def resume(
     ctx: typer.Context,
     folder: Run,
     settings: Settings = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Set damaged lines of the journal aside first.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="First set damaged lines of the journal aside.")] = False,
     fork: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Start a new run there that keeps what still holds of this one.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Start a new run in this folder, with the evaluations that are still valid."),
     ] = None,
     model: Model = None,
     data: Data = None,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
-    """Continue a run that was cut short; the same result as without the cut."""
+    """Continue an interrupted run. The result is the same as without the interruption."""
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
@@ -194,10 +207,11 @@ def resume(
 def front(
     ctx: typer.Context,
     folder: Run,
-    form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = Format.table,
+    form: Annotated[Format, typer.Option("--format", help="The format to print.")] = Format.table,
     pick: Annotated[str | None, typer.Option(metavar="WHICH", help=PICKS)] = None,
     to_optuna: Annotated[
-        str | None, typer.Option(metavar="URL", help="Write every evaluation to sqlite:///study.db instead.")
+        str | None,
+        typer.Option(metavar="URL", help="Write every evaluation to a database, such as sqlite:///study.db."),
     ] = None,
 ) -> None:
     """Print the front of a run, or write the run as an Optuna study."""
@@ -213,27 +227,29 @@ def front(
                 console.print_left_out(found.left_out)
         else:
             study = run.export_study(folder, to_optuna)
-            state = "written" if study.written else "there already"
+            state = "written" if study.written else "already there"
             typer.echo(f"study {study.name!r}, {study.trials} trials: {state}")
-            typer.echo(f"see it with: optuna-dashboard {shlex.quote(to_optuna)}")
+            typer.echo(f"view it with: optuna-dashboard {shlex.quote(to_optuna)}")
 
 
 @app.command()
 def solve(
     ctx: typer.Context,
     folder: Run,
-    budget: Annotated[str, typer.Option(metavar="COST=VALUE", help="A budget: macs=0.4 (share) or params=1e5.")],
+    budget: Annotated[
+        str, typer.Option(metavar="COST=VALUE", help="A budget, such as macs=0.4 (a share of dense) or params=1e5.")
+    ],
     out: Out = None,
     settings: Settings = None,
     model: Model = None,
     data: Data = None,
     quiet: Quiet = False,
 ) -> None:
-    """Answer another budget from what was measured already, without new probes."""
+    """Find a network for another budget from the measurements of a run, without new probes."""
     with _reporting(ctx):
         from autoprune import run
 
-        run.check_solve(folder, budget, out)  # before the imports that take seconds
+        run.check_solve(folder, budget, out)  # before the imports, which take seconds
         from autoprune import config as configs
         from autoprune import console
 
@@ -251,18 +267,18 @@ def export(
     ctx: typer.Context,
     folder: Run,
     pick: Pick,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that is not there yet.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; it must not exist yet.")],
     format: Annotated[str, typer.Option(metavar="NAME", help=FORMATS)] = "autoprune",
     settings: Settings = None,
     model: Model = None,
     data: Data = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write one network of a run: recipe.json and weights.safetensors, or another format."""
+    """Write one network of a run, as recipe.json and weights.safetensors or in another format."""
     with _reporting(ctx):
         from autoprune import run
 
-        why = run.check_export(folder, pick, out, format).why  # before the imports that take seconds
+        why = run.check_export(folder, pick, out, format).why  # before the imports, which take seconds
         from autoprune import config as configs
         from autoprune import console
 
@@ -279,7 +295,7 @@ def export(
 
 @app.command()
 def report(ctx: typer.Context, folder: Run) -> None:
-    """Write report.html of a run again."""
+    """Write the report of a run, report.html, again."""
     with _reporting(ctx):
         from autoprune import run
 
@@ -290,14 +306,14 @@ def report(ctx: typer.Context, folder: Run) -> None:
 def criterion(
     ctx: typer.Context,
     config: Config,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A Python file that is not there yet.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The Python file to write; it must not exist yet.")],
     settings: Settings = None,
-    evaluations: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many formulas are measured.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of every random choice.")] = 0,
+    evaluations: Annotated[int, typer.Option(min=1, max=10_000_000, help="The number of formulas to measure.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The seed of every random choice.")] = 0,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
-    """Search for a criterion, a formula of weights, inputs and gradients, and write it as a plug-in."""
+    """Search for a criterion (a formula of weights, inputs and gradients) and write it as a plug-in."""
     with _reporting(ctx):
         from autoprune import config as configs
         from autoprune import console, run
@@ -311,26 +327,26 @@ def criterion(
 
 
 def _told(spec: JobSpec) -> JobSpec:
-    """The job, after a line on standard error for each remark on how it was read."""
+    """Returns the job after printing each remark on how it was read, one line each, on standard error."""
     for remark in spec.remarks:
         typer.echo(remark, err=True)
     return spec
 
 
 def _named(settings: list[str] | None, model: str | None, data: str | None) -> list[str]:
-    """The settings, with what --model and --data say in the form that --set takes."""
+    """The settings, with the values of --model and --data in the form that --set takes."""
     named = {"model": model, "data": data}
     return [*(f"{key}={json.dumps({'call': name})}" for key, name in named.items() if name), *(settings or ())]
 
 
 def _typed(command: str, folder: Path, options: Mapping[str, object]) -> str:
-    """A command as it is typed, without --set."""
+    """A command as the user types it, without --set."""
     given = [word for key, value in options.items() if value is not None for word in (key, str(value))]
     return shlex.join(["autoprune", command, str(folder), *given])
 
 
 def _print_result(result: RunResult, folder: Path) -> None:
-    """The front, where it lies, and what to type next."""
+    """Prints the front, the folder that holds it, and a command to type next."""
     from autoprune import console
 
     console.print_members(result.members, numbers=range(1, len(result.members) + 1))
@@ -359,10 +375,11 @@ def _print_export(out: Path, format: str = "autoprune") -> None:
 
 @contextmanager
 def _interruptible(arrived: list[int]) -> Iterator[None]:
-    """SIGINT and SIGTERM end what is inside in good order; a second one, or `GRACE_SECONDS`, end the process at once.
+    """Raises Interrupted inside the block at SIGINT or SIGTERM, so that it can clean up.
 
-    Either way nothing that was measured is lost: it is in the journal before anything else happens with it. The signal
-    is added to `arrived`: a library may raise a KeyboardInterrupt of its own in place of ours, as Ray does.
+    A second signal ends the process at once, and so does a block that takes longer than `GRACE_SECONDS`. Either way no
+    measurement is lost: each is in the journal before anything else happens with it. The signal is added to `arrived`,
+    because a library may raise its own KeyboardInterrupt in place of ours, as Ray does.
     """
 
     def end(signum: int, frame: object) -> None:
@@ -385,14 +402,14 @@ def _interruptible(arrived: list[int]) -> Iterator[None]:
 
 
 def _exit_when_late(heard: int) -> None:
-    """Reads the signals that arrive, a byte each, until the pipe is closed.
+    """Reads the signals that arrive, one byte each, until the pipe is closed, and ends the process when it must.
 
-    Runs in a thread of its own: Python's handlers wait until the main one is back from whatever library it is in.
+    It runs in its own thread, because Python calls signal handlers only when the main thread is back from a library.
     """
     first = 0
     while select.select([heard], [], [], GRACE_SECONDS if first else None)[0]:
         byte = os.read(heard, 1)
-        if not byte:  # what was to be ended has ended
+        if not byte:  # the block has ended
             os.close(heard)
             return
         if first and byte[0] in ENDING:
@@ -404,7 +421,7 @@ def _exit_when_late(heard: int) -> None:
 
 @contextmanager
 def _reporting(ctx: typer.Context) -> Iterator[None]:
-    """Turns errors and signals into one message on standard error and an exit code."""
+    """Turns an error or a signal inside the block into one message on standard error and an exit code."""
     arrived: list[int] = []
     try:
         with _interruptible(arrived):
@@ -422,7 +439,7 @@ def _reporting(ctx: typer.Context) -> Iterator[None]:
     except SystemExit as error:
         _fail(ctx, f"error: code that this command runs called sys.exit({error.code!r}). Raise an error instead.", 1)
     except Exception as error:
-        hint = f"This was not foreseen; `autoprune --traceback {ctx.info_name} ...` shows where it came from."
+        hint = f"This error is unexpected; `autoprune --traceback {ctx.info_name} ...` shows where it came from."
         _fail(ctx, "\n".join([f"error: {type(error).__name__}: {error}", *_notes(error), hint]), 1)
 
 
@@ -445,7 +462,7 @@ def _notes(error: BaseException) -> list[str]:
 
 @contextmanager
 def _placed(spec: JobSpec) -> Iterator[None]:
-    """Adds to an error that shows only when the job runs where its cause is written."""
+    """Adds to an error of a running job a note that says where in the job file its cause is written."""
     try:
         yield
     except AutopruneError as error:
@@ -457,11 +474,11 @@ def _placed(spec: JobSpec) -> Iterator[None]:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Adds how to go on with the run to what the machine or its user stopped it by."""
+    """Adds to an interrupt or an OSError a note that says how to continue the run."""
     job = (folder / "job.yaml").absolute()  # the job's own code may change the current directory
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
         if not isinstance(error, AutopruneError) and job.exists():
-            error.add_note(f"What was measured is kept; go on with: autoprune resume {shlex.quote(str(folder))}")
+            error.add_note(f"All measurements are kept; continue with: autoprune resume {shlex.quote(str(folder))}")
         raise

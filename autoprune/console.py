@@ -1,4 +1,4 @@
-"""What the command line shows: tables, numbers, progress. No logic beyond formatting."""
+"""The output of the command line: tables, numbers and progress. It holds no logic beyond formatting."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from autoprune.run.results.member import Member
     from autoprune.run.session.job import Progress
 
-WIDE = 160  # columns where the output is no terminal: a pipe has no width, and a cut number is useless
-LABEL = 12  # columns of a candidate's name, at least; what is longer goes on in the next line
-SHARES = ("verify_error", "density", "_ratio")  # ends of names of what follows from other columns, or is all but zero
-LISTED = 20  # units of a kind, and reasons for what is frozen, that are printed; JSON has all
+WIDE = 160  # the width where the output is no terminal: a pipe has no width, and a truncated number is useless
+LABEL = 12  # the least width of the column of candidates; longer names continue in the next line
+SHARES = ("verify_error", "density", "_ratio")  # endings of columns that follow from others or are almost zero
+LISTED = 20  # the most units of a kind, and the most reasons for frozen parts, that are printed; the JSON file has all
 
 
 class _Output(Console):
-    """Leaves it to the command to end when nothing reads its output any more, as after `| head`."""
+    """A console that lets the command end when nothing reads its output any more, as after `| head`."""
 
     def on_broken_pipe(self) -> NoReturn:
         self.quiet = True
@@ -52,14 +52,14 @@ class _Output(Console):
 
 
 def output() -> Console:
-    """Standard output, as wide as the terminal; where it is none, as COLUMNS says, or WIDE."""
+    """A console on standard output: as wide as the terminal or, where there is none, as COLUMNS says, else WIDE."""
     columns = os.environ.get("COLUMNS", "")
     piped = int(columns) if columns.isdecimal() and int(columns) > 0 else WIDE
     return _Output(width=None if sys.stdout.isatty() else piped, highlight=False)
 
 
 def shown(value: float | int | str) -> str:
-    """A value for a table: thousands separated, four decimals of a fraction, an exponent where they would be zero."""
+    """Formats a value for a table: separated thousands, four decimals, and an exponent if those would be zeros."""
     if isinstance(value, str):
         return escape(value)
     if isinstance(value, int) or value == 0 or (value.is_integer() and abs(value) >= 2):
@@ -70,7 +70,7 @@ def shown(value: float | int | str) -> str:
 
 
 def print_members(members: Sequence[Member], form: str = "table", numbers: Sequence[int] = ()) -> None:
-    """Members of a front as table, csv or json on standard output; `numbers` are those that a pick knows them by."""
+    """Prints members of a front on standard output, as table, csv or json; `numbers` are the rows that a pick names."""
     if form == "json":
         print(json.dumps([member.to_json() for member in members], indent=2))
     elif form == "csv":
@@ -85,7 +85,7 @@ def print_members(members: Sequence[Member], form: str = "table", numbers: Seque
 
 
 def print_dense(members: Sequence[Member]) -> None:
-    """What the dense network does on the report set, where it is on the front; accuracies in per cent."""
+    """Prints the dense network's measurements on the report set, if it is on the front; accuracies are in per cent."""
     dense = next((member for member in members if member.is_dense), None)
     if dense is not None:
         other = {"candidate", "verify_error", *dense.costs, *(name + RATIO for name in dense.costs)}
@@ -94,13 +94,13 @@ def print_dense(members: Sequence[Member]) -> None:
 
 
 def print_left_out(left_out: Sequence[LeftOut]) -> None:
-    """The networks that the front lacks, with their causes, a line each."""
+    """Prints the networks that were left out of the front with their causes, one line each."""
     for member in left_out:
         print(f"left out of the front: {member.candidate}: {member.cause}")
 
 
 def _measured(member: Member, name: str) -> str:
-    """A value of a network: accuracy in per cent, with its interval where it has one."""
+    """Formats a value of a network; an accuracy is in per cent, with its confidence interval if it has one."""
     if name != "accuracy":
         return shown(member[name])
     ends = [f"{100 * end:.2f}" for end in member.intervals.get(name, ())]
@@ -108,7 +108,7 @@ def _measured(member: Member, name: str) -> str:
 
 
 def cells(member: Member) -> dict[str, str]:
-    """The values of a member for a table, by column; an interval stands beside its value in three decimals."""
+    """The values of a member for a table, by column; a confidence interval follows its value, in three decimals."""
     found = {name: shown(value) for name, value in member.summary().items()}
     for name, (low, high) in member.intervals.items():
         found[name] += f" ({low:.3f}-{high:.3f})"
@@ -116,8 +116,10 @@ def cells(member: Member) -> dict[str, str]:
 
 
 def _print_table(screen: Console, members: Sequence[Member], numbers: Sequence[int]) -> None:
-    """One line a network, one column a value. No number is cut: what all networks share stands below the table, and
-    where the rest is too wide for the screen, columns are left out.
+    """Prints a table with one row per network and one column per value, without truncating a number.
+
+    Values that all networks share are printed below the table. If the rest is too wide for the screen, columns are
+    left out.
     """
     found = [cells(member) for member in members]
     names = dict.fromkeys(name for row in found for name in row) or ["candidate"]
@@ -125,7 +127,7 @@ def _print_table(screen: Console, members: Sequence[Member], numbers: Sequence[i
     labels = columns.pop("candidate")
     alike = [name for name, cells in columns.items() if len(cells) > len(set(cells)) == 1]
     same = {name: columns.pop(name)[0] for name in alike}
-    aside = 3 + len(str(max(numbers))) if numbers else 0  # columns that the row numbers take
+    aside = 3 + len(str(max(numbers))) if numbers else 0  # the width of the row numbers
     widths = _widths(columns, screen.width - aside)
     screen.width = max(screen.width, _needed(widths) + aside)
     room = LABEL + screen.width - _needed(widths) - aside
@@ -148,7 +150,7 @@ def _print_table(screen: Console, members: Sequence[Member], numbers: Sequence[i
 
 
 def _folded(label: str, room: int) -> str:
-    """A candidate's name in lines of at most `room` characters, none of which ends inside a number."""
+    """Breaks a candidate's name into lines of at most `room` characters, none of which ends inside a number."""
     lines = [""]
     for part in label.replace("-", "- ").split():
         if lines[-1] and len(lines[-1]) + len(part) > room:
@@ -158,9 +160,9 @@ def _folded(label: str, room: int) -> str:
 
 
 def _widths(columns: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
-    """How wide the columns are that have room, at least one; of the others SHARES go first, and then from the right."""
+    """The widths of the columns that fit, at least one; columns of SHARES are dropped first, then from the right."""
     widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
-    if _needed(widths) > room:  # names go on in the next line
+    if _needed(widths) > room:  # names continue in the next line
         widths = {name: max(map(len, cells)) for name, cells in columns.items()}
     last_first = list(widths)[::-1]
     for name in sorted(last_first, key=lambda name: not name.endswith(SHARES)):
@@ -170,18 +172,18 @@ def _widths(columns: Mapping[str, Sequence[str]], room: int) -> dict[str, int]:
 
 
 def _needed(widths: Mapping[str, int]) -> int:
-    """The width of a table of candidates with values so wide."""
+    """The width of a table of candidates whose columns of values have the given widths."""
     return LABEL + sum(widths.values()) + 3 * (len(widths) + 1) + 1
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """Units and levels by kind, the reach of every cost, what is frozen and why, operators nobody counted."""
+    """Prints units and levels by kind, the reach of every cost, frozen parts with reasons, and uncounted operators."""
     console = output()
     for kind in inspection.kind_shares:
         _print_kind(console, inspection, kind)
     if any(unit.normalised for unit in inspection.units):
         console.print(
-            "norm: a normalisation or another reduction runs over the unit's positions and changes with what is removed"
+            "norm: a normalisation or another reduction runs over the unit's positions, so removal changes it"
         )
     console.print()
     console.print(_reach_table(inspection))
@@ -197,13 +199,13 @@ def print_inspection(inspection: Inspection) -> None:
 
 
 def _count(number: int) -> str:
-    """A count of any size: beyond a million as a power of ten, which a float of it may not reach."""
+    """Formats a count; from a million on as a power of ten, without converting it to a float, which may overflow."""
     digits = str(number)
     return f"{number:,}" if number < 10**6 else f"{digits[0]}.{digits[1]}e{len(digits) - 1}"
 
 
 def _print_kind(console: Console, inspection: Inspection, kind: str) -> None:
-    """A line that sums a kind up, and its units with the largest shares of the MACs."""
+    """Prints a summary of a kind in one line, and its units with the largest shares of the MACs."""
     units, shares = inspection.of_kind(kind), inspection.kind_shares[kind]
     searched = sum(unit.name in inspection.levels for unit in units)
     console.print(
@@ -244,14 +246,14 @@ def _units_table(inspection: Inspection, units: Sequence[Unit]) -> Table:
 
 
 def _levels(counts: Sequence[int]) -> str:
-    """The counts, or of many the ends and how many there are."""
+    """Formats kept counts; of more than eight, only the first and last ones and their number."""
     if len(counts) <= 8:
         return " ".join(map(str, counts))
     return f"{' '.join(map(str, counts[:4]))} ... {counts[-2]} {counts[-1]} ({len(counts)} levels)"
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:
-    """The first names, and how many more there are."""
+    """Formats the first names and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -266,7 +268,7 @@ def _reach_table(inspection: Inspection) -> Table:
 
 
 def _print_frozen(console: Console, inspection: Inspection) -> None:
-    """The frozen share, and the parts by reason."""
+    """Prints the frozen share, and the frozen parts by reason."""
     parts, groups = len(inspection.frozen), inspection.frozen_by_reason()
     console.print(f"frozen: {inspection.frozen_share:.1%} of the MACs in {parts} part{'' if parts == 1 else 's'}")
     if groups:
@@ -276,15 +278,15 @@ def _print_frozen(console: Console, inspection: Inspection) -> None:
 
 
 def _print_unmet(console: Console, inspection: Inspection) -> None:
-    """The parameters that no example call reads, by module, with their share of all."""
+    """Prints the parameters that no example call runs, by module, with their share of all parameters."""
     shares: dict[str, float] = {}
     for row in inspection.unmet:
         module = row.name.rpartition(".")[0] or row.name
         shares[module] = shares.get(module, 0.0) + row.share
     if shares:
         console.print(
-            f"parameters that no example call runs: {sum(shares.values()):.1%} of all; what has a size of theirs stays "
-            "whole. Give calls that run them, or remove them from the model"
+            f"parameters that no example call runs: {sum(shares.values()):.1%} of all; dimensions of the same size "
+            "stay whole. Add example calls that run them, or remove them from the model"
         )
         console.print(_unmet_table(sorted(shares.items(), key=lambda pair: -pair[1])[:LISTED]))
     if len(shares) > LISTED:
@@ -313,9 +315,9 @@ def _frozen_table(groups: Sequence[FrozenGroup]) -> Table:
 def progress_display(
     quiet: bool, plain: bool = False, stream: TextIO | None = None
 ) -> Iterator[Callable[[Progress], None]]:
-    """A callback that shows progress on standard error: bars on a terminal, else a line for every tenth of a phase.
+    """Yields a callback that shows progress on standard error: bars on a terminal, else a line per tenth of a phase.
 
-    `plain` asks for lines on a terminal too.
+    If `plain` is true, lines are printed on a terminal, too.
     """
     stream = stream or sys.stderr
     if quiet:
@@ -329,7 +331,7 @@ def progress_display(
 
 @contextmanager
 def bars_where_seen(stream: TextIO | None = None) -> Iterator[Callable[[Progress], None]]:
-    """A callback that shows bars on standard error in a terminal and in a notebook, and nothing elsewhere."""
+    """Yields a callback that shows progress bars in a terminal and in a notebook, and nothing elsewhere."""
     stream = stream or sys.stderr
     if stream.isatty() or Console(file=stream).is_jupyter:
         with _bars(stream) as bars:
@@ -339,7 +341,7 @@ def bars_where_seen(stream: TextIO | None = None) -> Iterator[Callable[[Progress
 
 
 class _RateColumn(ProgressColumn):
-    """Steps a second of a phase that takes a while."""
+    """A column with the steps per second of a phase of more than one step."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.3g}/s" if task.speed and task.total and task.total > 1 else "")
@@ -359,7 +361,7 @@ def _bars(stream: TextIO) -> Bars:
 
 
 class _BarReport:
-    """One bar for each phase, in the order they begin."""
+    """Shows one bar for each phase, in the order in which the phases begin."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
@@ -373,7 +375,7 @@ class _BarReport:
 
 
 class _LineReport:
-    """A line where a phase begins, ends, or has gone another tenth of its way."""
+    """Prints a line when a phase begins, when it ends, and after every tenth of its steps."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

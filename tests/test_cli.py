@@ -333,11 +333,11 @@ def test_a_front_is_printed_without_importing_torch(finished):
 
 
 def test_a_run_is_written_as_an_optuna_study_once(finished):
-    for state in ("written", "there already"):
+    for state in ("written", "already there"):
         result = call("front", "done", "--to-optuna", "sqlite:///study.db")
         assert result.exit_code == 0, result.stderr
         assert result.stdout.startswith("study 'done', ")
-        assert result.stdout.endswith(f"trials: {state}\nsee it with: optuna-dashboard sqlite:///study.db\n")
+        assert result.stdout.endswith(f"trials: {state}\nview it with: optuna-dashboard sqlite:///study.db\n")
     assert call("front", "done", "--to-optuna", "study.db").exit_code == 2
 
 
@@ -492,10 +492,14 @@ def raising(error):
         (
             KeyboardInterrupt(),
             130,
-            "interrupted\nWhat was measured is kept; go on with: autoprune resume results/job\n",
+            "interrupted\nAll measurements are kept; continue with: autoprune resume results/job\n",
         ),
         (RunFailed("all failed"), 1, "error: all failed\n"),
-        (ZeroDivisionError("by 0"), 1, "error: ZeroDivisionError: by 0\nThis was not foreseen; `autoprune --traceback"),
+        (
+            ZeroDivisionError("by 0"),
+            1,
+            "error: ZeroDivisionError: by 0\nThis error is unexpected; `autoprune --traceback",
+        ),
     ],
 )
 def test_how_a_run_ended_is_told_by_message_and_exit_code(folder, monkeypatch, error, code, message):

@@ -151,7 +151,7 @@ def _left_out(session: Session, candidate: Candidate, error: Exception, clean: C
 def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
     causes = "; ".join(f"{member.candidate}: {member.cause}" for member in left_out[:NAMED])
     more = f"; and {len(left_out) - NAMED} more, which the log names" if len(left_out) > NAMED else ""
-    again = f" and go on with: autoprune resume {folder.path}" if folder is not None else " and search again."
+    again = f" and continue with: autoprune resume {folder.path}" if folder is not None else " and search again."
     return (
         f"none of the {len(left_out)} networks on the front of the search could be built and measured "
         f"({causes}{more}). The evaluations of the search are not lost: correct the cause{again}"

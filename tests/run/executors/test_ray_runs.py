@@ -168,7 +168,7 @@ def test_a_signal_ends_a_run_in_good_order_within_ten_seconds(slow_job, tmp_path
     returned, errors = finish(process)
     assert time.monotonic() - begun < 10
     assert returned == code, errors
-    assert f"go on with: autoprune resume {run}" in errors
+    assert f"continue with: autoprune resume {run}" in errors
     assert parcels() == before
     last = read_journal(run / "journal.jsonl")[-1]
     assert last["kind"] == "end"

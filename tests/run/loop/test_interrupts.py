@@ -93,7 +93,7 @@ def test_runs_interrupted_at_random_moments_end_in_good_order_and_resume_to_the_
             seconds, errors = interrupt(process, list(CODES)[interrupted % 2])
             took.append(seconds)
             interrupted += 1
-            assert errors == f"interrupted\nWhat was measured is kept; go on with: autoprune resume {run}\n"
+            assert errors == f"interrupted\nAll measurements are kept; continue with: autoprune resume {run}\n"
             assert known <= evaluations_in(run)
             assert read_journal(run / "journal.jsonl")[-1]["kind"] == "end"
             assert not (run / "journal.owner").exists()
