@@ -85,7 +85,7 @@ def _finetune(plan: FineTune) -> Document:
 
 
 def _stop(stop: Stop) -> Document:
-    bounds = [f"{bound.name}{bound.sense}{bound.value!r}" for bound in stop.target]
+    bounds = [bound.exact for bound in stop.target]
     return _given(seconds=stop.seconds, target=" at ".join(bounds) or None, stagnation=stop.stagnation)
 
 

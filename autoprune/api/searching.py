@@ -91,7 +91,7 @@ def search(
         options: the named searcher's own arguments, such as {"population": 20} of "evolution".
         evaluations: how many networks to score at most.
         front_size: how many networks to build and measure on the report set at most.
-        seconds: ends the search after this time.
+        seconds: ends the search after this time. The seconds before a resume count too.
         target: ends the search with the first network within these bounds: "accuracy>=0.9 at macs<=0.5".
         stagnation: ends the search when the hypervolume of its front has not grown by a thousandth over this many
             evaluations.

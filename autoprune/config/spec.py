@@ -166,7 +166,11 @@ class StopSpec(_Section):
     """Conditions that end a search before its evaluations are spent."""
 
     seconds: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="time limit for the search, in seconds", examples=[600]
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="time limit for the search, in seconds, those before a resume included",
+        examples=[600],
     )
     target: str | None = Field(
         None,

@@ -89,6 +89,11 @@ class Bound:
         """Whether a value is within the bound; NaN never is."""
         return value <= self.value if self.sense == "<=" else value >= self.value
 
+    @property
+    def exact(self) -> str:
+        """The text that `parse` reads as this very bound."""
+        return f"{self.name}{self.sense}{self.value!r}"
+
     def __str__(self) -> str:
         return f"{self.name}{self.sense}{self.value:g}"
 

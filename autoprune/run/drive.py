@@ -29,7 +29,7 @@ from autoprune.run.loop.failures import most_failed
 from autoprune.run.loop.guard import guarded, watched
 from autoprune.run.loop.hiding import check_given, hiding, secrets_of
 from autoprune.run.loop.progress import SearchProgress
-from autoprune.run.loop.stopping import Stopping
+from autoprune.run.loop.stopping import Stopping, seconds_used
 from autoprune.run.loop.tracking import Trackers
 from autoprune.run.records.checks import Record
 from autoprune.run.records.documents import write_checked
@@ -44,6 +44,7 @@ from autoprune.run.session.dense import check_reported, measure_dense
 from autoprune.run.session.emptied import EmptiedWeights
 from autoprune.run.session.job import Job, OnProgress, silent
 from autoprune.run.session.session import Session, open_session
+from autoprune.run.settings import changed_settings, settings_of
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
             session = open_session(job, progress, recorded_tuning(records), folder.bank)
             if records:
                 check_identity(session, records[0])
+                for line in changed_settings(job, records[0]):
+                    _log.warning(line)
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
                 preflight(session, evaluator, events)
                 trackers = Trackers(job, events)
@@ -171,11 +174,12 @@ def without_costs(evaluation: Mapping[str, Any], costs: Collection[str]) -> dict
 
 
 def _header(session: Session) -> Record:
-    """The first record of a journal: the identity of the run, its threads and form, and the meaning of its values."""
+    """The first record of a journal: the run's identity, settings, threads and form, and the meaning of its values."""
     return {
         "kind": "run",
         "version": VERSION,
         "identity": identity_of(session),
+        "settings": settings_of(session.job),
         "followed": [[o.name, o.direction] for o in session.problem.objectives],
         "dense": session.dense_costs,
         "threads": torch.get_num_threads(),
@@ -215,7 +219,7 @@ def _explore(
         write_checked(folder.structure, coupling_of(session))
         write_checked(folder.environment, redacted(environment_of(session)))
     watch = SearchProgress(session, session.searcher, evaluator, events, trackers)
-    stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs)
+    stopping = Stopping(job.stop, session.problem.objectives, session.dense_costs, seconds_used(records))
     controller = Controller(
         session.problem,
         session.searcher,
@@ -232,10 +236,14 @@ def _explore(
     try:
         ended = controller.run()
     except BaseException as error:
-        append({"kind": "end", "why": f"{type(error).__name__}: {error}"})
+        append(_end(f"{type(error).__name__}: {error}", stopping))
         raise
-    append({"kind": "end", "why": ended})
+    append(_end(ended, stopping))
     return controller, ended
+
+
+def _end(why: str, stopping: Stopping) -> Record:
+    return {"kind": "end", "why": why, "seconds": round(stopping.seconds, 3)}
 
 
 def _finish(

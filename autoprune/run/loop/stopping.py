@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import hypervolume, nondominated
 from autoprune.core.objective import Objective
 from autoprune.errors import ConfigError
+from autoprune.run.records.checks import Record
 from autoprune.run.session.job import Stop
 
 LEAST_GROWTH = 1e-3  # a front whose hypervolume grows by a smaller share stagnates
@@ -20,14 +22,16 @@ class Stopping:
     """Follows the evaluations of a search; `reason` returns why it should end, if it should.
 
     `dense` are the dense costs; bounds up to 1 are shares of them. The reference point of the hypervolume has the worst
-    losses of the first `stagnation` evaluations.
+    losses of the first `stagnation` evaluations. `used` are the seconds that the search took before it was resumed.
     """
 
-    def __init__(self, stop: Stop, objectives: Sequence[Objective], dense: Mapping[str, float]) -> None:
+    def __init__(
+        self, stop: Stop, objectives: Sequence[Objective], dense: Mapping[str, float], used: float = 0.0
+    ) -> None:
         self._stop = stop
         self._objectives = tuple(objectives)
         self._target = [bound.absolute(dense) for bound in stop.target]
-        self._began = time.monotonic()
+        self._began = time.monotonic() - used
         self._read = 0  # number of evaluations read
         self._seen = 0  # number of those at full fidelity
         self._reached = False
@@ -35,6 +39,11 @@ class Stopping:
         self._reference: list[float] = []
         self._volume = 0.0
         self._grown_at = 0  # value of `_seen` when the front last grew
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that the search has taken so far, before a resume too."""
+        return time.monotonic() - self._began
 
     def reason(self, told: Sequence[Evaluation]) -> str:
         """The reason to end, from all evaluations so far; "" to continue."""
@@ -44,7 +53,7 @@ class Stopping:
             self._learn(evaluation)
         if self._reached:
             return f"a network reached the target {', '.join(map(str, self._stop.target))}"
-        if self._stop.seconds is not None and time.monotonic() - self._began >= self._stop.seconds:
+        if self._stop.seconds is not None and self.seconds >= self._stop.seconds:
             return f"{self._stop.seconds:g} seconds are over"
         if self._stop.stagnation is not None and self._seen - self._grown_at >= self._stop.stagnation:
             return f"the front has not grown by {LEAST_GROWTH:.1%} over the last {self._stop.stagnation} evaluations"
@@ -70,6 +79,28 @@ class Stopping:
         volume = hypervolume(front, self._reference)
         if volume > self._volume * (1 + LEAST_GROWTH):
             self._volume, self._grown_at = volume, self._seen
+
+
+def seconds_used(records: Sequence[Record]) -> float:
+    """The seconds that a search took, from the records of its journal after the first one.
+
+    A search that ends, by an error or a signal too, writes them down. After one that was killed, those of its busiest
+    worker are added, the least that it can have taken. Evaluations that a fork took from another run cost nothing.
+    """
+    used, asked, known = 0.0, False, set[tuple[tuple[int, ...], float]]()
+    busy = defaultdict[str, float](float)  # seconds by worker since the search last ended
+    for record in records:
+        asked |= record["kind"] == "ask"
+        if record["kind"] == "end":
+            used = record.get("seconds", used + max(busy.values(), default=0.0))
+            busy.clear()
+        elif "evaluation" in record:
+            evaluation = record["evaluation"]
+            network = tuple(evaluation["levels"]), evaluation["fidelity"]
+            if asked and network not in known:
+                busy[evaluation["worker"]] += evaluation["seconds"]
+            known.add(network)
+    return float(used + max(busy.values(), default=0.0))
 
 
 def _value(values: Mapping[str, float], name: str) -> float:

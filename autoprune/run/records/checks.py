@@ -74,6 +74,8 @@ def _check_step(record: Record) -> None:
         _check_evaluation(Evaluation.from_json(record["evaluation"]))
     elif kind != "end":
         raise ValueError(f"expected a record of kind ask, tell, answer or end, got {kind!r}")
+    elif not isinstance(record.get("seconds", 0.0), int | float):
+        raise ValueError(f"expected the seconds of the search as a number, got {record['seconds']!r}")
 
 
 def _check_evaluation(evaluation: Evaluation) -> None:

@@ -6,7 +6,8 @@ before the next append; a bad line anywhere else is an error that names it. Line
 which editors and version control add, are ignored.
 
 The first record identifies the run. "ask" has the candidates that a searcher proposed, "tell" an evaluation that it was
-told, "answer" an evaluation that will be told later, "end" the reason why a search ended.
+told, "answer" an evaluation that will be told later, "end" the reason why a search ended
+and the seconds that it took, those before a resume included.
 """
 
 from __future__ import annotations

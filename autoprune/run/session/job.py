@@ -41,7 +41,7 @@ class Stop:
     """Conditions that end a search early; those left out do not apply.
 
     Attributes:
-        seconds: the time limit of the search.
+        seconds: the time limit of the search; the seconds before a resume count too.
         target: the search ends when a network is within all of these bounds.
         stagnation: the search ends when its front has not grown over this many evaluations.
     """

@@ -8,7 +8,7 @@ from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.run.executors.serial import SerialEvaluator
 from autoprune.run.loop.controller import Controller
-from autoprune.run.loop.stopping import Stopping
+from autoprune.run.loop.stopping import Stopping, seconds_used
 from autoprune.run.session.job import Stop, parse_target
 from autoprune.searchers import make_searcher
 from autoprune.testing import synthetic_problem
@@ -84,3 +84,29 @@ def test_a_search_ends_when_its_front_stagnates():
 
 def test_without_a_stop_all_evaluations_are_spent():
     assert run(Stop(), budget=30) == ("all evaluations are spent", 30)
+
+
+def told_record(level, seconds, worker="", kind="tell"):
+    return {"kind": kind, "evaluation": Evaluation(Candidate((level,)), seconds=seconds, worker=worker).to_json()}
+
+
+ASK = {"kind": "ask", "n": 1, "candidates": []}
+
+
+@pytest.mark.parametrize(
+    ("records", "seconds"),
+    [
+        ([], 0.0),
+        ([ASK, told_record(0, 2.0), told_record(1, 3.0)], 5.0),
+        ([ASK, told_record(0, 2.0), told_record(0, 2.0)], 2.0),  # answered at once the second time
+        ([ASK, told_record(0, 2.0, "a"), told_record(1, 3.0, "b"), told_record(2, 2.5, "a")], 4.5),  # in parallel
+        ([ASK, told_record(0, 2.0, kind="answer"), told_record(0, 2.0)], 2.0),
+        ([told_record(0, 9.0, kind="answer"), ASK, told_record(0, 9.0), told_record(1, 2.0)], 2.0),  # a fork
+        ([ASK, told_record(0, 2.0), {"kind": "end", "why": "", "seconds": 7.5}, told_record(1, 1.0)], 8.5),
+        ([ASK, told_record(0, 2.0), {"kind": "end", "why": ""}, told_record(1, 1.0)], 3.0),  # of an earlier version
+    ],
+)
+def test_the_seconds_that_a_search_has_used_are_in_its_journal(records, seconds):
+    assert seconds_used(records) == seconds
+    stopping = Stopping(Stop(seconds=5.0), OBJECTIVES, {"macs": 100}, seconds_used(records))
+    assert bool(stopping.reason([])) == (seconds >= 5.0)
