@@ -224,7 +224,7 @@ def test_a_rule_that_keeps_the_contract_passes():
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
-        (None, "expected a rule for the operator 'checks::scaled', none is registered"),
+        (None, "expected a rule for the operator 'checks::scaled', but none is registered"),
         (lambda recorder, call: recorder.axes(call["y"]), "stay whole because of 'checks::scaled'"),
         (lambda recorder, call: None, "because of 'checks::scaled', got: made by operator"),
         (lambda recorder, call: recorder.axes(call["x"]), "stay whole because of 'checks::scaled', got: does not run"),
@@ -289,11 +289,11 @@ class Breaking(Votes):
 @pytest.mark.parametrize(
     ("adapter", "model", "sentence"),
     [
-        (None, voting, "expected an adapter for Votes, none is registered"),
-        (FreeVotes, scaling, "expected a network with a Votes in it, there is none"),
+        (None, voting, "expected an adapter for Votes, but none is registered"),
+        (FreeVotes, scaling, "expected a network with a Votes in it, but there is none"),
         (Doubling, voting, "Doubling to compute what Votes computes; .* outputs differ by 1"),
         (Breaking, voting, "Breaking to compute what Votes computes; .* it raises AttributeError"),
-        (FreeVotes, lambda: Votes(6, 24).eval(), "expected units of '' that can be pruned, there are none"),
+        (FreeVotes, lambda: Votes(6, 24).eval(), "expected units of '' that can be pruned, but there are none"),
     ],
 )
 def test_an_adapter_that_breaks_the_contract_is_told_how(adapter, model, sentence):
@@ -332,7 +332,7 @@ def test_a_fix_that_keeps_the_contract_passes():
 @pytest.mark.parametrize(
     ("fix", "model", "sentence"),
     [
-        (None, checking, "expected a fix for Checked, none is registered"),
+        (None, checking, "expected a fix for Checked, but none is registered"),
         (lambda module: None, checking, "there are none: .*wanted 8 features"),
         (
             lambda module: setattr(module, "wanted", "9 features"),
@@ -379,7 +379,10 @@ def changing(network, facts, example, directory):
         ("onxn", "expected a format, one of"),
         (nn.Identity, "expected an exporter with a name and write"),
         (writing_by(lambda *given: None), "to write at least one file into the directory, it wrote none"),
-        (writing_by(lambda n, f, e, d: (d.parent / "a").touch() or (d / "a").touch()), "nothing beside the directory"),
+        (
+            writing_by(lambda n, f, e, d: (d.parent / "a").touch() or (d / "a").touch()),
+            "lie beside it. Write into the directory",
+        ),
         (writing_by(lambda n, f, e, d: (d / f"{next(counter)}").touch()), "expected the same files each time"),
         (writing_by(changing), "the exporter changed the network's .*0.weight"),
         (writing_by(lambda n, f, e, d: n.train() and (d / "a").touch()), "changed the network's training mode"),
@@ -427,7 +430,7 @@ def test_a_tracker_that_keeps_the_contract_passes():
         (counting(finished=None), "which has no finished"),
         (counting(evaluated=lambda self, e, n, total: setattr(self, "x", e.values["accuracy"])), "raised KeyError"),
         (counting(finished=lambda self, rows: setattr(self, "x", rows[0])), "it raised IndexError"),
-        (counting(started=lambda self, facts: facts.clear()), "changed what it was given"),
+        (counting(started=lambda self, facts: facts.clear()), "changed its arguments"),
         (counting(finished=lambda self, rows: "done"), "to return None, got 'done'"),
         (counting(evaluated=lambda self, evaluation: None), "it raised TypeError"),
         (counting(started=lambda self, facts: facts.name), "it raised AttributeError"),

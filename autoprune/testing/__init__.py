@@ -1,11 +1,12 @@
 """Contract tests for the authors of plug-ins, one for each extension point, and a synthetic problem for searchers.
 
->>> check_searcher(MySearcher)             # AssertionError with a sentence, or nothing
+>>> check_searcher(MySearcher)             # returns None, or raises an AssertionError
 >>> check_fitness(my_fitness, model, batches)
 >>> check_cost(my_cost)
 
-Each says what was expected, what came and what to do; what a plug-in raises is told in the same way. A check that needs
-a network and is given none takes a small one of its own. Loads torch only when a check needs it.
+The message of the AssertionError says what was expected, what came and what to do. Exceptions of the plug-in itself are
+reported in the same way. A check that needs a network and is given none uses a small network of its own. torch is
+imported only when a check needs it.
 """
 
 from autoprune.testing.costs import check_cost

@@ -1,4 +1,4 @@
-"""The contract of costs and of the factories that make them."""
+"""Contract test of costs and of the factories that make them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,21 @@ _ADVICE = "See docs/plugins.md#cost for what a cost must do."
 
 
 def check_cost(cost: Callable[..., Any], model: nn.Module | None = None, example: Examples | None = None) -> None:
-    """Raises AssertionError, with a sentence, where a cost breaks its contract.
+    """Checks that a cost keeps its contract.
 
-    It takes kept counts by unit name, many at once where it is `autoprune.vectorised`, or is an
-    `autoprune.cost_factory` that makes such a function or a Formula. A value is finite, not negative, above 0 for the
-    dense network, least at the smallest one, the same whenever it is asked and whatever is asked with it; a factory
-    makes the same cost each time. `model` is a network and `example` one call of it, for a cost of certain units.
+    Every value must be finite and not negative. It must be above 0 for the dense network and least for the smallest
+    one, and it must depend on the candidate alone: not on earlier calls, and not on other candidates of the same call.
+    A factory must make the same cost each time.
+
+    Args:
+        cost: a function of kept counts by unit name, which is called with many candidates at once if it is marked with
+            `autoprune.vectorised`; or a factory, marked with `autoprune.cost_factory`, that makes such a function or a
+            Formula.
+        model: a network that has the units the cost is for; by default a small network with two units.
+        example: one example call of `model`.
+
+    Raises:
+        AssertionError: the cost breaks its contract; the message says how, and what to do.
     """
     with keeping("the cost", _ADVICE):
         model = small_network() if model is None else model
@@ -41,7 +50,7 @@ def check_cost(cost: Callable[..., Any], model: nn.Module | None = None, example
 
 
 def _problem(cost: Callable[..., Any], model: nn.Module, example: Examples) -> Problem:
-    """The problem of making a network cheaper by this cost, which is held to its contract."""
+    """The problem of minimising this cost of a network; asserts the contract of its values."""
     from autoprune.prune.find import find_structure
     from autoprune.prune.passes.examples import as_examples
     from autoprune.run.session.costs import check_costs, make_cost, with_costs

@@ -1,4 +1,4 @@
-"""The contracts of criteria, which order positions, and of mask rules, which order the entries of a weight."""
+"""Contract tests of criteria, which order positions, and of mask rules, which order the entries of a weight."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 def check_criterion(
     criterion: Callable[..., Any], model: nn.Module | None = None, batches: Sequence[Batch] | None = None
 ) -> None:
-    """Raises AssertionError, with a sentence, where a criterion breaks its contract.
+    """Checks that a criterion keeps its contract.
 
-    It takes (weights, statistics) of a unit and returns one finite score for each position, the same each time.
-    Checked on every unit of the network, with statistics and, unless it declares "moments", without. What it declares
-    with `autoprune.needs` is collected for it.
+    A criterion must return one finite score for each position of a unit, the same each time. It is called for every
+    unit of the network, with the statistics that it declares with `autoprune.needs` and, if it declares none, also
+    without any.
+
+    Args:
+        criterion: a function (weights, statistics) -> scores.
+        model: a network with units; by default a small one.
+        batches: batches of calibration examples for `model`.
+
+    Raises:
+        AssertionError: the criterion breaks its contract; the message says how, and what to do.
     """
     from autoprune.prune.criteria import UnitStatistics, needs_of, order_positions
     from autoprune.prune.criteria.ordering import criterion_inputs
@@ -41,18 +49,27 @@ def check_criterion(
                     order_positions(criterion, *copy.deepcopy((weights, known)), unit.name).tolist() for _ in range(2)
                 ]
                 assert orders[0] == orders[1], (
-                    f"expected the same scores each time, the order of unit {unit.name!r} was {orders[0]} and then "
-                    f"{orders[1]}. Draw nothing at random, and keep nothing from call to call"
+                    f"expected the same scores each time, but the order of unit {unit.name!r} was {orders[0]} and then "
+                    f"{orders[1]}. Draw nothing at random, and keep no state between calls"
                 )
 
 
 def check_masks(
     scores: Callable[..., Any], model: nn.Module | None = None, batches: Sequence[Batch] | None = None
 ) -> None:
-    """Raises AssertionError, with a sentence, where a mask rule breaks its contract.
+    """Checks that a mask rule keeps its contract.
 
-    It takes (weight, moments), a (g, o, k) weight and the Moments of its inputs or None, and returns finite scores of
-    the weight's shape, the same each time. Checked on every weight of the network that has moments.
+    A mask rule must return finite scores of the weight's shape, the same each time. It is called for every weight of
+    the network that has moments, with and without them.
+
+    Args:
+        scores: a function (weight, moments) -> scores, which gets a (g, o, k) weight and the Moments of its inputs or
+            None.
+        model: a network with weights to mask; by default a small one.
+        batches: batches of calibration examples for `model`.
+
+    Raises:
+        AssertionError: the mask rule breaks its contract; the message says how, and what to do.
     """
     import torch
 
@@ -67,14 +84,14 @@ def check_masks(
             for known in (own, None):
                 found = [checked(scores(weight.clone(), copy.deepcopy(known)), weight, name) for _ in range(2)]
                 assert torch.equal(found[0], found[1]), (
-                    f"expected the same scores each time, those of {name!r} differ. Draw nothing at random"
+                    f"expected the same scores each time, but those of {name!r} differ. Draw nothing at random"
                 )
 
 
 def _collected(
     model: nn.Module | None, batches: Sequence[Batch] | None
 ) -> tuple[nn.Module, Structure, dict[str, Moments], list[tuple[torch.Tensor, ...]]]:
-    """A network with its structure, the moments of what reads its units, and the inputs they are of."""
+    """A network with its structure, the moments of its consumers' inputs, and the inputs of the network itself."""
     from autoprune.prune.find import find_structure
     from autoprune.prune.moments.consumers import consumers_of
     from autoprune.prune.moments.moments import collect_moments

@@ -1,4 +1,4 @@
-"""The contract of evaluators."""
+"""Contract test of evaluators."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from autoprune.testing.sentences import check_values, keeping
 
 
 def check_evaluator(evaluator: Evaluator, candidates: Sequence[Candidate], *, failing: Candidate | None = None) -> None:
-    """Raises AssertionError, with a sentence, where an evaluator breaks its contract (see core.contracts.Evaluator).
+    """Checks that an evaluator keeps its contract (see core.contracts.Evaluator).
 
-    Submits the first of at least two candidates, the others, and the first again: an ok answer of finite values each
-    time, and the very same ones for the first. `failing` is a candidate whose evaluation must fail as a result.
+    The candidates are submitted one by one, and then the first one again. Each must be answered by an evaluation with
+    status "ok" and finite values, and both evaluations of the first candidate must have the same values.
+
+    Args:
+        evaluator: the evaluator to check.
+        candidates: at least two candidates that it can evaluate.
+        failing: a candidate whose evaluation must have the status "failed" and a cause.
+
+    Raises:
+        AssertionError: the evaluator breaks its contract; the message says how, and what to do.
     """
     with keeping("the evaluator", "A failure is an Evaluation with status 'failed' and a cause, never an exception."):
         _check_evaluator(evaluator, candidates, failing)
@@ -24,7 +32,7 @@ def check_evaluator(evaluator: Evaluator, candidates: Sequence[Candidate], *, fa
 def _check_evaluator(evaluator: Evaluator, candidates: Sequence[Candidate], failing: Candidate | None) -> None:
     made = isinstance(evaluator, Evaluator) and not isinstance(evaluator, type)
     assert made, (
-        f"expected an evaluator with slots, submit(candidate) and collect(), got {evaluator!r}. Pass one that is made"
+        f"expected an evaluator with slots, submit(candidate) and collect(), got {evaluator!r}. Pass an instance"
     )
     assert len(candidates) >= 2, "check_evaluator needs at least two candidates"
     assert evaluator.slots >= 1, f"expected at least one slot, got {evaluator.slots}"
@@ -33,17 +41,22 @@ def _check_evaluator(evaluator: Evaluator, candidates: Sequence[Candidate], fail
         assert answer.ok, f"expected an ok evaluation, got {answer.status}: {answer.cause}"
         check_values(answer.values)
     assert dict(answers[0].values) == dict(answers[-1].values), (
-        f"the same candidate gave {dict(answers[0].values)}, and after another {dict(answers[-1].values)}: something "
-        "of the candidate between was left behind"
+        f"expected the same values for the same candidate, got {dict(answers[0].values)}, and "
+        f"{dict(answers[-1].values)} after another one. Undo what the evaluation of a candidate changes"
     )
     if failing is not None:
         answer = _answered(evaluator, failing)
         assert not answer.ok, f"expected {failing} to fail as an Evaluation, got status {answer.status!r}"
-        assert answer.cause, "a failed evaluation must say its cause"
+        assert answer.cause, "expected a failed evaluation with a cause, got none. Say what went wrong"
 
 
 def answers(evaluator: Evaluator, candidates: Iterable[Candidate]) -> Iterator[Evaluation]:
-    """What comes of candidates, in the order of the answers, with the evaluator's slots kept full."""
+    """Yields the evaluations of candidates as they arrive, keeping all slots of the evaluator busy.
+
+    Args:
+        evaluator: the evaluator that candidates are submitted to.
+        candidates: the candidates, which are submitted in this order.
+    """
     waiting, flying = deque(candidates), 0
     while waiting or flying:
         while waiting and flying < evaluator.slots:

@@ -1,4 +1,4 @@
-"""The contract of exporters."""
+"""Contract test of exporters."""
 
 from __future__ import annotations
 
@@ -28,17 +28,24 @@ CANDIDATE = {  # a row of a front
 def check_exporter(
     exporter: Any, model: nn.Module | None = None, example: Sequence[torch.Tensor] | None = None
 ) -> None:
-    """Raises AssertionError, with a sentence, where an exporter breaks its contract.
+    """Checks that an exporter keeps its contract.
 
-    `exporter` is one, or a class or function that makes one. It has a name and writes a network into an empty
-    directory: at least one file, the same files each time, nothing beside the directory. The network, its training mode
-    and the example stay as they are. `model` is a network to prune and to export, `example` its inputs for one example.
+    An exporter must have a name and write a network into an empty directory: at least one file, the same files each
+    time, and nothing outside the directory. It must not change the network, its training mode or the example.
+
+    Args:
+        exporter: an exporter, or a class or function that makes one.
+        model: a network to prune and to export; by default a small one.
+        example: the inputs of `model` for one example.
+
+    Raises:
+        AssertionError: the exporter breaks its contract; the message says how, and what to do.
     """
     from autoprune.run.results.exporter import find_exporter
 
     with keeping("the exporter", "See autoprune.run.results.exporter.Exporter for what an exporter must do."):
         found = find_exporter(exporter)
-        assert found.name, "expected an exporter with a name of at least one letter, it is empty. Set `name`"
+        assert found.name, "expected an exporter with a name, got an empty one. Set `name`"
         dense, inputs = small_network() if model is None else model, small_example() if example is None else example
         network, facts = _pruned(dense, inputs)
         written = [_written(found, network, facts, inputs) for _ in range(2)]
@@ -49,7 +56,7 @@ def check_exporter(
 
 
 def _pruned(dense: nn.Module, example: Sequence[torch.Tensor]) -> tuple[nn.Module, ExportFacts]:
-    """A network with half of every unit, and its facts."""
+    """A network that keeps half of every unit, and its facts."""
     from autoprune.prune.find import find_structure
     from autoprune.prune.surgery.surgery import cut, make_recipe
     from autoprune.run.results.exporter import ExportFacts
@@ -70,8 +77,8 @@ def _written(exporter: Any, network: nn.Module, facts: ExportFacts, example: Seq
         assert directory.is_dir(), "the exporter removed the directory: write into it, and leave it where it is"
         files = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
         beside = [path.name for path in Path(around).iterdir() if path != directory]
-    assert files, "expected the exporter to write at least one file into the directory, it wrote none"
-    assert not beside, f"expected nothing beside the directory, the exporter wrote {beside}. Write into the directory"
+    assert files, "expected the exporter to write at least one file into the directory, but it wrote none"
+    assert not beside, f"expected files in the directory only, but {beside} lie beside it. Write into the directory"
     assert not (changed := changed_in(network, before)), (
         f"the exporter changed the network's {changed}: work on a copy.deepcopy() of it"
     )

@@ -1,4 +1,4 @@
-"""The contract of fitness functions."""
+"""Contract test of fitness functions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ def check_fitness(
     model: nn.Module,
     batches: Sequence[Batch],
 ) -> None:
-    """Raises AssertionError, with a sentence, where a fitness function breaks its contract.
+    """Checks that a fitness function keeps its contract.
 
-    It returns one finite number or a dict of them by name, the same for the same model and batches, and leaves the
-    model's parameters, buffers and training mode as they were.
+    A fitness must return a finite number, or a dict of finite numbers by name, the same for the same model and batches.
+    It must not change the model's parameters, buffers and training mode.
+
+    Args:
+        fitness: a function (model, batches) -> number or dict.
+        model: a network to measure, in eval mode.
+        batches: labelled batches for `model`.
+
+    Raises:
+        AssertionError: the fitness breaks its contract; the message says how.
     """
     with keeping("the fitness", "It must take (model, batches) and return a number, or a dict of numbers by name."):
         _check_fitness(fitness, model, batches)
@@ -40,7 +48,7 @@ def _check_fitness(fitness: Callable[..., Any], model: nn.Module, batches: Seque
 
 
 def _measured(fitness: Callable[..., Any], model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-    """The values as a search takes them: every network meets the same random numbers."""
+    """The values by name, measured as in a search, with the same random numbers for every network."""
     from autoprune.prune.modules.borrowed import seeded
 
     with seeded(0):

@@ -1,4 +1,4 @@
-"""The contract of losses of fine-tuning."""
+"""Contract test of losses of fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 def check_loss(
     loss: Callable[..., Any], model: nn.Module | None = None, batches: Sequence[Batch] | None = None
 ) -> None:
-    """Raises AssertionError, with a sentence, where a loss of fine-tuning breaks its contract.
+    """Checks that a loss of fine-tuning keeps its contract.
 
-    It takes (output, batch), the output of the network in train mode, and returns a finite scalar tensor with a
-    gradient that reaches the network, the same each time. It changes neither the batch nor the network.
+    A loss must return a finite scalar tensor, the same each time, whose gradient reaches the network. It must change
+    neither the batch nor the network.
+
+    Args:
+        loss: a function (output, batch) -> loss, which gets the output of the network in train mode.
+        model: a network to train; by default a small one.
+        batches: labelled batches for `model`.
+
+    Raises:
+        AssertionError: the loss breaks its contract; the message says how, and what to do.
     """
     import torch
 
@@ -46,7 +54,7 @@ def check_loss(
             first.backward()  # type: ignore[no-untyped-call]
             reached = [p for p in network.parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)]
             assert reached, (
-                "expected a loss whose gradient reaches the network, all gradients are zero. Compute it from the "
+                "expected a loss whose gradient reaches the network, but all gradients are zero. Compute it from the "
                 "output without detach(), argmax and comparisons"
             )
             network.zero_grad()

@@ -1,4 +1,4 @@
-"""A small network, and data for it, for checks that are given none."""
+"""A small network with data, which checks use if they are given none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES, BATCH = 3, 8
 
 
 def small_network() -> nn.Module:
-    """Two convolutions with a batch norm and a linear layer, with random weights that are always the same."""
+    """Two convolutions with a batch norm and a linear layer; their random weights are the same each time."""
     import torch
     from torch import nn
 
@@ -27,7 +27,7 @@ def small_network() -> nn.Module:
 
 
 def small_batches(count: int = 2) -> list[Batch]:
-    """Labelled batches for the small network, with its outputs."""
+    """Labelled batches for the small network, with its outputs as `dense`."""
     import torch
 
     from autoprune.measure.batch import Batch
@@ -48,15 +48,15 @@ def small_example() -> tuple[torch.Tensor, ...]:
 
 
 def changed_in(model: nn.Module, before: dict[str, Any]) -> list[str]:
-    """The names of tensors of a model that differ from what they were; NaN agrees with NaN."""
+    """The names of the model's tensors that differ from those in `before`; NaN equals NaN."""
     return [name for name, tensor in model.state_dict().items() if not equal(tensor, before[name])]
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
-    """Copies of all tensors of a model."""
+    """Copies of all tensors of a model, by name."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two tensors agree everywhere; NaN agrees with NaN."""
+    """Whether two tensors have the same shape and values; NaN equals NaN."""
     return bool(left.shape == right.shape and ((left == right) | ((left != left) & (right != right))).all())

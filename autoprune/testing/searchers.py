@@ -1,4 +1,4 @@
-"""The contract of searchers."""
+"""Contract test of searchers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,27 @@ from autoprune.testing.sentences import keeping
 from autoprune.testing.synthetic import Synthetic, synthetic_problem
 
 MakeSearcher = Callable[[Problem, int], Searcher]
-Answer = Callable[[int, Candidate], Evaluation]  # of the how-manieth evaluation, and of what
+Answer = Callable[[int, Candidate], Evaluation]  # (number of candidates asked so far, candidate) -> its evaluation
 
 _ADVICE = "See autoprune.core.contracts.Searcher for what a searcher must do."
 
 
 def check_searcher(make: MakeSearcher, *, evaluations: int = 60, seeded: bool = True) -> None:
-    """Raises AssertionError, with a sentence, where a searcher breaks its contract (see core.contracts.Searcher).
+    """Checks that a searcher keeps its contract (see core.contracts.Searcher).
 
-    `make` builds one from (problem, seed). Checked on small synthetic problems of one to three objectives, with and
-    without a budget, one by one and with three candidates in flight: proposals lie within space and bounds, none
-    comes twice, units may go as a whole, equal seeds and calls give equal proposals, failed and NaN answers are
-    survived, a small space is ended on, flipping an objective's direction together with its sign changes nothing, and
-    no global random state is touched or read. `seeded` says that the seed has an influence.
+    The searcher runs on small synthetic problems of one to three objectives, with and without a budget and with one or
+    three candidates in flight. Its proposals must lie in the space and within the bounds, and no network may be
+    proposed twice. Equal seeds and calls must give equal proposals, without use of a global random state. The searcher
+    must go on after failed evaluations and NaN, end when a small space is exhausted, and propose the same when an
+    objective's direction and sign are both flipped. One of the problems has branches, which can be removed as a whole.
+
+    Args:
+        make: a class or function that makes the searcher from (problem, seed).
+        evaluations: the number of evaluations in each of these runs.
+        seeded: whether the proposals depend on the seed, which is also checked.
+
+    Raises:
+        AssertionError: the searcher breaks its contract; the message says how, and what to do.
     """
     with keeping("the searcher", _ADVICE):
         for objectives in (1, 2, 3):
@@ -49,7 +57,18 @@ def check_searcher(make: MakeSearcher, *, evaluations: int = 60, seeded: bool = 
 
 
 def trace(searcher: Searcher, problem: Problem, answer: Answer, evaluations: int, *, slots: int = 1) -> list[Candidate]:
-    """What a searcher proposes when answered with up to `slots` in flight, the last asked first; checks each ask."""
+    """Runs a searcher and returns its proposals in order, after checking each of them.
+
+    Args:
+        searcher: the searcher to run.
+        problem: the problem that it was made for.
+        answer: gives the evaluation of a candidate, from the number of candidates asked so far and the candidate.
+        evaluations: the number of proposals after which the run ends.
+        slots: the largest number of candidates in flight; the one asked last is answered first.
+
+    Raises:
+        AssertionError: a proposal breaks the contract.
+    """
     _check_made(searcher)
     asked: list[Candidate] = []
     flying: list[Candidate] = []
@@ -71,13 +90,13 @@ def trace(searcher: Searcher, problem: Problem, answer: Answer, evaluations: int
 def _check_made(searcher: object) -> None:
     made = isinstance(searcher, Searcher) and not isinstance(searcher, type)
     assert made, (
-        f"expected a searcher with ask(n) and tell(evaluations), got {searcher!r}. Pass a class or function of "
-        "(problem, seed) that makes one"
+        f"expected a searcher with ask(n) and tell(evaluations), got {searcher!r}. Pass a class or function that makes "
+        "one from (problem, seed)"
     )
 
 
 def _in_parts(evaluation: Evaluation, searcher: Searcher) -> Evaluation:
-    """With values by part for a searcher that reads them, the same in every part."""
+    """The evaluation, with the same values for every part if the searcher reads parts."""
     if not reads_parts(searcher):
         return evaluation
     count = sum(fidelity <= evaluation.candidate.fidelity for fidelity in fidelities_of(searcher))
@@ -104,19 +123,19 @@ def _check_asked(problem: Problem, new: Sequence[Candidate], n: int, seen: set[t
 def _check_trace(make: MakeSearcher, synthetic: Synthetic, evaluations: int) -> None:
     for slots in (1, 3):
         runs = []
-        for shift in (1, 2):  # other global states: whoever reads them proposes something else
+        for shift in (1, 2):  # different global states: a searcher that reads them proposes something else
             with _global_state(shift):
                 searcher = make(synthetic.problem, 7)
                 runs.append(trace(searcher, synthetic.problem, _answers(synthetic), evaluations, slots=slots))
         assert runs[0], "the searcher proposed nothing at all"
         assert runs[0] == runs[1], (
-            f"the same seed and the same calls gave other proposals with {slots} in flight: draw from a generator "
+            f"the same seed and the same calls gave different proposals with {slots} in flight: draw from a generator "
             "made from the seed, and keep state in the searcher alone"
         )
 
 
 def _check_survives(make: MakeSearcher, evaluations: int) -> None:
-    """Every second answer is bad, in all ways an answer can be; then all of them are."""
+    """Asserts that the searcher goes on when every second answer is bad, and when all of them are."""
     synthetic = synthetic_problem(units=5, levels=4, seed=1)
     for share in (2, 1):
         found = trace(make(synthetic.problem, 3), synthetic.problem, _bad(synthetic, share), evaluations, slots=2)
@@ -134,12 +153,12 @@ def _check_ends(make: MakeSearcher) -> None:
 
 
 def _check_directions(make: MakeSearcher, evaluations: int) -> None:
-    """Accuracy maximised and its negative minimised are the same problem."""
+    """Asserts that maximising accuracy and minimising its negative give the same proposals."""
     up = synthetic_problem(units=5, levels=4, seed=1)
     flipped = (Objective("error", "min"), *up.problem.objectives[1:])
     down = replace(up, problem=replace(up.problem, objectives=flipped))
     found = [trace(make(s.problem, 3), s.problem, _answers(s), evaluations) for s in (up, down)]
-    assert found[0] == found[1], "maximising a value and minimising its negative gave other proposals"
+    assert found[0] == found[1], "maximising a value and minimising its negative gave different proposals"
 
 
 def _check_seeds(make: MakeSearcher, evaluations: int, seeded: bool) -> None:
@@ -148,7 +167,7 @@ def _check_seeds(make: MakeSearcher, evaluations: int, seeded: bool) -> None:
     assert (found[0] != found[1]) == seeded, (
         "two seeds gave the same proposals: the seed is not used"
         if seeded
-        else "two seeds gave other proposals, of a searcher said to have nothing random"
+        else "two seeds gave different proposals, although `seeded` is False"
     )
 
 
@@ -157,7 +176,7 @@ def _answers(synthetic: Synthetic) -> Answer:
 
 
 def _bad(synthetic: Synthetic, every: int) -> Answer:
-    """One answer in `every` is bad: failed, infeasible, timed out, or ok with NaN or infinite values in turn."""
+    """Makes one answer in `every` bad: in turn failed, infeasible, timed out, or ok with NaN or infinite values."""
 
     def answer(number: int, candidate: Candidate) -> Evaluation:
         good = synthetic.evaluate(candidate)
@@ -175,18 +194,18 @@ def _bad(synthetic: Synthetic, every: int) -> Answer:
 
 @contextmanager
 def _global_state(seed: int) -> Iterator[None]:
-    """Seeds the global generators, asserts that nobody moved them, and puts them back."""
+    """Seeds the global generators, asserts that the block does not use them, and restores them."""
     before = random.getstate()
     with numpy_seeded(seed):
         try:
             random.seed(seed)
             moved = _global_states()
             yield
-            assert _global_states() == moved, "the global random state was moved: draw from a generator of your own"
+            assert _global_states() == moved, "the global random state changed: draw from a generator of your own"
         finally:
             random.setstate(before)
 
 
 def _global_states() -> tuple[tuple[Any, ...], bytes]:
-    """The state of `random`, and that of numpy's global generator as bytes that can be compared."""
+    """The states of `random` and of numpy's global generator, the latter as bytes, which can be compared."""
     return random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""How a check says what is wrong: AssertionErrors that are sentences, whatever a plug-in raises."""
+"""Messages of the checks: every exception of a plug-in becomes an AssertionError with a sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoprune.errors import AutopruneError
 
 @contextmanager
 def keeping(subject: str, advice: str) -> Iterator[None]:
-    """Turns what is raised inside into an AssertionError: which exception, of which function, and what to do."""
+    """Turns an exception inside the block into an AssertionError that names the exception, its place and the advice."""
     try:
         yield
     except AssertionError as error:
@@ -24,13 +24,13 @@ def keeping(subject: str, advice: str) -> Iterator[None]:
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise AssertionError(
-            f"expected {subject} to keep its contract, it raised {type(error).__name__}: {error} in {frame.name} "
+            f"expected {subject} to keep its contract, but it raised {type(error).__name__}: {error} in {frame.name} "
             f"({frame.filename}:{frame.lineno}). {advice}"
         ) from error
 
 
 def check_values(values: Mapping[str, float]) -> None:
-    """Asserts that measured values are finite numbers by name."""
+    """Asserts that measured values are a mapping from names to finite numbers."""
     assert isinstance(values, Mapping), f"expected values by name, got a {type(values).__name__}"
     assert values, "expected at least one measured value, got none"
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""A synthetic allocation problem with a known answer: searchers are tested on it without any network."""
+"""A synthetic allocation problem with known values, on which searchers are tested without any network."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ OBJECTIVES = (Objective("accuracy", "max"), Objective("macs", "min"), Objective(
 
 @dataclass(frozen=True)
 class Synthetic:
-    """A problem with a known answer: `evaluate` needs no network.
+    """A problem whose values are known in closed form, so that `evaluate` needs no network.
 
-    With x_u the share removed from unit u: kl = sum of weight_u x_u^2 + interaction * sum of pair_u x_u x_{u+1}, and
-    accuracy = 0.9 exp(-kl) + 0.1, so that 0 <= kl and dense is best.
+    With x_u the share removed from unit u, kl = sum of weights_u x_u^2 + sum of pairs_u x_u x_{u+1} and accuracy =
+    0.9 exp(-kl) + 0.1. So kl is never negative, and the dense network is the best one.
     """
 
     problem: Problem
     weights: np.ndarray  # (u,)
-    pairs: np.ndarray  # (u - 1,), the interaction's strength in them
+    pairs: np.ndarray  # (u - 1,), the interactions of neighbouring units
 
     def kl(self, levels: Sequence[int] | np.ndarray) -> float:
-        """The damage of (u,) levels, 0 when dense."""
+        """The damage of (u,) levels; 0 for the dense network."""
         widths = np.array([counts[0] for counts in self.problem.space.levels])
         removed = 1.0 - self.problem.space.kept(levels) / widths
         return float(self.weights @ removed**2 + self.pairs @ (removed[:-1] * removed[1:]))
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
-        """Every objective, every cost, and kl, accuracy and error."""
+        """The evaluation of a candidate: accuracy, error (the negative of accuracy), kl and every cost."""
         kl = self.kl(candidate.levels)
         accuracy = 0.9 * math.exp(-kl) + 0.1
         costs = {n: float(v[0]) for n, v in self.problem.cost_values(np.array([candidate.levels])).items()}
@@ -54,11 +54,19 @@ def synthetic_problem(
     coupled: bool = False,
     branches: int = 0,
 ) -> Synthetic:
-    """An allocation problem of `units` units with `levels` levels each, from dense down to one `levels`-th.
+    """Makes an allocation problem with random weights, interactions and costs.
 
-    `objectives` counts from accuracy, macs, params; `budget` bounds the macs by a share of the dense network's;
-    `coupled` makes them products of neighbours, as for the channels of a chain of convolutions, and not sums;
-    `branches` counts further units that are there or not (levels 1 and 0), each with all the cost of one of the others.
+    Args:
+        units: the number of units.
+        levels: the number of levels of each unit, in equal steps from its width down to one `levels`-th of it.
+        seed: the seed of weights, interactions and costs.
+        interaction: the strength of the interactions between neighbouring units; 0 for none.
+        objectives: how many of the objectives accuracy, macs and params the problem has, in this order.
+        budget: an upper bound on macs, as a share of the dense network's; None for no bound.
+        coupled: whether the costs are products of the counts of neighbouring units, as for the channels of a chain of
+            convolutions, instead of sums over units.
+        branches: the number of further units that are either kept or removed (counts 1 and 0); each multiplies the
+            whole cost of one of the units.
     """
     rng = np.random.default_rng(seed)
     width = 4 * levels

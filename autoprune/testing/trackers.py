@@ -1,4 +1,4 @@
-"""The contract of trackers."""
+"""Contract test of trackers."""
 
 from __future__ import annotations
 
@@ -37,18 +37,24 @@ ROWS: list[dict[str, Any]] = [
 
 
 def check_tracker(make: Tracker | Callable[[], Tracker]) -> None:
-    """Raises AssertionError, with a sentence, where a tracker breaks its contract (see core.contracts.Tracker).
+    """Checks that a tracker keeps its contract (see core.contracts.Tracker).
 
-    `make` is a tracker, or a class or function that makes one. It has three hooks: started, evaluated and finished.
-    Checked are a run that is stopped and resumed, failed evaluations, evaluations with other names and NaN, and a front
-    with and without networks. It changes nothing of what it gets.
+    A tracker must have the hooks `started`, `evaluated` and `finished`, which return None and change nothing that they
+    are given. The hooks are called for a run that is stopped and resumed, with failed evaluations, evaluations of
+    different names and NaN, and for a front with and without networks.
+
+    Args:
+        make: a tracker, or a class or function that makes one.
+
+    Raises:
+        AssertionError: the tracker breaks its contract; the message says how, and what to do.
     """
-    with keeping("the tracker", "See autoprune.core.contracts.Tracker for what a tracker is told."):
+    with keeping("the tracker", "See autoprune.core.contracts.Tracker for the calls that a tracker gets."):
         tracker = make if isinstance(make, Tracker) and not isinstance(make, type) else _made(make)
         lacking = [hook for hook in ("started", "evaluated", "finished") if not callable(getattr(tracker, hook, None))]
         assert not lacking, (
             f"expected a tracker with started(facts), evaluated(evaluation, n, total) and finished(rows), got a "
-            f"{type(tracker).__name__}, which has no {' and no '.join(lacking)}. Add what is missing"
+            f"{type(tracker).__name__}, which has no {' and no '.join(lacking)}. Add the missing hooks"
         )
         _tell(tracker.started, {**FACTS})
         for number, evaluation in enumerate(EVALUATIONS[:2], start=1):
@@ -70,5 +76,5 @@ def _tell(hook: Callable[..., object], *given: Any) -> None:
     before, own = repr(given), copy.deepcopy(given)
     returned = hook(*own)
     name = getattr(hook, "__name__", "the hook")
-    assert repr(own) == before, f"{name} changed what it was given: work on a copy.deepcopy() of it"
-    assert returned is None, f"expected {name} to return None, got {returned!r}. A tracker decides nothing"
+    assert repr(own) == before, f"{name} changed its arguments: work on a copy.deepcopy() of them"
+    assert returned is None, f"expected {name} to return None, got {returned!r}. A tracker has no influence on a run"
