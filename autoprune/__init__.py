@@ -1,6 +1,6 @@
-"""Search-based pruning: from a trained network to a Pareto front of really smaller ones.
+"""Search-based structural pruning: turns a trained network into a Pareto front of smaller networks.
 
-The public names are resolved when they are first used, so that `import autoprune` needs numpy alone.
+The public names are resolved when they are first used, so that `import autoprune` imports only numpy.
 """
 
 from __future__ import annotations

@@ -331,7 +331,11 @@ def test_a_bad_override_is_placed_at_the_setting(folder, setting, message):
         ("version: 1\nmodel", "version: 2\nmodel", "job.yaml:1: version: expected 1"),
         ("version: 1\nmodel", "model", "job.yaml:1: version: expected this key"),
         ("fitness:", "fitnes:", "job.yaml:6: fitnes: unknown key (did you mean 'fitness'?). The keys here are version"),
-        ("model: {", "model: 3 #", "job.yaml:2: model: expected a mapping (makes the trained network), got 3"),
+        (
+            "model: {",
+            "model: 3 #",
+            "job.yaml:2: model: expected a mapping (the function that makes the trained network), got 3",
+        ),
         ('{call: "plug.py:model"}', "{}", "job.yaml:2: model.call: expected this key"),
         ('"plug.py:model"', "3", "job.yaml:2: model.call: expected a text, got 3"),
         (", direction: max", "", "objective 'accuracy', it is missing. Write `direction: max`."),
@@ -415,7 +419,7 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("run: {workers: 2}", "run.workers: expected 1, as the serial executor has one worker, got 2"),
         ("run: {device: gpu}", "run.device: expected a text of a certain form (auto, cpu, mps, cuda or cuda:N)"),
         ("run: {threads: 0}", "run.threads: expected at least 1"),
-        ("name: a/b", "name: expected a text of a certain form (the run's folder, no slash"),
+        ("name: a/b", "name: expected a text of a certain form (name of the run and its folder, without slashes"),
         ("name: ???", "job.yaml:7: name: expected a value in place of ???. Pass --set name=..."),
     ],
 )

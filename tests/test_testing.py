@@ -234,7 +234,7 @@ def test_an_evaluator_that_keeps_the_contract_passes():
 @pytest.mark.parametrize(
     ("evaluator", "sentence"),
     [
-        (Measuring(drift=1e-15), "the same candidate gave"),
+        (Measuring(drift=1e-15), "expected the same values for the same candidate, got"),
         (Measuring(value=float("nan")), "expected accuracy to be finite, got nan"),
         (Measuring(value="high"), "expected accuracy to be a number, got 'high' of type str"),
         (Measuring(status="ok"), "to fail as an Evaluation, got status 'ok'"),

@@ -378,7 +378,7 @@ def changing(network, facts, example, directory):
     [
         ("onxn", "expected a format, one of"),
         (nn.Identity, "expected an exporter with a name and write"),
-        (writing_by(lambda *given: None), "to write at least one file into the directory, it wrote none"),
+        (writing_by(lambda *given: None), "to write at least one file into the directory, but it wrote none"),
         (
             writing_by(lambda n, f, e, d: (d.parent / "a").touch() or (d / "a").touch()),
             "lie beside it. Write into the directory",
@@ -469,7 +469,7 @@ def test_data_that_keep_the_contract_pass():
         (lambda: None, "got a NoneType"),
         (
             lambda: autoprune.Data.from_arrays(*arrays(next(counter))),
-            "the same data each time they are made, calibrate",
+            "the same data each time they are made, but calibrate",
         ),
         (lambda: autoprune.Data.from_arrays(arrays()[0], *arrays()[1:2] * 2), "select and report to be disjoint"),
         (lambda: autoprune.Data.from_arrays(arrays()[0][0] * np.nan, *arrays()[1:]), "NaN"),

@@ -1,6 +1,7 @@
-"""The front door in Python: `search` and `open_run`, and the front that both return.
+"""The Python interface: `search`, `open_run`, and the front that both return.
 
-Here: arguments turned into a job, and a front that builds, exports, solves and resumes. Not here: how a search runs.
+This package turns arguments into a job, and has the front that builds, exports, solves and resumes. The search itself
+is in `autoprune.run`.
 """
 
 from autoprune.api.front import PrunedFront

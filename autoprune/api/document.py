@@ -1,4 +1,4 @@
-"""The job file of a job that was made in Python: all that is plain, and `???` in place of code that has no name."""
+"""The job file of a job that was made in Python: its plain values, and `???` in place of code without a name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoprune.run.session.job import Executor, Job, NamedSearcher, Stop
 from autoprune.searchers import SEARCHERS
 from autoprune.train.finetune import FineTune
 
-BLANK = "???"  # what the configuration takes for a value that is left open
+BLANK = "???"  # in a job file, a value that is left open
 GIB = 1 << 30
 MADE_BY = {"made_by": "autoprune.search in Python"}
 
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 
 def document_of(job: Job) -> Document:
-    """The job as a job file says it; model, data and example calls are left open."""
+    """The content of a job file for the job; model, data and example calls are left open."""
     guessed = {"calls": BLANK} if job.calls is not None else {}
     return {
         "version": 1,
@@ -54,7 +54,7 @@ def document_of(job: Job) -> Document:
         "run": {
             **_executor(job.executor),
             "deterministic": job.deterministic,
-            "trackers": [call for call in map(_call, job.trackers) if call != BLANK],  # the others change no result
+            "trackers": [call for call in map(_call, job.trackers) if call != BLANK],  # trackers change no result
             "device": job.device,
             **_given(threads=job.threads),
             "tune": _tune(job.tune),
@@ -94,7 +94,7 @@ def _tune(tune: str | Form) -> Document:
 
 
 def _executor(executor: Executor) -> Document:
-    """The executor, with no more than one of its name has."""
+    """The executor, with only those keys that an executor of its name supports."""
     if executor.name == "serial":
         return {"executor": "serial"}
     memory = None if executor.memory_bytes is None else executor.memory_bytes / GIB
@@ -122,7 +122,7 @@ def _choice(plugin: str | Callable[..., Any]) -> Document | str:
 
 
 def _call(plugin: Any) -> Document | str:
-    """The name of a function or class by which a job file can call it, and the options it is given; else a blank."""
+    """A plug-in as a job file names it, with its options; a blank if it has no name or its options are not plain."""
     options: Mapping[str, Any] = {}
     if isinstance(plugin, functools.partial) and not plugin.args:
         plugin, options = plugin.func, plugin.keywords
@@ -131,7 +131,7 @@ def _call(plugin: Any) -> Document | str:
 
 
 def _name(plugin: Any) -> str | None:
-    """`module:name`, or `file.py:name` for a plug-in from a file, where that names the very object; else None."""
+    """`module:name`, or `file.py:name` for a plug-in from a file; None if that does not name this very object."""
     module, name = getattr(plugin, "__module__", None) or "__main__", getattr(plugin, "__qualname__", "<")
     if module == "__main__" or "<" in name:
         return None
@@ -144,7 +144,7 @@ def _name(plugin: Any) -> str | None:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is one that YAML writes and reads as it is."""
+    """Whether YAML writes and reads a value without changing it."""
     if isinstance(value, Mapping):
         return all(type(key) is str and _is_plain(entry) for key, entry in value.items())
     if isinstance(value, list | tuple):

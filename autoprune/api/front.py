@@ -20,10 +20,10 @@ from autoprune.run.results.members import front_file
 
 
 class PrunedFront(Sequence[Member]):
-    """The front of a run: its members by rising cost, and what can be asked of the run.
+    """The front of a run: a sequence of its members by rising cost, with the methods of the run.
 
-    `autoprune.search` and `autoprune.open_run` return it; it is not made by hand. It is iterable, has a length and
-    knows its members by number. Reading it needs neither model nor data; members are built from both.
+    `autoprune.search` and `autoprune.open_run` return it. Reading it needs neither model nor data; building a member
+    needs both.
 
     Example:
         >>> front = autoprune.search(model, data, out="run")
@@ -45,10 +45,10 @@ class PrunedFront(Sequence[Member]):
 
     @functools.cached_property
     def members(self) -> tuple[Member, ...]:
-        """All members of the front.
+        """All members of the front, by rising cost.
 
         Raises:
-            RunNotFound: the run has no front yet; `resume` finishes it.
+            RunNotFound: the run has no front yet; `resume` finishes the run.
         """
         return tuple(replace(member, builder=self._run) for member in self._front.members)
 
@@ -74,12 +74,12 @@ class PrunedFront(Sequence[Member]):
 
     @property
     def path(self) -> Path | None:
-        """The run folder; None for a search that wrote none."""
+        """The run folder; None if the search did not write one."""
         return self._run.path
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of front.csv, a mapping from columns to values for each member."""
+        """The rows of front.csv: for each member, a mapping from columns to values."""
         return [member.flat() for member in self.members]
 
     @property
@@ -89,16 +89,23 @@ class PrunedFront(Sequence[Member]):
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The networks that the front lacks because they could not be built or measured, with their causes."""
+        """The networks that are not in the front because they could not be built or measured, with the causes."""
         return self._front.left_out
 
     def pick(self, which: str) -> Member:
-        """The member that bounds, a row number ("#3", counted from 1) or a candidate's name ("2-2-2-4") stand for.
+        """Picks a member by bounds, by its row number or by its name.
 
-        Bounds on costs alone ("macs<=0.5,params<=100000"; a value of at most 1 is a share of the dense network's cost)
-        pick the best measured network, bounds on measurements alone ("accuracy>=0.97") the cheapest one by the first
-        cost; with bounds on both, the best measurement counts. `accuracy` is what the report set says, and
-        `select_accuracy` what the selection set says: what is picked by the latter keeps an unbiased `accuracy`.
+        Bounds on costs alone pick the best measured network, bounds on measurements alone the cheapest one by the
+        first cost; bounds on both pick the best measured network. `accuracy` is measured on the report set and
+        `select_accuracy` on the selection set; if a member is picked by the latter, its `accuracy` stays unbiased.
+
+        Args:
+            which: bounds on costs ("macs<=0.5,params<=100000"; a value of at most 1 is a share of the dense network's
+                cost), bounds on measurements ("accuracy>=0.97"), a row number counted from 1 ("#3"), or a candidate's
+                name ("2-2-2-4").
+
+        Returns:
+            The member, which can be built and exported.
 
         Raises:
             ConfigError: the text names no network.
@@ -107,19 +114,22 @@ class PrunedFront(Sequence[Member]):
         return self.members[self._front.pick(which).index]
 
     def solve(self, budget: str, out: str | Path | None = None) -> Member:
-        """The best network within a budget, from all that the run has measured, without new probes.
+        """Finds the best network within a budget from the measurements of the run, without new probes.
 
         The members of the front, the best of the other evaluated networks, the plan for exactly this budget and the
-        uniform network of equal cost are compared as built, on the selection set. The best one is measured on the
-        report set. Its `solved` says what it is and why it is the best. Needs model and data.
+        uniform network of equal cost are built and compared on the selection set. The best one is measured on the
+        report set. The method needs the model and the data.
 
         Args:
-            budget: an upper bound on a cost, "macs=0.4" (a share of the dense network's) or "params=1e5", or several
-                with commas.
-            out: a new folder that the network is exported to.
+            budget: an upper bound on a cost, such as "macs=0.4" (a share of the dense network's cost) or "params=1e5",
+                or several bounds separated by commas.
+            out: a new folder to export the network to.
+
+        Returns:
+            The network as a member, whose `solved` says what it is and why it is the best.
 
         Raises:
-            ConfigError: the budget is none on costs, or the model and the data are not known.
+            ConfigError: `budget` is not a bound on costs, or the model and the data are not known.
             InfeasibleBudget: no network is within the budget.
         """
         if not isinstance(budget, str):
@@ -129,31 +139,34 @@ class PrunedFront(Sequence[Member]):
         return replace(found, builder=self._run)
 
     def resume(self) -> PrunedFront:
-        """Continues the run from its journal and returns its front, which is that of a run without the interruption.
+        """Continues the run from its journal.
+
+        Returns:
+            The front, the same as without the interruption.
 
         Raises:
             ConfigError: the model and the data are not known.
-            JournalMismatch: they, or the code of the job, are not what the run was started with.
-            RunNotFound: the search wrote no run folder.
+            JournalMismatch: the model, the data or the code of the job differ from those that the run started with.
+            RunNotFound: the search did not write a run folder.
         """
         result = self._run.resume()
         return PrunedFront(OpenedRun(result.folder, lambda: result.session.job, self._run.relay, result), result)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the rows as the run folder's front.csv has them."""
+        """Writes the rows to a CSV file, in the format of front.csv in the run folder."""
         write_text(Path(path), to_csv(self.members))
 
     def report(self) -> Path:
-        """Writes report.html of the run folder again and returns its path.
+        """Writes report.html in the run folder again and returns its path.
 
         Raises:
-            RunNotFound: the search wrote no run folder, or the run is not finished.
+            RunNotFound: the search did not write a run folder, or the run is not finished.
         """
         return write_report(self._folder().path)
 
     def _folder(self) -> RunFolder:
         if self.path is None:
-            raise RunNotFound("expected a run folder, this search wrote none. Search with out=DIR.")
+            raise RunNotFound("expected a run folder, but this search did not write one. Search with out=DIR.")
         return RunFolder.open(self.path)
 
     def _is_finished(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where the networks of a front come from: the session of the search that found them, or one opened again."""
+"""Builds the networks of a front, in the session of the search that found them or in one that is opened again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from autoprune.run.session.session import Session
 
 
 class OpenedRun:
-    """A run with what its networks are built from: job, model, data. They are loaded when they are first needed.
+    """A run with the job, model and data that its networks are built from, which are loaded when first needed.
 
     Args:
-        path: the run folder; None for a search that wrote none.
-        job: makes the job of the run. ConfigError, with what to pass, where the folder does not say enough.
-        relay: what progress is told to.
-        result: what the search that has just ended left; None for a run that is opened again.
+        path: the run folder; None if the search did not write one.
+        job: makes the job of the run. It raises ConfigError, which says what to pass, if the folder lacks some code.
+        relay: the receiver of progress.
+        result: the result of a search that has just ended; None for a run that is opened again.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class OpenedRun:
         self._session = result.session if result else None
 
     def build(self, member: Member) -> nn.Module:
-        """The network of a member."""
+        """Builds the network of a member."""
         with self._opened() as session:
             return rebuild_member(session, member).network
 
@@ -53,7 +53,7 @@ class OpenedRun:
             export_member(session, member, directory.absolute(), format)
 
     def solve(self, members: Sequence[Member], budget: str, out: Path | None) -> Member:
-        """The best network within a budget, see `run.after.solve`."""
+        """Finds the best network within a budget, see `run.after.solve`."""
         if out is not None:
             check_new(out, "the export")
             out = out.absolute()
@@ -63,13 +63,15 @@ class OpenedRun:
     def resume(self) -> RunResult:
         """Continues the run."""
         if self.path is None:
-            raise RunNotFound("expected a run folder to resume, this search wrote none. Search with out=DIR.")
+            raise RunNotFound(
+                "expected a run folder to resume, but this search did not write one. Search with out=DIR."
+            )
         with self.relay.showing():
             return drive.resume(self._job(), self.path, self.relay)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Session]:
-        """The session, with the threads that the run had."""
+        """Yields the session, in a block that uses as many threads as the run did."""
         job = self._job()
         with self.relay.showing(), after.as_it_ran(job, self.path) as recorded:
             if self._session is None and self.path is not None:

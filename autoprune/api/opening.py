@@ -1,4 +1,4 @@
-"""A run folder opened again: `open_run`."""
+"""Opens a run folder again: `open_run`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from autoprune.run.session.limits import raise_problems
 from autoprune.run.session.plugin_checks import expect_data, kind_of
 from autoprune.train.finetune import Loss
 
-_KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # of a job file; all others have the argument's name
+_KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # keys of job files that differ from the argument
 
 
 def open_run(
@@ -45,36 +45,36 @@ def open_run(
     trackers: Sequence[Tracker | MakeTracker] = (),
     progress: bool | OnProgress = True,
 ) -> PrunedFront:
-    """Opens a run folder, of the command line or of `autoprune.search(..., out=path)`.
+    """Opens the folder of a run of the command line or of `autoprune.search(..., out=path)`.
 
-    The front is read without a model: rows, picks, CSV, report. Building, exporting and solving for a budget need the
-    model and the data, and so does resuming. A run of the command line makes them as its job file says; a run that was
-    started in Python gets them here, with the code that its job.yaml could not name: functions of a script, of a
-    notebook or within another function.
+    Rows, picks, CSV and report need no model. Building, exporting, solving for a budget and resuming need the model and
+    the data. A run of the command line makes them as its job file says. For a run that was started in Python, pass them
+    here, together with the code that its job.yaml cannot name: functions of a script or a notebook, and functions
+    within functions.
 
     Args:
         path: the run folder.
-        model: the trained network that was searched; by default what the job file's factory makes.
-        data: the data sets of the search; by default what the job file's factory makes.
+        model: the trained network that was searched; by default the one that the job file's factory makes.
+        data: the data sets of the search; by default those that the job file's factory makes.
         calls: the further example calls of the search.
         fitness: the fitness of the search.
         criterion: the function that ordered positions.
         masks: the function that chose entries of weights.
-        costs: the costs of the search that are functions of a script, by name.
+        costs: the costs of the search that the job file cannot name, by name.
         searcher: the function (problem, seed) -> searcher of the search.
         loss: the loss function of the fine-tuning.
-        trackers: objects that are told of a resumed run, or functions that make them, besides those of the job file.
-        progress: True shows bars in a terminal or a notebook while the run is at work, False nothing; a function gets
+        trackers: trackers of a resumed run, or functions that make them, in addition to those of the job file.
+        progress: True shows progress bars in a terminal or a notebook, False shows nothing; a function is called with
             each `Progress`.
 
     Returns:
-        The front. An interrupted run has none yet: `open_run(...).resume()` finishes it and returns its front.
+        The front. An interrupted run has no front yet: `open_run(...).resume()` finishes the run and returns it.
 
     Raises:
-        RunNotFound: there is no run in the folder.
-        ConfigError: an argument is of the wrong kind. Where the model or other code is missing, the call that needs it
-            raises it and says what to pass.
-        DataError: `data` is no Data.
+        RunNotFound: the folder does not contain a run.
+        ConfigError: an argument is of the wrong kind. If the model or other code is missing, this error is raised by
+            the first method that needs it, and says what to pass.
+        DataError: `data` is not a Data.
 
     Example:
         >>> front = autoprune.open_run("results/quickstart")
@@ -102,7 +102,7 @@ def _job(
     costs: Mapping[str, UserCost | CostFactory],
     trackers: tuple[Tracker | MakeTracker, ...],
 ) -> Job:
-    """The job of a run, with what is given in place of what its job.yaml names."""
+    """The job of a run, in which the given objects replace those that its job.yaml names."""
     from autoprune.config import load_run  # pydantic takes a while to import
 
     keys = [*(_KEYS.get(name, name) for name in given), *(f"costs.{name}" for name in costs)]

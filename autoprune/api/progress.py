@@ -1,4 +1,4 @@
-"""What a search in Python shows while it runs: bars in a terminal or a notebook, or what a user's function makes."""
+"""Progress of a search in Python: bars in a terminal or a notebook, or calls of a user's function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autoprune.run.session.job import OnProgress, Progress, silent
 
 
 class Relay:
-    """Passes progress on to whatever shows it at the moment, as a session outlives the bars it began with."""
+    """Passes progress on to the current display, because a session outlives the display that it started with."""
 
     def __init__(self, shown: bool | OnProgress = True) -> None:
         self._shown = shown
@@ -20,7 +20,7 @@ class Relay:
 
     @contextlib.contextmanager
     def showing(self) -> Iterator[None]:
-        """Inside, progress is shown."""
+        """Shows progress inside the block."""
         with _display(self._shown) as self._report:
             try:
                 yield

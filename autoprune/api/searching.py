@@ -1,4 +1,4 @@
-"""A trained model and data in, a front of networks out: `search`."""
+"""Searches a trained model with data for a front of smaller networks: `search`."""
 
 from __future__ import annotations
 
@@ -83,64 +83,64 @@ def search(
     Args:
         model: the trained network. It is not changed.
         data: calibration, selection and report sets, see `Data.from_arrays`.
-        objectives: what to trade off: names with a known direction, or Objectives, which may have a bound.
-        rules: which units may keep how much. The first rule that matches a unit counts; the default offers every
-            eighth of all units. LevelRules, mappings with the keys of a job file such as {"match": "*", "levels": 8},
-            or the path of a search-space file.
-        searcher: what proposes candidates: a name with `options`, or a function (problem, seed) -> searcher.
-        options: the named searcher's own arguments, such as {"population": 20} of "evolution".
-        evaluations: how many networks to score at most.
-        front_size: how many networks to build and measure on the report set at most.
-        seconds: ends the search after this time. The seconds before a resume count too.
-        target: ends the search with the first network within these bounds: "accuracy>=0.9 at macs<=0.5".
+        objectives: the objectives to trade off: names with a known direction, or Objectives, which may have a bound.
+        rules: the kept shares to choose from, by unit. The first rule that matches a unit applies; the default offers
+            every eighth of the width to all units. Give LevelRules, mappings with the keys of a job file such as
+            {"match": "*", "levels": 8}, or the path of a search-space file.
+        searcher: the searcher, which proposes candidates: a name, or a function (problem, seed) -> searcher.
+        options: options of the named searcher, such as {"population": 20} for "evolution".
+        evaluations: the largest number of networks to score.
+        front_size: the largest number of networks to build and to measure on the report set.
+        seconds: the time limit for the search, in seconds, including those before a resume.
+        target: bounds that end the search once a network meets them, such as "accuracy>=0.9 at macs<=0.5".
         stagnation: ends the search when the hypervolume of its front has not grown by a thousandth over this many
             evaluations.
         seed: the seed of every random choice.
         fitness: a function (model, batches) -> float or {name: float} that measures a network.
-        calls: further example calls of the model, in the forms that `find_structure` takes. Give them where the inputs
-            of the data do not run the whole model: the structure holds for all calls, and every network of the front
-            is compared with the original in all of them.
-        criterion: what orders the positions of a unit: "obs", "l1", "l2", "random" or a function
-            (weights, statistics) -> scores.
-        masks: which entries of weights stay where rules of the kinds weights and pattern ask: "obs", "magnitude",
-            "wanda" or a function (weight, moments) -> scores.
-        costs: further costs by name: functions of kept counts by unit name, or factories marked with
+        calls: further example calls of the model, in the forms that `find_structure` takes. Give them if the inputs of
+            the data do not run the whole model: the structure holds for all calls, and every network of the front is
+            compared with the original in all of them.
+        criterion: the criterion that orders the positions of a unit: a name such as "obs", "l1", "l2" or "random", or a
+            function (weights, statistics) -> scores.
+        masks: the mask rule that chooses the entries of a weight that stay, for rules of the kinds weights and pattern:
+            "obs", "magnitude", "wanda" or a function (weight, moments) -> scores.
+        costs: additional costs by name: functions of kept counts by unit name, or factories marked with
             `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
-        guide: a measurement (lower is better) to search by in place of the first objective that is no cost. "auto" is
-            "kl" with the default fitness and none with another one; None is none.
+        guide: a measurement (lower is better) that guides the search in place of the first objective that is not a
+            cost. "auto" is "kl" with the default fitness and None with another one; None is no guide.
         batch_norms: the statistics of batch norms while a candidate is scored: "anchored", "reestimated", "eagleeye"
             or "batch", which is faster and less exact.
-        batch_norm_examples: how many calibration examples statistics and batch norms of candidates are computed on.
+        batch_norm_examples: the number of calibration examples for statistics and batch norms of candidates.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
-            does it better at three times the cost; "none" leaves them as they are assembled.
-        finetune: trains every network on the train set of the data, while searching and in the front.
+            fits them better at three times the cost; "none" leaves them as they are assembled.
+        finetune: the training of every network on the data's train set before it is measured; None for no training.
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".
-        threads: threads of torch in this process, on the CPU; None for its own default.
-        tune: the form candidates are run in while they are scored: "auto" times some at the start of a long search,
-            "off" takes the data as it comes; or a Form.
+        threads: the number of torch's CPU threads in this process; None for torch's default.
+        tune: the form in which candidates are scored: "auto" times some forms at the start of a long search, "off"
+            keeps the form of the data, and a Form is used as it is.
         reuse_gib: memory for outputs of the dense network that candidates share, in GiB; 0 for none.
-        executor: what scores candidates; by name with its defaults, as many workers as there is room for.
-        deterministic: the same front for any number of workers, in exchange for some waiting.
-        expected: what the dense network should measure on the selection set, such as {"accuracy": 0.917}; a warning is
-            logged where it does not.
+        executor: the executor that scores candidates; a name stands for its defaults, with as many workers as fit.
+        deterministic: gives the same front for any number of workers, in exchange for some waiting.
+        expected: expected values of the dense network on the selection set, such as {"accuracy": 0.917}; a warning is
+            logged if they differ.
         name: the title of the report; by default the name of the model's class.
-        out: a new folder for journal, front and report, which `open_run` and the command line open again; without it
+        out: a new folder for journal, front and report, which `open_run` and the command line can open; by default
             nothing is written.
-        resume: continues the run in `out`, if it is there already, with the arguments it was started with. Arguments
-            whose options, source or content changed are refused with JournalMismatch, which says what changed.
-        fork: the folder of an earlier run, whose evaluations are used as far as they would come out the same now.
-        progress: True shows bars in a terminal or a notebook, on standard error, False nothing; a function gets each
-            `Progress`.
-        trackers: objects that are told of the run (core.contracts.Tracker), or functions that make them.
+        resume: continues the run in `out` if there is one. Pass the same arguments as at its start: if their options,
+            source code or content changed, JournalMismatch is raised and says what changed.
+        fork: the folder of an earlier run, whose evaluations are reused if they are still valid for this search.
+        progress: True shows progress bars in a terminal or a notebook, False shows nothing; a function is called with
+            each `Progress`.
+        trackers: trackers of the run (see core.contracts.Tracker), or functions that make them.
 
     Returns:
-        The front: members by rising cost, which are picked, built and exported.
+        The front: a sequence of members by rising cost, which can be picked, built and exported.
 
     Raises:
-        ConfigError: an argument is of the wrong kind or out of bounds, with every mistake.
-        DataError: `data` is no Data.
+        ConfigError: arguments are of the wrong kind or out of bounds; the message lists all mistakes.
+        DataError: `data` is not a Data.
         PluginError: a plug-in does not keep its contract.
-        RunExists: there is something at `out` already.
+        RunExists: `out` is a file, or a folder that is not empty.
         RunFailed: the dense network cannot be scored, or every candidate failed.
 
     Example:
@@ -200,7 +200,7 @@ def _wrong_kinds(
     executor: object,
     progress: object,
 ) -> list[str]:
-    """A sentence for every argument of the wrong kind, with what to pass instead."""
+    """A sentence for every argument of the wrong kind, which says what to pass instead."""
     costs = {} if costs is None else costs
     instance = not isinstance(searcher, type) and hasattr(searcher, "ask")
     expected = [
@@ -237,7 +237,7 @@ def _wrong_kinds(
 def _wrong_settings(
     batch_norms: object, tune: object, reuse_gib: object, seconds: object, stagnation: object
 ) -> list[str]:
-    """A sentence for every setting that is out of bounds and that a Job does not check itself."""
+    """A sentence for every setting that is out of bounds and that Job itself does not check."""
     return [
         *word("batch_norms", batch_norms, get_args(PolicyName)),
         *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
@@ -274,7 +274,7 @@ def _wrong_rest(
 
 
 def _rules(given: str | Path | Sequence[LevelRule | Mapping[str, Any]]) -> tuple[LevelRule, ...]:
-    """The rules, those in the form of a job file read by what reads job files."""
+    """The rules as LevelRules; mappings and paths are read in the same way as a job file."""
     if isinstance(given, str | Path) or any(isinstance(rule, Mapping) for rule in given):
         from autoprune.config.spaces import read_rules  # pydantic takes a while to import
 

@@ -1,4 +1,4 @@
-"""A front as a short table, in text and in HTML: its first and last members, whatever its size."""
+"""Formats a front as a short table in text or HTML, with its first and last members only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from autoprune.run.records.columns import RATIO
 from autoprune.run.results.front_file import FrontFile
 from autoprune.run.results.member import Member
 
-ENDS = 5  # members that are shown at each end
-COLUMNS = 6  # values that are shown of a member
-NAME, VALUE = 24, 14  # characters of a candidate's name and of a column at most
+ENDS = 5  # number of members shown at each end
+COLUMNS = 6  # largest number of values shown of a member
+NAME, VALUE = 24, 14  # largest width of the candidate's name and of a value, in characters
 
 
 def text_table(front: FrontFile, path: Path | None) -> str:
-    """The table in lines of equal columns."""
+    """The table as text, with aligned columns."""
     names, lines = _columns(front), _lines(front)
     head = ["#", "candidate", *(_cut(name, VALUE) for name in names)]
     cells = [head, *([str(number), *_cells(member, names)] for number, member in lines)]
@@ -29,7 +29,7 @@ def text_table(front: FrontFile, path: Path | None) -> str:
 
 
 def html_table(front: FrontFile, path: Path | None) -> str:
-    """The table for a notebook."""
+    """The table as HTML, for a notebook."""
     names, lines = _columns(front), _lines(front)
     heads = "".join(f"<th>{escape(name)}</th>" for name in ("#", "candidate", *(_cut(name, VALUE) for name in names)))
     rows = [
@@ -53,7 +53,7 @@ def _left_out(front: FrontFile) -> str:
 
 
 def _columns(front: FrontFile) -> list[str]:
-    """The costs that are objectives with their shares, what the report set says, what else the front was formed by."""
+    """The columns: costs that are objectives, with their shares, values on the report set, and other objectives."""
     costs = [name for name, _ in front.objectives if name in front.dense]
     report = front.members[0].report if front.members else ()
     shares = chain.from_iterable((name, name + RATIO) for name in costs)
@@ -86,5 +86,5 @@ def _tail(text: str, most: int = 80) -> str:
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
+    """Aligns names to the left and numbers to the right."""
     return [cell.ljust(w) if i == 1 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]

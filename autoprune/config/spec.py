@@ -47,7 +47,7 @@ class _Section(BaseModel):
 
 
 class RuleSpec(_Section):
-    """The levels of units that match a name pattern: exactly one of `keep`, `levels`, `grid` and `skip`."""
+    """A rule for the levels of units that match a name pattern, given by one of `keep`, `levels`, `grid` and `skip`."""
 
     match: str = Field(min_length=1, description="a pattern of unit names: * ? [abc]", examples=["layer*"])
     kind: Kind | None = Field(None, description=f"only units of this kind: {', '.join(KINDS)}", examples=["channels"])
@@ -60,7 +60,7 @@ class RuleSpec(_Section):
         examples=["[0.75, 0.5]"],
     )
     levels: int | None = Field(
-        None, ge=2, le=MOST_LEVELS, description="number of equal steps, dense included", examples=[8]
+        None, ge=2, le=MOST_LEVELS, description="number of levels in equal steps, including dense", examples=[8]
     )
     grid: Literal["percent", "spdy"] | None = Field(
         None, description="a named list of shares: percent or spdy", examples=["percent"]
@@ -69,7 +69,7 @@ class RuleSpec(_Section):
         None,
         ge=2,
         le=MOST_WIDTH,
-        description="M of an N:M pattern: number of consecutive inputs in a group",
+        description="M of an N:M pattern, the number of consecutive inputs in a group",
         examples=[4],
     )
     min_share: float | None = Field(
@@ -188,7 +188,7 @@ class StopSpec(_Section):
             if target is not None:
                 parse_target(target)
         except ConfigError as error:
-            raise mistakes(((), f"{error}. Part several by 'at' or a comma.")) from None
+            raise mistakes(((), f"{error}. Separate several bounds by 'at' or a comma.")) from None
         return target
 
     def resolve(self) -> Stop:
@@ -196,14 +196,18 @@ class StopSpec(_Section):
 
 
 class SearchSpec(_Section):
-    """How the space is searched."""
+    """The settings of the search."""
 
     searcher: SearcherChoice = Field(
         "auto", validate_default=True, description="the searcher, which proposes networks", examples=["auto"]
     )
     evaluations: int = Field(300, ge=1, le=MOST_EVALUATIONS, description="number of networks to score", examples=[300])
     front_size: int = Field(
-        32, ge=2, le=MOST_EVALUATIONS, description="largest number of networks to build and report", examples=[32]
+        32,
+        ge=2,
+        le=MOST_EVALUATIONS,
+        description="largest number of networks to build and to measure on the report set",
+        examples=[32],
     )
     stop: StopSpec = Field(
         {}, validate_default=True, description="conditions that end the search earlier", examples=["{seconds: 600}"]
@@ -212,8 +216,8 @@ class SearchSpec(_Section):
     guide: str | None = Field(
         "kl",
         min_length=1,
-        description="a measurement, lower is better, that guides in place of the first objective "
-        "that is no cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
+        description="a measurement, lower is better, that guides the search in place of the first objective that is "
+        "not a cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
         examples=["kl"],
     )
     batch_norms: PolicyName = Field(
@@ -224,13 +228,13 @@ class SearchSpec(_Section):
     batch_norm_examples: int = Field(
         500,
         ge=1,
-        description="number of calibration examples for statistics and batch norms of candidates, the first ones",
+        description="number of calibration examples (the first ones) for statistics and batch norms of candidates",
         examples=[500],
     )
 
 
 class FineTuneSpec(_Section):
-    """How networks are trained before they are measured."""
+    """The training of networks before they are measured."""
 
     steps: int = Field(ge=1, le=MOST_EVALUATIONS, description="training steps for every network", examples=[100])
     lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="constant learning rate", examples=[0.01])
@@ -241,7 +245,7 @@ class FineTuneSpec(_Section):
     loss: LossChoice = Field(
         "kl",
         validate_default=True,
-        description="the training loss: kl or mse to the dense network, cross_entropy with the targets",
+        description="the training loss: kl or mse to the dense network, or cross_entropy with the targets",
         examples=["kl"],
     )
 
@@ -253,7 +257,7 @@ class TuneSpec(_Section):
     """The form in which candidates are scored: a mode, or a form whose missing keys stay at their defaults."""
 
     mode: Literal["auto", "off"] | None = Field(
-        None, description="auto times some forms at the start", examples=["auto"]
+        None, description="auto times some forms at the start of a search; off keeps the data's form", examples=["auto"]
     )
     layout: Layout | None = Field(None, description="channels_last or contiguous", examples=["channels_last"])
     dtype: Precision | None = Field(None, description="float32 or bfloat16", examples=["bfloat16"])
@@ -263,7 +267,7 @@ class TuneSpec(_Section):
     @model_validator(mode="before")
     @classmethod
     def _word(cls, data: Any) -> Any:
-        """A bare word is the mode; YAML reads `off` as false."""
+        """Reads a bare word as the mode; YAML reads `off` as false."""
         data = {True: "auto", False: "off"}[data] if isinstance(data, bool) else data
         return {"mode": data} if isinstance(data, str) else data
 
@@ -287,24 +291,29 @@ class ResourcesSpec(_Section):
         gt=0,
         le=MOST_THREADS,
         allow_inf_nan=False,
-        description="CPUs of a worker; it uses as many threads",
+        description="number of CPUs of a worker, which uses as many threads",
         examples=[1],
     )
     gpus: float = Field(
-        0, ge=0, le=MOST_THREADS, allow_inf_nan=False, description="GPUs of a worker, with ray", examples=[0.25]
+        0,
+        ge=0,
+        le=MOST_THREADS,
+        allow_inf_nan=False,
+        description="number or share of GPUs of a worker, with ray",
+        examples=[0.25],
     )
     memory_gib: float | None = Field(
         None,
         gt=0,
         le=MOST_GIB,
         allow_inf_nan=False,
-        description="memory of a worker in GiB; null for no limit",
+        description="memory of a worker, in GiB; null for no limit",
         examples=[4],
     )
 
 
 class RunSpec(_Section):
-    """Where networks are evaluated."""
+    """The settings of the executor, and of the process that runs the search."""
 
     executor: Literal["serial", "processes", "ray"] = Field(
         "serial", description="the executor, which evaluates networks", examples=["serial"]
@@ -363,7 +372,7 @@ class RunSpec(_Section):
     trackers: tuple[TrackerCall, ...] = Field(
         (),
         strict=False,
-        description="what is told of the run while it goes on",
+        description="trackers, which observe the run",
         examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
     )
     reuse_gib: float = Field(
@@ -371,8 +380,8 @@ class RunSpec(_Section):
         ge=0,
         le=MOST_GIB,
         allow_inf_nan=False,
-        description="memory of one machine for outputs of the dense network that candidates share, with finetune for "
-        "networks in training, in GiB; 0 for none",
+        description="memory of one machine for outputs of the dense network that candidates share or, with finetune, "
+        "for networks in training, in GiB; 0 for none",
         examples=[2.0],
     )
 
@@ -436,23 +445,28 @@ class RunSpec(_Section):
 
 
 class JobSpec(_Section):
-    """A whole job file, validated: every plug-in imported, every argument checked, every path absolute."""
+    """A validated job file: every plug-in is imported, every argument checked, and every path absolute."""
 
     version: Literal[1] = Field(description="version of the format of this file", examples=[1])
     name: str = Field(
         "job",
         pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$",
         max_length=200,
-        description="the run's folder, no slash in it and no dot in front",
+        description="name of the run and its folder, without slashes and not starting with a dot",
         examples=["first"],
     )
-    model: Call = Field(description="makes the trained network", examples=['{call: "autoprune.zoo:digits_resnet"}'])
+    model: Call = Field(
+        description="the function that makes the trained network", examples=['{call: "autoprune.zoo:digits_resnet"}']
+    )
     calls: Call | None = Field(
         None,
-        description="makes further example calls of the model, besides the data's inputs; null for none",
+        description="the function that makes further example calls of the model, besides the data's inputs; null for "
+        "none",
         examples=['{call: "my_models.py:calls"}'],
     )
-    data: Call = Field(description="makes the data sets", examples=['{call: "autoprune.data:digits"}'])
+    data: Call = Field(
+        description="the function that makes the data sets", examples=['{call: "autoprune.data:digits"}']
+    )
     space: SpaceSpec = Field(
         description="the search space, inline or as a file", examples=["search_spaces/channels.yaml"]
     )
@@ -465,24 +479,30 @@ class JobSpec(_Section):
     fitness: FitnessCall = Field(
         {"call": "autoprune.measure.fitness:classification"},
         validate_default=True,
-        description="measures a network",
+        description="the function that measures a network",
         examples=['{call: "autoprune.measure.fitness:classification"}'],
     )
     criterion: CriterionChoice = Field(
-        "obs", validate_default=True, description="orders the positions of a unit", examples=["obs"]
+        "obs",
+        validate_default=True,
+        description="the criterion, which orders the positions of a unit",
+        examples=["obs"],
     )
     masks: MaskChoice = Field(
-        "obs", validate_default=True, description="chooses the entries of a weight that stay", examples=["obs"]
+        "obs",
+        validate_default=True,
+        description="the mask rule, which chooses the entries of a weight that stay",
+        examples=["obs"],
     )
     compensation: Literal["sequential", "thorough", "none"] = Field(
         "sequential",
-        description="sequential fits the front's networks to the dense one, layer by layer on all calibration "
-        "examples; thorough does it better at three times the cost",
+        description="the fit of the front's networks: sequential fits them to the dense one, layer by layer on all "
+        "calibration examples; thorough fits better at three times the cost; none leaves them as assembled",
         examples=["sequential"],
     )
     finetune: FineTuneSpec | None = Field(
         None,
-        description="trains every network on the data's train set before it is measured; null for no training",
+        description="training of every network on the data's train set before it is measured; null for no training",
         examples=["{steps: 100, lr: 0.01}"],
     )
     expected: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
@@ -497,7 +517,10 @@ class JobSpec(_Section):
         {}, validate_default=True, description="search settings, inline or as a file", examples=["{searcher: auto}"]
     )
     run: RunSpec = Field(
-        {}, validate_default=True, description="where and how networks are evaluated", examples=["{executor: serial}"]
+        {},
+        validate_default=True,
+        description="the executor and its settings, inline",
+        examples=["{executor: serial}"],
     )
 
     _context: Context = PrivateAttr(default_factory=Context)
@@ -529,7 +552,7 @@ class JobSpec(_Section):
 
     @model_validator(mode="after")
     def _known_names(self) -> JobSpec:
-        """Rejects names of measurements that a built-in fitness never reports; a user's own are only known later."""
+        """Rejects names that a built-in fitness never reports; those of a user's fitness are known only later."""
         objectives, search = [o.resolve() for o in self.objectives], self.search
         reported = reported_names(self.fitness.bound(), search.guide)
         target = search.stop.resolve().target
@@ -539,7 +562,7 @@ class JobSpec(_Section):
         return self
 
     def where(self, *path: str | int) -> str:
-        """The place of a key: "configs/quickstart.yaml:7"."""
+        """The place of a key, as in "configs/quickstart.yaml:7"."""
         return self._context.document.place(path)
 
     @property
@@ -548,12 +571,12 @@ class JobSpec(_Section):
         return self._context.remarks
 
     def document(self) -> dict[str, Any]:
-        """The job as plain data from which `load` makes the same job, from any folder."""
+        """The job as plain data, from which `load` makes the same job in any folder."""
         document: dict[str, Any] = _plain(self)
         return document
 
     def resolve(self) -> Job:
-        """The job's objects. Nothing is built or read yet; the model and data factories run when the job does."""
+        """The job with its objects. Nothing is built or read yet: the model and data factories run with the job."""
         return Job(
             name=self.name,
             model=self.model.bound(),
@@ -586,7 +609,7 @@ class JobSpec(_Section):
 
 
 def _plain(value: Any) -> Any:
-    """Lists, mappings and scalars; a key that is None by default and still None is left out."""
+    """The value as lists, mappings and scalars, without the keys that are None both by default and here."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         unset = {key for key, entry in value if entry is None and key in fields and fields[key].default is None}

@@ -294,9 +294,9 @@ def test_a_front_answers_budgets_without_a_folder_and_what_it_finds_can_be_built
     assert found["macs_ratio"] <= 0.6
     assert found.solved["budget"] == "macs=0.6"
     assert size(found.build()) == found["params"] == size(autoprune.load(model, tmp_path / "small"))
-    with pytest.raises(RunNotFound, match="this search wrote none. Search with out=DIR"):
+    with pytest.raises(RunNotFound, match="this search did not write one. Search with out=DIR"):
         front.resume()
-    with pytest.raises(RunNotFound, match="this search wrote none"):
+    with pytest.raises(RunNotFound, match="this search did not write one"):
         front.report()
 
 

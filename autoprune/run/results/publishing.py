@@ -39,7 +39,7 @@ def write_export(
         except Exception as error:
             raise PluginError(f"the exporter {exporter.name!r} raised {type(error).__name__}: {error}") from error
         if not any(scratch.iterdir()):
-            raise PluginError(f"expected the exporter {exporter.name!r} to write at least one file, it wrote none")
+            raise PluginError(f"expected the exporter {exporter.name!r} to write at least one file, but it wrote none")
         _publish(scratch, directory)
 
 

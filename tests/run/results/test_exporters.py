@@ -142,7 +142,7 @@ def exporter(write, name="mine"):
         (nn.Identity, PluginError, "expected an exporter with a name and write.*got a Identity"),
         (exporter(None), PluginError, "expected an exporter with a name and write"),
         (exporter(lambda *given: None, name=3), PluginError, "expected an exporter with a name"),
-        (exporter(lambda *given: None), PluginError, "the exporter 'mine' to write at least one file, it wrote none"),
+        (exporter(lambda *given: None), PluginError, "'mine' to write at least one file, but it wrote none"),
         (exporter(lambda *given: 1 / 0), PluginError, "the exporter 'mine' raised ZeroDivisionError"),
         (exporter(lambda: None), PluginError, "the exporter 'mine' raised TypeError"),
     ],
