@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
     "testing": {
         *("core", "measure", "train", "data", "prune", "prune.modules", "prune.passes", "prune.structure"),
         *("prune.structure.rules", "prune.surgery", "prune.moments", "prune.criteria", "prune.bank"),
-        *("run.session", "run.results", "errors"),
+        *("run.session", "run.records", "run.results", "errors"),
     },
     "run.fingerprint": {"prune.modules", "plugins"},
     "run.records": {"core", "measure", "errors"},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ import torch
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
+from autoprune.errors import PluginError
+from autoprune.measure.batch import Batch
+from autoprune.measure.scorer import checked_values
 from autoprune.testing import check_evaluator, check_fitness, check_searcher, synthetic_problem
 
 
@@ -84,6 +89,14 @@ class ReadsRawValues(Enumerating):
             self.left.reverse()
 
 
+class RoundsValues(Enumerating):
+    """Writes to the values that it is told."""
+
+    def tell(self, evaluations):
+        for evaluation in evaluations:
+            evaluation.values["accuracy"] = 0.0
+
+
 class Seedless(Enumerating):
     def __init__(self, problem, seed):
         super().__init__(problem, 0)
@@ -116,6 +129,7 @@ def test_a_searcher_that_keeps_the_contract_passes():
         (OwnClock, "same seed and the same calls gave different proposals"),
         (ReadsRawValues, "maximising a value and minimising its negative"),
         (Seedless, "the seed is not used"),
+        (RoundsValues, "tell changed what it was given from .* keep a copy"),
         (Silent, "proposed nothing at all"),
         (WakesUp, "has ended .* proposed again"),
     ],
@@ -274,15 +288,30 @@ def test_a_fitness_is_a_number_or_numbers_by_name_and_changes_nothing():
     check_fitness(lambda m, b: {"accuracy": 0.5, "kl": 0.1}, model, [])
     counter = itertools.count()
     for broken, sentence in [
-        (lambda m, b: float("nan"), "expected fitness to be finite"),
-        (lambda m, b: "good", "expected fitness to be a number"),
-        (lambda m, b: {}, "at least one measured value"),
+        (lambda m, b: float("nan"), "expected a finite fitness, got fitness = nan"),
+        (lambda m, b: "good", "to return a float or a dict of floats, got 'good'"),
+        (lambda m, b: {}, "a dict of floats, got an empty dict"),
+        (lambda m, b: {"macs": 1.0}, "'macs' is the name of a cost"),
         (lambda m, b: float(next(counter)), "the same model and batches gave"),
         (lambda m, b: float(m.eval() is None), "training mode"),
-        (changes_weights, r"changed the model's \['weight'\]"),
-        (lambda m, b: None, "expected fitness to be a number, got None"),
+        (changes_weights, "changed weight of the model"),
+        (lambda m, b: None, "to return a float or a dict of floats, got None"),
+        (lambda m, b: float(b[0].inputs[0].zero_().sum()), "changes input 0 of its batches in place"),
+        (lambda m, b: float(os.chdir("/") is None), "changed the current directory"),
         (lambda m: 0.5, "the fitness to keep its contract, but it raised TypeError"),
         (lambda m, b: m.no_such_layer, "it raised AttributeError: .*no_such_layer"),
     ]:
         with pytest.raises(AssertionError, match=sentence):
-            check_fitness(broken, model, [])
+            check_fitness(broken, model, [Batch((torch.ones(1, 2),))])
+
+
+@pytest.mark.parametrize("value", [1, True, np.float32(0.5), np.array(0.5), torch.tensor(0.5), torch.ones(1), "1", [1]])
+def test_a_fitness_is_checked_by_the_rule_of_a_search(value):
+    try:
+        taken = checked_values({"score": value}, "fitness")
+    except PluginError as error:
+        with pytest.raises(AssertionError, match=re.escape(str(error))):
+            check_fitness(lambda m, b: {"score": value}, torch.nn.Linear(2, 1), [])
+    else:
+        assert taken == {"score": pytest.approx(float(value))}
+        check_fitness(lambda m, b: {"score": value}, torch.nn.Linear(2, 1), [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,6 +152,12 @@ def test_a_loss_that_keeps_the_contract_passes():
     check_loss(lambda output, batch: (output - batch.dense).square().mean())
 
 
+def stepping(output, batch):
+    loss = output.sum()
+    loss.backward()
+    return loss
+
+
 def writing(output, batch):
     batch.inputs[0].zero_()
     return output.sum()
@@ -161,8 +168,10 @@ def writing(output, batch):
     [
         (3, "expected a function of .output, batch., got a int"),
         (lambda output, batch: output, "expected finetune.loss to return a scalar tensor with a gradient"),
-        (lambda output, batch: output.sum().item(), "scalar tensor with a gradient, got"),
+        (lambda output, batch: output.sum().item(), "scalar tensor with a gradient, of shape .., got 3"),
         (lambda output, batch: output.detach().sum(), "scalar tensor with a gradient"),
+        (lambda output, batch: output.sum().reshape(1), r"of shape \(\), got a tensor of shape \(1,\) with one"),
+        (stepping, "changed the gradient of 0.weight, .* of the network.* training calls backward"),
         (lambda output, batch: output.sum() * math.inf, "expected a finite loss, got"),
         (lambda output, batch: output.sum() * next(counter), "the same loss each time"),
         (lambda output, batch: output.sum() * 0, "whose gradient reaches the network"),
@@ -378,14 +387,34 @@ def changing(network, facts, example, directory):
     [
         ("onxn", "expected a format, one of"),
         (nn.Identity, "expected an exporter with a name and write"),
-        (writing_by(lambda *given: None), "to write at least one file into the directory, but it wrote none"),
+        (writing_by(lambda *given: None), "to write at least one file, but it wrote none"),
         (
             writing_by(lambda n, f, e, d: (d.parent / "a").touch() or (d / "a").touch()),
             "lie beside it. Write into the directory",
         ),
         (writing_by(lambda n, f, e, d: (d / f"{next(counter)}").touch()), "expected the same files each time"),
-        (writing_by(changing), "the exporter changed the network's .*0.weight"),
-        (writing_by(lambda n, f, e, d: n.train() and (d / "a").touch()), "changed the network's training mode"),
+        (writing_by(changing), "the exporter changed 0.weight of the network"),
+        (
+            writing_by(lambda n, f, e, d: n.train() and (d / "a").touch()),
+            "changed the training mode, the training",
+        ),
+        (writing_by(lambda n, f, e, d: n[1].train() and (d / "a").touch()), "changed the training mode of '1' of"),
+        (writing_by(lambda n, f, e, d: n.double() and (d / "a").touch()), "changed 1.running_mean, .* more of the net"),
+        (writing_by(lambda n, f, e, d: n.append(nn.ReLU()) and (d / "a").touch()), "changed the class of '8'"),
+        (
+            writing_by(lambda n, f, e, d: n.register_forward_hook(print) and (d / "a").touch()),
+            "changed the hooks",
+        ),
+        (writing_by(lambda n, f, e, d: n[0].requires_grad_(False) and (d / "a").touch()), "requires_grad of 0.weight"),
+        (
+            writing_by(lambda n, f, e, d: (d / "a").touch() or os.chdir(d)),
+            "the current directory from .*export",
+        ),
+        (
+            writing_by(lambda n, f, e, d: (d / "a").symlink_to(__file__)),
+            "to write files, but it wrote the links a. Copy",
+        ),
+        (writing_by(lambda n, f, e, d: (d / "a").mkdir()), "at least one file, but it wrote none"),
         (writing_by(lambda n, f, e, d: e[0].zero_() is None or (d / "a").touch()), "changed the example in place"),
         (writing_by(lambda n, f, e, d: (d / f.row["candidate"]).touch()), "it raised AttributeError: .*'row'"),
         (writing_by(lambda network: None), "it raised TypeError"),

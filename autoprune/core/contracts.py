@@ -33,7 +33,7 @@ class Searcher(Protocol):
         ...
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        """Receives answers to earlier candidates, in any order, whether ok or failed."""
+        """Receives answers to earlier candidates, in any order, whether ok or failed, and changes nothing of them."""
         ...
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -16,21 +17,28 @@ from autoprune.core.profile import Profile
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
-class Profiles(Mapping[str, Profile]):
-    """Profiles by the names of units, which nothing changes; unlike a MappingProxyType it can be pickled."""
 
-    def __init__(self, profiles: Mapping[str, Profile]) -> None:
-        self._profiles = dict(profiles)
+class ReadOnly(dict[Key, Value]):
+    """A dict that refuses changes; unlike a MappingProxyType it can be pickled, and written as JSON."""
 
-    def __getitem__(self, unit: str) -> Profile:
-        return self._profiles[unit]
+    def _refuse(self, *given: Any, **named: Any) -> NoReturn:
+        raise TypeError("expected no change of a read-only mapping. Change a copy of it: dict(mapping)")
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._profiles)
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
-    def __len__(self) -> int:
-        return len(self._profiles)
+    def __reduce__(self) -> tuple[type[ReadOnly[Key, Value]], tuple[dict[Key, Value]]]:
+        return type(self), (dict(self),)
+
+
+def frozen(value: Any) -> Any:
+    """The value with read-only mappings and tuples in place of dicts and lists, at any depth."""
+    if isinstance(value, Mapping):
+        return ReadOnly({key: frozen(entry) for key, entry in value.items()})
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Problem:
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "profiles", Profiles(self.profiles))
+        object.__setattr__(self, "profiles", ReadOnly(self.profiles))
 
     def cost_values(self, levels: np.ndarray, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Costs by name, (n,) each, of (n, u) level indices; `names` restricts them, None returns all."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.testing.networks import changed_in, equal, small_example, small_network, state_of
+from autoprune.testing.networks import small_example, small_network
 from autoprune.testing.sentences import keeping
+from autoprune.testing.unchanged import changed_in, equal, same_process, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +31,9 @@ def check_exporter(
 ) -> None:
     """Checks that an exporter keeps its contract.
 
-    An exporter must have a name and write a network into an empty directory: at least one file, the same files each
-    time, and nothing outside the directory. It must not change the network, its training mode or the example.
+    An exporter must have a name and write a network into an empty directory: at least one file, no links, the same
+    files each time, and nothing outside the directory. It must not change the network, its modules and their modes, the
+    example and the current directory.
 
     Args:
         exporter: an exporter, or a class or function that makes one.
@@ -69,19 +71,20 @@ def _pruned(dense: nn.Module, example: Sequence[torch.Tensor]) -> tuple[nn.Modul
 
 def _written(exporter: Any, network: nn.Module, facts: ExportFacts, example: Sequence[torch.Tensor]) -> list[str]:
     """The names of the files that an exporter writes."""
+    from autoprune.run.results.exporter import files_of
+
     before, inputs = state_of(network), [x.clone() for x in example]
     with tempfile.TemporaryDirectory() as around:
         directory = Path(around) / "export"
         directory.mkdir()
-        exporter.write(network, facts, example, directory)
+        with same_process("the exporter"):
+            exporter.write(network, facts, example, directory)
         assert directory.is_dir(), "the exporter removed the directory: write into it, and leave it where it is"
-        files = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+        files = [str(path.relative_to(directory)) for path in files_of(exporter, directory)]
         beside = [path.name for path in Path(around).iterdir() if path != directory]
-    assert files, "expected the exporter to write at least one file into the directory, but it wrote none"
     assert not beside, f"expected files in the directory only, but {beside} lie beside it. Write into the directory"
     assert not (changed := changed_in(network, before)), (
-        f"the exporter changed the network's {changed}: work on a copy.deepcopy() of it"
+        f"the exporter changed {changed} of the network: work on a copy.deepcopy() of it"
     )
-    assert not network.training, "the exporter changed the network's training mode: work on a copy.deepcopy() of it"
     assert all(map(equal, example, inputs)), "the exporter changed the example in place: work on a clone() of it"
     return files

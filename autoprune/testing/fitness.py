@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoprune.testing.networks import changed_in, state_of
-from autoprune.testing.sentences import check_values, keeping
+from autoprune.testing.sentences import keeping
+from autoprune.testing.unchanged import changed_in, same_process, state_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.measure.batch import Batch
+
+
+_ADVICE = "It must take (model, batches) and return a number, or a dict of numbers by name."
 
 
 def check_fitness(
@@ -22,7 +25,8 @@ def check_fitness(
     """Checks that a fitness function keeps its contract.
 
     A fitness must return a finite number, or a dict of finite numbers by name, the same for the same model and batches.
-    It must not change the model's parameters, buffers and training mode.
+    A number is what a search takes: what `float` takes but text, so NumPy's numbers and tensors of one element too. It
+    must not change the model, the modes of its modules, or the batches.
 
     Args:
         fitness: a function (model, batches) -> number or dict.
@@ -32,28 +36,30 @@ def check_fitness(
     Raises:
         AssertionError: the fitness breaks its contract; the message says how.
     """
-    with keeping("the fitness", "It must take (model, batches) and return a number, or a dict of numbers by name."):
+    with keeping("the fitness", _ADVICE), same_process("the fitness"):
         _check_fitness(fitness, model, batches)
 
 
 def _check_fitness(fitness: Callable[..., Any], model: nn.Module, batches: Sequence[Batch]) -> None:
-    before = state_of(model)
-    mode = [module.training for module in model.modules()]
-    first, second = (_measured(fitness, model, batches) for _ in range(2))
-    check_values(first)
+    from autoprune.measure.intact import Intact
+    from autoprune.run.records.columns import check_measured
+    from autoprune.run.session.names import COSTS
+
+    before, intact = state_of(model), Intact()
+    with intact.lending(batches) as lent:
+        first, second = (_measured(fitness, model, lent) for _ in range(2))
+    check_measured(first, COSTS)
     assert first == second, f"the same model and batches gave {first} and then {second}"
-    changed = changed_in(model, before)
-    assert not changed, f"the fitness changed the model's {changed}"
-    assert mode == [module.training for module in model.modules()], "the fitness changed the model's training mode"
+    assert not (changed := changed_in(model, before)), f"the fitness changed {changed} of the model"
+    assert not intact.remark, intact.remark
 
 
 def _measured(fitness: Callable[..., Any], model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-    """The values by name, measured as in a search, with the same random numbers for every network."""
+    """The values by name, measured as in a search: without gradients, and with the same random numbers each time."""
+    import torch
+
+    from autoprune.measure.scorer import checked_values
     from autoprune.prune.modules.borrowed import seeded
 
-    with seeded(0):
-        return _named(fitness(model, batches))
-
-
-def _named(value: float | Mapping[str, float]) -> dict[str, float]:
-    return dict(value) if isinstance(value, Mapping) else {"fitness": value}
+    with torch.no_grad(), seeded(0):
+        return checked_values(fitness(model, batches), "fitness")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoprune.testing.networks import changed_in, equal, small_batches, small_network, state_of
+from autoprune.testing.networks import small_batches, small_network
 from autoprune.testing.sentences import keeping
+from autoprune.testing.unchanged import changed_in, equal, same_process, state_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,7 @@ def check_loss(
     """Checks that a loss of fine-tuning keeps its contract.
 
     A loss must return a finite scalar tensor, the same each time, whose gradient reaches the network. It must change
-    neither the batch nor the network.
+    neither the batch nor the network, and leave backward() to the training.
 
     Args:
         loss: a function (output, batch) -> loss, which gets the output of the network in train mode.
@@ -35,7 +36,7 @@ def check_loss(
     from autoprune.prune.modules.copies import copy_model
     from autoprune.train.finetune import FineTune
 
-    with keeping("the loss", "See docs/plugins.md#loss for what a loss must return."):
+    with keeping("the loss", "See docs/plugins.md#loss for what a loss must return."), same_process("the loss"):
         assert callable(loss), f"expected a function of (output, batch), got a {type(loss).__name__}"
         plan = FineTune(1, loss=loss)
         network = copy_model(small_network() if model is None else model).train()
@@ -43,12 +44,16 @@ def check_loss(
             own = batch.placed(torch.clone)
             output = network(*own.inputs)
             before = state_of(network)
-            first, second = plan.loss_of(output, own), plan.loss_of(output, own)
+            first = plan.loss_of(output, own)
+            assert not (changed := changed_in(network, before)), (
+                f"the loss changed {changed} of the network. Compute it from the output alone, and return it: training "
+                "calls backward()"
+            )
+            second = plan.loss_of(output, own)
             assert torch.isfinite(first).all(), (
                 f"expected a finite loss, got {first.item()}. Guard against log(0) and 0/0"
             )
             assert equal(first, second), f"expected the same loss each time, got {first.item()} and {second.item()}"
-            assert not (changed := changed_in(network, before)), f"the loss changed the network's {changed}"
             kept = all(map(equal, own.inputs, batch.inputs)) and (own.target is None or equal(own.target, batch.target))
             assert kept, "the loss changed the batch in place: work on a clone() of what it changes"
             first.backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -45,18 +45,3 @@ def small_batches(count: int = 2) -> list[Batch]:
 def small_example() -> tuple[torch.Tensor, ...]:
     """The inputs of one call of the small network."""
     return tuple(x[:1] for x in small_batches(1)[0].inputs)
-
-
-def changed_in(model: nn.Module, before: dict[str, Any]) -> list[str]:
-    """The names of the model's tensors that differ from those in `before`; NaN equals NaN."""
-    return [name for name, tensor in model.state_dict().items() if not equal(tensor, before[name])]
-
-
-def state_of(model: nn.Module) -> dict[str, Any]:
-    """Copies of all tensors of a model, by name."""
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def equal(left: Any, right: Any) -> bool:
-    """Whether two tensors have the same shape and values; NaN equals NaN."""
-    return bool(left.shape == right.shape and ((left == right) | ((left != left) & (right != right))).all())

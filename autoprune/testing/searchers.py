@@ -83,8 +83,16 @@ def trace(searcher: Searcher, problem: Problem, answer: Answer, evaluations: int
         if not flying:
             assert searcher.ask(1) == [], "a searcher that has ended ([] while nothing is pending) proposed again"
             return asked
-        searcher.tell([_in_parts(answer(len(asked), flying.pop()), searcher)])
+        _tell(searcher, _in_parts(answer(len(asked), flying.pop()), searcher))
     return asked
+
+
+def _tell(searcher: Searcher, evaluation: Evaluation) -> None:
+    told, before = [evaluation], repr([evaluation])
+    searcher.tell(told)
+    assert repr(told) == before, (
+        f"tell changed what it was given from {before} to {told!r}: keep a copy, such as dict(evaluation.values)"
+    )
 
 
 def _check_made(searcher: object) -> None:

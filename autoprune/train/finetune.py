@@ -73,8 +73,11 @@ class FineTune:
         """The loss of a step. PluginError if it cannot be computed from this output."""
         if callable(self.loss):
             value = self.loss(output, batch)
-            if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
-                raise PluginError(f"expected finetune.loss to return a scalar tensor with a gradient, got {value!r}")
+            if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
+                raise PluginError(
+                    f"expected finetune.loss to return a scalar tensor with a gradient, of shape (), got "
+                    f"{_shown(value)}"
+                )
             return value
         main = main_output(output)
         if not isinstance(main, torch.Tensor) or (self.loss != "mse" and main.dim() != 2):
@@ -90,3 +93,9 @@ class FineTune:
                 "function of (output, batch)."
             )
         return LOSSES[self.loss](main, batch) / batch.examples
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    return f"a tensor of shape {tuple(value.shape)} {'with' if value.requires_grad else 'without'} one"

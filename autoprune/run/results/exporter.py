@@ -86,6 +86,22 @@ def is_builtin_exporter(exporter: Exporter) -> bool:
     return type(exporter).__module__.startswith("autoprune.")
 
 
+def files_of(exporter: Exporter, directory: Path) -> list[Path]:
+    """The files that an exporter has written, sorted. PluginError if there are none, or links, which a move breaks."""
+    written = sorted(directory.rglob("*"))
+    if links := [str(path.relative_to(directory)) for path in written if path.is_symlink()]:
+        raise PluginError(
+            f"expected the exporter {exporter.name!r} to write files, but it wrote the links {', '.join(links)}. Copy "
+            f"what they point to. {_TEST}"
+        )
+    files = [path for path in written if path.is_file()]
+    if not files:
+        raise PluginError(
+            f"expected the exporter {exporter.name!r} to write at least one file, but it wrote none. {_TEST}"
+        )
+    return files
+
+
 def find_exporter(format: Format) -> Exporter:
     """The exporter of a format: a known name, the name of a plug-in, an exporter, or a function that makes one.
 

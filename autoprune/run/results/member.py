@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import frozen
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SEARCH, SELECT
@@ -28,6 +29,8 @@ class Builder(Protocol):
 @dataclass(frozen=True, repr=False)
 class Member:
     """One network of a front. A value that the table of the front has is also read by its column: `member["macs"]`.
+
+    Nothing changes it: its mappings are read-only. A pickled member comes back as one that was read without the model.
 
     Attributes:
         candidate: its name, the kept counts joined by dashes.
@@ -65,6 +68,19 @@ class Member:
     emptied_weights: tuple[str, ...] | None = None
     solved: Mapping[str, Any] | None = None
     builder: Builder | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("counts", "costs", "ratios", "report", "select", "search", "intervals", "fit", "solved"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "builder": None}  # a session with model and data is no part of a pickle
+
+    def __copy__(self) -> Member:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Member:
+        return self
 
     def __getitem__(self, column: str) -> Any:
         """The value of a column of the front's table. KeyError, with the names of all columns, for another name."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from autoprune.errors import AutopruneError, PluginError, RunExists
 from autoprune.run.records.folder import naming
-from autoprune.run.results.exporter import Exporter, ExportFacts
+from autoprune.run.results.exporter import Exporter, ExportFacts, files_of
 
 _SCRATCH = ".export-"  # prefix of the folders of incomplete exports
 _MOVING = ".moving-"  # prefix of folders whose files are being moved to their places, one after the other
@@ -38,8 +38,7 @@ def write_export(
             raise
         except Exception as error:
             raise PluginError(f"the exporter {exporter.name!r} raised {type(error).__name__}: {error}") from error
-        if not any(scratch.iterdir()):
-            raise PluginError(f"expected the exporter {exporter.name!r} to write at least one file, but it wrote none")
+        files_of(exporter, scratch)
         _publish(scratch, directory)
 
 

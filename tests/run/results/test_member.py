@@ -1,6 +1,9 @@
 """A member of a front: its row, by hand, and back."""
 
+import copy
 import json
+import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -118,3 +121,19 @@ def test_a_front_of_an_earlier_version_says_nothing_of_what_was_left_out():
     assert front.left_out == ()
     assert [(o.name, o.direction) for o in front.followed] == [("kl", "min"), ("macs", "min")]
     assert front.picked("macs<=0.5").candidate == "1-3"
+
+
+def test_nothing_changes_a_member_and_it_is_pickled_as_one_that_was_read_alone(member):
+    for name in ("counts", "costs", "report", "select", "search", "intervals"):
+        with pytest.raises(TypeError, match="expected no change of a read-only mapping. Change a copy"):
+            getattr(member, name)["accuracy"] = 1.0
+    with pytest.raises(TypeError, match="read-only"):
+        member.fit["unexplained"].clear()
+    with pytest.raises(TypeError, match="read-only"):
+        member.report.update(accuracy=1.0)
+    built = replace(member, builder=lambda: None)  # neither the function nor what it holds is pickled
+    again = pickle.loads(pickle.dumps(built))
+    assert again == member
+    assert again.builder is None
+    assert copy.deepcopy(built) is copy.copy(built) is built
+    assert json.dumps(again.report) == json.dumps(dict(member.report))
