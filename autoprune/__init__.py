@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from autoprune.measure.batch import Batch as Batch
     from autoprune.measure.batch_norms.recalibrate import recalibrate as recalibrate
     from autoprune.measure.form import Form as Form
+    from autoprune.measure.settings import Scoring as Scoring
     from autoprune.prune.criteria.contract import needs as needs
     from autoprune.prune.find import find_structure as find_structure
     from autoprune.prune.modules.adapting import adapter as adapter
@@ -67,6 +68,7 @@ _HOMES = {
     "Problem": "autoprune.core.problem",
     "Progress": "autoprune.run.session.job",
     "PrunedFront": "autoprune.api.front",
+    "Scoring": "autoprune.measure.settings",
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure.structure",
     "Unit": "autoprune.core.unit",

@@ -163,7 +163,7 @@ def probed(units: int) -> tuple[float, str]:
     select = with_dense_outputs(model, [Batch((torch.randn(100, 3, 8, 8),)) for _ in range(2)])
     space = SearchSpace(tuple(names), tuple((unit.width, unit.width // 2) for unit in structure.units))
     reusing = Scorer(make_bank(model, structure, names, l1, calibrate), space, calibrate, select, reconstruction)
-    plain = reusing.with_scoring(reuse_bytes=0)
+    plain = reusing.with_scoring(reuse_gib=0)
     candidates = [Candidate(tuple(int(unit == probed) for unit in range(units))) for probed in range(units)]
     [reusing.score(candidate) for candidate in candidates]  # keeps what the second time reuses
     (reused, with_reuse), (scored, without) = (

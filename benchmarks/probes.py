@@ -90,7 +90,7 @@ def network(images: torch.Tensor) -> nn.Module:
 
 def measure(session: Session, norms: PolicyName, rounds: int) -> list[Row]:
     reusing = session.scorer.with_scoring(batch_norms=norms)
-    plain = reusing.with_scoring(reuse_bytes=0)
+    plain = reusing.with_scoring(reuse_gib=0)
     units = len(session.space.units)
     probes = [Candidate(tuple(int(unit == probed) for unit in range(units))) for probed in range(units)]
     for scorer in (reusing, plain):

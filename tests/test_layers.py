@@ -100,11 +100,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
-        *("measure", "measure.batch_norms", "train", "data", "run", "run.records", "run.report", "run.results"),
+        *("measure", "train", "data", "run", "run.records", "run.report", "run.results"),
         *("run.session", "config", "console", "plugins", "errors"),
     },
     "config": {
-        *("core", "searchers", "prune.criteria", "prune.bank", "measure", "measure.batch_norms", "train"),
+        *("core", "searchers", "prune.criteria", "prune.bank", "measure", "train"),
         *("run.fingerprint", "run.records", "run.session", "plugins", "errors"),
     },
     "console": {"core", "run", "run.records", "run.results", "run.session"},

@@ -199,6 +199,21 @@ def test_settings_of_scoring_are_held_to_the_same_limits(examples):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_norms": "anchor"}, "batch_norms: expected one of .*did you mean 'anchored'"),
+        ({"reuse_gib": -1}, "reuse_gib: expected a number from 0"),
+        ({"reuse_gib": float("nan")}, "reuse_gib: expected a number from 0"),
+        ({"reuse_gib": 2e6}, r"reuse_gib: expected a number from 0 up to 1e\+06"),
+        ({"batch_norms": "none", "batch_norm_examples": 0}, "batch_norms: .*\nbatch_norm_examples: "),
+    ],
+)
+def test_wrong_options_of_scoring_are_all_told(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Scoring(**options)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"name": "proceses"},

@@ -9,14 +9,15 @@ from typing import Any
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
+from autoprune.core.options import options_in
 from autoprune.measure.form import Form
+from autoprune.measure.settings import GIB
 from autoprune.plugins import FILE_MODULES
 from autoprune.run.session.job import Executor, Job, NamedSearcher, Stop
 from autoprune.searchers import SEARCHERS
 from autoprune.train.finetune import FineTune
 
 BLANK = "???"  # in a job file, a value that is left open
-GIB = 1 << 30
 MADE_BY = {"made_by": "autoprune.search in Python"}
 
 Document = dict[str, Any]
@@ -48,8 +49,7 @@ def document_of(job: Job) -> Document:
             "stop": _stop(job.stop),
             "seed": job.seed,
             "guide": job.guide,
-            "batch_norms": job.scoring.batch_norms,
-            "batch_norm_examples": job.scoring.batch_norm_examples,
+            **options_in("search", job.scoring),
         },
         "run": {
             **_executor(job.executor),
@@ -58,7 +58,7 @@ def document_of(job: Job) -> Document:
             "device": job.device,
             **_given(threads=job.threads),
             "tune": _tune(job.tune),
-            "reuse_gib": job.scoring.reuse_bytes / GIB,
+            **options_in("run", job.scoring),
         },
     }
 

@@ -15,6 +15,7 @@ from autoprune.api.opened import OpenedRun
 from autoprune.api.progress import Relay
 from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
+from autoprune.core.options import raise_problems
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.measure.fitness import Fitness
@@ -23,7 +24,6 @@ from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Job, MakeTracker, OnProgress
-from autoprune.run.session.limits import raise_problems
 from autoprune.run.session.plugin_checks import expect_data, kind_of
 from autoprune.train.finetune import Loss
 

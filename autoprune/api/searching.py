@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard
 
 from torch import nn
 
-from autoprune.api.document import GIB, document_of
+from autoprune.api.document import document_of
 from autoprune.api.front import PrunedFront
 from autoprune.api.opened import OpenedRun
 from autoprune.api.progress import Relay
@@ -17,27 +17,26 @@ from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
+from autoprune.core.options import number, raise_problems, whole, word
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
-from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.form import Form
-from autoprune.measure.settings import Scoring
+from autoprune.measure.settings import DEFAULT_SCORING, Scoring
 from autoprune.prune.bank.masks import Scores
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
-from autoprune.run.session.limits import MOST_EVALUATIONS, number, raise_problems, whole, word
+from autoprune.run.session.limits import MOST_EVALUATIONS
 from autoprune.run.session.plugin_checks import expect_data, kind_of
 from autoprune.searchers import SEARCHERS, unknown_options
 from autoprune.train.finetune import FineTune
 
 EVERY_EIGHTH = (LevelRule("*", tuple(step / 8 for step in range(1, 8))),)
 LONGEST = 1e9  # seconds
-MOST_GIB = 1e6
 
 
 def search(
@@ -60,14 +59,12 @@ def search(
     masks: str | Scores = "obs",
     costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
-    batch_norms: PolicyName = "anchored",
-    batch_norm_examples: int = 500,
+    scoring: Scoring = DEFAULT_SCORING,
     compensation: Literal["sequential", "thorough", "none"] = "sequential",
     finetune: FineTune | None = None,
     device: str = "auto",
     threads: int | None = None,
     tune: Literal["auto", "off"] | Form = "auto",
-    reuse_gib: float = Scoring.reuse_bytes / GIB,
     executor: Literal["serial", "processes", "ray"] | Executor = "serial",
     deterministic: bool = False,
     expected: Mapping[str, float] | None = None,
@@ -108,9 +105,7 @@ def search(
             `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
         guide: a measurement (lower is better) that guides the search in place of the first objective that is not a
             cost. "auto" is "kl" with the default fitness and None with another one; None is no guide.
-        batch_norms: the statistics of batch norms while a candidate is scored: "anchored", "reestimated", "eagleeye"
-            or "batch", which is faster and less exact.
-        batch_norm_examples: the number of calibration examples for statistics and batch norms of candidates.
+        scoring: the options of scoring, such as Scoring(batch_norms="batch"), which is faster and less exact.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
             fits them better at three times the cost; "none" leaves them as they are assembled.
         finetune: the training of every network on the data's train set before it is measured; None for no training.
@@ -118,7 +113,6 @@ def search(
         threads: the number of torch's CPU threads in this process; None for torch's default.
         tune: the form in which candidates are scored: "auto" times some forms at the start of a long search, "off"
             keeps the form of the data, and a Form is used as it is.
-        reuse_gib: memory for outputs of the dense network that candidates share, in GiB; 0 for none.
         executor: the executor that scores candidates; a name stands for its defaults, with as many workers as fit.
         deterministic: gives the same front for any number of workers, in exchange for some waiting.
         expected: expected values of the dense network on the selection set, such as {"accuracy": 0.917}; a warning is
@@ -148,8 +142,8 @@ def search(
         >>> small = front.pick("macs<=0.5").build()
     """
     raise_problems(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
-    raise_problems(_wrong_settings(batch_norms, tune, reuse_gib, seconds, stagnation))
-    raise_problems(_wrong_rest(target, finetune, expected, device, out, resume, trackers))
+    raise_problems(_wrong_settings(tune, seconds, stagnation))
+    raise_problems(_wrong_rest(target, scoring, finetune, expected, device, out, resume, trackers))
     expect_data(data)
     job = Job(
         name=name or type(model).__name__,
@@ -168,7 +162,7 @@ def search(
         stop=Stop(seconds, parse_target(target) if target else (), stagnation),
         seed=seed,
         guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
-        scoring=Scoring(batch_norms, batch_norm_examples, round(reuse_gib * GIB)),
+        scoring=scoring,
         compensation=compensation,
         finetune=finetune,
         device=device,
@@ -234,21 +228,24 @@ def _wrong_kinds(
     return problems
 
 
-def _wrong_settings(
-    batch_norms: object, tune: object, reuse_gib: object, seconds: object, stagnation: object
-) -> list[str]:
+def _wrong_settings(tune: object, seconds: object, stagnation: object) -> list[str]:
     """A sentence for every setting that is out of bounds and that Job itself does not check."""
     return [
-        *word("batch_norms", batch_norms, get_args(PolicyName)),
         *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
-        *number("reuse_gib", reuse_gib, 0, MOST_GIB),
         *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),
         *([] if stagnation is None else whole("stagnation", stagnation, 2, MOST_EVALUATIONS)),
     ]
 
 
 def _wrong_rest(
-    target: object, finetune: object, expected: object, device: object, out: object, resume: object, trackers: object
+    target: object,
+    scoring: object,
+    finetune: object,
+    expected: object,
+    device: object,
+    out: object,
+    resume: object,
+    trackers: object,
 ) -> list[str]:
     """A sentence for every other argument of the wrong kind."""
     values = expected.values() if isinstance(expected, Mapping) else ()
@@ -257,6 +254,7 @@ def _wrong_rest(
             target,
             target is None or isinstance(target, str),
         ),
+        "scoring: expected a Scoring such as Scoring(batch_norms='batch')": (scoring, isinstance(scoring, Scoring)),
         "finetune: expected a FineTune": (finetune, finetune is None or isinstance(finetune, FineTune)),
         "expected: expected numbers by name such as {'accuracy': 0.917}": (
             expected,

@@ -20,15 +20,15 @@ from autoprune.config.calls import (
     mistakes,
 )
 from autoprune.config.document import KeyPath
+from autoprune.config.options import resolved_options, with_options
 from autoprune.core.levels import FLOOR, GRIDS, LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
-from autoprune.measure.batch_norms.contract import PolicyName
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
-from autoprune.measure.settings import Scoring
+from autoprune.measure.settings import GIB, MOST_GIB, Scoring
 from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
@@ -36,8 +36,6 @@ from autoprune.train.finetune import FineTune
 
 MOST_LEVELS = 10_000  # largest number of levels of one unit
 MOST_WIDTH = 1_000_000  # largest number of positions of a layer
-MOST_GIB = 1_000_000.0
-GIB = 1 << 30
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -195,6 +193,7 @@ class StopSpec(_Section):
         return Stop(self.seconds, parse_target(self.target) if self.target else (), self.stagnation)
 
 
+@with_options("search", Scoring)
 class SearchSpec(_Section):
     """The settings of the search."""
 
@@ -219,17 +218,6 @@ class SearchSpec(_Section):
         description="a measurement, lower is better, that guides the search in place of the first objective that is "
         "not a cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
         examples=["kl"],
-    )
-    batch_norms: PolicyName = Field(
-        "anchored",
-        description="statistics of batch norms while a candidate is scored: anchored, reestimated, eagleeye or batch",
-        examples=["anchored"],
-    )
-    batch_norm_examples: int = Field(
-        500,
-        ge=1,
-        description="number of calibration examples (the first ones) for statistics and batch norms of candidates",
-        examples=[500],
     )
 
 
@@ -312,6 +300,7 @@ class ResourcesSpec(_Section):
     )
 
 
+@with_options("run", Scoring)
 class RunSpec(_Section):
     """The settings of the executor, and of the process that runs the search."""
 
@@ -375,15 +364,6 @@ class RunSpec(_Section):
         description="trackers, which observe the run",
         examples=['[{call: "my_tracker.py:Log", path: log.csv}]'],
     )
-    reuse_gib: float = Field(
-        Scoring.reuse_bytes / GIB,
-        ge=0,
-        le=MOST_GIB,
-        allow_inf_nan=False,
-        description="memory of one machine for outputs of the dense network that candidates share or, with finetune, "
-        "for networks in training, in GiB; 0 for none",
-        examples=[2.0],
-    )
 
     @model_validator(mode="after")
     def _fitting(self) -> RunSpec:
@@ -436,7 +416,7 @@ class RunSpec(_Section):
             self.workers,
             self.resources.cpus,
             self.resources.gpus,
-            None if memory is None else round(memory * (1 << 30)),
+            None if memory is None else round(memory * GIB),
             self.address,
             self.runtime_env,
             self.attempts,
@@ -595,7 +575,7 @@ class JobSpec(_Section):
             stop=self.search.stop.resolve(),
             expected=self.expected,
             guide=self.search.guide,
-            scoring=Scoring(self.search.batch_norms, self.search.batch_norm_examples, round(self.run.reuse_gib * GIB)),
+            scoring=resolved_options(Scoring, {"search": self.search, "run": self.run}),
             compensation=self.compensation,
             finetune=self.finetune.resolve() if self.finetune else None,
             device=self.run.device,

@@ -28,8 +28,6 @@ from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.passes.containers import copied, tensors_of
 from autoprune.prune.surgery.surgery import Recipe
 
-REUSE_BYTES = 2 << 30
-
 Outputs = Mapping[str, Sequence[Any]]  # by module, one output per call
 ForwardReplacement = Callable[[Any, Any, Any], Any]  # (the original forward, args, kwargs) -> output
 
@@ -69,7 +67,7 @@ class Prefixes:
     dense: nn.Module
     recipe: Recipe
     example: tuple[torch.Tensor, ...]
-    limit: int = REUSE_BYTES
+    limit: int
     calls: Calls = field(init=False)
     _cuts: dict[int, Cut] = field(default_factory=dict)
     _kept: dict[int, dict[Hashable, Outputs]] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.fitness import Fitness, averages, is_builtin
 from autoprune.measure.intact import Intact
-from autoprune.measure.settings import Scoring
+from autoprune.measure.settings import ScorerSettings
 from autoprune.measure.stage import Stage
 from autoprune.measure.training import NetworkTrainer, Training
 from autoprune.prune.bank.channels import Bank
@@ -46,7 +46,7 @@ class Scorer:
         select: the batches that the fitness measures. A fidelity below 1 uses the first examples only; they end exactly
             at the fidelities that a search has announced, and elsewhere at the end of a batch.
         fitness: measures a network on batches.
-        scoring: the options of scoring. Deployed networks get statistics by its batch norm policy, but not its form.
+        scoring: the settings of scoring. Deployed networks get statistics by its batch norm policy, but not its form.
         objective: the name for the value of a fitness that returns a float.
         also: further measurements of a subnet, by name.
         worker: the name of the worker, which evaluations report.
@@ -59,7 +59,7 @@ class Scorer:
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     fitness: Fitness
-    scoring: Scoring = field(default_factory=Scoring)
+    scoring: ScorerSettings = field(default_factory=ScorerSettings)
     objective: str = "fitness"
     also: Mapping[str, Callable[[Subnet], float]] = field(default_factory=dict)
     worker: str = field(default="serial")

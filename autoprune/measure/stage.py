@@ -18,7 +18,7 @@ from autoprune.measure.batch_norms.contract import BatchNorms, Inputs
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.following import Followed
 from autoprune.measure.prefix import Cut, Prefixes
-from autoprune.measure.settings import Scoring
+from autoprune.measure.settings import ScorerSettings
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.batch_norms import tracked_norms
@@ -35,7 +35,7 @@ class Stage:
     bank: Bank
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
-    scoring: Scoring = field(default_factory=Scoring)
+    scoring: ScorerSettings = field(default_factory=ScorerSettings)
 
     @contextlib.contextmanager
     def on(self, subnet: Subnet) -> Iterator[nn.Module]:

@@ -15,7 +15,7 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.calls import record_calls
 from autoprune.measure.fitness import classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
-from autoprune.measure.settings import Scoring
+from autoprune.measure.settings import GIB, ScorerSettings
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.bank.weight_units import sparse_weights
 from autoprune.prune.bank.weights import make_weight_bank
@@ -119,7 +119,7 @@ def scorer_of(model, **scoring):
     space = SearchSpace(tuple(u.name for u in units), tuple((u.width, u.width // 2) for u in units))
     bank = make_bank(model, structure, space.units, obs, inputs(1))
     select = with_dense_outputs(model, [Batch(x, torch.arange(6) % 3) for x in inputs(2)])
-    return Scorer(bank, space, inputs(1), select, classification, Scoring(**scoring))
+    return Scorer(bank, space, inputs(1), select, classification, ScorerSettings(**scoring))
 
 
 def scorer_with_zeros(model, **scoring):
@@ -151,7 +151,7 @@ def values(scorer, candidate):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms):
     reusing = scorer_of(kind(), batch_norms=norms)
-    plain = reusing.with_scoring(reuse_bytes=0)
+    plain = reusing.with_scoring(reuse_gib=0)
     for _ in range(2):  # the first time outputs are kept, the second they are used
         for candidate in probes(reusing.space):
             assert values(reusing, candidate) == values(plain, candidate)
@@ -161,7 +161,7 @@ def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_scores_of_networks_with_zeros_are_the_same_with_and_without_reuse(kind, norms):
     reusing = scorer_with_zeros(kind(), batch_norms=norms)
-    plain = reusing.with_scoring(reuse_bytes=0)
+    plain = reusing.with_scoring(reuse_gib=0)
     for _ in range(2):
         for candidate in probes(reusing.space):
             assert values(reusing, candidate) == values(plain, candidate)
@@ -200,7 +200,7 @@ def test_convolutions_before_the_cut_run_the_first_time_only(convolutions):
 
 def test_without_room_nothing_is_kept_and_scores_stay_the_same():
     scorer = scorer_of(Residual())
-    tight = scorer.with_scoring(reuse_bytes=100)
+    tight = scorer.with_scoring(reuse_gib=100 / GIB)
     for candidate in probes(scorer.space) * 2:
         assert values(tight, candidate) == values(scorer, candidate)
     assert tight.stage.kept_bytes <= 100 < scorer.stage.kept_bytes
@@ -210,7 +210,7 @@ def test_the_earliest_cut_goes_where_there_is_no_room_for_all():
     scorer = scorer_of(Residual())
     for candidate in probes(scorer.space):
         values(scorer, candidate)
-    tight = scorer.with_scoring(reuse_bytes=scorer.stage.kept_bytes // 2)
+    tight = scorer.with_scoring(reuse_gib=scorer.stage.kept_bytes // 2 / GIB)
     for candidate in probes(scorer.space) * 2:
         assert values(tight, candidate) == values(scorer, candidate)
     kept, all_ = set(tight.stage._prefixes._kept), set(scorer.stage._prefixes._kept)
@@ -221,7 +221,7 @@ def test_the_earliest_cut_goes_where_there_is_no_room_for_all():
 
 def test_a_lower_fidelity_reuses_what_is_known_and_is_not_spoilt_by_it():
     scorer = scorer_of(Residual())
-    plain = scorer.with_scoring(reuse_bytes=0)
+    plain = scorer.with_scoring(reuse_gib=0)
     levels = probes(scorer.space)[-2].levels
     for fidelity in (0.3, 1.0, 0.6):
         candidate = Candidate(levels, fidelity)
@@ -235,7 +235,7 @@ def test_a_fitness_that_changes_its_inputs_gets_what_it_asks_for():
         return {"kl": clean, "flipped": flipped}
 
     scorer = replace(scorer_of(Residual()), fitness=noisy)
-    plain = scorer.with_scoring(reuse_bytes=0)
+    plain = scorer.with_scoring(reuse_gib=0)
     for candidate in probes(scorer.space) * 2:
         assert values(scorer, candidate) == values(plain, candidate)
 
@@ -246,7 +246,7 @@ def test_a_fitness_that_writes_to_what_it_gets_spoils_nothing():
             return classification(model, batches)["kl"]
 
     scorer = replace(scorer_of(Residual()), fitness=writing)
-    plain = scorer.with_scoring(reuse_bytes=0)
+    plain = scorer.with_scoring(reuse_gib=0)
     for candidate in probes(scorer.space) * 3:
         assert values(scorer, candidate) == values(plain, candidate)
 

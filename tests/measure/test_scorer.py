@@ -16,7 +16,7 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import averaging, classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
-from autoprune.measure.settings import Scoring
+from autoprune.measure.settings import ScorerSettings
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.structure.trace import trace
@@ -39,7 +39,7 @@ def make_scorer(model, fitness=classification, anchored=False):
     bank = make_bank(model, structure, SPACE.units, obs, batches(1))
     labelled = [Batch(inputs, torch.arange(10) % 3) for inputs in batches(2)]
     select = with_dense_outputs(model, labelled)
-    scoring = Scoring("anchored" if anchored else "reestimated")
+    scoring = ScorerSettings("anchored" if anchored else "reestimated")
     return Scorer(bank, SPACE, batches(1), select, fitness, scoring, objective="quality", worker="w3")
 
 

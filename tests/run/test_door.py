@@ -24,9 +24,11 @@ from autoprune.config import load_run
 from autoprune.config.spec import JobSpec
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
+from autoprune.core.options import declared
 from autoprune.errors import ConfigError, JournalMismatch, RunNotFound
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
+from autoprune.measure.settings import Scoring
 from autoprune.run.results.front_file import FrontFile
 from autoprune.run.results.member import Member
 from autoprune.run.session.job import Executor, Stop
@@ -94,6 +96,7 @@ REACHED = {  # what a job file says -> the argument of search that says it
     "run.attempts": "executor",
     "run.tune": "tune",
     "finetune": "finetune",
+    **{f"{option.limits.section}.{option.name}": "scoring" for option in declared(Scoring)},
 }
 
 
@@ -148,14 +151,12 @@ EVERYTHING = {
     "criterion": "l2",
     "masks": "wanda",
     "guide": None,
-    "batch_norms": "reestimated",
-    "batch_norm_examples": 30,
+    "scoring": Scoring(batch_norms="reestimated", batch_norm_examples=30, reuse_gib=0.25),
     "compensation": "none",
     "finetune": FineTune(2, 0.1, 0.5, 1e-4, "mse"),
     "device": "cpu",
     "threads": 1,
     "tune": Form(dtype="float32", batch=20),
-    "reuse_gib": 0.25,
     "executor": Executor("processes", 1, 1, memory_bytes=8 << 30, attempts=2, timeout=99.5),
     "deterministic": True,
     "expected": {"kl": 0.0},
@@ -201,15 +202,13 @@ def test_code_without_a_name_is_left_open_in_the_job_file(model, data, tmp_path)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_norms": "anchor"}, "batch_norms: expected one of .*did you mean 'anchored'"),
+        ({"scoring": "batch"}, "scoring: expected a Scoring such as .*, got 'batch'"),
         ({"tune": "of"}, "tune: expected one of auto, off"),
-        ({"reuse_gib": -1}, "reuse_gib: expected a number from 0"),
         ({"seconds": 0}, "seconds: expected a number above 0"),
         ({"stagnation": 1}, "stagnation: expected a whole number from 2"),
         ({"target": "accuracy"}, "expected a bound such as"),
         ({"front_size": 1}, "front_size: expected a whole number from 2"),
         ({"threads": 0}, "threads: expected"),
-        ({"batch_norm_examples": 0}, "batch_norm_examples: expected"),
         ({"progress": "yes"}, "progress: expected True, False or a function, got a str"),
         ({"options": {"popluation": 3}, "searcher": "evolution"}, "option of searcher 'evolution'.*'population'"),
         ({"rules": [{"match": "*", "levels": 1}]}, r"rules\[0\]: levels: expected at least 2 .*, got 1"),

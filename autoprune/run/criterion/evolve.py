@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from deap import gp
 
-from autoprune.core.checks import at_least
+from autoprune.core.options import at_least
 from autoprune.run.criterion.formula import OPERATORS, SymbolicFormula, Table, of, orders, simplified
 
 SIZE = 15  # largest number of operators and terminals; trees stay far below the height of 17 that DEAP warns of

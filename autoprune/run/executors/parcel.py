@@ -18,6 +18,7 @@ import torch
 
 from autoprune.errors import PluginError
 from autoprune.measure.scorer import Scorer
+from autoprune.measure.settings import GIB
 from autoprune.plugins import FILE_MODULES
 from autoprune.run.executors.computing import apply_settings, torch_settings
 
@@ -37,7 +38,7 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
     """
     scoring = scorer.scoring
     form = replace(scoring.form, threads=scoring.form.threads or torch.get_num_threads())
-    fresh = scorer.with_scoring(form=form, reuse_bytes=scoring.reuse_bytes // sharing)
+    fresh = scorer.with_scoring(form=form, reuse_gib=scoring.reuse_bytes // sharing / GIB)
     with _files_by_value():
         try:
             torch.save({"settings": torch_settings(), "scorer": fresh}, file, pickle_module=cloudpickle)

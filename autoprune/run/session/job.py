@@ -11,6 +11,7 @@ from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
+from autoprune.core.options import number, raise_problems, whole, word
 from autoprune.core.problem import Problem
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form
@@ -18,16 +19,7 @@ from autoprune.measure.settings import Scoring
 from autoprune.plugins import load_plugin
 from autoprune.prune.bank.masks import MASKS
 from autoprune.prune.criteria import CRITERIA
-from autoprune.run.session.limits import (
-    MOST_EVALUATIONS,
-    MOST_SEED,
-    MOST_THREADS,
-    MOST_WORKERS,
-    number,
-    raise_problems,
-    whole,
-    word,
-)
+from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import KeyPath, dotted, unknown_names
 from autoprune.train.finetune import FineTune
 
@@ -135,7 +127,7 @@ class Job:
         guide: name of a measurement (lower is better) that replaces the first objective that is not a cost during the
             search.
         masks: chooses the entries of a weight that stay; a name or a function (prune.bank.masks).
-        scoring: the options of scoring. The session replaces its form, fidelities and `in_parts`.
+        scoring: the options of scoring.
         tune: the form that candidates are scored in; "auto" times some at the start (run.session.tuning), "off" takes
             the data as it comes.
         compensation: unless it is "none", the members of the front are fitted to the dense network on all calibration

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from autoprune.core.objective import Bound, Objective
+from autoprune.core.options import one_of
 from autoprune.core.sparse import SPARSE_COSTS
-from autoprune.run.session.limits import one_of
 
 KeyPath = tuple[str | int, ...]
 COSTS = ("macs", "params", *SPARSE_COSTS)

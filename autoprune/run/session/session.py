@@ -29,6 +29,7 @@ from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.form import Form, Tuning
 from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
+from autoprune.measure.settings import ScorerSettings
 from autoprune.plugins import plugin_name
 from autoprune.prune.bank.channels import Bank, make_bank
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
@@ -238,11 +239,15 @@ class Session:
             self._batch_norm_inputs,
             self._selection(),
             reporting(self.job.fitness, self.job.guide),
-            replace(self.job.scoring, fidelities=() if self.job.finetune else self.fidelities, in_parts=in_parts),
+            self._scorer_settings(in_parts),
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
             training=FineTuning(self.job.finetune, self.training) if self.job.finetune and self.training else None,
         )
+
+    def _scorer_settings(self, in_parts: bool) -> ScorerSettings:
+        fidelities = () if self.job.finetune else self.fidelities
+        return ScorerSettings(**vars(self.job.scoring), fidelities=fidelities, in_parts=in_parts)
 
     @functools.cached_property
     def training(self) -> TrainingSet | None:

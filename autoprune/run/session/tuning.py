@@ -117,7 +117,7 @@ class _Bench:
         candidates = [Candidate(tuple(row.tolist())) for row in levels]
         few = replace(self.scorer, calibrate=self.scorer.calibrate[:1], select=self.scorer.select[:2])
         low, full = (
-            [few.with_scoring(form=form_, reuse_bytes=0).score(c).values.get(guide, math.nan) for c in candidates]
+            [few.with_scoring(form=form_, reuse_gib=0).score(c).values.get(guide, math.nan) for c in candidates]
             for form_ in (form, replace(form, dtype="float32"))
         )
         return kendall_tau(low, full) if np.isfinite([low, full]).all() else math.nan

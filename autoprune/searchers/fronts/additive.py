@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import Allocator, Total, check_total, reachable

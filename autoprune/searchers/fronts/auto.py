@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import Allocator, reachable

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import nondominated
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import reachable

@@ -31,8 +31,8 @@ import numpy as np
 from deap import base
 from deap.tools import emo
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, primary_cost
 from autoprune.core.process import numpy_seeded
 from autoprune.core.space import Candidate, Levels

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.ladder import coarse_to_fine, ladder

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import plan

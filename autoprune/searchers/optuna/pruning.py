@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Objective
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem
 from autoprune.errors import ConfigError
 from autoprune.searchers.common.goal import Goal

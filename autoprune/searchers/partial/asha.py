@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.searchers.partial.rungs import ProposalSource, Rungs, geometric

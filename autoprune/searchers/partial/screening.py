@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError

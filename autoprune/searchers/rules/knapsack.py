@@ -17,8 +17,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.profile import Profile
 from autoprune.core.space import Candidate, Levels

@@ -99,7 +99,7 @@ def test_a_network_that_goes_up_has_the_values_of_one_trained_from_the_start(tun
 
 def test_values_depend_neither_on_what_is_kept_nor_on_who_trains(tuned):
     processes = Executor("processes", workers=1)
-    ways = [{"scoring": Scoring(reuse_bytes=0), "executor": processes}, {}]
+    ways = [{"scoring": Scoring(reuse_gib=0), "executor": processes}, {}]
     found = [search(tuned("halving", 4, options=SMALL, deterministic=True, **way), None).evaluations for way in ways]
     assert by_network(found[0]) == by_network(found[1])
     assert {e.steps for e in found[0]} >= {3, 5, 9}

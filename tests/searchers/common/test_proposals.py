@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from autoprune.core.checks import at_least
 from autoprune.core.evaluation import Evaluation
+from autoprune.core.options import at_least
 from autoprune.core.problem import is_usable
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
