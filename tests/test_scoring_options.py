@@ -4,7 +4,7 @@ import inspect
 import subprocess
 import sys
 
-from autoprune.core.options import declared
+from autoprune.core.options import declared_options
 from autoprune.measure import settings
 from autoprune.measure.settings import Scoring
 
@@ -22,7 +22,9 @@ import autoprune
 from autoprune.api.document import document_of
 from autoprune.config import load
 from autoprune.errors import ConfigError
+from autoprune.run.settings import REFUSED
 
+assert "scoring.passes" in REFUSED
 assert load(job).resolve().scoring == autoprune.Scoring()
 spec = load(job, ["search.passes=3"])
 assert spec.document()["search"]["passes"] == 3
@@ -50,4 +52,6 @@ def test_a_line_in_the_declaration_is_all_that_a_new_option_needs(tmp_path):
 
 
 def test_every_option_says_what_it_is():
-    assert {option.name: option.description for option in declared(Scoring) if len(option.description) < 20} == {}
+    assert {
+        option.name: option.description for option in declared_options(Scoring) if len(option.description) < 20
+    } == {}

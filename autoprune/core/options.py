@@ -74,11 +74,13 @@ class Option:
         section: the section of a job file that has the option.
         least: the smallest value of a number.
         most: the largest value of a number.
+        changes_scores: whether scores depend on the option. It is then a part of a run's identity.
     """
 
     section: Section
     least: float = 0
     most: float = math.inf
+    changes_scores: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class DeclaredOption:
     kind: Any
     default: Any
     description: str
-    limits: Option
+    option: Option
 
     def problems(self, value: object) -> list[str]:
         """A message if a value is of another type or out of bounds, else nothing."""
@@ -97,11 +99,11 @@ class DeclaredOption:
             return word(self.name, value, get_args(self.kind))
         if self.kind in (int, float):
             check = whole if self.kind is int else number
-            return check(self.name, value, self.limits.least, self.limits.most)
+            return check(self.name, value, self.option.least, self.option.most)
         return [] if isinstance(value, self.kind) else [f"{self.name}: expected a {self.kind.__name__}, got {value!r}"]
 
 
-def declared(settings: type) -> tuple[DeclaredOption, ...]:
+def declared_options(settings: type) -> tuple[DeclaredOption, ...]:
     """The options that a settings dataclass declares, in its order."""
     hints, descriptions = get_type_hints(settings, include_extras=True), _descriptions(settings)
     return tuple(
@@ -113,12 +115,14 @@ def declared(settings: type) -> tuple[DeclaredOption, ...]:
 
 def options_in(section: Section, settings: object) -> dict[str, Any]:
     """The values of the options of one section, by name."""
-    return {o.name: getattr(settings, o.name) for o in declared(type(settings)) if o.limits.section == section}
+    return {o.name: getattr(settings, o.name) for o in declared_options(type(settings)) if o.option.section == section}
 
 
 def option_problems(settings: object) -> list[str]:
     """A message for every option whose value is of another type or out of bounds."""
-    return [said for option in declared(type(settings)) for said in option.problems(getattr(settings, option.name))]
+    return [
+        said for option in declared_options(type(settings)) for said in option.problems(getattr(settings, option.name))
+    ]
 
 
 def _marked(hint: Any) -> list[tuple[Any, Option]]:

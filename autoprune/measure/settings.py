@@ -30,7 +30,7 @@ class Scoring:
 
     batch_norms: Annotated[PolicyName, Option("search")] = "anchored"
     batch_norm_examples: Annotated[int, Option("search", least=1)] = 500
-    reuse_gib: Annotated[float, Option("run", most=MOST_GIB)] = 2.0
+    reuse_gib: Annotated[float, Option("run", most=MOST_GIB, changes_scores=False)] = 2.0
 
     def __post_init__(self) -> None:
         raise_problems(option_problems(self))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
+from autoprune.core.options import declared_options
+from autoprune.measure.settings import Scoring
 from autoprune.plugins import plugin_name
 from autoprune.prune.modules.copying import model_digest
 from autoprune.prune.passes.containers import tensors_of
@@ -19,6 +21,7 @@ from autoprune.prune.passes.examples import Example
 from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.session.session import Session
 
+KEYS_OF_OPTIONS = {"batch_norm_examples": "norm_images"}  # its name when the first journals were written
 PLAIN_TYPES = (bool, int, float, str)  # types of arguments that identify a call by their values
 
 
@@ -28,8 +31,7 @@ def identity_of(session: Session) -> dict[str, Any]:
         "space": session.space.to_json(),
         "objectives": [[o.name, o.direction, o.bound] for o in session.job.objectives],
         "guide": session.job.guide,
-        "batch_norms": session.job.scoring.batch_norms,
-        "norm_images": session.job.scoring.batch_norm_examples,
+        **_scoring_facts(session.job.scoring),
         "compensation": session.job.compensation,
         "fitness": plugin_name(session.job.fitness),
         "criterion": plugin_name(session.job.criterion),
@@ -44,6 +46,12 @@ def identity_of(session: Session) -> dict[str, Any]:
         **({"finetune": session.finetune_facts} if session.finetune_facts else {}),
         "code": {name: facts for name, facts in session.code.items() if name != "masks" or session.weights},
     }
+
+
+def _scoring_facts(scoring: Scoring) -> dict[str, Any]:
+    """The options of scoring that change scores."""
+    names = [declared.name for declared in declared_options(Scoring) if declared.option.changes_scores]
+    return {KEYS_OF_OPTIONS.get(name, name): getattr(scoring, name) for name in names}
 
 
 def _digest(examples: Sequence[Example]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.core.options import declared_options
 from autoprune.measure.form import Form
+from autoprune.measure.settings import Scoring
 from autoprune.run.records.checks import Record
 from autoprune.run.session.job import Job
 
+OPTIONS = declared_options(Scoring)
 REFUSED = (  # they identify a run (run.identity): a resume with another value is refused
     *("model", "data", "rules", "objectives", "searcher", "fitness", "calls", "criterion", "masks", "costs"),
-    *("evaluations", "seed", "guide", "scoring.batch_norms", "scoring.batch_norm_examples", "compensation"),
-    *("finetune", "device"),
+    *("evaluations", "seed", "guide", "compensation", "finetune", "device"),
+    *(f"scoring.{declared.name}" for declared in OPTIONS if declared.option.changes_scores),
 )
 TOLD = {  # they may change, and a line tells from when the new value counts
     "front_size": "it counts for the front that is built at the end of this resume",
@@ -23,9 +26,9 @@ TOLD = {  # they may change, and a line tells from when the new value counts
     "threads": "it is not used: the run goes on with its own number, on which the last bits of scores depend",
     "tune": "it is not used: the run goes on with the form that its networks were scored in",
 }
-FREE = (  # no result depends on them, or the session sets them: a change needs no word
-    *("name", "executor", "expected", "trackers", "document", "scoring.reuse_bytes"),
-    *("scoring.form", "scoring.fidelities", "scoring.in_parts"),
+FREE = (  # no result depends on them: a change needs no word
+    *("name", "executor", "expected", "trackers", "document"),
+    *(f"scoring.{declared.name}" for declared in OPTIONS if not declared.option.changes_scores),
 )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from autoprune.core.options import Option, declared, option_problems, options_in
+from autoprune.core.options import Option, declared_options, option_problems, options_in
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
 
 
 def test_a_declaration_has_name_type_default_and_description():
-    assert [(o.name, o.kind, o.default, o.description) for o in declared(Settings)] == [
+    assert [(o.name, o.kind, o.default, o.description) for o in declared_options(Settings)] == [
         ("steps", int, 10, "number of steps, counted from the first"),
         ("share", float, 0.5, "share of the examples"),
         ("order", Literal["given", "random"], "given", "order of the examples: given or random"),

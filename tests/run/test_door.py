@@ -24,7 +24,7 @@ from autoprune.config import load_run
 from autoprune.config.spec import JobSpec
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Bound, Objective
-from autoprune.core.options import declared
+from autoprune.core.options import declared_options
 from autoprune.errors import ConfigError, JournalMismatch, RunNotFound
 from autoprune.measure.fitness import classification
 from autoprune.measure.form import Form
@@ -96,7 +96,7 @@ REACHED = {  # what a job file says -> the argument of search that says it
     "run.attempts": "executor",
     "run.tune": "tune",
     "finetune": "finetune",
-    **{f"{option.limits.section}.{option.name}": "scoring" for option in declared(Scoring)},
+    **{f"{option.option.section}.{option.name}": "scoring" for option in declared_options(Scoring)},
 }
 
 

@@ -126,7 +126,7 @@ def test_a_setting_that_may_change_is_told_with_what_it_counts_for(started, capl
 
 def test_what_no_result_depends_on_changes_without_a_word(started, caplog):
     job, run = started
-    given = {"name": "other", "executor": Executor(attempts=2), "scoring.reuse_bytes": 0, "document": {"name": "other"}}
+    given = {"name": "other", "executor": Executor(attempts=2), "scoring.reuse_gib": 0, "document": {"name": "other"}}
     front = (run / "front.csv").read_bytes()
     resume(changed(job, given), run)
     assert "when the run was started" not in caplog.text
