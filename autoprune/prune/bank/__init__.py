@@ -1,1 +1,1 @@
-"""The bank that candidates are assembled from: kept positions and compensated weights for every count of every unit."""
+"""The bank from which candidates are assembled: kept positions and compensated weights for any counts of the units."""

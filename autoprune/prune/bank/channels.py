@@ -1,7 +1,7 @@
 """The bank: the positions that each unit keeps at any count, and the compensated weights of its consumers.
 
-Networks are assembled from it by indexing; least squares are solved once for every consumer and combination of its
-input units' counts, and kept.
+Networks are assembled from it by indexing. Least squares are solved when they are first needed, once for every consumer
+and combination of its input units' counts, and cached.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ class Bank:
     """Kept positions and compensated weights for every count of every searched unit of one model.
 
     Attributes:
-        orders: positions of each unit, those kept longest first, so that smaller counts keep subsets of larger ones.
-        sliced: the consumers that keep slices of their own weights, each with the reason.
+        model: the dense network.
+        structure: its structure.
+        orders: positions of each unit, those that stay longest first, so that smaller counts keep subsets of larger
+            ones.
+        moments: second moments of consumers' inputs, by name of the weight.
+        sliced: the reason for each consumer whose weights are sliced without compensation.
         notes: further facts that the reader of a result should know, by name of a unit or weight.
-        weights: the weights whose entries are searched; none unless given.
+        weights: the weights whose entries are searched; none by default.
     """
 
     model: nn.Module
@@ -46,7 +50,7 @@ class Bank:
     notes: dict[str, str] = field(default_factory=dict)
     weights: WeightBank = field(default_factory=WeightBank)
     _solved: dict[tuple[str, bytes], dict[str, torch.Tensor]] = field(default_factory=dict)
-    _held: int = 0  # bytes of what is solved
+    _held: int = 0  # number of bytes of the cached solutions
     _tensors: dict[str, torch.Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +58,7 @@ class Bank:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """Facts that the reader of a result should know, by name of a unit or weight: `notes` and those on `sliced`."""
+        """Facts that the reader of a result should know, by name of a unit or weight, from `sliced` and `notes`."""
         return {name: f"keeps slices of its weights: {why}" for name, why in self.sliced.items()} | self.notes
 
     def with_orders(self, orders: Mapping[str, np.ndarray]) -> Bank:
@@ -66,17 +70,17 @@ class Bank:
         return replace(self, weights=weights)
 
     def subnet(self, counts: Mapping[str, int]) -> Subnet:
-        """The part of the model that stays at the given counts, by unit name; units that are not named stay whole."""
+        """The part of the model that stays at the given counts of units, by name; other units stay whole."""
         sparse = tuple(self.weights.touched(counts))
         return Subnet(counts, sparse, self.orders, self.structure, self._tensors)
 
     def tensors(self, subnet: Subnet) -> dict[str, torch.Tensor]:
-        """Every tensor that changes, sliced, with consumers compensated."""
+        """Every tensor that changes, by name: sliced, and compensated if it is a consumer's."""
         changed = self.compensated(subnet)
         return {n: select(self._tensors[n], dims) for n, dims in subnet.indices.items() if n not in changed} | changed
 
     def compensated(self, subnet: Subnet) -> dict[str, torch.Tensor]:
-        """The weights of consumers, and their biases if they have any, that least squares change."""
+        """The weights and biases of consumers that least squares change, by name."""
         indices = subnet.indices
         changed: dict[str, torch.Tensor] = {}
         for name, moments in self.moments.items():
@@ -90,7 +94,10 @@ class Bank:
         return changed
 
     def build(self, subnet: Subnet) -> nn.Module:
-        """The small network, with the zeros of its sparse weights; batch norms keep the dense network's statistics."""
+        """Builds the small network, with the zeros of its sparse weights.
+
+        Its batch norms keep the dense network's statistics.
+        """
         recipe = subnet.recipe
         network = rebuild(self.model, self.tensors(subnet), recipe.sizes, recipe.adapted, recipe.skipped)
         if subnet.sparse:
@@ -109,8 +116,9 @@ class Bank:
         return self._solved[key]
 
     def _refitted(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
-        """The weight for the kept inputs and all outputs, and the biases that it shifts. It is empty if slices are as
-        good, because only whole groups were removed, or if the result cannot be used.
+        """The weight for the kept inputs and all outputs, and the biases that it shifts, by name.
+
+        The result is empty if slices are as good, because only whole groups were removed, or if it is not finite.
         """
         full, moments = self._tensors[name], self.moments[name]
         groups = kept_by_group(moments.design, kept, full.shape[moments.design.input_dim])
@@ -134,7 +142,9 @@ def make_bank(
     criterion: Criterion,
     batches: Sequence[tuple[torch.Tensor, ...]],
 ) -> Bank:
-    """Makes a bank from one pass over batches of unlabelled inputs.
+    """Makes a bank from batches of unlabelled inputs.
+
+    One pass over the batches collects the moments; a criterion that needs statistics of the loss takes further passes.
 
     Args:
         model: the dense network.

@@ -1,7 +1,7 @@
 """Optimal brain surgeon for single entries of a weight: their order of removal, or a faster sweep.
 
-Weights are (g, o, k) float64, with o outputs and k columns for each group of a convolution; the Hessian is the
-(g, k, k) second moment of the inputs of the columns, positive definite. Both may come without g.
+Weights are (g, o, k) float64, with o outputs and k columns for each group of a convolution. The Hessian is (g, k, k),
+the second moment of the columns' inputs, and positive definite. The dimension g may be missing in both.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from autoprune.prune.bank.masks import keep_largest
 from autoprune.prune.moments.regression import by_row
 
 SHRINK = 0.8  # share of the entries that a round leaves; 0.95 gives 2 to 25 % less error in five times the time
-BLOCK = 128  # columns that the sweep decides on at once
+BLOCK = 128  # number of columns that the sweep decides on at once
 
 
 def removal_order(weight: torch.Tensor, hessian: torch.Tensor, groups: torch.Tensor | None = None) -> torch.Tensor:
-    """Ranks of the weight's shape: entries with lower ranks are removed first, so masks of all quotas are nested.
+    """Ranks the entries of a weight by their order of removal; entries with lower ranks are removed first.
 
-    Removing an entry w_j from a row with the columns S left costs w_j^2 / [H_SS^-1]_jj after the best update of the
-    others. Every round removes a fifth of the layer's entries, the cheapest ones, and solves the least squares of every
-    row again. With groups, every round removes the cheapest entry of each group in each row that has more left than
-    others. This takes about 4 g o k^3 multiplications.
+    So the masks of all quotas are nested. Removing an entry w_j from a row with the remaining columns S costs w_j^2 /
+    [H_SS^-1]_jj after the best update of the others. Every round removes the cheapest fifth of the layer's remaining
+    entries and solves the least squares of every row again. With groups, every round removes the cheapest entry of each
+    group in each row, beginning with the largest groups. This takes about 4 g o k^3 multiplications.
+
+    Args:
+        weight: the weight.
+        hessian: the second moments of its inputs.
+        groups: (k,) the group of each column for a pattern; None for single entries.
+
+    Returns:
+        Integer ranks of the weight's shape.
 
     Source:
         Hassibi and Stork 1993 (https://papers.nips.cc/paper/647, equation 5) for the cost; Frantar and Alistarh 2022
         (https://arxiv.org/abs/2208.11580, algorithm 1 and "global step") for the order. Departure: they remove one
-        entry at a time and update; solving the least squares again is exact for any set left, and takes far fewer
-        inversions.
+        entry at a time and update the others; solving the least squares again is exact for any set of remaining
+        entries, and takes far fewer inversions.
     """
     ranks = torch.zeros(weight.shape, dtype=torch.int32)
     alive = torch.ones(weight.shape, dtype=torch.bool)
@@ -43,7 +51,7 @@ def removal_order(weight: torch.Tensor, hessian: torch.Tensor, groups: torch.Ten
 
 
 def _quotas(weight: torch.Tensor, groups: torch.Tensor | None) -> list[int]:
-    """The number of entries that each round leaves, of the weight or of each group in each row, down to none."""
+    """The number of entries that remain after each round, in the weight or in each group of each row, down to 0."""
     if groups is not None:
         return list(range(int(torch.bincount(groups).max()) - 1, -1, -1))
     quotas = [weight.numel()]
@@ -68,11 +76,20 @@ def _diagonal(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def sweep(weight: torch.Tensor, hessian: torch.Tensor, count: int, groups: torch.Tensor | None = None) -> torch.Tensor:
-    """The pruned and updated weight, from one pass over the columns: g (k^3 + o k^2) multiplications.
+    """Prunes and updates a weight in one pass over its columns, with g (k^3 + o k^2) multiplications.
 
     Column by column, the remaining columns compensate for the removed entries, with one factor of H^-1 for all rows of
-    a group. Without `groups`, `count` entries stay in all, with a quota for every 128 columns; with groups, each group
-    keeps `count`.
+    a group.
+
+    Args:
+        weight: the weight.
+        hessian: the second moments of its inputs.
+        count: the number of entries that stay: in the weight, with a quota for every 128 columns, or with `groups` in
+            each group of each row.
+        groups: (k,) the group of each column for a pattern; None for single entries.
+
+    Returns:
+        The weight, 0 at removed entries.
 
     Source:
         SparseGPT (Frantar and Alistarh 2023, https://arxiv.org/abs/2301.00774, algorithm 1).
@@ -97,7 +114,7 @@ def sweep(weight: torch.Tensor, hessian: torch.Tensor, count: int, groups: torch
 
 
 def _segments(columns: int, count: int, groups: torch.Tensor | None) -> Iterator[tuple[int, int, int]]:
-    """The start, stop and quota of each segment of columns that is decided on at once: a block, or a group."""
+    """Yields the start, stop and quota of each segment of columns, a block or a group, that is decided on at once."""
     if groups is None:
         for start in range(0, columns, BLOCK):
             stop = min(start + BLOCK, columns)

@@ -1,8 +1,8 @@
 """Masks: the entries of one weight that stay, chosen by scores.
 
 A weight is (g, o, k) float64: a convolution has g groups with inputs of their own, each with o outputs and k columns.
-The Hessian is (g, k, k). Both may come without g. With `groups`, the (k,) group of each column, a quota is for every
-output and group of columns, otherwise for the whole weight.
+The dimension g may be missing. With `groups`, the (k,) group of each column, a quota applies to every output and group
+of columns, otherwise to the whole weight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Scores = Callable[[torch.Tensor, Moments | None], torch.Tensor]  # -> (g, o, k);
 
 
 def magnitude(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
-    """Absolute values."""
+    """The scores |W|: absolute values."""
     return weight.abs()
 
 
@@ -40,7 +40,11 @@ MASKS: dict[str, Scores | None] = {"magnitude": magnitude, "wanda": wanda, "obs"
 
 
 def checked(scores: object, weight: torch.Tensor, name: str) -> torch.Tensor:
-    """A plug-in's scores as a finite tensor of the weight's shape. PluginError otherwise."""
+    """Checks a plug-in's scores for the weight `name`, and returns them on the CPU.
+
+    Raises:
+        PluginError: the scores are not a finite tensor of the weight's shape.
+    """
     where = f"mask rule on {name!r}: expected {tuple(weight.shape)} finite scores"
     if not isinstance(scores, torch.Tensor) or scores.shape != weight.shape or not torch.isfinite(scores).all():
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
@@ -49,9 +53,9 @@ def checked(scores: object, weight: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def keep_largest(scores: torch.Tensor, count: int, groups: torch.Tensor | None = None) -> torch.Tensor:
-    """The entries that stay: the `count` largest of all, or of each group in each row; ties by the lower index.
+    """Booleans that are True for the entries that stay: the `count` largest of all, or of each group in each row.
 
-    A group with fewer entries than `count` keeps all.
+    Of equal entries, those with lower indices stay. A group with fewer entries than `count` keeps all of them.
     """
     if groups is None:
         order = torch.argsort(scores.flatten(), descending=True, stable=True)
@@ -66,6 +70,9 @@ def keep_largest(scores: torch.Tensor, count: int, groups: torch.Tensor | None =
 
 
 def groups_of(inputs: int, kernel: int, group: int) -> torch.Tensor:
-    """The (k,) group of each column of a flattened (o, inputs, kernel) weight: `group` adjacent inputs of one tap."""
+    """(k,) groups of the columns of a flattened (o, inputs, kernel) weight.
+
+    A group consists of `group` consecutive inputs at the same kernel position.
+    """
     first = torch.arange(inputs)[:, None] // group
     return (torch.arange(kernel) * math.ceil(inputs / group) + first).flatten()

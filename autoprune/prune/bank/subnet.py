@@ -30,14 +30,14 @@ class Subnet:
 
     @cached_property
     def positions(self) -> dict[str, np.ndarray]:
-        """Sorted positions that stay, by unit. Units without an order of positions are left out."""
+        """Sorted kept positions by unit name. Units without an order of positions are left out."""
         return {
             unit: np.sort(self._orders[unit][:count]) for unit, count in self.counts.items() if unit in self._orders
         }
 
     @cached_property
     def indices(self) -> Indices:
-        """Indices that stay, for every tensor of the model that loses some."""
+        """Kept indices of every tensor of the model that loses some."""
         return kept_indices(self._structure.units, self.positions, self._tensors)
 
     @cached_property

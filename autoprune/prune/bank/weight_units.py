@@ -1,7 +1,7 @@
-"""Weight units: zeros in place of single entries of a weight, or of some entries in every group of adjacent inputs.
+"""Weight units: zeros in place of single entries of a weight, or of some entries in every group of consecutive inputs.
 
 Tensors keep their shapes, so a network with zeros is as large as before until it is compressed or run by kernels that
-skip zeros; `nonzeros` and `effective_macs` count the entries that remain to store and to multiply.
+skip zeros; the costs `nonzeros` and `effective_macs` count the remaining entries and the multiplications with them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from autoprune.prune.structure.structure import Structure
 
 
 def sparse_weights(model: nn.Module, structure: Structure, rules: Sequence[LevelRule]) -> dict[str, SparseWeight]:
-    """The weights that rules of the kinds weights and pattern select, by unit; the first rule for a weight applies.
+    """The weights that rules of the kinds weights and pattern select, by unit name.
 
     A unit is named after its weight, such as "layer1.0.conv1.weight". Only weights of linear and convolutional modules
     that use torch's own forward have units. A weight has none if several modules share it, if its module is never
     called, if other units change how many times its entries are used, or, for a pattern, if it has fewer inputs than a
     group.
+
+    Args:
+        model: the dense network.
+        structure: its structure.
+        rules: the rules of the search space; the first one that matches a weight applies.
     """
     asked = [rule for rule in rules if rule.kind in SPARSE_KINDS]
     if not asked:
@@ -51,7 +56,7 @@ def _unit(weight: SparseWeight, rows: int = 1) -> Unit:
 
 
 def _plain_weights(model: nn.Module) -> list[str]:
-    """Names of the weights that only one module holds, a module that only multiplies its input with the weight."""
+    """Names of the weights that belong to a single module, which only multiplies its input by the weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     return [
         f"{name}.weight"
@@ -85,7 +90,7 @@ def _product(sizes: Sequence[Polynomial]) -> Polynomial:
 
 
 def _first(weight: SparseWeight, rules: Sequence[LevelRule], inputs: int) -> SparseWeight | None:
-    """The weight as the first rule that matches it describes it; None if no rule does."""
+    """The weight with the group size of the first rule that matches it; None if no rule matches."""
     for rule in rules:
         group = rule.group if rule.kind == "pattern" else 0
         asked = replace(weight, group=group)

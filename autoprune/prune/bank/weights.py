@@ -1,7 +1,7 @@
 """The weight bank: weights with zeros in place of some entries, for every count of every weight unit.
 
-They are computed when first needed. Those made from dense weights are cached; weights that lost rows or columns hardly
-ever recur.
+Sparse weights are computed when they are first needed. Those made from dense weights are cached; those of weights that
+lost rows or columns are not, because they hardly ever recur.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ONCE_WORK = 3e8  # the limit for one candidate, if other units changed the weigh
 
 @dataclass(frozen=True)
 class _Task:
-    """A weight of a network, (g, o, k) float64, and the `count` of entries that stay in all or in each group.
+    """A (g, o, k) float64 weight of a network, and the `count` of entries that stay, in total or in each group.
 
     Without moments g is 1.
     """
@@ -53,9 +53,12 @@ class WeightBank:
     """Sparse weights of one model, by count.
 
     Attributes:
-        scores: choose the entries that stay, unchanged; None means optimal brain surgeon, which updates them.
-        moments: second moments of the dense network's inputs, by name of the weight.
-        plain: the weights without moments, each with the reason; magnitudes choose their entries, without updates.
+        dense: the dense weights, by name.
+        weights: descriptions of the weights, by name.
+        scores: the mask rule that chooses the entries that stay, which are not updated; None means optimal brain
+            surgeon, which updates them.
+        moments: second moments of the weights' inputs in the dense network, by name.
+        plain: the reason for each weight without moments; magnitudes choose its entries, without updates.
     """
 
     dense: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -76,15 +79,15 @@ class WeightBank:
         return [name for name, weight in self.weights.items() if counts.get(name, weight.whole) != weight.whole]
 
     def apply(self, network: nn.Module, counts: Mapping[str, int], indices: Indices) -> None:
-        """Puts zeros into a network that was built for the counts, in place.
+        """Sets entries of a network that was built for the counts to zero, in place.
 
         The entries that stay are chosen by the network's current weights. Weights of dense units, or of removed
         branches, are not changed.
 
         Args:
             network: the network.
-            counts: kept count of each unit.
-            indices: the rows and columns of the dense model's weights that the network has.
+            counts: kept counts by unit name.
+            indices: the indices of the dense model's weights that the network keeps.
         """
         tensors = named_tensors(network)
         for name in self.touched(counts):
@@ -112,7 +115,7 @@ class WeightBank:
         return _Task(matrices, moments, int(weight.kept(count, tensor.numel(), inputs)), None, dense)
 
     def _sparse(self, name: str, task: _Task) -> torch.Tensor:
-        """The (g, o, k) sparse weight; it is cached if it is made from a dense weight."""
+        """The (g, o, k) sparse weight, which is cached if it is made from a dense weight."""
         if not task.dense:
             return self._solved(name, task)
         key = (name, task.count)
@@ -138,7 +141,7 @@ class WeightBank:
         return refit_entries(task.weight, hessian, stays) if stays.sum(dim=2).double().pow(3).sum() <= limit else swept
 
     def _order(self, name: str, task: _Task, hessian: torch.Tensor) -> torch.Tensor:
-        """The (g, o, k) ranks of removal; those of the dense model's weights are cached, in 4 bytes per entry."""
+        """(g, o, k) ranks of removal; those of dense weights are cached, with 4 bytes per entry."""
         if not task.dense:
             return removal_order(task.weight, hessian, task.groups)
         if name not in self._orders:
@@ -153,7 +156,15 @@ def make_weight_bank(
     masks: str | Scores,
     batches: Iterable[tuple[torch.Tensor, ...]],
 ) -> WeightBank:
-    """Makes a bank from one pass over the batches; `masks` is a name in MASKS or a function that returns scores."""
+    """Makes a weight bank from one pass over the batches.
+
+    Args:
+        model: the dense network.
+        structure: its structure.
+        weights: the weights whose entries are searched, by name.
+        masks: the mask rule: a name in MASKS, or a function (weight, moments) -> scores.
+        batches: inputs of the model.
+    """
     scores = masks if callable(masks) else MASKS[masks]
     dense = {name: model.get_parameter(name).detach() for name in weights}
     if scores is magnitude:
@@ -178,10 +189,14 @@ def emptied_weights(network: nn.Module, dense: Mapping[str, torch.Tensor]) -> li
 
 
 def _taken(moments: Moments, dims: Mapping[int, np.ndarray], outputs: int) -> Moments:
-    """The moments of the inputs and groups that a weight keeps at the given indices of its dimensions.
+    """The moments of the inputs and groups that a weight keeps.
 
-    `outputs` is the number of outputs of the dense weight. The outputs of a group are adjacent, and all groups keep the
-    same number.
+    The outputs of a group are adjacent, and all groups keep the same number.
+
+    Args:
+        moments: the moments of the dense weight's inputs.
+        dims: the kept indices of each dimension of the weight.
+        outputs: the number of outputs of the dense weight.
     """
     design = moments.design
     groups = np.arange(design.groups)

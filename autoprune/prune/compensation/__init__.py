@@ -1,1 +1,1 @@
-"""The pass over the networks of a front that fits every layer to the dense network's outputs."""
+"""Compensation: one pass through a network of the front that fits every layer to the dense network's outputs."""

@@ -2,16 +2,19 @@
 
 The pruned network runs once, on all examples together. Before a layer runs, its weights are solved for: an affine ridge
 regression from the layer's input *in the pruned network*, errors of earlier layers included, to the dense network's
-output at the kept channels; after its batch norm, if it has one, which absorbs the constant. A layer whose output is
-added to a shortcut is fitted to the dense network's sum less the pruned network's shortcut, so that it also repairs the
-shortcut. Batch norms that belong to no fitted layer are re-estimated, anchored to the dense network's own statistics.
-The classifier is a layer like any other: its target is the dense logits. No labels and no gradients.
+output at the kept channels. The output is taken after the layer's batch norm, if it has one, which absorbs the
+constant. A layer whose output is added to a shortcut is fitted to the dense network's sum minus the pruned network's
+shortcut, so that it also corrects errors of the shortcut. Batch norms that belong to no fitted layer are re-estimated,
+anchored to the dense network's own statistics. The classifier is treated like any other layer, with the dense logits as
+its target. The pass needs neither labels nor gradients. In a weight with zeros, each output is solved for on its
+remaining columns.
 
-Least-squares repair of layers one after the other is He, Zhang, Sun 2017 (https://arxiv.org/abs/1707.06168, section
-3.2) and, with the pruned network's own inputs, Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section
-3.3). Departures: the target is the residual sum, producers are refitted too and take a following ReLU into account, the
-prior of the ridge is the weight that the bank has already compensated, and two layers with only a ReLU between them are
-finally fitted together (compensation.joint). In a weight with zeros each output is solved for on its remaining columns.
+Source:
+    He, Zhang, Sun 2017 (https://arxiv.org/abs/1707.06168, section 3.2) for least-squares reconstruction layer by layer;
+    Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section 3.3) with the pruned network's own inputs.
+    Departures: the target is the residual sum; producers are refitted, too, and take a following ReLU into account; the
+    prior of the ridge is the weight that the bank has already compensated; two layers with only a ReLU between them are
+    finally fitted together (compensation.joint).
 """
 
 from __future__ import annotations
@@ -35,16 +38,16 @@ from autoprune.prune.moments.regression import factor_bytes
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
 
-FACTOR_BYTES = 2 << 30  # limit on the factors of one weight with zeros, which has one per output
+FACTOR_BYTES = 2 << 30  # limit on the factors of one weight with zeros, which has a factor for each output
 
 
 @dataclass
 class Compensation:
-    """The result of a pass.
+    """The result of a compensation.
 
     Attributes:
-        unexplained: for each fitted layer, the share of its target's variance that is left unexplained (0: equal to the
-            dense network's output).
+        unexplained: for each fitted layer, the share of its target's variance that is left unexplained; 0 if the output
+            equals the dense network's.
         untouched: the reason for each layer that was not fitted.
     """
 
@@ -65,13 +68,14 @@ def compensate(
     """Fits the layers of a pruned network, in place, in the order in which they run.
 
     Args:
-        network: the small network, with the weights that are the prior (the bank's).
+        network: the small network, whose weights (the bank's) are the prior.
         structure: the dense network's structure.
-        targets: targets of the dense network it was made from.
-        indices: the indices of the dense network's tensors that it keeps.
+        targets: the targets, from the dense network.
+        indices: the indices of the dense network's tensors that the small network keeps.
         dense: the dense network's tensors, by name.
         sparse: names of the network's weights whose zeros stay.
-        jointly: whether two layers with only a ReLU between them are finally fitted together; takes half of the time.
+        jointly: whether two layers with only a ReLU between them are finally fitted together, which takes half of the
+            time.
 
     Returns:
         The fitted and the untouched layers.
@@ -80,7 +84,7 @@ def compensate(
     stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
     sizes = {name: factor_bytes(entries) for name, entries in stays.items()}
     large = {
-        name: f"factors for each of its outputs would take {size / 2**30:.1f} GiB, the limit is {FACTOR_BYTES >> 30}"
+        name: f"factors for each of its outputs would take {size / 2**30:.1f} GiB; the limit is {FACTOR_BYTES >> 30}"
         for name, size in sizes.items()
         if size > FACTOR_BYTES
     }
@@ -91,7 +95,7 @@ def compensate(
     whole = [torch.cat(parts) for parts in zip(*targets.inputs, strict=True)]
     with evaluating(network), pruned.following():
         network(*whole)
-    assert not pruned.waiting, "whatever is postponed in a pass is read in it, as in the dense network's"
+    assert not pruned.waiting, "every postponed output must be read in the same pass, as in the dense network"
     return pruned.result
 
 
@@ -101,7 +105,7 @@ def _stays(layer: Layer) -> torch.Tensor:
 
 
 def _feeders(layers: Mapping[str, Layer], targets: Targets) -> dict[str, str]:
-    """The layer with which each one is fitted jointly; without those whose output is read before the addition."""
+    """The feeder of each layer that is fitted jointly; a layer whose output is read before an addition has none."""
     able = {name for name, layer in layers.items() if has_constant(layer)}
     found = {name: target.feeder for name, target in targets.layers.items() if target.read_once or not target.summed}
     return {name: feeder for name, feeder in found.items() if feeder in able and name in able}
@@ -110,8 +114,8 @@ def _feeders(layers: Mapping[str, Layer], targets: Targets) -> dict[str, str]:
 class _Pruned(Following):
     """The pass through the pruned network.
 
-    A layer runs once its weights are final: one that feeds another when that other one runs, and one whose output is
-    read by an addition alone at the addition. `waiting` are the layers that have not run yet.
+    A layer runs when its weights are final: a feeder runs when the layer that it feeds runs, and a layer whose output
+    only an addition reads runs at the addition. `waiting` holds the fits of the layers that have not run yet.
     """
 
     def __init__(
@@ -151,13 +155,13 @@ class _Pruned(Following):
         return fit(fit.x)
 
     def produced(self, layer: Layer, y: torch.Tensor) -> None:
-        """Does nothing: the layer was fitted before."""
+        """Does nothing, because the layer is already fitted."""
 
     def read(self, mark: OutputMark, function: str) -> None:
-        """Does nothing: readers are known from the dense network."""
+        """Does nothing, because the readers are known from the dense network."""
 
     def norm_called(self, name: str, x: torch.Tensor) -> None:
-        """Re-estimates a batch norm that no fit has written, anchored to the dense network's own statistics."""
+        """Re-estimates a batch norm that no fit has changed, anchored to the dense network's own statistics."""
         norm = self.norms[name]
         if id(norm) in self._fitted_norms or name not in self.targets.norms:
             return
@@ -176,7 +180,7 @@ class _Pruned(Following):
         return Fit(layer, design, target, kept_here, x, feeder, self.stays.get(layer.name))
 
     def _solve(self, fit: Fit) -> None:
-        """Solves for a layer's weights, and its feeder's, and writes them."""
+        """Solves for the weights of a layer and of its feeder, if it has one, and writes them."""
         name = fit.layer.name
         try:
             if fit.feeder is None:

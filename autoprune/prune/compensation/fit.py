@@ -1,4 +1,4 @@
-"""One layer of a pruned network while it is fitted: its input, its target, and how its weights are written."""
+"""Fits one layer of a pruned network to its target, alone or together with its feeder, and writes its weights."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Fit:
         kept: the kept channels of the target.
         x: the layer's input for all examples. With a `feeder` it is unknown before `solve_with_feeder`.
         feeder: the fit of the layer whose rectified output is the input, if the two are fitted jointly.
-        stays: (g, o, k) booleans of the nonzero entries, which alone may change; None for all.
+        stays: (g, o, k) booleans, True for the entries that may change; None for all entries.
         shortcut: the tensor that the output is added to, if any.
-        unexplained: after a solution, the share of the target's variance that is left.
+        unexplained: after a solution, the share of the target's variance that is left unexplained.
         regression: the last regression.
     """
 
@@ -46,13 +46,17 @@ class Fit:
     regression: Regression | None = None  # the last regression
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's output, through its batch norm, in one pass over the memory."""
+        """The layer's output after its batch norm, computed in one pass over the memory."""
         return self.affine(x.dtype)(x)
 
     def solve(self) -> bool:
-        """Fits the layer to the sampled rows of all examples; False if it was right already.
+        """Fits the layer to the sampled rows of all examples.
 
-        Raises torch.linalg.LinAlgError if rows or targets are not finite; nothing is written then.
+        Returns:
+            Whether the weights were changed; they are not if the output already equals the target.
+
+        Raises:
+            torch.linalg.LinAlgError: rows or targets are not finite; nothing is written.
         """
         rows, positions = self.target.rows[:, self.kept], self.target.positions
         if self.shortcut is not None:
@@ -61,7 +65,7 @@ class Fit:
         return self._solve(self.design.rows(self.x, positions), goal)
 
     def solve_with_feeder(self, feeder: Fit, iterations: int) -> None:
-        """Fits both layers together on the first examples, and then this one alone like `solve`."""
+        """Fits both layers together on the first examples, and then this layer alone with `solve`."""
         goal = self._whole_goal()
         examples = feeder.x[: len(goal)]
         try:
@@ -91,7 +95,7 @@ class Fit:
             return
         if module.bias is not None:
             write(module.bias, torch.zeros(bias.numel()))
-        assert self.regression, "what is written was solved for, or jointly after that"
+        assert self.regression, "weights are written only after they were solved for"
         mean, variance = self.regression.spread(weight)
         write(norm.running_mean, mean.flatten())
         write(norm.running_var, variance.flatten())
@@ -104,14 +108,14 @@ class Fit:
         return whole if self.shortcut is None else whole - self.shortcut[: len(whole)].float()
 
     def _solve_on_first(self, x: torch.Tensor, goal: torch.Tensor) -> bool:
-        """Like `solve`, for as many rows of x, the first examples."""
+        """Fits the layer like `solve`, to as many rows of the first examples x."""
         total = self.design.count(x)
         positions = torch.linspace(0, total - 1, min(total, len(self.target.positions))).long()
         return self._solve(self.design.rows(x, positions), self.design.outputs(goal, positions))
 
     def _solve_jointly(self, feeder: Fit, examples: torch.Tensor, goal: torch.Tensor, iterations: int) -> None:
-        assert feeder.regression, "it was solved for alone"
-        assert self.regression, "it was solved for alone"
+        assert feeder.regression, "the feeder must be solved for alone first"
+        assert self.regression, "the layer must be solved for alone first"
         divide = feeder.regression.divided, self.regression.divided
         rectified = self.target.rectified
         both = fit_jointly(

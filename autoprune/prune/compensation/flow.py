@@ -1,4 +1,4 @@
-"""Follows layers' outputs through a forward pass: past their batch norm, into a ReLU, into an addition."""
+"""Follows the outputs of layers through a forward pass, through their batch norms and into ReLUs and additions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class OutputStage(Enum):
 
     RAW = "before its batch norm"
     FINAL = "its output"
-    RECTIFIED = "behind a ReLU"
+    RECTIFIED = "after a ReLU"
 
 
 @dataclass(frozen=True)
 class OutputMark:
-    """The layer whose output a tensor is; `step` orders outputs by time."""
+    """Says which layer's output a tensor is, and at which stage; `step` orders outputs by time."""
 
     layer: str
     stage: OutputStage
@@ -40,7 +40,7 @@ class OutputMark:
 
 @dataclass(frozen=True)
 class Layer:
-    """A module whose weight multiplies its input, and the batch norm that alone reads its output, if there is one."""
+    """A module whose weight multiplies its input, and its batch norm if only a batch norm reads its output."""
 
     name: str
     module: nn.Module
@@ -48,11 +48,15 @@ class Layer:
 
 
 class Following(ABC):
-    """Follows the outputs of `layers`, by name, while a model runs; `norms` are its batch norms by name.
+    """Follows the outputs of layers while a model runs; subclasses define what happens when they are available.
 
-    A layer's output is that of its batch norm, if it has one. Subclasses define what happens when it is available.
-    `postponed` layers are not run, nor is anything up to their last stage: an uninitialised tensor of that shape
-    replaces the output until the subclass supplies it.
+    The output of a layer is that of its batch norm, if it has one.
+
+    Args:
+        layers: the layers, by name.
+        norms: the model's batch norms, by name.
+        postponed: names of layers that are not run, and neither are their batch norms and ReLUs: an uninitialised
+            tensor of the right shape replaces the output until the subclass supplies it.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class Following(ABC):
     def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Called before a layer's output is added to another tensor of its shape; returns the tensor to add instead.
 
-        If both operands are outputs of layers, it is the later one.
+        If both operands are outputs of layers, this is called for the later one.
         """
 
     @abstractmethod
@@ -88,7 +92,7 @@ class Following(ABC):
         """Called when a function reads a layer's output at some stage."""
 
     def mark_of(self, tensor: Any) -> OutputMark | None:
-        """The layer whose output a tensor is; None if there is none, or it was written to since."""
+        """The mark of a tensor; None if it is not the output of a layer, or was changed in place since."""
         if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._marks:
             return None
         reference, version, mark = self._marks[tensor.data_ptr()]
@@ -98,7 +102,7 @@ class Following(ABC):
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
-        """Follows the forward passes of the model inside."""
+        """Follows the forward passes of the model inside the block."""
         hooks = []
         for layer in self.layers.values():
             hooks.append(layer.module.register_forward_pre_hook(self._entering(layer)))
@@ -116,7 +120,7 @@ class Following(ABC):
                 del self.layers[name].module.forward
 
     def _postpone(self, module: nn.Module) -> None:
-        """Makes the module return an uninitialised tensor of the right shape to the model, but its output to us."""
+        """Makes the module return an uninitialised tensor of the right shape, except in our own computations."""
         forward = module.forward
 
         def answer(x: torch.Tensor) -> torch.Tensor:
@@ -148,7 +152,7 @@ class Following(ABC):
 
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:
-        """Excludes our own computations inside."""
+        """Excludes our own computations inside the block from being followed."""
         self._busy = True
         try:
             yield
@@ -185,7 +189,7 @@ class Following(ABC):
         return output
 
     def _stage_after(self, mark: OutputMark, function: str, norm: str | None) -> OutputStage | None:
-        """The stage of a layer's output after a function."""
+        """The stage of a layer's output after a function; None if the result is no longer that output."""
         if mark.stage is OutputStage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
             return OutputStage.FINAL
         return OutputStage.RECTIFIED if mark.stage is OutputStage.FINAL and function in RECTIFIERS else None

@@ -1,11 +1,13 @@
-"""Joint fit of two layers with a ReLU between them, so that the second one recovers what the first one loses.
+"""Joint fit of two layers with a ReLU between them, so that the second one corrects the error of the first one.
 
-Least squares for one layer at a time can make the first layer repeat the dense network's activations at the kept
-channels, but not change them into what the second layer needs. Together they are y = V2 relu(V1 x + b1) + b2, and for
-small changes, with the present sign of every activation, y is linear in all four. So we solve a linear least-squares
-problem (Gauss-Newton; Nocedal and Wright, Numerical Optimization, 2006, section 10.3) by a few steps of conjugate
-gradients, preconditioned by the second moments of both layers' inputs. The step is halved until the true error falls;
-if it does not, the layers stay unchanged.
+Least squares for one layer at a time can make the first layer reproduce the dense network's activations at the kept
+channels, but cannot adapt them to the second layer. Together the layers compute y = V2 relu(V1 x + b1) + b2, and for
+small changes, with the present sign of every activation, y is linear in V1, b1, V2 and b2. So we solve a linear
+least-squares problem by a few steps of conjugate gradients, preconditioned by the second moments of both layers'
+inputs. The step is halved until the true error falls; if it does not fall, the layers stay unchanged.
+
+Source:
+    The Gauss-Newton method (Nocedal and Wright, Numerical Optimization, 2006, section 10.3).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch.func import functional_call
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.regression import doubled, lenient
 
-SHORTEST = 1 / 8  # shortest fraction of a step; if it does not help either, the fit is left unchanged
+SHORTEST = 1 / 8  # the shortest fraction of a step that is tried
 
 Tensors = Sequence[torch.Tensor]
 Divide = Callable[
@@ -30,7 +32,14 @@ Divide = Callable[
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer with its batch norm folded in: `weight` in the module's own shape, `bias` (o,)."""
+    """A layer with its batch norm folded in.
+
+    Attributes:
+        module: the layer's module.
+        design: its design.
+        weight: the folded weight, in the shape of the module's weight.
+        bias: (o,) folded bias.
+    """
 
     module: nn.Module
     design: Design
@@ -52,11 +61,21 @@ def fit_jointly(
     iterations: int,
     rectified: bool = False,
 ) -> tuple[Affine, Affine]:
-    """Both layers, changed so that second(relu(first(x))) approaches the target in the mean square; float32.
+    """Changes both layers so that second(relu(first(x))) approaches the target in the mean square, in float32.
 
-    `divide` are the Regression.divided of both layers; entries that it leaves at 0 do not change. One linearisation
-    with `iterations` of conjugate gradients; two with half as many each were no better. `rectified`: a ReLU reads the
-    output, so that any negative value is equally good where the target is negative.
+    The problem is linearised once; two linearisations with half as many iterations each were no better.
+
+    Args:
+        first: the first layer.
+        second: the second layer.
+        divide: `Regression.divided` of both layers; entries that it sets to 0 do not change.
+        x: the input of the first layer.
+        target: the wanted output of the second layer.
+        iterations: the number of conjugate-gradient steps.
+        rectified: whether a ReLU reads the output, so that any negative output fits a negative target.
+
+    Returns:
+        Both layers; unchanged if no step lowers the error.
     """
     output = second(first(x).relu())
     residual = (lenient(target, output) if rectified else target) - output
@@ -67,7 +86,7 @@ def fit_jointly(
 def _shortened(
     first: Affine, second: Affine, x: torch.Tensor, target: torch.Tensor, error: float, step: Tensors
 ) -> tuple[Affine, Affine] | None:
-    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none does."""
+    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none of them does."""
     length = 1.0
     while length >= SHORTEST:
         moved = _moved(first, step[0], step[1], length), _moved(second, step[2], step[3], length)
@@ -89,7 +108,7 @@ def _gauss_newton(
     residual: torch.Tensor,
     iterations: int,
 ) -> list[torch.Tensor]:
-    """The change of (V1, b1, V2, b2) that best removes the residual while activations keep their signs."""
+    """The change of (V1, b1, V2, b2) that minimises the residual while all activations keep their signs."""
     with torch.enable_grad():
         leaves = [p.detach().requires_grad_() for p in (first.weight, first.bias, second.weight, second.bias)]
         before = replace(first, weight=leaves[0], bias=leaves[1])(x)
@@ -109,7 +128,7 @@ def _gauss_newton(
 
 
 def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The channels of both, group by group, as one input for weights that are concatenated."""
+    """Concatenates the channels of two inputs, group by group, to one input for concatenated weights."""
     dim = left.dim() - len(design.axes) - 1
     channels = [x.movedim(dim, -1) for x in (left, right)]
     grouped = [x.reshape(*x.shape[:-1], design.groups, -1) for x in channels]  # (..., g, c / g)
@@ -123,7 +142,7 @@ def _conjugate_gradients(
     residual: torch.Tensor,
     iterations: int,
 ) -> list[torch.Tensor]:
-    """Preconditioned conjugate gradients on the normal equations (Björck 1996, section 7.4), started at zero."""
+    """Solves the normal equations by preconditioned conjugate gradients, started at zero (Björck 1996, section 7.4)."""
     gradient = adjoint(residual)
     search = precondition(gradient)
     solution = [torch.zeros_like(part) for part in search]
@@ -149,10 +168,10 @@ def _dot(left: Tensors, right: Tensors) -> float:
 def _preconditioner(
     first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: torch.Tensor
 ) -> Callable[[Tensors], list[torch.Tensor]]:
-    """Divides gradients by the second moments of each layer's rows.
+    """Makes a function that divides gradients by the second moments of each layer's rows.
 
-    Those of the first layer are also scaled by how much of each hidden channel passes: the frequency of its activation
-    times the energy of the weights that read it.
+    The gradients of the first layer are also divided by the sensitivity of the output to each hidden channel: the
+    frequency of its activation times the energy of the weights that read it.
     """
     places = second.design.count(hidden)
     active = (hidden > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2).mean(dim=0)

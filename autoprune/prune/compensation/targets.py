@@ -1,4 +1,4 @@
-"""The dense network's output of every layer, at a sample of places: the targets of a pruned network's layers."""
+"""The targets of a pruned network's layers: the outputs of the dense network's layers at a sample of places."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from autoprune.prune.surgery.surgery import rebuild
 ROW_BYTES = 1 << 28  # limit on one layer's rows and outputs together
 MAX_FITTED_COLUMNS = 4608
 LIMIT_BYTES = 4 << 30  # limit on activations in the pass through a pruned network, which runs all examples at once
-LIVE = 6  # number of largest activations that are alive at once, at most
+LIVE = 6  # largest number of activations of the largest size that are alive at once
 TargetInputs = Sequence[tuple[torch.Tensor, ...]]
 
 
@@ -49,16 +49,16 @@ EFFORTS = {"sequential": Effort(50_000, 100_000, 10), "thorough": Effort(100_000
 class Target:
     """The output of one layer of the dense network, after its batch norm if it has one.
 
-    If a later addition uses it as its last operand, the target is the sum (`summed`).
+    If the output is the later operand of an addition, the target is the sum.
 
     Attributes:
-        positions: the sampled rows among all rows of all examples, rising.
-        rows: (n, c) the outputs there.
+        positions: the sampled rows among all rows of all examples, ascending.
+        rows: (n, c) outputs at these rows.
         whole: the complete outputs of the first examples.
-        summed: see above.
+        summed: whether the target is a sum.
         read_once: whether exactly one operator reads the output.
         rectified: whether that operator is a ReLU.
-        feeder: the layer whose rectified output this one reads, if nothing else reads that.
+        feeder: the layer whose rectified output this layer reads, if no other operator reads it.
     """
 
     positions: torch.Tensor
@@ -104,9 +104,19 @@ def collect_targets(
     limit_bytes: int = LIMIT_BYTES,
     seed: int = 0,
 ) -> Targets:
-    """Runs the dense network once over the inputs, positional arguments of the model for each batch.
+    """Runs the dense network once over examples and collects the targets of its layers.
 
-    Takes as many of the inputs as a pass through a pruned network, on all at once, can hold in `limit_bytes`.
+    Args:
+        model: the dense network.
+        structure: its structure.
+        inputs: batches of positional arguments of the model.
+        effort: the amount of data and work.
+        limit_bytes: the limit on activations in a pass through a pruned network, which runs all examples at once; only
+            as many examples are used as fit.
+        seed: the seed of the sample of rows.
+
+    Raises:
+        DataError: there are no batches.
     """
     if not inputs:
         raise DataError("expected at least one batch to compensate with, got none. Check `calibrate`.")
@@ -136,7 +146,7 @@ def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torc
 
 
 def _first(inputs: TargetInputs, examples: int) -> TargetInputs:
-    """The first examples."""
+    """The first `examples` examples, in their batches."""
     taken: list[tuple[torch.Tensor, ...]] = []
     for batch in inputs:
         if examples > 0:
@@ -191,7 +201,7 @@ class _Kept:
     reads: Counter[tuple[OutputStage, str]] = field(default_factory=Counter)  # of one batch, by stage and function
 
     def take(self, rows: torch.Tensor, whole: torch.Tensor, *, summed: bool = False) -> None:
-        """Adds the present batch's part; a sum replaces its operand."""
+        """Adds the part of the current batch; a sum replaces its operand."""
         if summed:
             self.outputs.pop()
             self.wholes.pop()
@@ -227,7 +237,7 @@ class _Dense(Following):
     ) -> None:
         super().__init__(layers, norms)
         self.examples, self.effort, self.seed = examples, effort, seed
-        self.first = self.size = 0  # the present batch's first example and its size
+        self.first = self.size = 0  # the first example and the size of the current batch
         self.peak = 0
         self.kept: dict[str, _Kept] = {}
         self.feeders: dict[str, str] = {}
@@ -301,14 +311,14 @@ class _Dense(Following):
 
 
 def batch_statistics(x: torch.Tensor) -> NormStatistics:
-    """(c,) mean and (c,) variance of a batch norm's input over everything but channels, float64 on the CPU."""
+    """The (c,) mean and variance of a batch norm's input over all dimensions but channels, float64 on the CPU."""
     dims = [dim for dim in range(x.dim()) if dim != 1]
     variance, mean = torch.var_mean(x.float(), dim=dims, correction=0)
     return NormStatistics(mean.cpu().double(), variance.cpu().double())
 
 
 def in_channels(grouped: torch.Tensor) -> torch.Tensor:
-    """(n, c) rows from (g, n, c / g) ones."""
+    """(n, c) rows from (g, n, c / g) rows."""
     return grouped.transpose(0, 1).flatten(1)
 
 

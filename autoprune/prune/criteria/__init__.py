@@ -1,8 +1,8 @@
-"""Criteria: which positions of a unit matter most. They order positions; the search decides how many stay.
+"""Criteria order the positions of a unit by their importance; the search decides how many stay.
 
-A criterion is a function `(weights, statistics) -> scores`, (n,) with one score per position, higher = kept longer. It
-declares the statistics it needs with `@needs(...)`; only these are collected. One file per family; `CRITERIA` maps the
-names that jobs may use.
+A criterion is a function `(weights, statistics) -> scores` that returns (n,) scores, one per position; positions with
+higher scores stay longer. It declares the statistics it needs with `@needs(...)`; only these are collected. Each family
+has its own file, and `CRITERIA` lists the names that jobs may use.
 """
 
 from __future__ import annotations

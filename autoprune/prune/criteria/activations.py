@@ -1,6 +1,6 @@
 """Criteria of consumers' inputs: norms, variances and means of activations, with the weights that multiply them.
 
-All are sums over a unit's consumers and, within one, over the columns of a position.
+All scores are sums over a unit's consumers and, for each consumer, over the columns of a position.
 """
 
 from __future__ import annotations
@@ -15,50 +15,56 @@ from autoprune.prune.criteria.contract import ConsumerStatistics, UnitStatistics
 
 @needs("moments")
 def wanda(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """sum_ij |W_ij| |X_j| over the columns j of a position.
+    """The sum of |W_ij| |X_j| over all outputs i and the columns j of a position.
 
-    Sun et al. 2024, https://arxiv.org/abs/2306.11695, equation 1. Departures: whole columns instead of single weights;
-    |X_j| is the root mean square, which is the norm up to a common factor.
+    Source:
+        Sun et al. 2024 (https://arxiv.org/abs/2306.11695, equation 1). Departures: whole columns are scored instead of
+        single weights; |X_j| is the root mean square, which is the norm up to a common factor.
     """
     return _over_consumers(statistics, lambda c: c.weight.abs().sum(dim=0) * c.square.sqrt())
 
 
 @needs("moments")
 def flap(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """sum_j Var(X_j) |W_j|^2 over the columns j of a position: the part that a constant cannot absorb.
+    """The sum of Var(X_j) |W_j|^2 over the columns j of a position, the part of the output that no constant absorbs.
 
-    An et al. 2024, https://arxiv.org/abs/2312.11983, weighted input feature variance. Departure: no standardisation
-    across layers, as the search decides how much of each unit stays.
+    Source:
+        An et al. 2024 (https://arxiv.org/abs/2312.11983, weighted input feature variance). Departure: scores are not
+        standardised across layers, as the search decides how much of each unit stays.
     """
     return _over_consumers(statistics, lambda c: c.variance * c.weight.square().sum(dim=0))
 
 
 @needs("moments")
 def activation_variance(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Variance of a position's activations in consumers' inputs: one that never changes is a constant.
+    """The variance of a position's activations in consumers' inputs; a position that never changes is a constant.
 
-    Polyak and Wolf 2015, channel-level acceleration, https://doi.org/10.1109/ACCESS.2015.2494536, inbound pruning,
-    without the weights.
+    Source:
+        Polyak and Wolf 2015 (channel-level acceleration, https://doi.org/10.1109/ACCESS.2015.2494536, inbound pruning).
+        Departure: the weights are left out.
     """
     return _over_consumers(statistics, lambda c: c.variance)
 
 
 @needs("moments")
 def activation_mean(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Absolute mean of a position's activations in consumers' inputs.
+    """The absolute mean of a position's activations in consumers' inputs.
 
-    Molchanov et al. 2017, https://arxiv.org/abs/1611.06440, section 2.2, "mean activation". Departure: after the
-    activation function, as consumers read it; so the absolute value matters only for functions with negative values.
+    Source:
+        Molchanov et al. 2017 (https://arxiv.org/abs/1611.06440, section 2.2, "mean activation"). Departure: the mean is
+        taken after the activation function, as consumers read it, so the absolute value matters only for activation
+        functions with negative values.
     """
     return _over_consumers(statistics, _mean)
 
 
 @needs("moments")
 def relative(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """sum_ij (|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) |X_j|^(1/2) over the columns j of a position.
+    """The sum of (|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) |X_j|^(1/2) over the columns j of a position.
 
-    Relative importance and activations (Zhang et al. 2024, https://iclr.cc/virtual/2024/poster/18549, a = 1/2).
-    Departures: whole columns instead of single weights; |X_j| is the root mean square.
+    Source:
+        Relative importance and activations (Zhang et al. 2024, https://iclr.cc/virtual/2024/poster/18549, a = 1/2).
+        Departures: whole columns are scored instead of single weights; |X_j| is the root mean square.
     """
     return _over_consumers(statistics, _relative)
 

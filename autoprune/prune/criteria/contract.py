@@ -14,9 +14,12 @@ from autoprune.errors import PluginError
 
 @dataclass(frozen=True)
 class UnitWeights:
-    """A unit's weights by position: (n, ...) flattened to (n, k) for each tensor that touches it.
+    """A unit's weights by position, as (n, k) matrices with one row per position.
 
-    `scales` are the weights of batch norms over the unit's positions.
+    Attributes:
+        producers: the weights that produce the positions, one matrix for each tensor.
+        consumers: the weights that contract the positions.
+        scales: the weights of batch norms over the positions.
     """
 
     producers: tuple[torch.Tensor, ...]
@@ -26,17 +29,17 @@ class UnitWeights:
 
 @dataclass(frozen=True)
 class ConsumerStatistics:
-    """A consumer of the unit with statistics of its inputs, float64; for a grouped consumer, one of its groups.
+    """A consumer of the unit with float64 statistics of its inputs; for a grouped consumer, one of its groups.
 
-    If moments are those of channels, o includes kernel positions, and k are the inputs.
+    If the moments are those of channels, o includes kernel positions, and k is the number of inputs.
 
     Attributes:
         weight: (o, k), o outputs and k columns.
         gram: (k, k) second moments of the inputs, about their mean if `centred`, else about zero.
         columns: (n, m) the columns of each of the unit's n positions.
         mean: (k,) means of the inputs, if known.
-        centred: see `gram`.
-        energy: the energy of the layer's whole dense output, if this is one group of it.
+        centred: whether `gram` is about the mean.
+        energy: the energy of the layer's whole dense output, if this is only one of its groups.
     """
 
     weight: torch.Tensor
@@ -66,15 +69,15 @@ class ConsumerStatistics:
 
 @dataclass(frozen=True)
 class UnitStatistics:
-    """Statistics of a unit's consumers, empty if none were collected, and of the loss, if they were requested.
+    """Statistics of a unit's consumers, and of the loss if they were requested.
 
-    The loss is the cross entropy to classes from the dense network itself.
+    The loss is the cross entropy with classes that the dense network itself gives.
 
     Attributes:
-        consumers: one for each consumer or group.
+        consumers: the statistics of each consumer or group; empty if none were collected.
         gradients: (b, n), for each batch the sum of weight x gradient over all producer weights of a position.
-        sample_gradients: (s, n), the same for each of s single examples.
-        curvature: (n,) the trace of the loss' Hessian over these weights.
+        sample_gradients: (s, n), the same sum for each of s single examples.
+        curvature: (n,) the trace of the loss' Hessian over all producer weights of a position.
     """
 
     consumers: tuple[ConsumerStatistics, ...]
@@ -103,8 +106,9 @@ def needs(*names: Need) -> Callable[[Function], Function]:
     ...     return statistics.gradients.abs().mean(dim=0)
 
     Args:
-        *names: "moments" for those of consumers; a unit without any is ordered by l2 instead, which is noted. The
-            others name fields of UnitStatistics, which take backward passes and are collected only if declared.
+        *names: "moments" for the second moments of consumers; a unit without them is ordered by l2 instead, which is
+            noted. The other names are fields of UnitStatistics, which take backward passes and are collected only if
+            they are declared.
 
     Returns:
         A decorator for the criterion.
@@ -131,14 +135,31 @@ def needs_of(criterion: Callable[..., object]) -> frozenset[Need]:
 
 
 def collected(statistics: torch.Tensor | None, need: Need) -> torch.Tensor:
-    """Declared statistics; PluginError if they were not collected."""
+    """Returns statistics that a criterion needs.
+
+    Raises:
+        PluginError: the statistics were not collected.
+    """
     if statistics is None:
         raise PluginError(f"expected statistics with {need}, got none: declare them with @needs({need!r})")
     return statistics
 
 
 def order_positions(criterion: Criterion, weights: UnitWeights, statistics: UnitStatistics, unit: str) -> torch.Tensor:
-    """(n,) positions, the ones kept longest first; ties by the lower position. PluginError for unusable scores."""
+    """Orders the positions of a unit by a criterion.
+
+    Args:
+        criterion: gives the scores.
+        weights: the unit's weights.
+        statistics: the unit's statistics.
+        unit: the unit's name, for messages.
+
+    Returns:
+        (n,) positions, those that stay longest first; of equal scores, the lower position stays longer.
+
+    Raises:
+        PluginError: the scores are not n finite numbers.
+    """
     count = weights.producers[0].shape[0]
     name = getattr(criterion, "__name__", criterion)
     prefix = f"criterion {name!r} on unit {unit!r}"

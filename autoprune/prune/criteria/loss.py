@@ -1,6 +1,6 @@
 """Statistics of the loss for criteria that request them: gradients and the Hessian's trace over producer weights.
 
-Calibration data have no labels. The loss is the cross entropy to a class given by the dense network itself: its
+Calibration data have no labels. The loss is the cross entropy with a class that the dense network itself gives: its
 prediction, or, for gradients of single examples, a class drawn from its output.
 """
 
@@ -22,7 +22,7 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
 LOSS_EXAMPLES = 128  # number of examples for single gradients and Hessian products, which take passes of their own
-TRACE_PROBES = 8  # random vectors for a trace; all positions share their noise, and only the order matters
+TRACE_PROBES = 8  # number of random vectors for a trace; all positions share their noise, and only the order matters
 
 Batches = Sequence[tuple[torch.Tensor, ...]]
 Products = dict[str, torch.Tensor]  # values of each tensor's own shape, by name
@@ -36,10 +36,21 @@ def collect_gradients(
     needs: Collection[str],
     seed: int = 0,
 ) -> dict[str, UnitStatistics]:
-    """The requested ones of "gradients", "sample_gradients" and "curvature", by unit; without consumers.
+    """Collects statistics of the loss for units.
 
-    Differentiates a copy of the model, at least in float32, in eval mode; the model itself, its gradients and their
-    flags are not touched. The latter two use the first EXAMPLES examples, "gradients" uses all.
+    It differentiates a copy of the model in eval mode, at least in float32; the model itself, its gradients and their
+    flags are not changed. "gradients" uses all examples, the other statistics the first LOSS_EXAMPLES.
+
+    Args:
+        model: the dense network, which returns (b, classes) logits.
+        structure: its structure.
+        units: the units whose producer weights are differentiated.
+        batches: inputs of the model.
+        needs: the statistics to collect, some of "gradients", "sample_gradients" and "curvature".
+        seed: the seed of drawn classes and random vectors.
+
+    Returns:
+        The statistics by unit name, without those of consumers.
 
     Raises:
         PluginError: the network does not return (b, classes).
@@ -86,7 +97,7 @@ def _precise(x: torch.Tensor) -> torch.Tensor:
 
 
 def _first(batches: Batches, examples: int) -> list[tuple[torch.Tensor, ...]]:
-    """The first examples, in their batches."""
+    """The first `examples` examples, in their batches."""
     chosen: list[tuple[torch.Tensor, ...]] = []
     for inputs in batches:
         left = examples - sum(len(batch[0]) for batch in chosen)
@@ -100,7 +111,7 @@ def _singly(batches: Batches) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _loss(model: nn.Module, inputs: tuple[torch.Tensor, ...], drawn: torch.Generator | None = None) -> torch.Tensor:
-    """Mean cross entropy to the predicted classes, or to classes drawn from the output."""
+    """The mean cross entropy with the predicted classes, or with classes drawn from the output."""
     logits = next(iter(tensors_of(model(*copied(inputs)))))
     if logits.dim() != 2 or not logits.is_floating_point():
         raise PluginError(
@@ -114,14 +125,14 @@ def _loss(model: nn.Module, inputs: tuple[torch.Tensor, ...], drawn: torch.Gener
 
 
 def _saliency(loss: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> Products:
-    """Weight times gradient."""
+    """The products of weights and gradients, by name."""
     gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
     pairs = zip(weights.items(), gradients, strict=True)
     return {name: (weight.detach() * gradient) for (name, weight), gradient in pairs}
 
 
 def _curvature(loss: torch.Tensor, weights: Mapping[str, torch.Tensor], generator: torch.Generator) -> Products:
-    """z x Hz averaged over random signs z, whose expectation is the Hessian's diagonal (Hutchinson 1990)."""
+    """The mean of z x Hz over random signs z, whose expectation is the Hessian's diagonal (Hutchinson 1990)."""
     values = list(weights.values())
     gradients = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True, materialize_grads=True)
     total = [torch.zeros_like(value) for value in values]

@@ -1,4 +1,4 @@
-"""Orders units' positions: collects a criterion's inputs for each unit, and falls back where it cannot be used."""
+"""Orders the positions of units: collects a criterion's inputs for each unit, and falls back to l2 without moments."""
 
 from __future__ import annotations
 
@@ -38,10 +38,20 @@ def order_units(
     moments: Mapping[str, Moments],
     batches: Sequence[tuple[torch.Tensor, ...]],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(n,) positions of each unit, the ones kept longest first, and remarks by unit.
+    """Orders the positions of units by a criterion.
 
-    A criterion that needs statistics of the loss takes passes over the batches. Units without the consumer moments that
-    the criterion needs are ordered by l2.
+    Units without the consumer moments that the criterion needs are ordered by l2.
+
+    Args:
+        model: the dense network.
+        structure: its structure.
+        units: the units to order.
+        criterion: gives the scores.
+        moments: second moments, by name of the consumer's weight.
+        batches: inputs of the model, which are run again if the criterion needs statistics of the loss.
+
+    Returns:
+        (n,) positions by unit name, those that stay longest first, and remarks by unit name.
     """
     wanted = needs_of(criterion)
     orders = {unit.name: np.arange(unit.width) for unit in units if unit.is_branch}
@@ -62,9 +72,9 @@ def criterion_inputs(
     batches: Sequence[tuple[torch.Tensor, ...]],
     wanted: Collection[str],
 ) -> Iterator[tuple[Unit, UnitWeights, UnitStatistics]]:
-    """Each unit with its inputs for a criterion that declares `wanted`; branches, which have no order, are left out.
+    """Yields each unit with the inputs of a criterion that declares the needs `wanted`.
 
-    Statistics of the loss take passes over the batches.
+    Branches are left out, because they have no order. Statistics of the loss take passes over the batches.
     """
     tensors, scales = named_tensors(model), batch_norm_scales(model)
     ordered = [unit for unit in units if not unit.is_branch]
@@ -88,9 +98,17 @@ def order_unit(
     statistics: UnitStatistics,
     scales: Collection[str] = (),
 ) -> np.ndarray:
-    """(n,) positions of a unit, the ones kept longest first; for a branch its only one.
+    """Orders the positions of one unit by a criterion; a branch has only one position.
 
-    `scales` are the names of the tensors that scale a batch norm's output.
+    Args:
+        criterion: gives the scores.
+        unit: the unit.
+        tensors: the model's tensors, by name.
+        statistics: the unit's statistics.
+        scales: names of the tensors that scale the output of a batch norm.
+
+    Returns:
+        (n,) positions, those that stay longest first.
     """
     if unit.is_branch:
         return np.arange(unit.width)
@@ -121,16 +139,16 @@ def unit_weights(unit: Unit, tensors: Mapping[str, torch.Tensor], scales: Collec
 def unit_consumers(
     unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]
 ) -> tuple[ConsumerStatistics, ...]:
-    """Statistics of each of a unit's consumers that has moments; for a grouped one, of each group."""
+    """The statistics of each consumer of a unit that has moments; for a grouped consumer, of each group."""
     names = [name for name in consumers_of([unit]) if name in moments]
     return tuple(group for name in names for group in _groups(unit, name, tensors[name], moments[name]))
 
 
 def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> list[ConsumerStatistics]:
-    """Statistics of a consumer's groups.
+    """The statistics of each group of a consumer.
 
-    Moments of channels are averaged over kernel positions, with the sign of the mean: they are then the mean, the mean
-    square and the variance of an input.
+    Moments of channels are averaged over kernel positions, so that they are the mean square and the variance of an
+    input; the mean becomes a root mean square over kernel positions, with the sign of the mean.
     """
     columns = _columns(unit, name, weight.shape[moments.design.input_dim], moments)
     seen = seen_weight(weight, moments)
@@ -145,7 +163,7 @@ def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> li
 
 
 def _columns(unit: Unit, name: str, inputs: int, moments: Moments) -> dict[int, torch.Tensor]:
-    """(n, m) columns of each position by group; empty unless every position has equally many in each group."""
+    """(n, m) columns of each position, by group; empty unless all positions have as many columns in each group."""
     design = moments.design
     slots = [slot for slot in unit.with_role("in") if slot.tensor == name]
     if any(slot.dim != design.input_dim for slot in slots):
@@ -154,7 +172,7 @@ def _columns(unit: Unit, name: str, inputs: int, moments: Moments) -> dict[int, 
     indices = np.concatenate([slot.span.indices(np.arange(unit.width)) for slot in slots], axis=1)  # (n, m)
     if design.groups == 1 or not design.inputs_first:
         within = dict.fromkeys(range(design.groups), indices)
-    else:  # a position that is a whole group has no columns in the others
+    else:  # a position that is a whole group has no columns in the other groups
         group, place = np.divmod(indices, inputs // design.groups)
         alike = all(len(set((group == g).sum(axis=1))) == 1 for g in range(design.groups))
         within = {g: place[group == g].reshape(unit.width, -1) for g in range(design.groups)} if alike else {}

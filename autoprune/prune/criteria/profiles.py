@@ -1,4 +1,4 @@
-"""Computes profiles of units, for rules that decide how much stays without measuring any network."""
+"""Computes profiles of units, for searchers that decide how much stays without measuring networks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ OUTLIER = 5.0  # multiple of the mean: Yin et al. 2024 (OWL), https://arxiv.org/
 
 
 def make_profiles(model: nn.Module, units: Sequence[Unit], moments: Mapping[str, Moments]) -> dict[str, Profile]:
-    """The profile of every unit but branches, which have no positions to compare.
+    """The profile of every unit except branches, which have no positions to compare, by unit name.
 
-    Units whose consumers have no moments have neither fluctuation nor outliers.
+    The profiles of units whose consumers have no moments lack fluctuation and outliers.
     """
     tensors = named_tensors(model)
     return {unit.name: _profile(unit, tensors, moments) for unit in units if not unit.is_branch}
@@ -39,7 +39,7 @@ def _profile(unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[s
 
 
 def _fluctuation(consumers: Sequence[ConsumerStatistics]) -> np.ndarray:
-    """(n,) variance of each position's activation, averaged over all columns that read it."""
+    """(n,) variances of each position's activation, averaged over all columns that read it."""
     columns = sum(consumer.columns.shape[1] for consumer in consumers)
     total = torch.stack([consumer.by_position(consumer.variance) for consumer in consumers]).sum(dim=0)
     fluctuation: np.ndarray = (total / columns).numpy()
@@ -47,6 +47,6 @@ def _fluctuation(consumers: Sequence[ConsumerStatistics]) -> np.ndarray:
 
 
 def _outlier_share(consumers: Sequence[ConsumerStatistics]) -> float:
-    """The share of |W_ij| |X_j| above OUTLIER times their mean."""
+    """The share of values |W_ij| |X_j| that are above OUTLIER times their mean."""
     scores = torch.cat([(consumer.weight.abs() * consumer.square.sqrt()).flatten() for consumer in consumers])
     return float((scores > OUTLIER * scores.mean()).double().mean())

@@ -11,14 +11,16 @@ from autoprune.prune.moments.ridge import ridged
 
 @needs("moments")
 def obs(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
-    """Group-wise optimal brain surgeon: positions in the order of the damage that remains after the best update.
+    """Group-wise optimal brain surgeon: ranks positions by the damage that remains after the best update.
 
-    Repeatedly removes the group of columns g with the least tr(W_g^T [H^-1]_gg^-1 W_g) and updates W -= W_g
-    [H^-1]_gg^-1 H^-1_g, H^-1 -= H^-1_g^T [H^-1]_gg^-1 H^-1_g (Hassibi and Stork 1993; for groups of columns Kurtic et
-    al. 2022, https://arxiv.org/abs/2203.07259, equations 4 and 5). H is the second moment of a consumer's inputs.
-    Departure: with several consumers the damages are added, each relative to its dense output's energy.
+    It repeatedly removes the position whose columns g have the least tr(W_g^T [H^-1]_gg^-1 W_g), and updates W -= W_g
+    [H^-1]_gg^-1 H^-1_g and H^-1 -= H^-1_g^T [H^-1]_gg^-1 H^-1_g. H is the second moment of a consumer's inputs. The
+    scores are ranks, 0 for the position that is removed first. Without statistics the scores are those of l2.
 
-    The scores are ranks: 0 for the position removed first. Without statistics: l2.
+    Source:
+        Hassibi and Stork 1993 (https://papers.nips.cc/paper/647); for groups of columns Kurtic et al. 2022
+        (https://arxiv.org/abs/2203.07259, equations 4 and 5). Departure: with several consumers the damages are added,
+        each relative to the energy of its dense output.
     """
     if not statistics.consumers:
         return l2(weights, statistics)
@@ -45,7 +47,7 @@ class _Downdate:
         self.energy = energy if energy > 0 else float("inf")  # a zero output cannot be damaged
 
     def damage(self, remaining: list[int]) -> torch.Tensor:
-        """(r,) damage of removing each of the remaining positions next."""
+        """(r,) damages of removing each of the remaining positions next."""
         columns = self.columns[remaining]  # (r, m)
         blocks = self.inverse[columns[:, :, None], columns[:, None, :]]  # (r, m, m)
         weights = self.weight[:, columns].permute(1, 2, 0)  # (r, m, o)

@@ -21,15 +21,15 @@ EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class FormulaTerms:
-    """The terminals of a unit for one consumer: o outputs, n positions, m columns each, in float64.
+    """The float64 terminals of a unit for one consumer with o outputs, n positions and m columns per position.
 
     Attributes:
-        weight: (o, n, m), the consumer's.
-        inputs: (1, n, m), the root mean square of its inputs.
-        spread: (1, n, m), their standard deviation.
+        weight: (o, n, m), the consumer's weight.
+        inputs: (1, n, m), the root mean square of the consumer's inputs.
+        spread: (1, n, m), the standard deviation of the consumer's inputs.
         producer: (1, n, 1), the l2 norm of a position's producer weights.
-        gradient: (1, n, 1), the root mean square over batches of their sum of weight times gradient; None if gradients
-            were not collected.
+        gradient: (1, n, 1), the root mean square over batches of the sum of weight times gradient over a position's
+            producer weights; None if gradients were not collected.
     """
 
     weight: torch.Tensor
@@ -40,7 +40,11 @@ class FormulaTerms:
 
 
 def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[FormulaTerms]:
-    """The terminals for each consumer; PluginError for a unit without statistics of any."""
+    """The terminals of a unit for each consumer.
+
+    Raises:
+        PluginError: the unit has no statistics of consumers.
+    """
     if not statistics.consumers:
         raise PluginError("expected statistics of a consumer, got none. Declare them with @needs('moments').")
     producer = l2(weights, statistics).double()[None, :, None]
@@ -60,7 +64,10 @@ def terms(weights: UnitWeights, statistics: UnitStatistics) -> list[FormulaTerms
 def summed(
     formula: Callable[[FormulaTerms], torch.Tensor], weights: UnitWeights, statistics: UnitStatistics
 ) -> torch.Tensor:
-    """(n,) sums of a formula's value over outputs, columns and consumers; it broadcasts to the consumer's weight."""
+    """(n,) sums of a formula's values over outputs, columns and consumers.
+
+    The formula's value for a consumer is broadcast to the shape of the consumer's weight.
+    """
     values = [formula(own).expand(own.weight.shape).sum(dim=(0, 2)) for own in terms(weights, statistics)]
     return torch.stack(values).sum(dim=0)
 
@@ -72,6 +79,7 @@ def divide(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def square(x: torch.Tensor) -> torch.Tensor:
+    """The square."""
     return x.square()
 
 
@@ -86,12 +94,12 @@ def log(x: torch.Tensor) -> torch.Tensor:
 
 
 def minmax(x: torch.Tensor) -> torch.Tensor:
-    """Scaled to [0, 1] over all elements; 0 if all are equal."""
+    """Scales to [0, 1] over all elements; 0 if all are equal."""
     spread = x.max() - x.min()
     return (x - x.min()) / spread if spread > 0 else torch.zeros_like(x)
 
 
 def zscore(x: torch.Tensor) -> torch.Tensor:
-    """Scaled to mean 0 and deviation 1 over all elements; 0 if all are equal."""
+    """Scales to mean 0 and standard deviation 1 over all elements; 0 if all are equal."""
     spread = x.std(correction=0)
     return (x - x.mean()) / spread if spread > 0 else torch.zeros_like(x)

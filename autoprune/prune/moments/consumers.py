@@ -1,6 +1,6 @@
 """Consumers: weights that multiply positions of units, with the modules that call them and the size of their moments.
 
-Everything here follows from shapes and settings; no network runs.
+Everything in this file follows from shapes and settings; no network runs.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ class Caller:
 class Consumer:
     """A weight that contracts positions of units, with all of its callers, which share the design.
 
-    `form` says what second moments are taken over: all k columns of a row, or, if these are too many, the inputs alone,
-    summed over kernel positions.
+    Attributes:
+        design: how the weight multiplies its input.
+        callers: the modules that call it.
+        form: "columns" if second moments are taken over all k columns of a row; "channels" if these are too many, and
+            second moments are taken over the inputs, summed over kernel positions.
     """
 
     design: Design
@@ -64,9 +67,17 @@ def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
 def find_consumers(
     model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> tuple[dict[str, Consumer], dict[str, str]]:
-    """Consumers by weight name, and the reason for every weight without a regression.
+    """Finds the consumers among weights.
 
-    Beyond `max_columns` columns per group, moments are those of channels; beyond `max_columns` channels there are none.
+    Args:
+        model: the network.
+        structure: its structure.
+        weights: names of weights.
+        max_columns: the largest number of columns per group for which moments are those of columns. Beyond it they are
+            those of channels, and beyond as many channels there are none.
+
+    Returns:
+        Consumers by weight name, and the reason for every weight without a regression.
     """
     names = {id(tensor): name for name, tensor in named_tensors(model).items()}
     owners: dict[str, list[Owner]] = {}
@@ -89,14 +100,14 @@ def find_consumers(
 def statistics_bytes(
     model: nn.Module, structure: Structure, units: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> int:
-    """The memory of the second moments of the named units' consumers, from shapes alone."""
+    """The memory of the second moments of the named units' consumers, in bytes, computed from shapes alone."""
     return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), max_columns)
 
 
 def moments_bytes(
     model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
 ) -> int:
-    """The memory of the second moments of the named weights' inputs, from shapes alone."""
+    """The memory of the second moments of the named weights' inputs, in bytes, computed from shapes alone."""
     consumers, _ = find_consumers(model, structure, weights, max_columns)
     return sum(consumer.nbytes for consumer in consumers.values())
 

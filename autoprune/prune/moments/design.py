@@ -1,4 +1,4 @@
-"""How a module's weight multiplies its input: the design rows of a layer as a linear regression.
+"""Design rows: the rows of a linear regression whose coefficients are a layer's weight.
 
 Every convolution is a table of the input place that each output place reads through each kernel position. Padding of
 any kind and transposition are entries of that table, so that one gather serves all of them, also for a sample of the
@@ -23,9 +23,16 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True)
 class SpatialAxis:
-    """One spatial dimension of a convolution; `pads` are the places added before and after.
+    """One spatial dimension of a convolution.
 
-    If `transposed`, `pads` are the places cut off before and after (after: padding less output_padding).
+    Attributes:
+        kernel: the number of kernel positions.
+        stride: the stride.
+        dilation: the dilation.
+        pads: the numbers of places added before and after; if `transposed`, the numbers of places cut off before and
+            after (after: padding minus output_padding).
+        mode: the padding mode.
+        transposed: whether the convolution is transposed.
     """
 
     kernel: int
@@ -43,7 +50,7 @@ class SpatialAxis:
         return (size + sum(self.pads) - reach - 1) // self.stride + 1
 
     def table(self, size: int) -> torch.Tensor:
-        """(outputs, kernel) the input place that each output place reads through each kernel position, or NOWHERE."""
+        """(outputs, kernel) input places that each output place reads through each kernel position, or NOWHERE."""
         out, kernel = torch.arange(self.length(size))[:, None], torch.arange(self.kernel) * self.dilation
         if self.transposed:  # output = stride * input + dilation * kernel - pad, solved for the input
             scaled = out + self.pads[0] - kernel
@@ -53,27 +60,27 @@ class SpatialAxis:
 
 
 def _padded(place: torch.Tensor, size: int, mode: str) -> torch.Tensor:
-    """Places inside the input for places that may lie in its padding."""
+    """The places inside the input whose values padding repeats, or NOWHERE for padding with zeros."""
     if mode == "circular":
         return place % size
     if mode == "replicate":
         return place.clamp(0, size - 1)
-    if mode == "reflect":  # 0 and size - 1 are mirrors, not repeated
+    if mode == "reflect":  # places 0 and size - 1 are mirrors and not repeated
         return (size - 1) - ((size - 1) - place.abs()).abs()
     return torch.where((place >= 0) & (place < size), place, NOWHERE)
 
 
 @dataclass(frozen=True)
 class Design:
-    """How a module's weight multiplies its input: `outputs(module(x)) == rows(x) @ flat(weight)^T + bias`.
+    """Describes how a module's weight multiplies its input: `outputs(module(x)) == rows(x) @ flat(weight)^T + bias`.
 
-    Letters: g groups of outputs with inputs of their own; k weights per output, n = b * places rows.
+    A design has g groups of outputs with inputs of their own, k weights per output, and n = b * places rows. Rows run
+    over examples, then output places; for a matrix product, over all leading dimensions.
 
     Attributes:
         groups: g.
         columns: k, the inputs of a group times kernel positions, kernel positions innermost, as in `weight.flatten(1)`
-            of a convolution. Rows run over examples, then output places; for a matrix product over all leading
-            dimensions.
+            of a convolution.
         axes: the spatial dimensions, outermost first; empty for a matrix product.
         inputs_first: whether the weight is (inputs, outputs / g, kernel...) instead of (outputs, inputs / g,
             kernel...).
@@ -91,22 +98,25 @@ class Design:
 
     @property
     def input_dim(self) -> int:
-        """The weight's dimension of inputs."""
+        """The index of the weight's dimension of inputs."""
         return 0 if self.inputs_first else 1
 
     def count(self, x: torch.Tensor) -> int:
-        """n, the number of rows for an input."""
+        """The number n of rows for an input."""
         if not self.axes:
             return math.prod(x.shape[:-1])
         examples = x.shape[0] if x.dim() == len(self.axes) + 2 else 1
         return examples * math.prod(axis.length(size) for axis, size in zip(self.axes, self._sizes(x), strict=True))
 
     def rows(self, x: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        """(g, n, k) float32 rows that the weight multiplies.
+        """Gathers rows of an input.
 
         Args:
             x: the module's input.
             positions: (n,) integers that select and order the rows; None for all. Only these rows are gathered.
+
+        Returns:
+            (g, n, k) float32 rows, which the weight multiplies.
         """
         places = x.movedim(-len(self.axes) - 1, -1)  # (..., channels)
         flat = places.reshape(-1, places.shape[-1])
@@ -116,19 +126,24 @@ class Design:
         return self._patches(flat, self._reads(x, positions))
 
     def pieces(self, x: torch.Tensor, rows: int) -> Iterator[torch.Tensor]:
-        """All rows in order, at most `rows` at a time: (g, <= rows, k) each."""
+        """Yields all rows in order as (g, m, k) pieces with m <= `rows`."""
         for chosen in torch.split(torch.arange(self.count(x), device=x.device), max(1, rows)):
             yield self.rows(x, chosen)
 
     def outputs(self, z: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        """(g, n, o / g) float32: the module's output, in the order of the rows."""
+        """(g, n, o / g) float32 outputs of the module, in the order of the rows.
+
+        Args:
+            z: the module's output.
+            positions: as in `rows`.
+        """
         channels = z.movedim(-len(self.axes) - 1, -1)
         flat = channels.reshape(-1, channels.shape[-1])
         chosen = flat if positions is None else flat[positions.to(z.device)]
         return self._grouped(chosen.float())
 
     def flat(self, weight: torch.Tensor) -> torch.Tensor:
-        """(g, o / g, k) matrices of a weight; also of a pruned one with the same number of groups."""
+        """(g, o / g, k) matrices of a weight, which may be pruned if it has the same number of groups."""
         first, second, *kernel = weight.shape
         grouped = weight.reshape(self.groups, first // self.groups, second, *kernel)
         return (grouped.transpose(1, 2) if self.inputs_first else grouped).flatten(2)
@@ -143,7 +158,7 @@ class Design:
         return x.shape[x.dim() - len(self.axes) :]
 
     def _reads(self, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
-        """(n, kernel) the place, among those of all examples, that each row reads for each kernel position."""
+        """(n, kernel) places, counted over all examples, that each row reads for each kernel position."""
         table = torch.zeros(1, 1, dtype=torch.long)
         for axis, size in zip(self.axes, self._sizes(x), strict=True):
             inner = axis.table(size)
@@ -175,9 +190,8 @@ class Design:
 def design_of(module: nn.Module) -> Design | str:
     """The design of a module whose output is linear in its `weight`, or the reason why there is none.
 
-    Supports Linear, convolutions and transposed convolutions of any settings, and the Conv1D of transformers; also
-    subclasses that compute the same. A transposed convolution called with `output_size` has other rows than `rows`
-    makes.
+    Supported are Linear, convolutions and transposed convolutions of any settings, the Conv1D of transformers, and
+    subclasses that compute the same. The rows of a transposed convolution are wrong if it is called with `output_size`.
     """
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return Design(1, cast(torch.Tensor, module.weight).shape[0], inputs_first=True)
@@ -188,7 +202,7 @@ def design_of(module: nn.Module) -> Design | str:
         return f"{type(module).__name__} has a forward of its own"
     if isinstance(module, nn.Linear):
         return Design(1, module.in_features)
-    assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)), "the bases above are all there are"
+    assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)), "the other base, Linear, was handled above"
     columns = module.in_channels // module.groups * math.prod(module.kernel_size)
     return Design(module.groups, columns, _axes(module), isinstance(module, TRANSPOSED))
 

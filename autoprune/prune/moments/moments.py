@@ -1,4 +1,4 @@
-"""One pass over unlabelled examples: second moments of every consumer's inputs, for criteria and compensation."""
+"""Collects second moments of every consumer's inputs in one pass over unlabelled examples."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from autoprune.prune.passes.containers import copied
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
-ROWS_BYTES = 1 << 22  # size of a piece of rows, which fits into the cache; at least as many rows as columns
+ROWS_BYTES = 1 << 22  # size of a piece of rows, which fits into the cache; a piece has at least as many rows as columns
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of the rows that a consumer's weight multiplies, float64, from `rows` rows.
+    """Float64 second moments of the rows that a consumer's weight multiplies.
 
     Attributes:
         design: the design of the rows.
         form: "columns" or "channels".
-        gram: (g, d, d), for each group the mean of x x^T, over d = k columns, or in the form "channels" over the d = k
-            / kernel inputs, summed over kernel positions.
+        gram: (g, d, d), for each group the mean of x x^T, over d = k columns or, in the form "channels", over d = k /
+            kernel inputs and summed over kernel positions.
         mean: (g, k) mean of the rows.
-        centred: whether `gram` is about the mean, which it is if a constant may be fitted beside the weights.
-        rows: the number of rows.
+        centred: whether `gram` is about the mean, as it is if a constant can be fitted together with the weights.
+        rows: the number of rows that the moments are computed from.
         constants: for every bias that absorbs such a constant, the (g, k) mean of the rows of the modules that add it;
-            a batch norm that will be re-estimated needs none.
+            a batch norm that will be re-estimated has no entry.
     """
 
     design: Design
@@ -46,7 +46,7 @@ class Moments:
 
     @property
     def block(self) -> int:
-        """The number of rows of the second moments per input."""
+        """The number of rows of `gram` per input."""
         return self.design.kernel if self.form == "columns" else 1
 
 
@@ -57,7 +57,7 @@ def collect_moments(
     batches: Iterable[tuple[torch.Tensor, ...]],
     max_columns: int = MAX_COLUMNS,
 ) -> tuple[dict[str, Moments], dict[str, str]]:
-    """Moments by weight name, and the reason for every weight without them.
+    """Collects the second moments of weights' inputs in one pass over the batches.
 
     A weight that several modules use gets the moments of all of them together.
 
@@ -67,6 +67,9 @@ def collect_moments(
         weights: names of consumer weights.
         batches: positional arguments of the model, one batch each.
         max_columns: see `find_consumers`.
+
+    Returns:
+        Moments by weight name, and the reason for every weight without them.
 
     Raises:
         DataError: there are no batches.
@@ -87,7 +90,7 @@ def collect_moments(
 
 
 def _watch(model: nn.Module, consumer: Consumer) -> dict[str, _Sums]:
-    """Sums that grow when the callers run, by the parameter that absorbs a constant: each group has its own mean."""
+    """Sums that hooks on the callers update, one for each parameter that absorbs a constant, as each has its mean."""
     sums: dict[str, _Sums] = {}
     for caller in consumer.callers:
         total = sums.setdefault(caller.constant, _Sums(consumer))
@@ -96,11 +99,11 @@ def _watch(model: nn.Module, consumer: Consumer) -> dict[str, _Sums]:
 
 
 class _Sums:
-    """Running sums of x and x x^T over the rows that a weight multiplies; float64, on the CPU.
+    """Running sums of x and x x^T over the rows that a weight multiplies, in float64 on the CPU.
 
-    Sums are of x less the mean of the first rows: a variance far below the squared mean would be lost in float32. They
-    are allocated at the start, next to each other: allocated between the rows of one layer and those of the next they
-    would keep malloc from reusing that memory.
+    The mean of the first rows is subtracted from x, because float32 would lose a variance far below the squared mean.
+    The sums are allocated at the start, next to each other: allocated between the rows of two layers, they would keep
+    malloc from reusing that memory.
     """
 
     def __init__(self, consumer: Consumer) -> None:
@@ -120,7 +123,7 @@ class _Sums:
         design, x = self.consumer.design, inputs[0].detach()
         for rows in design.pieces(x, max(design.columns, ROWS_BYTES // (4 * design.groups * design.columns))):
             if self.shift is None:
-                self.shift = rows.double().mean(dim=1).float()  # of the first piece
+                self.shift = rows.double().mean(dim=1).float()  # the mean of the first piece
             rows -= self.shift[:, None]
             self.count += rows.shape[1]
             self.first += rows.sum(dim=1).cpu().double()
@@ -133,7 +136,7 @@ class _Sums:
         return rows.reshape(groups, rows.shape[1], size, -1).transpose(2, 3).reshape(groups, -1, size)
 
     def finish(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(g, k) mean and (g, d, d) covariance."""
+        """The (g, k) mean and the (g, d, d) covariance."""
         assert self.shift is not None, "finish comes after add"
         drift = self.first / self.count
         covariance = self.second / self.count - _outer(drift, self.consumer.size)
@@ -141,13 +144,13 @@ class _Sums:
 
 
 def _outer(mean: torch.Tensor, size: int) -> torch.Tensor:
-    """(g, d, d) the contribution of a (g, k) mean to the second moments."""
+    """The (g, d, d) contribution of a (g, k) mean to the second moments."""
     lifted = mean.reshape(len(mean), size, -1)
     return lifted @ lifted.transpose(1, 2)
 
 
 def _unusable(parts: Iterable[_Sums]) -> str:
-    """Why sums cannot be used; empty if they can."""
+    """The reason why sums cannot be used; empty if they can."""
     parts = list(parts)
     refused = next((part.refused for part in parts if part.refused), "")
     if refused:
@@ -160,7 +163,7 @@ def _unusable(parts: Iterable[_Sums]) -> str:
 
 
 def _merged(consumer: Consumer, parts: Mapping[str, _Sums], biases: Collection[str]) -> Moments:
-    """The moments of all callers, centred if each of them may add a constant of its own."""
+    """The moments of all callers together, centred if each of them can absorb a constant."""
     called = {constant: part for constant, part in parts.items() if part.count}
     count = sum(part.count for part in called.values())
     centred = all(called)

@@ -1,8 +1,8 @@
-"""Fits weights that best repeat a layer's dense output from some of its inputs: ridge regression on second moments.
+"""Fits the weights that best reproduce a layer's dense output from its kept inputs, by ridge regression on moments.
 
 If moments are those of channels, the removed inputs are regressed on the kept ones, with one mixing matrix P = G_RK
-G_KK^-1 shared by all kernel positions, and W' = W_K + W_R P: the same formula as for columns, with each kernel position
-of an output treated as a separate output.
+G_KK^-1 that all kernel positions share, and W' = W_K + W_R P. This is the same formula as for columns, with each kernel
+position of an output treated as a separate output.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autoprune.prune.moments.ridge import ridged
 
 
 def refit(weight: torch.Tensor, moments: Moments, kept: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """argmin over V of E|W x - V x_K|^2 + r |V - W_K|^2, and the resulting shift of each bias.
+    """Solves argmin over V of E|W x - V x_K|^2 + r |V - W_K|^2, and computes the resulting shift of each bias.
 
     Args:
         weight: the dense weight.
@@ -24,7 +24,7 @@ def refit(weight: torch.Tensor, moments: Moments, kept: np.ndarray) -> tuple[tor
         kept: the kept indices along its dimension of inputs.
 
     Returns:
-        The weight for these inputs and all outputs, and (outputs,) shifts by name of the bias; float64. A weight with
+        The float64 weight for the kept inputs and all outputs, and (outputs,) shifts by name of the bias. A weight with
             inputs first lacks the outputs of groups without inputs; their shift is 0.
     """
     design = moments.design
@@ -44,10 +44,13 @@ def refit(weight: torch.Tensor, moments: Moments, kept: np.ndarray) -> tuple[tor
 
 
 def kept_by_group(design: Design, kept: np.ndarray, inputs: int) -> dict[int, np.ndarray]:
-    """Kept inputs as indices within their group, for every group that has any left.
+    """Kept inputs as indices within their group, by group; groups without kept inputs are left out.
 
-    `inputs` is the dense length of the weight's dimension of inputs. If outputs come first, an index along it applies
-    to every group.
+    Args:
+        design: the design of the weight.
+        kept: the kept indices along the weight's dimension of inputs. If the weight's outputs come first, they apply to
+            every group.
+        inputs: the dense length of that dimension.
     """
     if not design.inputs_first:
         return dict.fromkeys(range(design.groups), kept)
@@ -56,12 +59,12 @@ def kept_by_group(design: Design, kept: np.ndarray, inputs: int) -> dict[int, np
 
 
 def columns_of(inputs: np.ndarray, block: int) -> torch.Tensor:
-    """Columns that belong to inputs of a group, `block` each."""
+    """The columns that belong to inputs of a group, of which each has `block`."""
     return torch.from_numpy((np.asarray(inputs)[:, None] * block + np.arange(block)).ravel())
 
 
 def seen_weight(weight: torch.Tensor, moments: Moments) -> torch.Tensor:
-    """(g, o, d) float64: the weight in the form of the moments; for those of channels, o includes kernel positions."""
+    """(g, o, d) float64 weight in the form of the moments; for moments of channels, o includes kernel positions."""
     return _seen(moments.design.flat(weight.detach().cpu().double()), moments)
 
 
@@ -80,7 +83,7 @@ def _by_column(seen: torch.Tensor, design: Design) -> torch.Tensor:
 
 
 def _solved(weight: torch.Tensor, moments: Moments, group: int, inputs: np.ndarray) -> torch.Tensor:
-    """(o, kept) solution for one group and its kept inputs."""
+    """The (o, kept) solution for one group and its kept inputs."""
     columns = columns_of(inputs, moments.block)
     gram = ridged(moments.gram[group])
     factor = torch.linalg.cholesky(gram[columns][:, columns])

@@ -14,16 +14,16 @@ RECTIFIED_ROUNDS = 4  # iterations of a rectified fit; twelve gave the same
 
 
 class Regression:
-    """argmin over V, c of E|V x + c - t|^2 + r|V - V0|^2 for one set of rows x and any number of targets t.
+    """Solves argmin over V, c of E|V x + c - t|^2 + r|V - V0|^2 for one set of rows x and any number of targets t.
 
-    Second moments are factored once, on first use, in float64 on the CPU; for rows that are not finite this raises
+    Second moments are factored once, on first use, in float64 on the CPU; if rows are not finite, this raises
     torch.linalg.LinAlgError.
 
     Args:
-        rows: (g, n, k) float32.
-        prior: (g, o, k) weights V0, kept in directions without evidence.
+        rows: (g, n, k) float32 rows x.
+        prior: (g, o, k) weights V0, which are kept in directions that the rows do not determine.
         constant: whether c is fitted; otherwise it is 0.
-        stays: (g, o, k) booleans; V is 0 where they are False. None for all True.
+        stays: (g, o, k) booleans; V is 0 where they are False. None means that all are True.
     """
 
     def __init__(
@@ -37,43 +37,46 @@ class Regression:
 
     @functools.cached_property
     def moments(self) -> torch.Tensor:
-        """(g, k, k) second moments of the rows less their mean, float64 on the CPU."""
+        """(g, k, k) second moments of the rows minus their mean, float64 on the CPU."""
         return doubled(self.rows.transpose(1, 2) @ self.rows) / self.rows.shape[1]
 
     @functools.cached_property
     def _strength(self) -> torch.Tensor:
-        """(g, 1) the ridge on the diagonal of the moments; for rows of zeros the prior is kept."""
+        """(g, 1) ridges on the diagonal of the moments; for rows of zeros the prior is kept."""
         return strength(self.moments)
 
     @functools.cached_property
     def _factor(self) -> torch.Tensor:
-        """(g, k, k) Cholesky factor of the moments and the ridge."""
+        """(g, k, k) Cholesky factors of the moments with the ridge."""
         return cast(torch.Tensor, torch.linalg.cholesky(ridged(self.moments)))
 
     @functools.cached_property
     def _own_factors(self) -> list[Factor]:
-        """The factors of the outputs that have columns left."""
+        """The factors of the outputs that have remaining columns."""
         assert self.stays is not None, "a dense weight has one factor for all outputs"
         return list(row_factors(ridged(self.moments), self.stays))
 
     def divided(self, products: torch.Tensor) -> torch.Tensor:
-        """(g, o, k) products times the inverse of moments plus ridge, each output's over its own columns."""
+        """Multiplies (g, o, k) products by the inverse of moments plus ridge, for each output over its own columns."""
         if self.stays is None:
             return torch.cholesky_solve(products.transpose(1, 2), self._factor).transpose(1, 2)
         return solve_rows(products, self._own_factors)
 
     def solve(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(g, o, k) weights and (g, o) constants for (g, n, o) targets, float64 on the CPU."""
+        """Solves for (g, n, o) targets; returns (g, o, k) weights and (g, o) constants, float64 on the CPU."""
         mean = targets.mean(dim=1, keepdim=True) if self.constant else torch.zeros_like(targets[:, :1])
         products = doubled(self.rows.transpose(1, 2) @ (targets - mean)).transpose(1, 2) / targets.shape[1]  # (g, o, k)
         weight = self.divided(products + self._strength[:, :, None] * self.prior)
         return weight, doubled(mean)[:, 0] - (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
 
     def solve_rectified(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Like `solve`, for outputs that a ReLU reads: if the target is negative, any negative output is equally good.
+        """Solves like `solve`, for outputs that a ReLU reads: any output fits a negative target if it is negative.
 
-        Alternates between the fit and the targets, as Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798,
-        section 3.2) do; we move a negative target to the fitted value itself and need no penalty.
+        It alternates between the fit and the targets.
+
+        Source:
+            Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section 3.2). Departure: a negative target is
+            moved to the fitted value itself, which needs no penalty.
         """
         weight, bias = self.solve(targets)
         for _ in range(RECTIFIED_ROUNDS):
@@ -81,7 +84,7 @@ class Regression:
         return weight, bias
 
     def fitted(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """(g, n, o) outputs for the rows."""
+        """(g, n, o) outputs of weights and constants for the rows."""
         shift = bias[:, None] + doubled(self.mean) @ weight.transpose(1, 2)  # (g, 1, o)
         return self.rows @ weight.to(self.rows).transpose(1, 2) + shift.to(self.rows)
 
@@ -97,12 +100,12 @@ class Regression:
 
 
 def factor_bytes(stays: torch.Tensor) -> int:
-    """The memory of the factors of a weight whose entries stay where the (g, o, k) booleans are True."""
+    """The memory of a weight's factors, in bytes; its entries stay where the (g, o, k) booleans are True."""
     return 8 * int(stays.sum(dim=2).square().sum())
 
 
 def lenient(targets: torch.Tensor, fitted: torch.Tensor) -> torch.Tensor:
-    """Targets of outputs that a ReLU reads: the fitted value, where it and the target are negative."""
+    """Targets of outputs that a ReLU reads: a target that is not positive becomes the fitted value, but at most 0."""
     return torch.where(targets > 0, targets, fitted.clamp(max=0))
 
 
@@ -111,16 +114,19 @@ def doubled(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().double()
 
 
-Factor = tuple[int, torch.Tensor, torch.Tensor]  # index of an output over all groups, its columns, and their factor
+Factor = tuple[int, torch.Tensor, torch.Tensor]  # the index of an output over all groups, its columns, their factor
 
 
 def refit_entries(weight: torch.Tensor, hessian: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
-    """argmin over V, zero where nothing stays, of tr (W - V) H (W - V)^T: kept entries compensate for the others."""
+    """Solves argmin of tr (W - V) H (W - V)^T over V that are 0 where `stays` is False.
+
+    The kept entries compensate for the removed ones.
+    """
     return solve_rows(weight @ hessian, row_factors(hessian, stays))
 
 
 def solve_rows(products: torch.Tensor, factors: Iterable[Factor]) -> torch.Tensor:
-    """(g, o, k) products times the inverse Hessian, each output's over its own columns; 0 elsewhere."""
+    """Multiplies (g, o, k) products by the inverse Hessian, for each output over its own columns; others become 0."""
     flat = products.flatten(0, -2)
     solved = torch.zeros_like(flat)
     for row, columns, factor in factors:
@@ -129,13 +135,13 @@ def solve_rows(products: torch.Tensor, factors: Iterable[Factor]) -> torch.Tenso
 
 
 def row_factors(hessian: torch.Tensor, stays: torch.Tensor) -> Iterator[Factor]:
-    """Like `by_row`, with the Hessian's Cholesky factor in its place."""
+    """Yields the same as `by_row`, with the Hessian's Cholesky factor in place of the Hessian."""
     for row, columns, own in by_row(hessian, stays):
         yield row, columns, torch.linalg.cholesky(own)
 
 
 def by_row(hessian: torch.Tensor, stays: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """For every output with columns left: its index over all groups, its columns, and their Hessian."""
+    """Yields, for every output with remaining columns, its index over all groups, its columns, and their Hessian."""
     matrices, rows = hessian.reshape(-1, *hessian.shape[-2:]), stays.flatten(0, -2)
     for row, kept in enumerate(rows):
         columns = kept.nonzero().squeeze(1)
