@@ -283,7 +283,7 @@ def live_bench(options: argparse.Namespace) -> Bench:
 
 
 def parted(data: Data) -> Data:
-    """The selection images in two: those that guide the search, and those that nobody sees before the end."""
+    """The selection images in two sets: one guides the search, and the other is used only at the end."""
     return Data(data.calibrate, data.select[: SELECT // BATCH], data.select[SELECT // BATCH :])
 
 

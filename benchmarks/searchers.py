@@ -137,7 +137,7 @@ def made_searcher(text: str, problem: Problem, seed: int) -> Searcher:
 
 
 def profiled(problem: Problem, seed: int) -> Problem:
-    """With squared norms for those who rank by them; they know nothing of the damages."""
+    """The problem with random squared norms, independent of its damages, for searchers that rank units by norms."""
     rng = np.random.default_rng(seed)
     pairs = zip(problem.space.units, problem.space.levels, strict=True)
     return replace(problem, profiles={unit: Profile(rng.lognormal(size=c[0]), (c[0], 1)) for unit, c in pairs})

@@ -1,4 +1,4 @@
-"""The rooms and who may import whom: read from the source, and from what an import really loads."""
+"""Which room may import which: read from the source, and from the modules that an import really loads."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ ROOMS: dict[str, set[str]] = {
     },
 }
 
-# who may import what heavy or optional thing, anywhere in its files; a room stands for the rooms within it
+# the rooms that may import each heavy or optional package, anywhere in their files; a room includes the rooms within it
 ONLY_IN: dict[str, set[str]] = {
     "torch": {"prune", "measure", "train", "data", "zoo", "run", "api", "testing", "__init__"},
     "deap": {"searchers.fronts", "run.criterion"},

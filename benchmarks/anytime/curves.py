@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """A problem with who answers.
+    """A problem with the functions that answer for it.
 
     `measure` gives what a search sees, its `seconds` being the evaluation's; `truth` the accuracy and the damage a
     network really has.

@@ -152,7 +152,7 @@ class _Operators(TorchDispatchMode):
 
 
 def works_channelwise(model: nn.Module, inputs: Inputs) -> bool:
-    """Whether a channel nobody reads is a channel that may go: no norm, softmax or mean over channels."""
+    """Whether unread channels can be removed without effect: there is no norm, softmax or mean over channels."""
     with _Operators() as operators, torch.no_grad():
         run(model, inputs)
     return operators.channelwise and all(

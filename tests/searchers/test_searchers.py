@@ -1,4 +1,4 @@
-"""What holds for all searchers: the contract, the registry, and who is better than whom."""
+"""All searchers: the contract, the registry, and comparisons of their results."""
 
 from __future__ import annotations
 

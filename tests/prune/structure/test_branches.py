@@ -113,7 +113,7 @@ class Scaled(Block):
 
 
 class Keywords(nn.Module):
-    """Gives its result first in a tuple or list, beside what nobody uses."""
+    """Gives its result first in a tuple or list, beside an unused value."""
 
     def __init__(self, kind):
         super().__init__()

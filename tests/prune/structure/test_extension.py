@@ -138,7 +138,7 @@ def test_a_fix_sets_the_number_in_the_copy_alone_also_for_subclasses(subclass):
 
 
 class Scaled(nn.Linear):
-    """A scale derived from the width: a float nobody can see through."""
+    """A scale derived from the width: a float, which keeps no origin."""
 
     def __init__(self, inputs, outputs):
         super().__init__(inputs, outputs)

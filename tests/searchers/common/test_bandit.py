@@ -1,4 +1,4 @@
-"""Bandits and their rewards: formulas by hand, and who is pulled in the end."""
+"""Bandits and their rewards: formulas by hand, and the arm that is pulled in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searchers side by side: who is asked, what they are told, and that nothing is measured twice."""
+"""Portfolios: which searcher is asked, what each is told, and that nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autoprune.testing import synthetic_problem, trace
 
 
 class Scripted:
-    """Proposes given networks one by one, whoever proposed them before."""
+    """Proposes given networks one by one, even if another searcher proposed them before."""
 
     script: tuple = ()
 

@@ -174,7 +174,7 @@ def test_one_objective_over_sensitivities_has_half_the_cost_as_its_budget():
 
 
 def test_sensitivities_find_a_better_front_than_levels_at_equal_evaluations():
-    """What the decoder is for: the plan does the trading, the sampler only has to say who matters."""
+    """The use of the decoder: the plan trades units off, and the sampler only has to find the sensitive ones."""
     volumes = {}
     for over in ("levels", "sensitivities"):
         synthetic = synthetic_problem(units=12, levels=8, seed=2, interaction=0.5)

@@ -1,4 +1,4 @@
-"""Searches on parts of the selection set: who goes on, and what that costs."""
+"""Searches on parts of the selection set: which networks are promoted, and what that costs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_network_is_handed_out_once_at_each_rung():
 
 
 class Counted:
-    """Answers, exact at every fidelity, that remember who was asked for at which."""
+    """Answers that are exact at every fidelity, and a record of the networks asked for at each."""
 
     def __init__(self, **options):
         self.synthetic = synthetic_problem(**options)
