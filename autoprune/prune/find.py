@@ -9,7 +9,7 @@ from torch import nn
 
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.wrappers import unwrapped
-from autoprune.prune.passes.examples import Examples, as_examples
+from autoprune.prune.passes.examples import Examples, examples_for
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
 from autoprune.prune.surgery.alone import check_alone
@@ -23,7 +23,8 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
         model: any module; it is run without gradients, in eval mode and then in train mode (without randomness, see
             train_mode.py), and left exactly as it was. DataParallel, DistributedDataParallel and torch.compile are
             unwrapped, with a note. On the meta device nothing is computed and no memory is used; units are then
-            verified by shapes alone.
+            verified by shapes alone. Decisions that integer and boolean inputs such as masks alone decide are made by
+            their values; without values, as on the meta device, they count as ones.
         example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
             `call` of another method. Several calls, which are related in one structure, are a list of such examples or
             a dict of `call`s by name: give them where one call does not run the whole model. MACs are those of the
@@ -46,8 +47,9 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     """
     model, notes = unwrapped(model)
     _check_finite(model)
-    checked = [note for example in as_examples(example_inputs) for note in check_alone(model, example)]
-    structure = demote_wrong_units(model, trace(model, example_inputs), example_inputs)
+    examples = examples_for(model, example_inputs)
+    checked = [note for example in examples for note in check_alone(model, example)]
+    structure = demote_wrong_units(model, trace(model, examples), examples)
     return replace(structure, notes=(*notes, *structure.notes, *checked))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import nn
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.names import numbered
 from autoprune.prune.passes.containers import copied, tensors_of
+from autoprune.prune.passes.known import KnownValues, assumed
 
 if TYPE_CHECKING:
     from autoprune.prune.passes.watch import OperatorWatch
@@ -24,12 +26,16 @@ CallInputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword ar
 
 @dataclass(frozen=True)
 class Example:
-    """One call of a model: the method, its arguments, and a name to distinguish it from other calls."""
+    """One call of a model: the method, its arguments, and a name to distinguish it from other calls.
+
+    On the meta device, `values` are those of the tensors among the arguments, in order; None where they are unknown.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     method: str = "forward"
     name: str = ""
+    values: tuple[torch.Tensor | None, ...] = ()
 
     def inputs(self) -> CallInputs:
         """A copy of the arguments for one run, since a forward may change them."""
@@ -39,6 +45,12 @@ class Example:
         """The same call with `convert` applied to each tensor."""
         args, kwargs = copied((tuple(self.args), dict(self.kwargs)), convert)
         return replace(self, args=args, kwargs=kwargs)
+
+    def without_values(self) -> Example:
+        """The same call on the meta device, with the values of integers and booleans beside (known.py)."""
+        tensors = tensors_of((self.args, dict(self.kwargs)))
+        values = [assumed(x) if x.is_meta or x.is_floating_point() or x.is_complex() else x.cpu() for x in tensors]
+        return replace(self.converted(lambda tensor: tensor.to("meta")), values=tuple(values))
 
     def run(self, model: nn.Module, inputs: CallInputs | None = None, watch: OperatorWatch | None = None) -> Any:
         """The model's output for the call, on `inputs` or a copy of its own.
@@ -54,12 +66,19 @@ class Example:
                 f"expected {type(model).__name__} to have a method {self.method!r} to call, it has none"
             )
         try:
-            if self.method == "forward":
-                return model(*args, **kwargs)
-            function = functools.partial(getattr(model, self.method), *args, **kwargs)
-            return function() if watch is None else _told(watch, (args, kwargs), function)
+            with self._knowing((args, kwargs)):
+                if self.method == "forward":
+                    return model(*args, **kwargs)
+                function = functools.partial(getattr(model, self.method), *args, **kwargs)
+                return function() if watch is None else _told(watch, (args, kwargs), function)
         except Exception as error:
             raise UnsupportedModel(self._failure(model, error)) from error
+
+    def _knowing(self, inputs: CallInputs) -> contextlib.AbstractContextManager[object]:
+        """On the meta device, a context in which values that follow from the inputs' integers can be read."""
+        if not self.values:
+            return contextlib.nullcontext()
+        return KnownValues(zip(tensors_of(inputs), self.values, strict=True))
 
     def _failure(self, model: nn.Module, error: Exception) -> str:
         shapes = [tuple(tensor.shape) for tensor in tensors_of((self.args, dict(self.kwargs)))]
@@ -115,6 +134,13 @@ def as_examples(example_inputs: Examples | Sequence[Example]) -> tuple[Example, 
     if not examples:
         raise UnsupportedModel("expected example inputs, got an empty list. Give at least one example.")
     return tuple(_named(examples))
+
+
+def examples_for(model: nn.Module, example_inputs: Examples) -> tuple[Example, ...]:
+    """The calls as `as_examples` makes them, on the meta device if the model is there."""
+    examples = as_examples(example_inputs)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    return tuple(example.without_values() for example in examples) if on_meta else examples
 
 
 def _as_example(form: Any) -> Example:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ class Product:
 
 
 Axis = Atom | Sum | Product
+PIECES = 64  # most pieces that an axis may fall into where it is related with itself, moved by some positions
 
 
 def one() -> Atom:
@@ -86,12 +88,16 @@ def nest(factors: Sequence[Axis]) -> Axis:
 
 def resolve(axis: Axis) -> Axis:
     """The present form of an axis, with bindings followed, flattened one level."""
+    bound: list[Atom] = []
     while isinstance(axis, Atom) and axis.binding is not None:
+        bound.append(axis)
         axis = axis.binding
     if isinstance(axis, Sum):
-        return concatenate(axis.parts)
-    if isinstance(axis, Product):
-        return nest(axis.factors)
+        axis = concatenate(axis.parts)
+    elif isinstance(axis, Product):
+        axis = nest(axis.factors)
+    for atom in bound:  # the next resolution is one step
+        atom.binding = axis
     return axis
 
 
@@ -159,7 +165,8 @@ def cut_axis(axis: Axis, boundaries: Sequence[int], where: str) -> list[Axis]:
     lengths = [end - start for start, end in itertools.pairwise(boundaries)]
     if isinstance(axis, Atom):
         pieces: list[Axis] = [Atom(length, axis.frozen) for length in lengths]
-        axis.binding = Sum(tuple(pieces))
+        if not axis.frozen:  # of positions that all stay nothing else is known: a long axis would fall into single ones
+            axis.binding = Sum(tuple(pieces))
         return pieces
     if isinstance(axis, Sum):
         return _cut_sum(axis, boundaries, where)
@@ -181,7 +188,8 @@ def factor(axis: Axis, outer: int, where: str) -> tuple[Axis, Axis]:
         return one(), axis
     if isinstance(axis, Atom):
         pair = Atom(outer, axis.frozen), Atom(inner, axis.frozen)
-        axis.binding = Product(pair)
+        if not axis.frozen:
+            axis.binding = Product(pair)
         return pair
     return _factor_sum(axis, outer, where) if isinstance(axis, Sum) else _factor_product(axis, outer, where)
 
@@ -220,11 +228,30 @@ def _bind(atom: Atom, axis: Axis, where: str) -> None:
 
 
 def _unify_sums(left: Sum, right: Sum, where: str) -> None:
+    if _is_near_itself(left, right):
+        _give_up((left, right), f"{where} relates an axis with itself, moved by a few positions")
+        return
     ends = set(itertools.accumulate(map(size, left.parts))) | set(itertools.accumulate(map(size, right.parts)))
     boundaries = [0, *sorted(ends)]
     pieces = zip(_cut_sum(left, boundaries, where), _cut_sum(right, boundaries, where), strict=True)
     for a, b in pieces:
         unify(a, b, where)
+
+
+def _is_near_itself(left: Sum, right: Sum) -> bool:
+    """Whether both have a part in common, moved by so little that relating them would cut it into too many pieces."""
+    begins = {_key(part): begin for part, begin in _begins(left)}
+    return any(0 < PIECES * abs(begin - begins.get(_key(part), begin)) < size(part) for part, begin in _begins(right))
+
+
+def _begins(axis: Sum) -> Iterator[tuple[Axis, int]]:
+    """The parts of an axis, each with the position where it begins."""
+    return zip(axis.parts, itertools.accumulate(map(size, axis.parts), initial=0), strict=False)
+
+
+def _key(axis: Axis) -> tuple[int, ...]:
+    """The same for parts that are the same; products are made anew whenever an axis is resolved."""
+    return tuple(map(id, axis.factors)) if isinstance(axis, Product) else (id(axis),)
 
 
 def _unify_product(product: Product, other: Axis, where: str) -> None:
@@ -246,14 +273,15 @@ def _cut_sum(axis: Sum, boundaries: Sequence[int], where: str) -> list[Axis]:
     start = 0
     for part in axis.parts:
         end = start + size(part)
-        inside = [b - start for b in boundaries if start < b < end]
+        inside = [b - start for b in boundaries[bisect_right(boundaries, start) : bisect_left(boundaries, end)]]
         pieces += cut_axis(part, [0, *inside, end - start], where)
         start = end
     # parts without a boundary between them form one piece
     grouped: list[list[Axis]] = [[] for _ in boundaries[1:]]
-    position = 0
+    index = position = 0
     for piece in pieces:
-        index = next(i for i, end in enumerate(boundaries[1:]) if position < end)
+        while position >= boundaries[index + 1]:
+            index += 1
         grouped[index].append(piece)
         position += size(piece)
     return [concatenate(group) for group in grouped]

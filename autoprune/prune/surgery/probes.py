@@ -11,7 +11,7 @@ from torch import nn
 from autoprune.errors import VerifyError
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.compare import in_precision, outputs, precise
-from autoprune.prune.passes.examples import Example, Examples, as_examples
+from autoprune.prune.passes.examples import Example, Examples, examples_for
 from autoprune.prune.passes.site import CallSite
 from autoprune.prune.passes.watch import Route
 from autoprune.prune.structure.structure import Structure
@@ -33,7 +33,7 @@ def random_probe(model: nn.Module, structure: Structure, example_inputs: Example
     probe = randomised(model, seed)
     if any(parameter.is_meta for parameter in model.parameters()):
         return probe
-    examples = precise_examples(example_inputs, structure)
+    examples = precise_examples(model, example_inputs, structure)
     trained = _paths(model, structure, examples)
     for amount in NEAR:
         if _paths(probe, structure, examples) == trained:
@@ -77,10 +77,10 @@ def randomised(model: nn.Module, seed: int, near: float = 0.0) -> nn.Module:
     return probe
 
 
-def precise_examples(example_inputs: Examples, structure: Structure) -> dict[str, Example]:
+def precise_examples(model: nn.Module, example_inputs: Examples, structure: Structure) -> dict[str, Example]:
     """The calls by name, in float32 if they have lower precision; VerifyError for one unknown to the structure."""
     known = dict.fromkeys(each.example for each in structure.passes)
-    examples = {example.name: in_precision(example) for example in as_examples(example_inputs)}
+    examples = {example.name: in_precision(example) for example in examples_for(model, example_inputs)}
     if unknown := [name for name in examples if name not in known]:
         raise VerifyError(
             f"expected the calls that the structure was found with, {', '.join(map(repr, known))}, got "

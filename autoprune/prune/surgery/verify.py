@@ -107,7 +107,7 @@ def verify_positions(
     dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
     comparison = _Comparison(structure, positions, structure.passes if passes is None else passes)
     pair = precise(small), precise(dense)
-    examples = precise_examples(example_inputs, structure)
+    examples = precise_examples(model, example_inputs, structure)
     errors = comparison.errors(*pair, examples)
     worst = max(errors, default=float("inf"))
     removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]

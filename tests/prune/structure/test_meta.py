@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import autoprune
+from autoprune.errors import UnsupportedModel
 
 
 class Block(nn.Module):
@@ -121,3 +122,92 @@ def test_what_meta_tensors_cannot_tell_is_said(kind):
 
     with torch.device("meta"), pytest.raises(autoprune.AutopruneError, match=r"got \w+Error: .*meta"):
         autoprune.find_structure(Reading(), torch.zeros(1, 3))
+
+
+class Reader(nn.Module):
+    """Reads what its integers say: a mask that hides nothing is left out, and positions must rise by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.a, self.b = nn.Embedding(9, 6), nn.Linear(6, 8), nn.Linear(8, 9)
+
+    def forward(self, ids, mask):
+        places = torch.arange(ids.shape[1], device=ids.device)
+        if not bool((places[1:] - places[:-1] == 1).all()):
+            raise ValueError("expected consecutive positions")
+        x = self.tokens(ids)
+        if not mask.bool().all():
+            if mask.nonzero().shape[0] != 11:
+                raise ValueError("expected one hidden token")
+            x = x * mask.unsqueeze(-1)
+        return self.b(F.relu(self.a(x)))
+
+
+def test_what_integers_alone_decide_is_decided_by_their_values():
+    with torch.device("meta"):
+        empty = Reader()
+    ids, mask = torch.zeros(2, 6, dtype=torch.long), torch.ones(2, 6, dtype=torch.long)
+    whole = autoprune.find_structure(empty, {"ids": ids, "mask": mask})
+    assert [unit.name for unit in whole.units] == ["tokens", "a"]
+    mask[0, 5] = 0
+    assert autoprune.find_structure(empty, {"ids": ids, "mask": mask}).units == whole.units
+    mask[0, 4] = 0
+    with pytest.raises(UnsupportedModel, match="expected one hidden token"):
+        autoprune.find_structure(empty, {"ids": ids, "mask": mask})
+
+
+def test_integers_without_values_count_as_ones():
+    with torch.device("meta"):
+        empty, ids, mask = Reader(), torch.zeros(2, 6, dtype=torch.long), torch.ones(2, 6, dtype=torch.long)
+    structure = autoprune.find_structure(empty, {"ids": ids, "mask": mask})
+    small = autoprune.shrink(empty, structure, {"a": range(3)})
+    assert autoprune.verify(empty, small, structure, {"ids": ids, "mask": mask}).ok
+
+
+def test_what_was_written_to_is_not_known_any_more():
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x):
+            flags = torch.ones(3, dtype=torch.bool, device=x.device)
+            row = flags[:1]
+            row.copy_(self.a(x).sum() > 0)
+            return self.a(x) if flags.all() else x
+
+    with torch.device("meta"), pytest.raises(UnsupportedModel, match="meta"):
+        autoprune.find_structure(Writing(), torch.zeros(1, 3))
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODERS = {
+    "LlamaForCausalLM": {**SIZES, "num_key_value_heads": 2},
+    "MistralForCausalLM": {**SIZES, "num_key_value_heads": 2},
+    "Qwen2ForCausalLM": {**SIZES, "num_key_value_heads": 2},
+    "GPT2LMHeadModel": {"n_embd": 16, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0},
+    "BertModel": SIZES,
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_networks_of_transformers_have_the_structure_that_they_have_with_weights(kind, masked):
+    transformers = pytest.importorskip("transformers")
+    made = getattr(transformers, kind)
+    config = made.config_class(vocab_size=32, **DECODERS[kind])
+    torch.manual_seed(0)
+    real = made(config).eval()
+    with torch.device("meta"):
+        empty = made(config).eval()
+    inputs = {"input_ids": torch.randint(0, 32, (2, 12))}
+    if kind != "BertModel":
+        inputs["use_cache"] = False
+    if masked:
+        inputs["attention_mask"] = torch.ones(2, 12, dtype=torch.long)
+    structure = autoprune.find_structure(real, inputs)
+    assert any(unit.width == 24 or unit.width == 64 for unit in structure.units)
+    found = autoprune.find_structure(empty, inputs)
+    assert found == replace(structure, notes=found.notes)
+    on_meta = {name: x.to("meta") if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
+    assert autoprune.find_structure(empty, on_meta).units == structure.units
