@@ -343,6 +343,7 @@ def test_a_bad_override_is_placed_at_the_setting(folder, setting, message):
         ("direction: max", "direction: up", "job.yaml:5: objectives.0.direction: expected 'min' or 'max'"),
         ("{name: accuracy, direction: max}", "accuracy", "got 'accuracy'. Write {name: accuracy, direction: max}."),
         ("{name: macs", "{name: accuracy", "job.yaml:5: objectives.1.name: expected each objective once"),
+        ("{name: macs", "{name: a<=b", "job.yaml:5: objectives.1.name: expected a name of letters, digits"),
         ("direction: min}", "direction: min, bound: low}", "objectives.1.bound: expected a number"),
         ("direction: min}", "direction: min, bound: .nan}", "objectives.1.bound: expected a finite number"),
         ("levels: 4", "", "job.yaml:4: space.units.0: expected one of keep, levels, grid and skip, got none of them"),
@@ -404,6 +405,7 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("criterion: {name: l2, p: 3}", "criterion.p: unknown argument 'p'; the criterion l2 takes none"),
         ("criterion: {call: 'plug.py:narrow'}", "expected a function of (weights, statistics)"),
         ("costs: {macs: {call: 'plug.py:cost'}}", "costs.macs: 'macs' is computed already"),
+        ("costs: {a b: {call: 'plug.py:cost'}}", "job.yaml:7: costs.a b: expected a name of letters, digits and"),
         ("costs: {c: {call: 'plug.py:fitness'}}", "costs.c.batches: expected the argument 'batches', it is missing"),
         (
             "run: {timeout_s: 5}",

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 from autoprune.api.opened import OpenedRun
 from autoprune.api.table import html_table, text_table
@@ -68,6 +68,15 @@ class PrunedFront(Sequence[Member]):
         if not self._is_finished():
             return f"PrunedFront of {self.path}: no front yet, the run is not finished; resume() finishes it"
         return text_table(self._front, self.path)
+
+    def __reduce__(self) -> NoReturn:
+        opened = (
+            f"autoprune.open_run({str(self.path)!r})" if self.path else "autoprune.open_run(DIR), searched with out=DIR"
+        )
+        raise ConfigError(
+            "expected a run folder in place of a front, which holds the model and the data and is not pickled or "
+            f"copied. Pickle the path or the members, and open the front again with {opened}."
+        )
 
     def _repr_html_(self) -> str:
         return html_table(self._front, self.path) if self._is_finished() else f"<p>{self!r}</p>"
@@ -153,7 +162,17 @@ class PrunedFront(Sequence[Member]):
         return PrunedFront(OpenedRun(result.folder, lambda: result.session.job, self._run.relay, result), result)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the rows to a CSV file, in the format of front.csv in the run folder."""
+        """Writes the rows to a CSV file, in the format of front.csv in the run folder.
+
+        Raises:
+            ConfigError: no file can be written at the path.
+        """
+        if not isinstance(path, str | Path):
+            raise ConfigError(f"path: expected the path of a file, got {path!r}")
+        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+            raise ConfigError(
+                f"path: expected a file in a folder that exists, got {str(path)!r}. Make the folder first."
+            )
         write_text(Path(path), to_csv(self.members))
 
     def report(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.api.arguments import wrong_for_open_run
 from autoprune.api.front import PrunedFront
 from autoprune.api.opened import OpenedRun
 from autoprune.api.progress import Relay
@@ -24,7 +25,7 @@ from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Job, MakeTracker, OnProgress
-from autoprune.run.session.plugin_checks import expect_data, kind_of
+from autoprune.run.session.plugin_checks import expect_data
 from autoprune.train.finetune import Loss
 
 _KEYS = {"loss": "finetune.loss", "searcher": "search.searcher"}  # keys of job files that differ from the argument
@@ -81,14 +82,11 @@ def open_run(
         >>> front.pick("macs<=0.5").build()
         >>> autoprune.open_run("run", model, data).solve("macs=0.4")
     """
-    folder = RunFolder.open(Path(path).absolute())
-    if model is not None and not isinstance(model, nn.Module):
-        raise_problems([f"model: expected a torch.nn.Module, got {kind_of(model)}"])
+    raise_problems(wrong_for_open_run(locals()))
     if data is not None:
         expect_data(data)
+    folder = RunFolder.open(Path(path).absolute())
     functions = {"fitness": fitness, "criterion": criterion, "masks": masks, "searcher": searcher, "loss": loss}
-    wrong = {name: value for name, value in functions.items() if value is not None and not callable(value)}
-    raise_problems([f"{name}: expected a function, got {kind_of(value)}" for name, value in wrong.items()])
     made = {"model": model, "data": data, "calls": calls}
     given: dict[str, Any] = {name: (lambda value=value: value) for name, value in made.items() if value is not None}
     given |= {name: value for name, value in functions.items() if value is not None}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from torch import nn
 
+from autoprune.api.arguments import wrong_for_search
 from autoprune.api.document import document_of
 from autoprune.api.front import PrunedFront
 from autoprune.api.opened import OpenedRun
@@ -17,7 +18,7 @@ from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import KNOWN_DIRECTIONS, Objective
-from autoprune.core.options import number, raise_problems, whole, word
+from autoprune.core.options import raise_problems
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
@@ -30,13 +31,11 @@ from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
-from autoprune.run.session.limits import MOST_EVALUATIONS
-from autoprune.run.session.plugin_checks import expect_data, kind_of
-from autoprune.searchers import SEARCHERS, unknown_options
+from autoprune.run.session.plugin_checks import expect_data
+from autoprune.searchers import SEARCHERS
 from autoprune.train.finetune import FineTune
 
 EVERY_EIGHTH = (LevelRule("*", tuple(step / 8 for step in range(1, 8))),)
-LONGEST = 1e9  # seconds
 
 
 def search(
@@ -141,9 +140,7 @@ def search(
         >>> front = autoprune.search(model, data, evaluations=300)
         >>> small = front.pick("macs<=0.5").build()
     """
-    raise_problems(_wrong_kinds(model, objectives, rules, searcher, options, fitness, costs, executor, progress))
-    raise_problems(_wrong_settings(tune, seconds, stagnation))
-    raise_problems(_wrong_rest(target, scoring, finetune, expected, device, out, resume, trackers))
+    raise_problems(wrong_for_search(locals()))
     expect_data(data)
     job = Job(
         name=name or type(model).__name__,
@@ -159,7 +156,7 @@ def search(
         costs=costs or {},
         evaluations=evaluations,
         front_size=front_size,
-        stop=Stop(seconds, parse_target(target) if target else (), stagnation),
+        stop=Stop(seconds, () if target is None else parse_target(target), stagnation),
         seed=seed,
         guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
         scoring=scoring,
@@ -183,94 +180,6 @@ def search(
     return PrunedFront(OpenedRun(result.folder, lambda: job, relay, result), result)
 
 
-def _wrong_kinds(
-    model: object,
-    objectives: object,
-    rules: object,
-    searcher: object,
-    options: object,
-    fitness: object,
-    costs: object,
-    executor: object,
-    progress: object,
-) -> list[str]:
-    """A sentence for every argument of the wrong kind, which says what to pass instead."""
-    costs = {} if costs is None else costs
-    instance = not isinstance(searcher, type) and hasattr(searcher, "ask")
-    expected = [
-        (isinstance(model, nn.Module), f"model: expected a torch.nn.Module, got {kind_of(model)}"),
-        (_sequence(objectives), f"objectives: expected a sequence such as ('accuracy', 'macs'), got {objectives!r}"),
-        (_sequence(rules) or isinstance(rules, str | Path), f"rules: expected a sequence of LevelRules, got "
-         f"{kind_of(rules)}. Put it in a list."),
-        (isinstance(searcher, str) or callable(searcher) or instance, f"searcher: expected a name or a function of "
-         f"(problem, seed), got {kind_of(searcher)}"),
-        (not instance, "searcher: expected a function of (problem, seed) that makes a searcher, got a searcher"),
-        (isinstance(options or {}, Mapping), f"options: expected a mapping, got {kind_of(options)}"),
-        (callable(fitness), f"fitness: expected a function of (model, batches), got {kind_of(fitness)}"),
-        (isinstance(costs, Mapping), f"costs: expected functions by name such as {{'joules': joules}}, got "
-         f"{kind_of(costs)}"),
-        (isinstance(executor, str | Executor), f"executor: expected a name or an Executor, got {kind_of(executor)}"),
-        (isinstance(progress, bool) or callable(progress), f"progress: expected True, False or a function, got "
-         f"{kind_of(progress)}"),
-    ]  # fmt: skip
-    problems = [sentence for fits, sentence in expected if not fits]
-    if isinstance(searcher, str):
-        unknown = word("searcher", searcher, SEARCHERS)
-        problems += unknown
-        if isinstance(options, Mapping) and not unknown:
-            problems += unknown_options(searcher, options)
-    if _sequence(rules):
-        wrong = [rule for rule in rules if not isinstance(rule, LevelRule | Mapping)]
-        problems += [f"rules: expected LevelRules, got {kind_of(rule)} among them" for rule in wrong[:1]]
-    if isinstance(costs, Mapping):
-        wrong = [name for name, cost in costs.items() if not callable(cost)]
-        problems += [f"costs: expected a function of kept counts for {name!r}" for name in wrong]
-    return problems
-
-
-def _wrong_settings(tune: object, seconds: object, stagnation: object) -> list[str]:
-    """A sentence for every setting that is out of bounds and that Job itself does not check."""
-    return [
-        *([] if isinstance(tune, Form) else word("tune", tune, ("auto", "off"))),
-        *([] if seconds is None else number("seconds", seconds, 0, LONGEST, above=True)),
-        *([] if stagnation is None else whole("stagnation", stagnation, 2, MOST_EVALUATIONS)),
-    ]
-
-
-def _wrong_rest(
-    target: object,
-    scoring: object,
-    finetune: object,
-    expected: object,
-    device: object,
-    out: object,
-    resume: object,
-    trackers: object,
-) -> list[str]:
-    """A sentence for every other argument of the wrong kind."""
-    values = expected.values() if isinstance(expected, Mapping) else ()
-    fits = {
-        "target: expected bounds such as 'accuracy>=0.9 at macs<=0.5'": (
-            target,
-            target is None or isinstance(target, str),
-        ),
-        "scoring: expected a Scoring such as Scoring(batch_norms='batch')": (scoring, isinstance(scoring, Scoring)),
-        "finetune: expected a FineTune": (finetune, finetune is None or isinstance(finetune, FineTune)),
-        "expected: expected numbers by name such as {'accuracy': 0.917}": (
-            expected,
-            expected is None or (isinstance(expected, Mapping) and all(isinstance(v, int | float) for v in values)),
-        ),
-        "device: expected a name such as 'auto'": (device, isinstance(device, str)),
-        "out: expected a path": (out, out is None or isinstance(out, str | Path)),
-        "resume: expected True, with `out`, or False": (
-            resume,
-            resume is False or (resume is True and out is not None),
-        ),
-        "trackers: expected a sequence of trackers": (trackers, isinstance(trackers, Sequence)),
-    }
-    return [f"{sentence}, got {given!r}" for sentence, (given, is_fit) in fits.items() if not is_fit]
-
-
 def _rules(given: str | Path | Sequence[LevelRule | Mapping[str, Any]]) -> tuple[LevelRule, ...]:
     """The rules as LevelRules; mappings and paths are read in the same way as a job file."""
     if isinstance(given, str | Path) or any(isinstance(rule, Mapping) for rule in given):
@@ -280,15 +189,9 @@ def _rules(given: str | Path | Sequence[LevelRule | Mapping[str, Any]]) -> tuple
     return tuple(rule for rule in given if isinstance(rule, LevelRule))
 
 
-def _sequence(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
-
-
 def _objective(given: str | Objective) -> Objective:
     if isinstance(given, Objective):
         return given
-    if not isinstance(given, str):
-        raise ConfigError(f"objectives: expected names or Objectives, got {kind_of(given)} among them")
     if given not in KNOWN_DIRECTIONS:
         raise ConfigError(
             f"objective {given!r} has no known direction: pass autoprune.Objective({given!r}, 'min') or 'max'; "

@@ -22,7 +22,7 @@ from autoprune.config.calls import (
 from autoprune.config.document import KeyPath
 from autoprune.config.options import resolved_options, with_options
 from autoprune.core.levels import FLOOR, GRIDS, LevelRule
-from autoprune.core.objective import KNOWN_DIRECTIONS, Direction, Objective
+from autoprune.core.objective import KNOWN_DIRECTIONS, NAMED, Direction, Objective, is_name
 from autoprune.core.sparse import SPARSE_COSTS
 from autoprune.core.unit import KINDS, Kind
 from autoprune.errors import ConfigError
@@ -145,6 +145,15 @@ class ObjectiveSpec(_Section):
         description="the worst admissible value; on a cost, a value up to 1 is a share of dense",
         examples=[0.6],
     )
+
+    @field_validator("name")
+    @classmethod
+    def _a_name(cls, name: str) -> str:
+        if not is_name(name):
+            raise mistakes(
+                ((), f"expected a name of {NAMED}, got {name!r}. Rename it, in the fitness or the costs too.")
+            )
+        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -525,6 +534,10 @@ class JobSpec(_Section):
     @field_validator("costs")
     @classmethod
     def _new_names(cls, costs: dict[str, CostCall]) -> dict[str, CostCall]:
+        if wrong := [name for name in costs if not is_name(name)]:
+            raise mistakes(
+                *(((name,), f"expected a name of {NAMED}, got {name!r}. Rename the cost.") for name in wrong)
+            )
         taken = [name for name in costs if name in ("macs", "params", *SPARSE_COSTS)]
         if taken:
             raise mistakes(*(((name,), f"{name!r} is computed already. Give the cost another name.") for name in taken))

@@ -20,7 +20,16 @@ KNOWN_DIRECTIONS: Mapping[str, Direction] = {
     **dict.fromkeys(("kl", "mse", "loss", "layer", "macs", "params", "nonzeros", "effective_macs"), "min"),
 }
 
-_BOUND = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")
+_NAME = r"[A-Za-z_]\w*"
+_BOUND = re.compile(rf"^\s*({_NAME})\s*(<=|>=|=)\s*([0-9.eE+_-]+)\s*$")
+
+
+def is_name(text: object) -> bool:
+    """Whether a value has the form of a name that bounds such as "macs<=0.5" can be on."""
+    return isinstance(text, str) and re.fullmatch(_NAME, text) is not None
+
+
+NAMED = "letters, digits and underscores, the first no digit, so that bounds such as 'macs<=0.5' can be on it"
 
 
 @dataclass(frozen=True)

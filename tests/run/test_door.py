@@ -1,9 +1,11 @@
 """The front door in Python: what `search` takes, what it returns, and a run folder opened again."""
 
+import copy
 import functools
 import inspect
 import io
 import math
+import pickle
 import re
 import shlex
 import subprocess
@@ -209,7 +211,7 @@ def test_code_without_a_name_is_left_open_in_the_job_file(model, data, tmp_path)
         ({"target": "accuracy"}, "expected a bound such as"),
         ({"front_size": 1}, "front_size: expected a whole number from 2"),
         ({"threads": 0}, "threads: expected"),
-        ({"progress": "yes"}, "progress: expected True, False or a function, got a str"),
+        ({"progress": "yes"}, "progress: expected True, False or a function, got "),
         ({"options": {"popluation": 3}, "searcher": "evolution"}, "option of searcher 'evolution'.*'population'"),
         ({"rules": [{"match": "*", "levels": 1}]}, r"rules\[0\]: levels: expected at least 2 .*, got 1"),
         ({"rules": [{"match": "*", "level": 8}]}, "did you mean 'levels'"),
@@ -434,6 +436,32 @@ def test_a_folder_that_was_opened_by_a_relative_path_is_found_from_elsewhere(tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"rules": []}, "rules: expected at least one LevelRule, such as LevelRule.*, got none. Leave `rules` out"),
+        ({"rules": {}}, r"such as LevelRule\('\*', \(0.75, 0.5\)\) or {'match': .*, got a dict\.$"),
+        ({"rules": {"match": "*", "levels": 4}}, r"got a dict\. Put it in a list\."),
+        (
+            {"options": {"n": 1}, "searcher": lambda problem, seed: None},
+            "options: expected none beside a searcher",
+        ),
+        ({"costs": {"a b": len}}, "costs: expected names of letters, digits and underscores, .*, got 'a b'"),
+        ({"costs": {"": len}}, "costs: expected names of letters"),
+        ({"costs": {"a<=b": len}}, "costs: expected names of letters"),
+        ({"costs": {5: len}}, "costs: expected functions by name .*, got the names .5."),
+        ({"objectives": (Objective("a b", "max"), "macs")}, "objectives: expected names of letters, .*, got 'a b'"),
+        (
+            {"objectives": (Objective("accuracy", "maximise"), "macs")},
+            "direction of .*: expected one of",
+        ),
+        (
+            {"objectives": (Objective("macs", "min", bound="x"),)},
+            "bound of objective 'macs': expected a finite",
+        ),
+        ({"target": ""}, "expected a bound such as"),
+        ({"deterministic": "x"}, "deterministic: expected True or False, got 'x'"),
+        ({"name": 5}, "name: expected a title, got 5"),
+        ({"fork": 5}, "fork: expected the path of a run folder, got 5"),
+        ({"progress": 5}, "progress: expected True, False or a function, got 5"),
+        ({"expected": {"accuracy": True}}, "expected: expected numbers by name"),
         ({"target": 5}, "target: expected bounds"),
         ({"trackers": None}, "trackers: expected a sequence"),
         ({"finetune": True}, "finetune: expected a FineTune, got True"),
@@ -446,6 +474,31 @@ def test_a_folder_that_was_opened_by_a_relative_path_is_found_from_elsewhere(tmp
 def test_an_argument_of_the_wrong_kind_is_told(model, data, arguments, message):
     with pytest.raises(ConfigError, match=message):
         autoprune.search(model, data, **{**SHORT, **arguments})
+
+
+@pytest.mark.parametrize("function", [autoprune.search, autoprune.open_run])
+def test_every_argument_of_the_door_refuses_an_object_of_another_kind(function, model, data):
+    given = {"model": model, "data": data} if function is autoprune.search else {"path": "no run"}
+    for name in inspect.signature(function).parameters:
+        if name != "calls":  # a model may be called with anything
+            with pytest.raises(autoprune.AutopruneError, match=f"^{name}: expected "):
+                function(**{**given, name: object()})
+
+
+def test_a_front_is_not_pickled_and_writes_no_table_where_there_is_no_folder(tmp_path):
+    front = autoprune.open_run(Path(__file__).parent / "fixtures" / "python")
+    for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(ConfigError, match=r"front, which holds the model .* with autoprune.open_run\('.*python'\)"):
+            copied(front)
+    again = pickle.loads(pickle.dumps(front[0]))
+    assert again == front[0]
+    with pytest.raises(ConfigError, match="was read without them"):
+        again.build()
+    for path in (tmp_path / "none" / "front.csv", tmp_path):
+        with pytest.raises(ConfigError, match="path: expected a file in a folder that exists, got "):
+            front.to_csv(path)
+    with pytest.raises(ConfigError, match="path: expected the path of a file, got 5"):
+        front.to_csv(5)
 
 
 @pytest.mark.parametrize("setting", [{"dtype": "x"}, {"layout": "x"}, {"batch": 0}, {"batch": "5"}, {"threads": 0}])

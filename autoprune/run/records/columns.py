@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from autoprune.core.objective import Objective
+from autoprune.core.objective import NAMED, Objective, is_name
 from autoprune.errors import ConfigError
 
 SELECT = "select_"  # prefix of values of the built network, measured on the selection set
@@ -66,7 +66,9 @@ def _clashes_with_columns(names: Iterable[str], costs: Collection[str]) -> list[
     ends = {name + end for name in names for end in (LOW, HIGH)}
     found = []
     for name in names:
-        if name in OWN or name in ratios:
+        if not is_name(name):
+            found.append(f"{name!r} is no name of {NAMED}")
+        elif name in OWN or name in ratios:
             found.append(f"{name!r} is a column of the front's table")
         elif name.startswith((SELECT, SEARCH)):
             found.append(f"{name!r} begins like the columns of values on the selection set")

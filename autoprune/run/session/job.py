@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autoprune.core.contracts import Searcher, Tracker
 from autoprune.core.cost import CostFactory, UserCost
 from autoprune.core.levels import LevelRule
-from autoprune.core.objective import Bound, Objective
+from autoprune.core.objective import NAMED, Bound, Direction, Objective, is_name
 from autoprune.core.options import number, raise_problems, whole, word
 from autoprune.core.problem import Problem
 from autoprune.measure.fitness import reported_names
@@ -183,6 +184,8 @@ class Job:
                 *([] if callable(self.criterion) else word("criterion", self.criterion, CRITERIA)),
                 *([] if callable(self.masks) else word("masks", self.masks, MASKS)),
                 *(_wrong_tracker(tracker) for tracker in self.trackers if not isinstance(tracker, Tracker | Callable)),
+                *(f"costs: expected names of {NAMED}, got {name!r}" for name in self.costs if not is_name(name)),
+                *(problem for objective in self.objectives for problem in _wrong_objective(objective)),
                 *(f"{dotted(path)}: {sentence}" for path, sentence in self._unknown_names()),
             ]
         )
@@ -190,6 +193,20 @@ class Job:
     def _unknown_names(self) -> list[tuple[KeyPath, str]]:
         reported = reported_names(self.fitness, self.guide)
         return unknown_names(reported, self.objectives, self.guide, self.stop.target, self.expected, self.costs)
+
+
+def _wrong_objective(given: Objective) -> list[str]:
+    where, bound = f"objective {given.name!r}", given.bound
+    finite = isinstance(bound, int | float) and not isinstance(bound, bool) and math.isfinite(bound)
+    return [
+        *([] if is_name(given.name) else [f"objectives: expected names of {NAMED}, got {given.name!r}"]),
+        *word(f"the direction of {where}", given.direction, get_args(Direction)),
+        *(
+            []
+            if bound is None or finite
+            else [f"the bound of {where}: expected a finite number or None, got {bound!r}"]
+        ),
+    ]
 
 
 def _wrong_tracker(given: object) -> str:

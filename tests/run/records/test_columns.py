@@ -4,11 +4,12 @@ import pytest
 
 from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.objective import Objective
+from autoprune.core.pick import Choice
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, RunFailed
 from autoprune.measure.fitness import classification
 from autoprune.run import search
-from autoprune.run.records.columns import OWN, clashes
+from autoprune.run.records.columns import OWN, check_measured, check_named, clashes
 
 TAKEN = [
     "macs",
@@ -37,6 +38,26 @@ def test_a_fitness_with_a_name_that_is_taken_is_refused_before_the_search(job, t
     with pytest.raises(ConfigError, match=f"expected the fitness to report names of its own, but '{name}' "):
         search(job("random", 4, fitness=reporting(**{name: 1.0})), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_named"),
+    [("top5", True), ("_x", True), ("a b", False), ("", False), ("a<=b", False), ("top-5", False), ("5x", False)],
+)
+def test_names_of_costs_measurements_and_guides_are_names_that_a_bound_can_have(name, is_named):
+    named = [Evaluation(Candidate((0,)), {name: 1.0})]
+    choice = Choice(named, (Objective("macs", "min"),), {"macs": 1.0})
+    if is_named:
+        assert choice.pick(f"{name}<=2").index == 0
+        check_measured([name], ["macs"])
+        check_named([name], [name], [Objective(name, "min")], None)
+        return
+    with pytest.raises(ConfigError):
+        choice.pick(f"{name}<=2")
+    with pytest.raises(ConfigError, match="is no name of letters, digits and underscores"):
+        check_measured([name], ["macs"])
+    with pytest.raises(ConfigError, match="(?s)cost .* is no name .*objective .* is no name .*the guide .* is no name"):
+        check_named(["macs", name], [name], [Objective("x" + name + " ", "min")], name + "-")
 
 
 def test_a_fitness_with_the_name_of_the_jobs_own_cost_is_refused(job):
