@@ -139,6 +139,7 @@ class Polynomial(Formula):
         return Polynomial({monomial: c for monomial, c in terms.items() if c})
 
     def evaluate(self, units: Sequence[str], kept: np.ndarray) -> np.ndarray:
+        """Returns the (n,) values at (n, u) kept counts of the u named units."""
         own, index, coefficients = self._tables
         column = {unit: position for position, unit in enumerate(units)}
         columns = np.ones((len(own) + 1, len(kept)), dtype=np.int64)  # the row of ones pads the shorter monomials
@@ -173,10 +174,12 @@ class Polynomial(Formula):
         return own, np.ascontiguousarray(index), np.array(list(self.terms.values()), dtype=kind)
 
     def to_json(self) -> list[list[Any]]:
+        """The terms as plain data for JSON: a coefficient and the units of its monomial."""
         return [[coefficient, *monomial] for monomial, coefficient in sorted(self.terms.items())]
 
     @staticmethod
     def from_json(data: Sequence[Sequence[Any]]) -> Polynomial:
+        """Makes a polynomial from the result of `to_json`."""
         return Polynomial({tuple(monomial): coefficient for coefficient, *monomial in data})
 
 

@@ -46,6 +46,7 @@ class Evaluation:
         return self.status == "ok"
 
     def to_json(self) -> dict[str, Any]:
+        """The evaluation as plain data for JSON."""
         return {
             "levels": list(self.candidate.levels),
             "fidelity": self.candidate.fidelity,
@@ -61,6 +62,7 @@ class Evaluation:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Evaluation:
+        """Makes an evaluation from the result of `to_json`."""
         return Evaluation(
             Candidate(tuple(data["levels"]), data["fidelity"]),
             dict(data["values"]),

@@ -127,10 +127,12 @@ class SearchSpace:
             raise SpaceError(f"expected since from 0 to below the fidelity {candidate.fidelity}, got {candidate.since}")
 
     def to_json(self) -> dict[str, Any]:
+        """The space as plain data for JSON."""
         return {"units": list(self.units), "levels": [list(counts) for counts in self.levels]}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SearchSpace:
+        """Makes a space from the result of `to_json`."""
         return SearchSpace(tuple(data["units"]), tuple(tuple(counts) for counts in data["levels"]))
 
 

@@ -110,6 +110,7 @@ class Unit:
         return tuple(dict.fromkeys(slot.tensor.rpartition(".")[0] for slot in self.slots))
 
     def to_json(self) -> dict[str, Any]:
+        """The unit as plain data for JSON."""
         slots = [
             {"tensor": s.tensor, "dim": s.dim, "role": s.role, "offset": s.span.offset, "inner": s.span.inner}
             | ({"repeats": [list(pair) for pair in s.span.repeats]} if s.span.repeats else {})
@@ -127,6 +128,7 @@ class Unit:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Unit:
+        """Makes a unit from the result of `to_json`."""
         slots = tuple(
             Slot(
                 s["tensor"],

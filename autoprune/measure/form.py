@@ -58,6 +58,7 @@ class Form:
             raise ConfigError(wrong)
 
     def to_json(self) -> dict[str, Any]:
+        """The form as plain data for JSON."""
         return asdict(self)
 
     @contextlib.contextmanager

@@ -27,7 +27,7 @@ _POSITIONS = "autoprune_positions"  # attribute of a shrunk network: the positio
 
 
 def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Amount]) -> nn.Module:
-    """Returns a smaller copy of the network, in the same mode; the model itself is not changed.
+    """Makes a smaller copy of a network; the network itself is not changed.
 
     Args:
         model: the network that the structure was found on. From DataParallel, DistributedDataParallel or torch.compile,
@@ -36,6 +36,9 @@ def shrink(model: nn.Module, structure: Structure, kept: float | Mapping[str, Am
         kept: a fraction for all units, or by unit name a fraction (a float in (0, 1], rounded up), a count (an int)
             or explicit positions; units not named stay whole. For a fraction or a count, the positions with the largest
             L2 norm of the weights that produce them stay. A count of 0, or no positions, removes a branch.
+
+    Returns:
+        The small network, in the model's training mode.
 
     Raises:
         SpaceError: a name is not a unit, or a count is below the least that the unit must keep or above its width.

@@ -1,4 +1,4 @@
-"""What becomes of each setting of a job that changes before its run is resumed, and a line for each that did."""
+"""The effect of changing each setting of a job before its run is resumed, and a message for each changed setting."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from autoprune.run.records.checks import Record
 from autoprune.run.session.job import Job
 
 OPTIONS = declared_options(Scoring)
-REFUSED = (  # they identify a run (run.identity): a resume with another value is refused
+REFUSED = (  # settings that identify a run (run.identity): a resume with another value is refused
     *("model", "data", "rules", "objectives", "searcher", "fitness", "calls", "criterion", "masks", "costs"),
     *("evaluations", "seed", "guide", "compensation", "finetune", "device"),
     *(f"scoring.{declared.name}" for declared in OPTIONS if declared.option.changes_scores),
 )
-TOLD = {  # they may change, and a line tells from when the new value counts
-    "front_size": "it counts for the front that is built at the end of this resume",
-    "stop.seconds": "the seconds that the run has used already count",
-    "stop.target": "it counts for all evaluations, those before the resume too",
-    "stop.stagnation": "it counts for all evaluations, those before the resume too",
-    "deterministic": "it counts from the first new evaluation on, and earlier ones stay as they are",
-    "threads": "it is not used: the run goes on with its own number, on which the last bits of scores depend",
-    "tune": "it is not used: the run goes on with the form that its networks were scored in",
+TOLD = {  # settings that may change, with a message that says from when the new value applies
+    "front_size": "the new value applies to the front that is built at the end of this resume",
+    "stop.seconds": "the new value includes the seconds that the run has already used",
+    "stop.target": "the new value applies to all evaluations, including those before the resume",
+    "stop.stagnation": "the new value applies to all evaluations, including those before the resume",
+    "deterministic": "the new value applies from the first new evaluation on",
+    "threads": "the new value is not used: the run keeps its own number, on which the last bits of scores depend",
+    "tune": "the new value is not used: the run keeps the form in which its networks were scored",
 }
-FREE = (  # no result depends on them: a change needs no word
+FREE = (  # settings on which no result depends: a change needs no message
     *("name", "executor", "expected", "trackers", "document"),
     *(f"scoring.{declared.name}" for declared in OPTIONS if not declared.option.changes_scores),
 )
 
 
 def settings_of(job: Job) -> dict[str, Any]:
-    """The settings of a job that may change, as the first record of a journal has them."""
+    """The settings of a job that may change, in the form of a journal's first record."""
     found = {
         "front_size": job.front_size,
         "stop.seconds": job.stop.seconds,
@@ -48,15 +48,15 @@ def settings_of(job: Job) -> dict[str, Any]:
 
 
 def changed_settings(job: Job, header: Record) -> list[str]:
-    """A line for each setting that differs from the one a run was started with, with what becomes of it.
+    """A message for each setting that differs from the one that a run was started with, with its effect.
 
-    Journals of earlier versions have no settings, and give no lines.
+    Journals of earlier versions have no settings, and give no messages.
     """
     then: Mapping[str, Any] = header.get("settings", {})
     now = settings_of(job)
     changed = [name for name in now if name in then and now[name] != then[name]]
     return [
-        f"{name} was {_shown(then[name])} when the run was started, is {_shown(now[name])}: {TOLD[name]}"
+        f"{name} was {_shown(then[name])} when the run was started and is now {_shown(now[name])}: {TOLD[name]}"
         for name in changed
     ]
 

@@ -1,4 +1,4 @@
-"""What a plug-in must leave as it was: the network it is given, and the process."""
+"""Checks that a plug-in changes neither the network that it gets nor the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MOST_NAMES = 4  # of changes that a sentence has
+MOST_NAMES = 4  # largest number of changes that a message names
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 
 
 def changed_in(model: nn.Module, before: dict[str, Any]) -> str:
-    """The names of what differs in a model from what it was; "" if nothing does."""
+    """The names of the parts of a model that differ from `before`; empty if none do."""
     now = state_of(model)
     names = [name for name in dict.fromkeys((*before, *now)) if not _same(before.get(name), now.get(name))]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
@@ -39,7 +39,7 @@ def changed_in(model: nn.Module, before: dict[str, Any]) -> str:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two tensors agree everywhere, in their type too; NaN agrees with NaN."""
+    """Whether two tensors have the same shape, dtype, device and values; NaN equals NaN."""
     if left.shape != right.shape or left.dtype != right.dtype or left.device != right.device:
         return False
     return bool(((left == right) | ((left != left) & (right != right))).all())
@@ -54,7 +54,7 @@ def _same(left: Any, right: Any) -> bool:
 
 @contextmanager
 def same_process(subject: str) -> Iterator[None]:
-    """Asserts that the process is left as it was: its directory, torch's settings. They are put back in any case."""
+    """Asserts that the block does not change the current directory and torch's settings; restores them in any case."""
     import torch
 
     def now() -> dict[str, Any]:
@@ -75,4 +75,4 @@ def same_process(subject: str) -> Iterator[None]:
         torch.set_grad_enabled(before["torch's gradient mode"])
         torch.set_num_threads(before["torch's number of threads"])
     changed = [f"{name} from {before[name]} to {after[name]}" for name in before if after[name] != before[name]]
-    assert not changed, f"{subject} changed {' and '.join(changed)}. Leave it as it is, or put it back"
+    assert not changed, f"{subject} changed {' and '.join(changed)}. Do not change them, or restore them"

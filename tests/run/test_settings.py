@@ -102,16 +102,28 @@ def test_another_value_of_any_setting_that_identifies_a_run_is_refused(started):
 
 
 COUNTED = {
-    "front_size": (2, "front_size was 32 when the run was started, is 2: it counts for the front"),
-    "stop.seconds": (1e6, "stop.seconds was none when the run was started, is 1000000.0: the seconds that"),
+    "front_size": (2, "front_size was 32 when the run was started and is now 2: the new value applies to the front"),
+    "stop.seconds": (
+        1e6,
+        "stop.seconds was none when the run was started and is now 1000000.0: the new value includes the seconds that",
+    ),
     "stop.target": (
         parse_target("macs<=0.9"),
-        "stop.target was none when the run was started, is macs<=0.9: it counts",
+        "stop.target was none when the run was started and is now macs<=0.9: the new value applies",
     ),
-    "stop.stagnation": (5, "stop.stagnation was none when the run was started, is 5: it counts for all"),
-    "deterministic": (True, "deterministic was False when the run was started, is True: it counts from the first new"),
-    "threads": (2, "threads was 1 when the run was started, is 2: it is not used"),
-    "tune": (Form(batch=10), "tune was off when the run was started, is dtype float32, batch 10: it is not used"),
+    "stop.stagnation": (
+        5,
+        "stop.stagnation was none when the run was started and is now 5: the new value applies to all",
+    ),
+    "deterministic": (
+        True,
+        "deterministic was False when the run was started and is now True: the new value applies from the first new",
+    ),
+    "threads": (2, "threads was 1 when the run was started and is now 2: the new value is not used"),
+    "tune": (
+        Form(batch=10),
+        "tune was off when the run was started and is now dtype float32, batch 10: the new value is not used",
+    ),
 }
 
 

@@ -66,15 +66,18 @@ class RecipeExporter:
 
 
 def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, any_output: bool = False) -> nn.Module:
-    """Loads an exported small network, in eval mode, by rebuilding it on a new model of the original class.
+    """Loads an exported small network by rebuilding it on a new model of the original class.
 
     Args:
         model: a model from the factory that made the pruned one; its weights do not matter and it is not changed. The
             result is on its device.
         directory: a folder with recipe.json and weights.safetensors.
-        any_class: accept a model whose class has another name than in the export.
-        any_output: accept a model whose output with these weights differs from that at the time of the export. The
-            measurements in the export are not valid then.
+        any_class: whether a model is accepted whose class has another name than in the export.
+        any_output: whether a model is accepted whose output with these weights differs from that at the time of the
+            export. The measurements in the export are then not valid.
+
+    Returns:
+        The small network, in eval mode.
 
     Raises:
         RecipeError: files are missing, damaged or not of one export; the model is of another class, has tensors of
