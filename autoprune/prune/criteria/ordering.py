@@ -20,9 +20,9 @@ from autoprune.prune.criteria import (
     needs_of,
     order_positions,
 )
+from autoprune.prune.criteria.elimination import output_energy
 from autoprune.prune.criteria.loss import collect_gradients
 from autoprune.prune.criteria.magnitudes import l2
-from autoprune.prune.criteria.surgeon import output_energy
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import consumers_of
 from autoprune.prune.moments.moments import Moments

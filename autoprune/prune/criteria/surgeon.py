@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from autoprune.prune.criteria.contract import ConsumerStatistics, UnitStatistics, UnitWeights, needs
+from autoprune.prune.criteria.elimination import Elimination, Inaccurate, without
 from autoprune.prune.criteria.magnitudes import l2
-from autoprune.prune.moments.ridge import ridged
+
+EXACT = 64  # positions up to which each is removed in a round of its own
+ROUND_SHARE = 32  # beyond, a round removes one in 32 of those that remain: the same damage as one by one
+CANDIDATES = 2  # candidates for each removal of a round; with one, twins may go together; four are no better
+WIDE = 1024  # columns above which the sweep is in float32
 
 
 @needs("moments")
@@ -19,52 +27,60 @@ def obs(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
 
     Source:
         Hassibi and Stork 1993 (https://papers.nips.cc/paper/647); for groups of columns Kurtic et al. 2022
-        (https://arxiv.org/abs/2203.07259, equations 4 and 5). Departure: with several consumers the damages are added,
-        each relative to the energy of its dense output.
+        (https://arxiv.org/abs/2203.07259, equations 4 and 5). Departures: with several consumers the damages are added,
+        each relative to the energy of its dense output. While more than 64 positions remain, they are removed in
+        rounds: the positions with the least damages are candidates, one in 32 of all positions is removed one by one
+        with updates among the candidates only, and then all others are updated for these together, which is exact. Wide
+        consumers are updated in float32; if that proves inaccurate, in float64.
     """
     if not statistics.consumers:
         return l2(weights, statistics)
-    consumers = [_Downdate(consumer) for consumer in statistics.consumers]
-    remaining = list(range(len(statistics.consumers[0].columns)))
-    ranks = torch.zeros(len(remaining), dtype=torch.float64)
-    for rank in range(len(remaining)):
-        damage = torch.stack([consumer.damage(remaining) for consumer in consumers]).sum(dim=0)
-        position = remaining.pop(int(damage.argmin()))
-        ranks[position] = rank
+    try:
+        return _ranks([Elimination(consumer, _precision(consumer)) for consumer in statistics.consumers])
+    except Inaccurate:
+        return _ranks([Elimination(consumer, torch.float64) for consumer in statistics.consumers])
+
+
+def _precision(consumer: ConsumerStatistics) -> torch.dtype:
+    """float32 for wide consumers; only where all columns are the unit's can it be checked."""
+    wide = WIDE < consumer.columns.numel() == len(consumer.gram)
+    return torch.float32 if wide else torch.float64
+
+
+def _ranks(consumers: Sequence[Elimination]) -> torch.Tensor:
+    """(n,) 0 for the position removed first."""
+    remaining = np.arange(consumers[0].positions)
+    order: list[int] = []
+    checked = len(remaining)  # positions that remained at the last check
+    while len(remaining):
+        chosen = _round(consumers, remaining)
+        order += remaining[chosen].tolist()
+        remaining = without(remaining, chosen)
         for consumer in consumers:
-            consumer.remove(position)
+            consumer.remove(chosen)
+        if len(remaining) <= checked / 2:
+            checked = len(remaining)
+            for consumer in consumers:
+                consumer.check()
+    ranks = torch.zeros(len(order), dtype=torch.float64)
+    ranks[order] = torch.arange(len(order), dtype=torch.float64)
     return ranks
 
 
-class _Downdate:
-    """A consumer's weight and inverse Hessian while positions are removed one after the other."""
-
-    def __init__(self, consumer: ConsumerStatistics) -> None:
-        self.columns = consumer.columns
-        self.weight = consumer.weight.clone()
-        self.inverse = torch.linalg.inv(ridged(consumer.gram))
-        energy = output_energy(consumer.weight, consumer.gram) if consumer.energy is None else consumer.energy
-        self.energy = energy if energy > 0 else float("inf")  # a zero output cannot be damaged
-
-    def damage(self, remaining: list[int]) -> torch.Tensor:
-        """(r,) damages of removing each of the remaining positions next."""
-        columns = self.columns[remaining]  # (r, m)
-        blocks = self.inverse[columns[:, :, None], columns[:, None, :]]  # (r, m, m)
-        weights = self.weight[:, columns].permute(1, 2, 0)  # (r, m, o)
-        damage: torch.Tensor = (weights * torch.linalg.solve(blocks, weights)).sum(dim=(1, 2)) / self.energy
-        return damage
-
-    def remove(self, position: int) -> None:
-        columns = self.columns[position]
-        rows = self.inverse[columns]  # (m, k)
-        solved = torch.linalg.solve(rows[:, columns], rows)  # (m, k)
-        self.weight -= self.weight[:, columns] @ solved
-        self.inverse -= rows.T @ solved
-        # rounding must not restore removed columns
-        self.inverse[columns] = 0.0
-        self.inverse[:, columns] = 0.0
-
-
-def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
-    """The mean square of the output, tr(W H W^T), of an (o, k) weight with (k, k) second moments."""
-    return float(torch.einsum("ok,kl,ol->", weight, gram, weight))
+def _round(consumers: Sequence[Elimination], remaining: np.ndarray) -> np.ndarray:
+    """The places, among those that remain, of the positions that go next, in their order."""
+    count = 1 if len(remaining) <= EXACT else max(1, len(remaining) // ROUND_SHARE)
+    damage = np.sum([consumer.damages() for consumer in consumers], axis=0)
+    least = np.lexsort((remaining, damage))  # ties by position
+    if count == 1:
+        return least[:1]
+    candidates = least[: CANDIDATES * count]
+    windows = [consumer.window(candidates) for consumer in consumers]
+    picked: list[int] = []
+    for _ in range(count):
+        damage = np.sum([window.damages() for window in windows], axis=0)
+        damage[picked] = np.inf
+        picked.append(int(damage.argmin()))
+        for window in windows:
+            window.remove(picked[-1])
+    return candidates[picked]

@@ -26,7 +26,7 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.run.fingerprint.fingerprint import fingerprint
 from autoprune.run.records.tensor_file import write_tensors
 
-BANK_FORMAT = 1  # increased whenever the same inputs give a different bank
+BANK_FORMAT = 2  # increased whenever the same inputs give a different bank
 HEADER = "autoprune"
 
 
