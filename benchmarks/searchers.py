@@ -45,8 +45,7 @@ from anytime.table import summary, verdicts, write
 from autoprune.core.contracts import Searcher
 from autoprune.core.front import Front
 from autoprune.core.objective import Objective
-from autoprune.core.problem import Problem
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Problem, Profile
 from autoprune.searchers import SEARCHERS, make_searcher
 
 RESULTS = Path("results")

@@ -57,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank"),
         *("measure.batch_norms", "errors"),
     },
-    "train": {"measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
+    "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
     "data": {"measure", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
     "testing": {

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from autoprune.core.cache import ByteCache
 from autoprune.measure.calls import Calls, record_calls
 from autoprune.measure.following import Followed
 from autoprune.prune.modules.batch_norms import tracked_norms
@@ -70,19 +71,19 @@ class Prefixes:
     limit: int
     calls: Calls = field(init=False)
     _cuts: dict[int, Cut] = field(default_factory=dict)
-    _kept: dict[int, dict[Hashable, Outputs]] = field(default_factory=dict)
-    _bytes: dict[int, int] = field(default_factory=dict)
+    _kept: ByteCache[int, dict[Hashable, Outputs]] = field(init=False)  # by moment
     _closed: int = -1  # no cut up to this moment is kept any more
     _written: set[str] = field(default_factory=set)  # modules whose outputs later modules change in place
 
     def __post_init__(self) -> None:
         self.calls = record_calls(self.dense, self.example)
+        self._kept = ByteCache(self.limit, first=min)
         self._tensors = named_tensors(self.dense)
 
     @property
     def bytes(self) -> int:
         """The number of bytes that are kept now."""
-        return sum(self._bytes.values())
+        return self._kept.held
 
     def cut(self, network: nn.Module, recipe: Recipe) -> Cut:
         """The cut at which a candidate's network first differs from the dense network."""
@@ -117,18 +118,15 @@ class Prefixes:
         return bool(cut.modules) and cut.moment > self._closed and key not in self._kept.get(cut.moment, {})
 
     def keep(self, cut: Cut, key: Hashable, outputs: Outputs) -> None:
-        self._kept.setdefault(cut.moment, {})[key] = outputs
         sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in real_tensors(outputs)}
-        self._bytes[cut.moment] = self._bytes.get(cut.moment, 0) + sum(sizes.values())
-        while self.bytes > self.limit:
-            self._closed = min(self._kept)
-            self._kept.pop(self._closed)
-            self._bytes.pop(self._closed)
+        size = self._kept.size(cut.moment) + sum(sizes.values())
+        for moment in self._kept.put(cut.moment, {**self._kept.get(cut.moment, {}), key: outputs}, size):
+            self._closed = moment
 
     def forget(self, cut: Cut, key: Hashable) -> None:
         """Drops the outputs for a batch because they were written to; outputs at this cut are copied from then on."""
         self._written.update(cut.modules)
-        for moment in list(self._kept):
+        for moment in self._kept:
             self._kept[moment].pop(key, None)
 
     def is_written(self, module: str) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from autoprune.core.cache import ByteCache
 from autoprune.errors import TrainingDiverged
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
@@ -103,8 +104,10 @@ class Trainer:
     plan: FineTune
     examples: TrainingSet
     keep_bytes: int
-    _kept: dict[Hashable, Learner] = field(default_factory=dict)
-    _held: int = 0  # bytes of the kept networks
+    _kept: ByteCache[Hashable, Learner] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._kept = ByteCache(self.keep_bytes)
 
     def train(self, learner: Learner, steps: int) -> nn.Module:
         """Trains to `steps` steps in all and returns a copy of the network with re-estimated batch norm statistics.
@@ -121,24 +124,16 @@ class Trainer:
 
     def trained(self, key: Hashable, begin: Callable[[], nn.Module], sparse: Collection[str], steps: int) -> nn.Module:
         """Returns the network of a key after `steps` steps; `begin` makes it unless it is kept with fewer steps."""
-        learner = self._taken(key) if key in self._kept else None
+        learner = self._kept.pop(key) if key in self._kept else None
         if learner is None or learner.done > steps:
             learner = Learner.of(begin(), self.plan, sparse)
         network = self.train(learner, steps)
-        self._kept[key] = learner
-        self._held += learner.nbytes
-        while self._held > self.keep_bytes:
-            self._taken(next(iter(self._kept)))
+        self._kept.put(key, learner, learner.nbytes)
         return network
 
     def fully_trained(self, network: nn.Module, sparse: Collection[str]) -> nn.Module:
         """Returns a copy of any network, with any weights, after all steps."""
         return self.train(Learner.of(copy_model(network), self.plan, sparse), self.plan.steps)
-
-    def _taken(self, key: Hashable) -> Learner:
-        learner = self._kept.pop(key)
-        self._held -= learner.nbytes
-        return learner
 
 
 @dataclass(frozen=True)

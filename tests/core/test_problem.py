@@ -10,8 +10,7 @@ import pytest
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound, Objective
-from autoprune.core.problem import Problem
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Problem, Profile
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Profile
 from autoprune.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from autoprune.core.contracts import Searcher
 from autoprune.core.front import hypervolume
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Profile
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.searchers import SEARCHERS, make_searcher, searcher_options

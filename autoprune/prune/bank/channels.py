@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.cache import ByteCache
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.bank.weights import WeightBank
 from autoprune.prune.criteria import Criterion
@@ -25,6 +26,12 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import laid_out_like, rebuild, select
 
 SOLUTION_CACHE_BYTES = 1 << 30
+
+Solutions = ByteCache[tuple[str, bytes], dict[str, torch.Tensor]]
+
+
+def _empty_cache() -> Solutions:
+    return ByteCache(SOLUTION_CACHE_BYTES, least=1)  # the solution that was just found stays
 
 
 @dataclass
@@ -49,8 +56,7 @@ class Bank:
     sliced: Mapping[str, str]
     notes: dict[str, str] = field(default_factory=dict)
     weights: WeightBank = field(default_factory=WeightBank)
-    _solved: dict[tuple[str, bytes], dict[str, torch.Tensor]] = field(default_factory=dict)
-    _held: int = 0  # number of bytes of the cached solutions
+    _solved: Solutions = field(default_factory=_empty_cache)
     _tensors: dict[str, torch.Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +69,7 @@ class Bank:
 
     def with_orders(self, orders: Mapping[str, np.ndarray]) -> Bank:
         """Returns the bank with other orders of the positions of some units."""
-        return replace(self, orders={**self.orders, **orders}, notes={}, _solved={}, _held=0)
+        return replace(self, orders={**self.orders, **orders}, notes={}, _solved=_empty_cache())
 
     def with_weights(self, weights: WeightBank) -> Bank:
         """Returns the bank with weights whose entries are searched."""
@@ -107,12 +113,8 @@ class Bank:
     def _solve(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
         key = (name, kept.tobytes())
         if key not in self._solved:
-            self._solved[key] = self._refitted(name, kept)
-            self._held += _nbytes(self._solved[key])
-            while len(self._solved) > 1 and self._held > SOLUTION_CACHE_BYTES:
-                self._held -= _nbytes(
-                    self._solved.pop(next(iter(self._solved)))
-                )  # drops the oldest, never the one just solved
+            solved = self._refitted(name, kept)
+            self._solved.put(key, solved, sum(tensor.nbytes for tensor in solved.values()))
         return self._solved[key]
 
     def _refitted(self, name: str, kept: np.ndarray) -> dict[str, torch.Tensor]:
@@ -178,7 +180,3 @@ def notes_on(moments: Mapping[str, Moments], tensors: Mapping[str, torch.Tensor]
         if findings:
             notes[name] = "; ".join(findings)
     return notes
-
-
-def _nbytes(tensors: Mapping[str, torch.Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.cache import ByteCache
 from autoprune.core.sparse import SparseWeight
 from autoprune.prune.bank.entries import removal_order, sweep
 from autoprune.prune.bank.masks import MASKS, Scores, checked, groups_of, keep_largest, magnitude
@@ -67,7 +68,9 @@ class WeightBank:
     moments: Mapping[str, Moments] = field(default_factory=dict)
     plain: Mapping[str, str] = field(default_factory=dict)
     _orders: dict[str, torch.Tensor] = field(default_factory=dict)
-    _made: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
+    _made: ByteCache[tuple[str, int], torch.Tensor] = field(
+        default_factory=lambda: ByteCache(MASK_CACHE_BYTES, least=1)
+    )
 
     @property
     def remarks(self) -> dict[str, str]:
@@ -120,9 +123,8 @@ class WeightBank:
             return self._solved(name, task)
         key = (name, task.count)
         if key not in self._made:
-            self._made[key] = self._solved(name, task).to(self.dense[name].dtype)
-            while len(self._made) > 1 and sum(made.nbytes for made in self._made.values()) > MASK_CACHE_BYTES:
-                self._made.pop(next(iter(self._made)))  # drops the oldest, never the one just made
+            made = self._solved(name, task).to(self.dense[name].dtype)
+            self._made.put(key, made, made.nbytes)
         return self._made[key].double()
 
     def _solved(self, name: str, task: _Task) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Profile
 from autoprune.core.unit import Unit
 from autoprune.prune.criteria import ConsumerStatistics
 from autoprune.prune.criteria.ordering import unit_consumers, unit_weights

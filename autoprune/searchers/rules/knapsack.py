@@ -19,8 +19,7 @@ import numpy as np
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.options import at_least
-from autoprune.core.problem import Problem, cost_range, primary_cost
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Problem, Profile, cost_range, primary_cost
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.plan.allocation import Allocator

@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Profile
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed, SpaceError
 from autoprune.run.executors.serial import SerialEvaluator

@@ -11,8 +11,7 @@ from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front
 from autoprune.core.objective import Objective
-from autoprune.core.problem import Problem
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Problem, Profile
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.plan.ladder import uniform_levels
 from autoprune.searchers import make_searcher

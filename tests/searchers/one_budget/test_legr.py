@@ -7,8 +7,7 @@ import pytest
 
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.objective import Objective
-from autoprune.core.problem import Problem
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Problem, Profile
 from autoprune.core.space import SearchSpace
 from autoprune.errors import ConfigError
 from autoprune.searchers.one_budget.legr import LegrSearch, Ranking

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Profile
 from autoprune.errors import ConfigError
 from autoprune.searchers.fronts.auto import AutoSearch
 from autoprune.searchers.rules.search import NAMES, ClosedFormSearch, nearest_levels, plans_of

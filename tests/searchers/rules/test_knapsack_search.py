@@ -9,8 +9,7 @@ import pytest
 
 from autoprune.core.cost import CostModel, Polynomial
 from autoprune.core.objective import Bound, Objective
-from autoprune.core.problem import Problem
-from autoprune.core.profile import Profile
+from autoprune.core.problem import Problem, Profile
 from autoprune.core.space import SearchSpace
 from autoprune.errors import ConfigError
 from autoprune.searchers.rules.knapsack import KnapsackSearch, removed_importance
