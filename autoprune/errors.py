@@ -136,9 +136,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint " (did you mean ...?)" for a word close to a known one, with a leading space; else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def closest_name(name: str, known: Iterable[str]) -> str:
-    """A sentence " Did you mean ...?" for a name close to a known one, with a leading space; else an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""

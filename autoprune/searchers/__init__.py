@@ -14,7 +14,7 @@ from typing import Any
 
 from autoprune.core.contracts import MultiFidelity, Searcher
 from autoprune.core.problem import Problem
-from autoprune.errors import ConfigError, closest_name
+from autoprune.errors import ConfigError, did_you_mean
 
 SEARCHERS: dict[str, str] = {
     "uniform": "autoprune.searchers.rules.uniform:UniformSearch",
@@ -95,4 +95,4 @@ def searcher_options(name: str) -> dict[str, Any]:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
-    return f"expected a known {what}, one of {known}, got {name!r}.{closest_name(name, known)}"
+    return f"expected a known {what}, one of {known}, got {name!r}{did_you_mean(name, known)}."

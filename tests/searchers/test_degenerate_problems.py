@@ -22,7 +22,7 @@ BREEDS_FROM_ONE = {"genetic", "legr"}  # mutants of the best
 
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_a_name_with_a_letter_too_many_names_the_searcher_and_all_others(name):
-    with pytest.raises(ConfigError, match=rf"got '{name}e'. Did you mean '{name}'\?") as caught:
+    with pytest.raises(ConfigError, match=rf"got '{name}e' \(did you mean '{name}'\?") as caught:
         make_searcher(f"{name}e", synthetic_problem().problem)
     assert all(repr(known) in str(caught.value) for known in SEARCHERS)
 

@@ -155,12 +155,12 @@ def test_auto_passes_its_options_on():
 
 def test_unknown_names_and_options_are_errors_that_name_the_closest():
     problem = synthetic_problem().problem
-    with pytest.raises(ConfigError, match=r"one of .*'evolution'.*got 'evolutoin'. Did you mean 'evolution'"):
+    with pytest.raises(ConfigError, match=r"one of .*'evolution'.*got 'evolutoin' \(did you mean 'evolution'"):
         make_searcher("evolutoin", problem)
     with pytest.raises(ConfigError) as caught:
         make_searcher("evolution", problem, populaton=3, xyz=2)
     first, second = caught.value.problems
-    assert first.endswith("got 'populaton'. Did you mean 'population'?")
+    assert first.endswith("got 'populaton' (did you mean 'population'?).")
     assert second == (
         "expected a known option of searcher 'evolution', one of ['population', 'rungs', 'seeds', 'crossover', "
         "'swaps', 'selection'], got 'xyz'."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem, is_usable
 from autoprune.core.space import Candidate, Levels
+from autoprune.searchers.common.queue import OnceQueue
 
 SYSTEMATIC = 65_536  # spaces up to this size are searched exhaustively
 
@@ -30,11 +30,7 @@ class Proposals:
         problem.check_bounds()
         self.problem = problem
         self.losses: dict[Levels, tuple[float, ...]] = {}
-        self._queue: deque[Levels] = deque()
-        self._known: set[Levels] = set()  # queued, handed out or told
-        self._told: set[Levels] = set()
-        self._pending: set[Levels] = set()
-        self._ended = False  # the queue was empty while nothing was pending
+        self._queue: OnceQueue[Levels] = OnceQueue()
         self._cursor = 0  # progress of the systematic enumeration
 
     def add(self, levels: Iterable[int], *, first: bool = False) -> bool:
@@ -42,26 +38,11 @@ class Proposals:
 
         With `first` it goes to the front of the queue.
         """
-        row = tuple(map(int, levels))
-        if row in self._known or self._ended:
-            return False
-        self._known.add(row)
-        if first:
-            self._queue.appendleft(row)
-        else:
-            self._queue.append(row)
-        return True
+        return self._queue.add(tuple(map(int, levels)), first=first)
 
     def take(self, n: int) -> list[Candidate]:
         """Up to n candidates from the queue, now pending; an empty queue with nothing pending ends the search."""
-        taken: list[Candidate] = []
-        while self._queue and len(taken) < n:
-            levels = self._queue.popleft()
-            if levels not in self._told:
-                self._pending.add(levels)
-                taken.append(Candidate(levels))
-        self._ended |= n > 0 and not self._pending
-        return taken
+        return [Candidate(levels) for levels in self._queue.take(n)]
 
     def record(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         """Records answers at full fidelity; returns the new usable ones, in order."""
@@ -70,19 +51,14 @@ class Proposals:
             levels = evaluation.candidate.levels
             if evaluation.candidate.fidelity < 1:
                 continue  # not comparable with scores on the whole selection set
-            self._pending.discard(levels)
-            if levels in self._told:
-                continue
-            self._told.add(levels)
-            self._known.add(levels)
-            if is_usable(self.problem, evaluation):
+            if self._queue.answer(levels) and is_usable(self.problem, evaluation):
                 self.losses[levels] = tuple(float(o.loss(evaluation.values[o.name])) for o in self.problem.objectives)
                 usable.append(evaluation)
         return usable
 
     def knows(self, levels: Levels) -> bool:
         """Whether a network was queued, handed out or told before."""
-        return levels in self._known
+        return self._queue.knows(levels)
 
     @property
     def queued(self) -> int:
@@ -91,7 +67,7 @@ class Proposals:
     @property
     def waiting(self) -> bool:
         """Whether a candidate that was handed out lacks an answer."""
-        return bool(self._pending)
+        return self._queue.waiting
 
     def remaining(self, n: int) -> list[Levels]:
         """At least the next n unknown networks, in lexicographic order, if there are any; none in a large space."""
@@ -101,6 +77,6 @@ class Proposals:
             block = np.arange(self._cursor, min(self._cursor + 256, count))
             rows = np.stack(np.unravel_index(block, tuple(self.problem.space.sizes)), axis=1)
             inside = rows[self.problem.feasible(rows)].tolist()
-            found += [tuple(row) for row in inside if tuple(row) not in self._known]
+            found += [tuple(row) for row in inside if not self.knows(tuple(row))]
             self._cursor = int(block[-1]) + 1
         return found

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from autoprune.errors import ConfigError, closest_name
+from autoprune.errors import ConfigError, did_you_mean
 
 OptunaRole = Literal["sampler", "pruner"]
 
@@ -37,8 +37,8 @@ def class_of(role: OptunaRole, name: str) -> type:
     """The class of that name, or of "module:Class"; ConfigError with the closest name if there is none."""
     known = known_classes(role)
     if ":" not in name and name not in known:
-        hint = closest_name(name, known)
-        raise ConfigError(f"expected {role} to be one of {list(known)} or 'module:Class', got {name!r}.{hint}")
+        hint = did_you_mean(name, known)
+        raise ConfigError(f"expected {role} to be one of {list(known)} or 'module:Class', got {name!r}{hint}.")
     kind = _imported(role, name) if ":" in name else known[name]
     if not (inspect.isclass(kind) and issubclass(kind, base_class(role))):
         base = f"optuna.{role}s.{base_class(role).__name__}"

@@ -6,7 +6,6 @@ networks on a rung were measured on the same ones, and going up a rung costs onl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from autoprune.core.problem import Problem, is_usable
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
 from autoprune.searchers import make_inner_searcher
+from autoprune.searchers.common.queue import OnceQueue
 
 
 def geometric(least: float, eta: int) -> tuple[float, ...]:
@@ -43,10 +43,7 @@ class Rungs:
         self.problem = problem
         self.fidelities = tuple(fidelities)
         self.losses: list[dict[Levels, tuple[float, ...]]] = [{} for _ in fidelities]
-        self._queue: deque[Candidate] = deque()
-        self._known: set[Candidate] = set()
-        self._pending: set[Candidate] = set()
-        self._ended = False  # the queue was empty while nothing was pending
+        self._queue: OnceQueue[Candidate] = OnceQueue()
 
     @property
     def top(self) -> int:
@@ -60,29 +57,23 @@ class Rungs:
     @property
     def waiting(self) -> bool:
         """Whether a candidate that was handed out lacks an answer."""
-        return bool(self._pending)
+        return self._queue.waiting
 
     def add(self, rows: Iterable[Levels], rung: int) -> bool:
         """Queues the networks that are new to a rung, none once the search has ended; whether there were any."""
-        candidates = dict.fromkeys(Candidate(levels, self.fidelities[rung]) for levels in rows)
-        new = [] if self._ended else [candidate for candidate in candidates if candidate not in self._known]
-        self._known.update(new)
-        self._queue += new
-        return bool(new)
+        new = [self._queue.add(Candidate(levels, self.fidelities[rung])) for levels in rows]
+        return any(new)
 
     def take(self, n: int) -> list[Candidate]:
         """Up to n candidates from the queue, now pending; an empty queue with nothing pending ends the search."""
-        taken = [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
-        self._pending.update(taken)
-        self._ended |= n > 0 and not self._pending
-        return taken
+        return self._queue.take(n)
 
     def record(self, evaluations: Sequence[Evaluation]) -> list[tuple[int, Evaluation]]:
         """Records answers to handed-out candidates; returns them with their rungs, in order, usable or not."""
-        answered = [e for e in evaluations if e.candidate in self._pending]
+        answered = [e for e in evaluations if self._queue.awaits(e.candidate)]
         found = []
         for evaluation in answered:
-            self._pending.discard(evaluation.candidate)
+            self._queue.answer(evaluation.candidate)
             rung = self.fidelities.index(evaluation.candidate.fidelity)
             if is_usable(self.problem, evaluation):
                 self.losses[rung][evaluation.candidate.levels] = tuple(self.problem.losses([evaluation])[0].tolist())

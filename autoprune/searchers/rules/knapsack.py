@@ -20,17 +20,17 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, Profile, cost_range, primary_cost
-from autoprune.core.space import Candidate, Levels
+from autoprune.core.space import Levels
 from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.plan.allocation import Allocator
-from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.common.rivals import UniformRivals
 from autoprune.searchers.one_budget.legr import widest_rest
+from autoprune.searchers.rules.planned import PlannedSearch
 
 Importance = Literal["magnitude", "fluctuation"]
 
 
-class KnapsackSearch:
+class KnapsackSearch(PlannedSearch):
     """Proposes the plans at `plans` budgets spread evenly over a cost, the largest first, and ends.
 
     A plan is followed by the uniform network of equal cost (searchers.common.rivals). Units without importance in the
@@ -67,22 +67,13 @@ class KnapsackSearch:
         if cost is not None and cost not in problem.costs.names:
             raise ConfigError(f"expected cost to be one of {list(problem.costs.names)}, got {cost!r}")
         self._plans = at_least("plans", plans, 1)
-        self._proposals = Proposals(problem)
+        super().__init__(problem)
         self._table = removed_importance(problem, importance, relative)
         self._cost = cost or primary_cost(problem)
         self._rivals = UniformRivals(problem, self._cost)
-        self._started = False
-
-    def ask(self, n: int) -> list[Candidate]:
-        if not self._started:
-            self._started = True
-            for levels in self._planned():
-                self._proposals.add(levels)
-                self._rivals.planned(levels)
-        return self._proposals.take(n)
 
     def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self._proposals.record(evaluations)
+        super().tell(evaluations)
         for rival in self._rivals.tell(evaluations):
             self._proposals.add(rival, first=True)
 
@@ -103,6 +94,8 @@ class KnapsackSearch:
                 planned.append(allocator.plan(budget))
             except InfeasibleBudget:
                 planned.append(problem.space.smallest.levels)
+        for levels in planned:
+            self._rivals.planned(levels)
         return planned
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.core.evaluation import Evaluation
 from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, Profile, cost_range, primary_cost
-from autoprune.core.space import Candidate, Levels
+from autoprune.core.space import Levels
 from autoprune.errors import ConfigError
-from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.rules import closed_form
+from autoprune.searchers.rules.planned import PlannedSearch
 
 DIALS = np.linspace(1.0, 0.0, 257)  # settings of a rule, from dense down, to choose from for a budget
 
@@ -74,7 +73,7 @@ CLOSED_FORM_RULES: Mapping[str, ClosedFormRule] = {
 NAMES = ("uniform", *CLOSED_FORM_RULES)
 
 
-class ClosedFormSearch:
+class ClosedFormSearch(PlannedSearch):
     """Proposes the network of each rule for `plans` budgets spread evenly over the first cost, and ends.
 
     A rule's shares become the nearest levels, and its dial is set as high as the budget and all bounds allow. The
@@ -92,22 +91,11 @@ class ClosedFormSearch:
 
     def __init__(self, problem: Problem, *, seed: int = 0, plans: int = 12, rules: Sequence[str] | None = None) -> None:
         self._plans = at_least("plans", plans, 1)
-        self._proposals = Proposals(problem)
+        super().__init__(problem)
         self.left_out = _missing(problem, NAMES if rules is None else rules)
         if rules is not None and self.left_out:
             raise ConfigError(list(self.left_out.values()))
         self._rules = [name for name in (NAMES if rules is None else rules) if name not in self.left_out]
-        self._started = False
-
-    def ask(self, n: int) -> list[Candidate]:
-        if not self._started:
-            self._started = True
-            for levels in self._planned():
-                self._proposals.add(levels)
-        return self._proposals.take(n)
-
-    def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self._proposals.record(evaluations)
 
     def _planned(self) -> list[Levels]:
         """The plans budget by budget from the largest; where dense is allowed, it is every rule's plan for that."""

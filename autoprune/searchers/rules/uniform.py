@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoprune.core.evaluation import Evaluation
 from autoprune.core.options import at_least
 from autoprune.core.problem import Problem
-from autoprune.core.space import Candidate
+from autoprune.core.space import Levels
 from autoprune.plan.ladder import coarse_to_fine, ladder
-from autoprune.searchers.common.proposals import Proposals
+from autoprune.searchers.rules.planned import PlannedSearch
 
 
-class UniformSearch:
+class UniformSearch(PlannedSearch):
     """Proposes uniform networks within the bounds, ends first, then midpoints between those proposed.
 
     Args:
@@ -26,15 +25,7 @@ class UniformSearch:
 
     def __init__(self, problem: Problem, *, seed: int = 0, rungs: int = 20) -> None:
         self._rungs = at_least("rungs", rungs, 1)
-        self._proposals = Proposals(problem)
-        self._started = False
+        super().__init__(problem)
 
-    def ask(self, n: int) -> list[Candidate]:
-        if not self._started:
-            self._started = True
-            for levels in coarse_to_fine(ladder(self._proposals.problem, self._rungs)):
-                self._proposals.add(levels)
-        return self._proposals.take(n)
-
-    def tell(self, evaluations: Sequence[Evaluation]) -> None:
-        self._proposals.record(evaluations)
+    def _planned(self) -> Sequence[Levels]:
+        return coarse_to_fine(ladder(self._proposals.problem, self._rungs))

@@ -129,7 +129,7 @@ def test_no_arm_and_unknown_arms_are_errors():
     problem = synthetic_problem().problem
     with pytest.raises(ConfigError, match="expected at least one searcher as an arm of the portfolio, got none"):
         PortfolioSearch(problem, arms=[])
-    with pytest.raises(ConfigError, match="Did you mean 'evolution'"):
+    with pytest.raises(ConfigError, match="did you mean 'evolution'"):
         PortfolioSearch(problem, arms=["evolutoin"])
     with pytest.raises(ConfigError, match="expected a known option of searcher 'random'"):
         PortfolioSearch(problem, arms={"random": {"population": 3}})

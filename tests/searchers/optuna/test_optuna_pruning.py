@@ -259,7 +259,7 @@ def test_all_pruners_of_optuna_are_known():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pruner": "HyperBandPruner"}, r"got 'HyperBandPruner'. Did you mean 'HyperbandPruner'"),
+        ({"pruner": "HyperBandPruner"}, r"got 'HyperBandPruner' \(did you mean 'HyperbandPruner'"),
         ({"pruner": "optuna.trial:Trial"}, "expected pruner 'optuna.trial:Trial' to be a subclass of optuna.pruners.B"),
         ({"pruner": "no_such:P"}, "pruner 'no_such:P' cannot be imported"),
         (

@@ -253,7 +253,7 @@ def test_wrong_options_are_errors_that_say_what_is_expected(options, message):
 
 
 def test_an_unknown_sampler_names_the_closest():
-    with pytest.raises(ConfigError, match=r"got 'NSGA2Sampler'. Did you mean 'NSGAIISampler'"):
+    with pytest.raises(ConfigError, match=r"got 'NSGA2Sampler' \(did you mean 'NSGAIISampler'"):
         OptunaSearch(synthetic_problem().problem, sampler="NSGA2Sampler")
 
 

@@ -209,7 +209,7 @@ def test_a_source_that_scores_on_parts_itself_is_refused(name):
 
 @pytest.mark.parametrize("name", ["halving", "asha", "racing"])
 def test_options_of_the_source_are_checked(name):
-    with pytest.raises(ConfigError, match="Did you mean 'population'"):
+    with pytest.raises(ConfigError, match="did you mean 'population'"):
         make_searcher(name, synthetic_problem().problem, source_options={"populaton": 4})
 
 
