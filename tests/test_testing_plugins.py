@@ -184,6 +184,10 @@ def test_a_loss_that_breaks_the_contract_is_told_how(loss, sentence):
     refused(check_loss, loss, sentence)
 
 
+def test_a_check_of_a_loss_without_batches_is_none():
+    refused(lambda batches: check_loss(stepping, batches=batches), [], "expected at least one batch, got none")
+
+
 # rules of operators, adapters, fixes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -9,7 +10,7 @@ from typing import Any, TypeGuard
 from torch import nn
 
 from autoprune.core.levels import LevelRule
-from autoprune.core.objective import Objective
+from autoprune.core.objective import NAMED, Objective, is_name
 from autoprune.core.options import number, whole, word
 from autoprune.measure.form import Form
 from autoprune.measure.settings import Scoring
@@ -74,6 +75,8 @@ def wrong_costs(costs: object) -> list[str]:
     if not isinstance(costs, Mapping) or not all(isinstance(name, str) for name in costs):
         got = kind_of(costs) if not isinstance(costs, Mapping) else f"the names {list(costs)}"
         return [f"costs: expected functions by name such as {{'joules': joules}}, got {got}"]
+    if misnamed := [name for name in costs if not is_name(name)]:
+        return [f"costs: expected names of {NAMED}, got {name!r}" for name in misnamed]
     wrong = [name for name, cost in costs.items() if not callable(cost)]
     return [f"costs: expected a function of kept counts for {name!r}, got {kind_of(costs[name])}" for name in wrong]
 
@@ -122,8 +125,9 @@ def _wrong_rules(rules: object) -> list[str]:
 
 
 def _wrong_searcher(searcher: object, options: object) -> list[str]:
-    if not isinstance(options, Mapping | None):
-        return [f"options: expected a mapping, got {kind_of(options)}"]
+    if not isinstance(options, Mapping | None) or not all(isinstance(name, str) for name in options or ()):
+        got = f"the names {list(options)}" if isinstance(options, Mapping) else kind_of(options)
+        return [f"options: expected a mapping from names to values, got {got}"]
     if isinstance(searcher, str):
         return word("searcher", searcher, SEARCHERS) or unknown_options(searcher, options or {})
     if not isinstance(searcher, type) and hasattr(searcher, "ask"):
@@ -140,7 +144,7 @@ def _wrong_searcher(searcher: object, options: object) -> list[str]:
 
 def _wrong_expected(expected: object) -> list[str]:
     numbers = isinstance(expected, Mapping) and all(
-        isinstance(name, str) and isinstance(value, int | float) and not isinstance(value, bool)
+        isinstance(name, str) and not number(name, value, -sys.float_info.max, sys.float_info.max)
         for name, value in expected.items()
     )
     if expected is None or numbers:

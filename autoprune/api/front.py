@@ -12,7 +12,7 @@ from autoprune.api.opened import OpenedRun
 from autoprune.api.table import html_table, text_table
 from autoprune.errors import ConfigError, RunNotFound
 from autoprune.run.drive import RunResult
-from autoprune.run.records.folder import RunFolder, write_text
+from autoprune.run.records.folder import RunFolder, as_path, write_text
 from autoprune.run.report import write_report
 from autoprune.run.results.front_file import FrontFile, LeftOut, read_front_file, to_csv
 from autoprune.run.results.member import Member
@@ -144,7 +144,7 @@ class PrunedFront(Sequence[Member]):
         if not isinstance(budget, str):
             raise ConfigError(f"expected a budget such as 'macs=0.4', got {budget!r}")
         members = self.members if self._is_finished() else ()
-        found = self._run.solve(members, budget, None if out is None else Path(out))
+        found = self._run.solve(members, budget, None if out is None else as_path("out", out))
         return replace(found, builder=self._run)
 
     def resume(self) -> PrunedFront:
@@ -167,13 +167,12 @@ class PrunedFront(Sequence[Member]):
         Raises:
             ConfigError: no file can be written at the path.
         """
-        if not isinstance(path, str | Path):
-            raise ConfigError(f"path: expected the path of a file, got {path!r}")
-        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+        file = as_path("path", path)
+        if file.is_dir() or not file.absolute().parent.is_dir():
             raise ConfigError(
                 f"path: expected a file in a folder that exists, got {str(path)!r}. Make the folder first."
             )
-        write_text(Path(path), to_csv(self.members))
+        write_text(file, to_csv(self.members))
 
     def report(self) -> Path:
         """Writes report.html in the run folder again and returns its path.

@@ -61,6 +61,12 @@ class LevelRule:
         if self.group < 2:
             raise SpaceError(f"pattern {self.match!r}: expected a group of at least 2 inputs, got {self.group}")
         place = f"{self.source}: " if self.source else ""
+        shares = self.keep if isinstance(self.keep, list | tuple) else [None]
+        if not isinstance(self.match, str) or not all(isinstance(share, int | float) for share in shares):
+            raise SpaceError(
+                f"{place}expected a pattern of unit names and a tuple of shares such as LevelRule('*', (0.75, 0.5)), "
+                f"got match {self.match!r} and keep {self.keep!r}"
+            )
         if not all(0 <= share <= 1 for share in self.keep) or self.round_to < 1 or not _is_amount(self.min_keep):
             raise SpaceError(
                 f"{place}pattern {self.match!r}: expected shares from 0 to 1, round_to of at least 1, and min_keep as "

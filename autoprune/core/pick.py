@@ -12,7 +12,7 @@ from autoprune.core.objective import Bound, Objective
 from autoprune.errors import ConfigError, InfeasibleBudget, did_you_mean
 
 RATIO = "_ratio"  # suffix of a cost given as a share of the dense network's
-ROW_NUMBER = re.compile(r"#?(\d+)")
+ROW_NUMBER = re.compile(r"#?(\d{1,18})")
 BOUNDED = re.compile(r"[<>=]")
 
 

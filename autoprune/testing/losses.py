@@ -38,6 +38,7 @@ def check_loss(
 
     with keeping("the loss", "See docs/plugins.md#loss for what a loss must return."), same_process("the loss"):
         assert callable(loss), f"expected a function of (output, batch), got a {type(loss).__name__}"
+        assert batches is None or batches, "expected at least one batch, got none. Leave `batches` out for small ones"
         plan = FineTune(1, loss=loss)
         network = copy_model(small_network() if model is None else model).train()
         for batch in small_batches() if batches is None else batches:

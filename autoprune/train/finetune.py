@@ -48,6 +48,15 @@ class FineTune:
     loss: str | Loss = "kl"
 
     def __post_init__(self) -> None:
+        given = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        wrong = [f"finetune.steps: expected a whole number, got {self.steps!r}."] if type(self.steps) is not int else []
+        wrong += [
+            f"finetune.{name}: expected a number, got {value!r}."
+            for name, value in given.items()
+            if not isinstance(value, int | float) or isinstance(value, bool)
+        ]
+        if wrong:
+            raise ConfigError(wrong)
         rules = [
             (self.steps >= 1, f"finetune.steps: expected at least 1, got {self.steps}"),
             (0 < self.lr < math.inf, f"finetune.lr: expected a finite number above 0, got {self.lr}"),
@@ -57,7 +66,7 @@ class FineTune:
                 f"finetune.weight_decay: expected a finite number of at least 0, got {self.weight_decay}",
             ),
             (
-                callable(self.loss) or self.loss in LOSSES,
+                callable(self.loss) or (isinstance(self.loss, str) and self.loss in LOSSES),
                 f"finetune.loss: expected one of {', '.join(LOSSES)} or a function of (output, batch), "
                 f"got {self.loss!r}",
             ),

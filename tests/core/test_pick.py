@@ -66,6 +66,11 @@ def test_a_number_is_a_row_counted_from_one(text):
     assert choice().pick(text).index == 2
 
 
+def test_a_number_too_large_to_read_is_told():
+    with pytest.raises(ConfigError, match="a row number such as '#3'"):
+        choice().pick("#" + "9" * 5000)
+
+
 def test_a_name_is_a_candidate():
     assert choice().pick("5-5-8").index == 3
 

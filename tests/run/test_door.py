@@ -443,6 +443,8 @@ def test_a_folder_that_was_opened_by_a_relative_path_is_found_from_elsewhere(tmp
             {"options": {"n": 1}, "searcher": lambda problem, seed: None},
             "options: expected none beside a searcher",
         ),
+        ({"options": {5: 1}}, "options: expected a mapping from names to values, got the names .5."),
+        ({"expected": {"accuracy": math.nan}}, "expected: expected numbers by name"),
         ({"costs": {"a b": len}}, "costs: expected names of letters, digits and underscores, .*, got 'a b'"),
         ({"costs": {"": len}}, "costs: expected names of letters"),
         ({"costs": {"a<=b": len}}, "costs: expected names of letters"),
@@ -497,8 +499,32 @@ def test_a_front_is_not_pickled_and_writes_no_table_where_there_is_no_folder(tmp
     for path in (tmp_path / "none" / "front.csv", tmp_path):
         with pytest.raises(ConfigError, match="path: expected a file in a folder that exists, got "):
             front.to_csv(path)
-    with pytest.raises(ConfigError, match="path: expected the path of a file, got 5"):
-        front.to_csv(5)
+    for name, call in {"path": front.to_csv, "directory": front[0].export}.items():
+        with pytest.raises(ConfigError, match=f"{name}: expected a path, got 5"):
+            call(5)
+    with pytest.raises(ConfigError, match="out: expected a path, got 5"):
+        front.solve("macs=0.5", out=5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FineTune("x"), "finetune.steps: expected a whole number, got 'x'"),
+        (lambda: FineTune(1.5, lr=None), "(?s)finetune.steps: .* got 1.5.*finetune.lr: expected a number, got None"),
+        (lambda: FineTune(1, loss=["kl"]), "finetune.loss: expected one of"),
+        (lambda: Executor(address=5), "address: expected a Ray cluster such as 'auto', got 5"),
+        (lambda: Executor(runtime_env=5), "runtime_env: expected a mapping, got 5"),
+        (
+            lambda: LevelRule("*", 0.5),
+            "expected a pattern of unit names and a tuple of shares .* and keep 0.5",
+        ),
+        (lambda: LevelRule("*", ("a",)), "expected a pattern of unit names and a tuple of shares"),
+        (lambda: LevelRule(5), "expected a pattern of unit names .* got match 5"),
+    ],
+)
+def test_what_a_search_is_given_is_held_to_kinds_where_it_is_made(make, message):
+    with pytest.raises(autoprune.AutopruneError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("setting", [{"dtype": "x"}, {"layout": "x"}, {"batch": 0}, {"batch": "5"}, {"threads": 0}])

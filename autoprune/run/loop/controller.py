@@ -13,11 +13,10 @@ import numpy as np
 from autoprune.core.contracts import Evaluator, Searcher
 from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.problem import Problem
-from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
 from autoprune.errors import JournalMismatch, RunFailed
 from autoprune.run.records.columns import clashes
-from autoprune.run.session.plugin_checks import proposals_of
+from autoprune.run.session.plugin_checks import proposals_of, tell
 
 FIRST_FAILURES = 5  # the run stops after this many failures before the first success
 REPEATS = 1000  # the run stops after this many proposals in a row that need no evaluation
@@ -109,8 +108,7 @@ class Controller:
                 self._note(evaluation)
 
     def _replay_ask(self, number: int, record: Mapping[str, Any]) -> None:
-        with ending_forks():
-            asked = proposals_of(self.searcher, record["n"], self.problem.space)
+        asked = proposals_of(self.searcher, record["n"], self.problem.space)
         now = _ask_record(record["n"], asked)
         if now != record:
             raise JournalMismatch(
@@ -146,8 +144,7 @@ class Controller:
             self._stopped = self.stop(self.told)
         if self._dry or room <= 0 or self._stopped:
             return False
-        with ending_forks():
-            candidates = proposals_of(self.searcher, room, self.problem.space)
+        candidates = proposals_of(self.searcher, room, self.problem.space)
         self.append(_ask_record(room, candidates))
         self.on_ask(candidates)
         self._queue(candidates)
@@ -234,8 +231,7 @@ class Controller:
         self._proven |= evaluation.ok
         self.told.append(evaluation)
         own = replace(evaluation, values=dict(evaluation.values))  # a searcher may keep and change it
-        with ending_forks():
-            self.searcher.tell([own])
+        tell(self.searcher, own)
 
     def _key(self, candidate: Candidate) -> Key:
         return self.problem.space.key(candidate), candidate.fidelity

@@ -124,6 +124,13 @@ def claimed(path: Path) -> Iterator[RunFolder]:
                 folder.rmdir()
 
 
+def as_path(name: str, given: object) -> Path:
+    """The argument `name` as a path. ConfigError if it is neither a path nor its text."""
+    if not isinstance(given, str | Path):
+        raise ConfigError(f"{name}: expected a path, got {given!r}")
+    return Path(given)
+
+
 def check_new(path: Path, what: str) -> None:
     """Raises RunExists if the path of a new folder for `what` is a file or a folder that is not empty."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

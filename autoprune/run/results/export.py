@@ -21,7 +21,7 @@ from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
 from autoprune.prune.modules.wrappers import unwrapped
 from autoprune.prune.surgery.surgery import rebuild
-from autoprune.run.records.folder import write_json
+from autoprune.run.records.folder import as_path, write_json
 from autoprune.run.records.tensor_file import write_tensors
 from autoprune.run.results.exporter import ExportFacts
 from autoprune.run.results.probe import UNCHECKED, make_probe, probe_difference
@@ -86,7 +86,7 @@ def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, an
     >>> small = autoprune.load(resnet20(), "export")
     """
     model, _ = unwrapped(model)
-    directory = Path(directory)
+    directory = as_path("directory", directory)
     return _assembled(model, *_read(directory), directory, any_class=any_class, any_output=any_output)
 
 

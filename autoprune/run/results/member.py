@@ -12,6 +12,7 @@ from autoprune.core.problem import frozen
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SEARCH, SELECT
+from autoprune.run.records.folder import as_path
 from autoprune.run.results.exporter import DEFAULT, Format
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Member:
             ConfigError: the member was read without the model and the data.
             RunExists: the folder exists and is not empty.
         """
-        self._builder().export(self, Path(directory), format)
+        self._builder().export(self, as_path("directory", directory), format)
 
     def _builder(self) -> Builder:
         if self.builder is None:

@@ -84,8 +84,11 @@ class Executor:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
+        named, mapping = isinstance(self.address, str) and self.address, isinstance(self.runtime_env, Mapping)
         raise_problems(
             [
+                *([] if named else [f"address: expected a Ray cluster such as 'auto', got {self.address!r}"]),
+                *([] if mapping else [f"runtime_env: expected a mapping, got {self.runtime_env!r}"]),
                 *word("executor", self.name, ("serial", "processes", "ray")),
                 *([] if self.workers is None else whole("workers", self.workers, 1, MOST_WORKERS)),
                 *number("cpus", self.cpus, 0, MOST_THREADS, above=True),
@@ -184,7 +187,6 @@ class Job:
                 *([] if callable(self.criterion) else word("criterion", self.criterion, CRITERIA)),
                 *([] if callable(self.masks) else word("masks", self.masks, MASKS)),
                 *(_wrong_tracker(tracker) for tracker in self.trackers if not isinstance(tracker, Tracker | Callable)),
-                *(f"costs: expected names of {NAMED}, got {name!r}" for name in self.costs if not is_name(name)),
                 *(problem for objective in self.objectives for problem in _wrong_objective(objective)),
                 *(f"{dotted(path)}: {sentence}" for path, sentence in self._unknown_names()),
             ]

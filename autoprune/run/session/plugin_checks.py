@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from autoprune.core.contracts import MultiFidelity, Searcher
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.problem import Problem
+from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.data import Data
-from autoprune.errors import DataError, PluginError, SpaceError
+from autoprune.errors import AutopruneError, DataError, PluginError, SpaceError
 
 _TEST = "autoprune.testing.check_searcher tests a searcher."
 
@@ -45,9 +50,39 @@ def expect_searcher(searcher: object) -> None:
         raise PluginError(f"expected the searcher's fidelities to rise to 1 from above 0, got {given!r}. {_TEST}")
 
 
+def made_searcher(make: Callable[[Problem, int], Searcher], problem: Problem, seed: int) -> Searcher:
+    """Makes a searcher. PluginError if what makes it raises, or makes no searcher."""
+    with _searching("making the searcher"):
+        searcher = make(problem, seed)
+    expect_searcher(searcher)
+    return searcher
+
+
+def tell(searcher: Searcher, evaluation: Evaluation) -> None:
+    """Tells a searcher an evaluation. PluginError if it raises."""
+    with _searching("tell of the searcher"):
+        searcher.tell([evaluation])
+
+
+@contextlib.contextmanager
+def _searching(what: str) -> Iterator[None]:
+    """Turns what a searcher raises into a PluginError; errors that autoprune raises on purpose pass."""
+    try:
+        with ending_forks():
+            yield
+    except AutopruneError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise PluginError(
+            f"{what} raised {type(error).__name__}: {error} in {frame.name} ({frame.filename}:{frame.lineno}). {_TEST}"
+        ) from error
+
+
 def proposals_of(searcher: Searcher, n: int, space: SearchSpace) -> list[Candidate]:
     """Asks a searcher for up to n candidates and checks them. PluginError or SpaceError if they are invalid."""
-    asked: Any = searcher.ask(n)
+    with _searching(f"ask({n}) of the searcher"):
+        asked: Any = searcher.ask(n)
     if not isinstance(asked, list | tuple):
         raise PluginError(f"expected ask({n}) to return a list of candidates, got {kind_of(asked)}. {_TEST}")
     if len(asked) > n:

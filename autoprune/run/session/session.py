@@ -52,7 +52,7 @@ from autoprune.run.session.costs import make_cost
 from autoprune.run.session.device import pick_device, placed
 from autoprune.run.session.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.session.job import Job, OnProgress, Progress
-from autoprune.run.session.plugin_checks import expect_data, expect_searcher
+from autoprune.run.session.plugin_checks import expect_data, made_searcher
 from autoprune.run.session.problem import check_cost_names, first_measured, state_problem
 from autoprune.run.session.tuning import tune
 from autoprune.train.examples import TrainingSet
@@ -132,10 +132,7 @@ class Session:
     @functools.cached_property
     def searcher(self) -> Searcher:
         """The searcher, made once and not told anything yet."""
-        with ending_forks():
-            searcher = self.job.searcher(self.profiled, self.job.seed)
-        expect_searcher(searcher)
-        return searcher
+        return made_searcher(self.job.searcher, self.profiled, self.job.seed)
 
     @property
     def fidelities(self) -> tuple[float, ...]:

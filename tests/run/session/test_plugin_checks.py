@@ -10,13 +10,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autoprune.api import search as search_in_python
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import LevelRule
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import AutopruneError, ConfigError, DataError, PluginError, RunFailed, SpaceError
 from autoprune.measure.batch import Batch, gathered, rebatched
 from autoprune.measure.fitness import classification, reconstruction
 from autoprune.run import search
-from autoprune.run.session.plugin_checks import expect_searcher, proposals_of
+from autoprune.run.session.plugin_checks import expect_searcher, made_searcher, proposals_of, tell
+from autoprune.testing import synthetic_problem
 
 RULES = (LevelRule("*", (0.25, 0.5, 0.75)),)
 
@@ -294,3 +296,34 @@ def test_batches_with_any_output_of_the_dense_network_can_be_cut_anew(name):
         cut = gathered(rebatched(batches, 4)).dense
     for expected, got in zip(torch.utils._pytree.tree_leaves(whole), torch.utils._pytree.tree_leaves(cut), strict=True):
         assert expected is got is None or torch.allclose(expected, got, atol=1e-6)
+
+
+class Raising:
+    """A searcher that raises in the method of that name."""
+
+    def __init__(self, problem, where):
+        self.dense, self.where = problem.space.dense, where
+        self.at("making")
+
+    def at(self, place):
+        if place == self.where:
+            raise ValueError("no idea")
+
+    def ask(self, n):
+        self.at("ask")
+        return [self.dense]
+
+    def tell(self, evaluations):
+        self.at("tell")
+
+
+@pytest.mark.parametrize("where", ["making", "ask", "tell"])
+def test_what_a_searcher_raises_is_a_sentence_with_its_place(where):
+    problem = synthetic_problem(units=2).problem
+
+    def step():
+        searcher = made_searcher(Raising, problem, where)
+        tell(searcher, Evaluation(*proposals_of(searcher, 1, problem.space)))
+
+    with pytest.raises(PluginError, match=rf"{where}.* raised ValueError: no idea in at .*checks.py:\d"):
+        step()
