@@ -29,17 +29,21 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
 def _within(path: str, value: Any, deepest: int) -> Iterator[tuple[str, int]]:
     if type(value) is int:  # neither bool nor an enumeration's member
         yield path, value
-    elif deepest and type(value) in (list, tuple):
-        for index, part in enumerate(value):
-            yield from _within(f"{path}[{index}]", part, deepest - 1)
-    elif deepest and isinstance(value, dict):
-        for key, part in list(dict.items(value)):
-            if isinstance(key, str) and "'" not in key:
-                yield from _within(f"{path}['{key}']", part, deepest - 1)
-    elif deepest and _is_record(value):
-        for name, part in list(vars(value).items()):
-            if not name.startswith("_"):
-                yield from _within(f"{path}.{name}", part, deepest - 1)
+    elif deepest:
+        for inner, part in _parts(path, value):
+            yield from _within(inner, part, deepest - 1)
+
+
+def _parts(path: str, value: Any) -> list[tuple[str, Any]]:
+    """The parts of a value that are looked into, with their paths."""
+    if type(value) in (list, tuple):
+        return [(f"{path}[{index}]", part) for index, part in enumerate(value)]
+    if isinstance(value, dict):
+        items = list(dict.items(value))
+        return [(f"{path}['{key}']", part) for key, part in items if isinstance(key, str) and "'" not in key]
+    if _is_record(value):
+        return [(f"{path}.{name}", part) for name, part in vars(value).items() if not name.startswith("_")]
+    return []
 
 
 def _is_record(value: Any) -> bool:

@@ -122,17 +122,11 @@ def _length(output: Any) -> int | None:
 
 def _operands(frame: CallFrame, leaving: set[int], recorder: Recorder) -> list[Operand]:
     """The operands of a frame's additions of two activations of equal shape that the frame itself makes."""
-    readers: dict[int, list[Node]] = {}
-    for node in frame.nodes:
-        for token in node.inputs:
-            readers.setdefault(token, []).append(node)
+    readers = _readers(frame)
     found = []
     for place, node in enumerate(frame.nodes):
         call = node.call
-        if call is None or call.operator not in ADDITION_OPERATORS or len(node.inputs) != 2:
-            continue
-        left, right = (frame.tensors[token] for token in node.inputs)
-        if left.shape != right.shape or not all(map(recorder.is_activation, (left, right))):
+        if call is None or not _adds_activations(call, node, frame, recorder):
             continue
         for argument, token in zip(("self", "other"), node.inputs, strict=True):
             inside = _serving(frame.nodes[:place], token, readers, leaving) if len(readers[token]) == 1 else []
@@ -141,18 +135,39 @@ def _operands(frame: CallFrame, leaving: set[int], recorder: Recorder) -> list[O
     return found
 
 
+def _readers(frame: CallFrame) -> dict[int, list[Node]]:
+    """The nodes of a frame that read each token."""
+    readers: dict[int, list[Node]] = {}
+    for node in frame.nodes:
+        for token in node.inputs:
+            readers.setdefault(token, []).append(node)
+    return readers
+
+
+def _adds_activations(call: OperatorCall, node: Node, frame: CallFrame, recorder: Recorder) -> bool:
+    """Whether a call adds two activations of equal shape."""
+    if call.operator not in ADDITION_OPERATORS or len(node.inputs) != 2:
+        return False
+    left, right = (frame.tensors[token] for token in node.inputs)
+    return left.shape == right.shape and all(map(recorder.is_activation, (left, right)))
+
+
 def _serving(
     nodes: Sequence[Node], operand: int, readers: Mapping[int, Sequence[Node]], leaving: set[int]
 ) -> list[Node]:
     """The nodes, in order, all of whose outputs lead to the operand or to each other."""
     inside: dict[Node, None] = {}
     for node in reversed(nodes):
-        others = [token for token in node.outputs if token != operand]
-        read = [reader for token in others for reader in readers.get(token, ())]
+        read = _readers_besides(operand, node, readers)
         serves = operand in node.outputs or bool(read)
         if serves and not leaving.intersection(node.outputs) and all(reader in inside for reader in read):
             inside[node] = None
     return list(reversed(inside))
+
+
+def _readers_besides(operand: int, node: Node, readers: Mapping[int, Sequence[Node]]) -> list[Node]:
+    """The nodes that read outputs of a node other than the operand."""
+    return [reader for token in node.outputs if token != operand for reader in readers.get(token, ())]
 
 
 def _vanishes(operand: int, inside: Sequence[Node], frame: CallFrame, recorder: Recorder) -> bool:
@@ -163,10 +178,14 @@ def _vanishes(operand: int, inside: Sequence[Node], frame: CallFrame, recorder: 
     zero: set[int] = set()
     for node in inside:
         given = [token in zero for token in node.inputs if recorder.is_activation(frame.tensors[token])]
-        joins = node.call is not None and node.call.operator in (*ADDITION_OPERATORS, "sub", "sub_", "cat")
-        if node.contracts or (all(given) if joins else any(given)):
+        if node.contracts or (all(given) if _joins(node) else any(given)):
             zero.update(node.outputs)
     return operand in zero
+
+
+def _joins(node: Node) -> bool:
+    """Whether a node's output is zero only if all of its inputs are."""
+    return node.call is not None and node.call.operator in (*ADDITION_OPERATORS, "sub", "sub_", "cat")
 
 
 def _operand(
@@ -190,20 +209,25 @@ def find_branches(model: nn.Module, flows: Sequence[Flow]) -> dict[str, Branch]:
     candidates = [_candidates(model, flow) for flow in flows]
     found: list[tuple[Branch, frozenset[str]]] = []
     for key in dict.fromkeys(key for own in candidates for key in own):
-        operands = [own[key] for own in candidates if key in own]
-        lengths = dict(key[0])
-        if all(
-            key in own or not any(flow.calls[m] for m in lengths) for own, flow in zip(candidates, flows, strict=True)
-        ):
-            found.append((Branch(lengths, tuple(addition for addition, _ in operands)), operands[0][1]))
+        if _in_every_pass(key, candidates, flows):
+            operands = [own[key] for own in candidates if key in own]
+            found.append((Branch(dict(key[0]), tuple(addition for addition, _ in operands)), operands[0][1]))
     kept = [branch for branch, core in found if core != frozenset().union(*(c for _, c in found if c < core))]
     return dict(zip(numbered([f"{[*branch.modules][-1]}/branch" for branch in kept]), kept, strict=True))
 
 
 BranchKey = tuple[tuple[tuple[str, int], ...], int]  # modules with the length of their result; index of the operand
+Candidates = Mapping[BranchKey, tuple[Addition, frozenset[str]]]
 
 
-def _candidates(model: nn.Module, flow: Flow) -> dict[BranchKey, tuple[Addition, frozenset[str]]]:
+def _in_every_pass(key: BranchKey, candidates: Sequence[Candidates], flows: Sequence[Flow]) -> bool:
+    """Whether the modules form this operand in every pass that runs any of them."""
+    modules = [module for module, _ in key[0]]
+    ran = [any(flow.calls[module] for module in modules) for flow in flows]
+    return all(key in own for own, runs in zip(candidates, ran, strict=True) if runs)
+
+
+def _candidates(model: nn.Module, flow: Flow) -> Candidates:
     """The removable operands of one pass, each with those of its modules that contract."""
     tensors = _names_by_tensor(model)
     owned = {name for names in tensors for name in names}
@@ -225,13 +249,22 @@ def _addition(flow: Flow, operand: Operand) -> Addition:
 
 def _removable(operand: Operand, modules: Sequence[Node], calls: Mapping[str, int]) -> bool:
     """Whether zeros of the operand's shape can replace it, and all contractions in it are removed with the modules."""
-    sizes = [symbolic_size(axis) for axis in operand.axes]
-    fits = any([symbolic_size(axis) for axis in axes] == sizes for axes in operand.entering)
-    own = {atom for axis in operand.axes for atom in leaves(axis)}
-    # the remaining code splits by other units' sizes, which the zeros would not have
-    cut = any(not atom.frozen and atom not in own for axes in operand.shaped for axis in axes for atom in leaves(axis))
     alone = all(calls[node.module] == 1 and node.length is not None for node in modules)
-    return fits and not cut and alone and all(node in modules for node in operand.nodes if node.contracts)
+    contractions = [node for node in operand.nodes if node.contracts]
+    return _fits(operand) and not _cuts(operand) and alone and all(node in modules for node in contractions)
+
+
+def _fits(operand: Operand) -> bool:
+    """Whether an activation that enters the operand has its shape."""
+    sizes = [symbolic_size(axis) for axis in operand.axes]
+    return any([symbolic_size(axis) for axis in axes] == sizes for axes in operand.entering)
+
+
+def _cuts(operand: Operand) -> bool:
+    """Whether the remaining code splits by other units' sizes, which the zeros would not have."""
+    own = {atom for axis in operand.axes for atom in leaves(axis)}
+    shaped = [atom for axes in operand.shaped for axis in axes for atom in leaves(axis)]
+    return any(not atom.frozen and atom not in own for atom in shaped)
 
 
 def _names_by_tensor(model: nn.Module) -> list[list[str]]:
