@@ -23,7 +23,7 @@ AutopruneError
 Interrupted            SIGINT or SIGTERM arrived: a KeyboardInterrupt, which no handler of errors catches
 
 Each is also the builtin a caller would expect. A message says what was expected, what came, where, and what to do.
-`did_you_mean` adds the closest known word to it.
+`did_you_mean` adds the closest known word to it, and `shortened` cuts a long value.
 """
 
 import difflib
@@ -136,3 +136,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint " (did you mean ...?)" for a word close to a known one, with a leading space; else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def shortened(text: str) -> str:
+    """A text of at most 80 characters for a message; a longer one loses its end."""
+    return text if len(text) <= 80 else f"{text[:77]}..."

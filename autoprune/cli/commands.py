@@ -30,7 +30,7 @@ from autoprune.cli.arguments import (
     with_factories,
 )
 from autoprune.cli.printing import print_export, print_result, told
-from autoprune.cli.reporting import placed, reporting, resumable
+from autoprune.cli.reporting import located_errors, reported_errors, resumable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +69,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Show the units, their levels, the reachable range of every cost, and the frozen parts with reasons."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import config as configs
         from autoprune import console, run
         from autoprune.run.records.folder import check_place, write_text
@@ -78,7 +78,7 @@ def inspect(
         place = None if json_file is None else json_file.absolute()  # the job's code may change the current directory
         if place is not None:
             check_place(place)
-        with placed(spec):
+        with located_errors(spec):
             inspection = run.inspect_job(spec.resolve())
         console.print_inspection(inspection)
         if place is not None:
@@ -95,7 +95,7 @@ def search(
     plain: Plain = False,
 ) -> None:
     """Search for the front of a job and write it to a run folder (results/NAME unless --out names another)."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune.run.records.folder import RunFolder, next_free
 
         if out is not None:
@@ -105,7 +105,7 @@ def search(
 
         spec = told(configs.load(config, settings or ()))
         folder = out or next_free(Path("results") / spec.name)
-        with placed(spec), resumable(folder), console.progress_display(quiet, plain) as progress:
+        with located_errors(spec), resumable(folder), console.progress_display(quiet, plain) as progress:
             result = run.search(spec.resolve(), folder, progress=progress)
         print_result(result, folder)
 
@@ -126,7 +126,7 @@ def resume(
     plain: Plain = False,
 ) -> None:
     """Continue an interrupted run. The result is the same as without the interruption."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import config as configs
         from autoprune import console, run
 
@@ -152,7 +152,7 @@ def front(
     ] = None,
 ) -> None:
     """Print the front of a run, or write the run as an Optuna study."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import console, run
 
         if to_optuna is None:
@@ -183,7 +183,7 @@ def solve(
     quiet: Quiet = False,
 ) -> None:
     """Find a network for another budget from the measurements of a run, without new probes."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import run
 
         run.check_solve(folder, budget, out)  # before the imports, which take seconds
@@ -212,7 +212,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write one network of a run, as recipe.json and weights.safetensors or in another format."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import run
 
         why = run.check_export(folder, pick, out, format).why  # before the imports, which take seconds
@@ -233,7 +233,7 @@ def export(
 @app.command()
 def report(ctx: typer.Context, folder: Run) -> None:
     """Write the report of a run, report.html, again."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import run
 
         typer.echo(f"report: {run.write_report(folder)}")
@@ -251,12 +251,12 @@ def criterion(
     plain: Plain = False,
 ) -> None:
     """Search for a criterion (a formula of weights, inputs and gradients) and write it as a plug-in."""
-    with reporting(ctx):
+    with reported_errors(ctx):
         from autoprune import config as configs
         from autoprune import console, run
 
         spec = told(configs.load(config, settings or ()))
-        with placed(spec), console.progress_display(quiet, plain) as progress:
+        with located_errors(spec), console.progress_display(quiet, plain) as progress:
             found = run.find_criterion(spec.resolve(), out, evaluations=evaluations, seed=seed, progress=progress)
         typer.echo(f"{run.table_of(found)}\nfound:  {found.formula}")
         setting = f"criterion={{call: {out}:scores}}"

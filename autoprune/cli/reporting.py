@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reporting(ctx: typer.Context) -> Iterator[None]:
+def reported_errors(ctx: typer.Context) -> Iterator[None]:
     """Turns an error or a signal inside the block into one message on standard error and an exit code."""
     arrived: list[int] = []
     try:
@@ -61,7 +61,7 @@ def _notes(error: BaseException) -> list[str]:
 
 
 @contextmanager
-def placed(spec: JobSpec) -> Iterator[None]:
+def located_errors(spec: JobSpec) -> Iterator[None]:
     """Adds to an error of a running job a note that says where in the job file its cause is written."""
     try:
         yield

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from autoprune.config.document import Document, KeyPath
 from autoprune.core.objective import KNOWN_DIRECTIONS
-from autoprune.errors import did_you_mean
+from autoprune.errors import did_you_mean, shortened
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -111,8 +111,7 @@ def _example(path: KeyPath, model: type[BaseModel]) -> str:
 
 def shown_value(value: Any) -> str:
     """The value that came, shortened."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return "nothing" if value is None else shortened(repr(value))
 
 
 def _section(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:

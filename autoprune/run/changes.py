@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from autoprune.errors import JournalMismatch
+from autoprune.errors import JournalMismatch, shortened
 from autoprune.run.fingerprint.canonical import shown
 from autoprune.run.fingerprint.fingerprint import SOURCE, CodeFacts
 from autoprune.run.fingerprint.source import BYTECODE
@@ -86,7 +86,7 @@ def _sentence(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str
     factory = f"{name}{FACTORY}"
     made = _differences(then.get(CODE, {}).get(factory), now[CODE].get(factory)) if CODE in then else []
     why = f" (of its factory, {'; '.join(made)})" if made else ""
-    return f"{name} was {_short(then.get(name))}, is {_short(now.get(name))}{why}"
+    return f"{name} was {shortened(str(then.get(name)))}, is {shortened(str(now.get(name)))}{why}"
 
 
 def _differences(then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> list[str]:
@@ -109,8 +109,3 @@ def _difference(label: str, then: str | None, now: str | None) -> str:
     if SOURCE in label:
         return f"the {label} changed"
     return f"{label} was {then}, is {now}"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

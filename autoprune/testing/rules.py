@@ -123,18 +123,15 @@ def check_fix(kind: type[nn.Module], model: nn.Module, example: Examples) -> Non
 
 def _check_module(kind: type[nn.Module], model: nn.Module, example: Examples) -> None:
     from autoprune.prune.find import find_structure
+    from autoprune.prune.modules.skip import within
 
     names = [name for name, module in model.named_modules() if isinstance(module, kind)]
     assert names, f"expected a network with a {kind.__name__} in it, but there is none. Pass one that calls it"
     structure = find_structure(model, example)
-    units = [unit for unit in structure.units if any(_is_within(module, names) for module in unit.modules)]
+    units = [unit for unit in structure.units if "" in names or any(within(m, names) for m in unit.modules)]
     reasons = "; ".join(part.reason for part in structure.frozen) or "no unit touches it"
     assert units, f"expected units of {names[0]!r} that can be pruned, but there are none: {reasons}"
     _check_pruned(model, structure, example, units)
-
-
-def _is_within(module: str, names: list[str]) -> bool:
-    return any(name in ("", module) or module.startswith(f"{name}.") for name in names)
 
 
 def _check_pruned(model: nn.Module, structure: Structure, example: Examples, units: Sequence[Unit]) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
+
+from autoprune.prune.passes.watch import FunctionCalls
 
 ADDITION_FUNCTIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 IN_PLACE = ("add_", "__iadd__")
@@ -110,7 +111,7 @@ class Following(ABC):
         for name in self.postponed:
             self._postpone(self.layers[name].module)
         try:
-            with torch.no_grad(), _Functions(self):
+            with torch.no_grad(), FunctionCalls(self.function):
                 yield
         finally:
             self._marks.clear()
@@ -213,12 +214,3 @@ class Following(ABC):
         if later == 1:
             return args[0], replaced
         return operand.copy_(replaced) if in_place else replaced, args[1]
-
-
-class _Functions(TorchFunctionMode):
-    def __init__(self, following: Following) -> None:
-        super().__init__()
-        self.following = following
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.following.function(func, args, kwargs or {})

@@ -17,6 +17,7 @@ from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, Outp
 from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.passes.containers import copied
+from autoprune.prune.passes.examples import first_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
@@ -122,7 +123,7 @@ def collect_targets(
         raise DataError("expected at least one batch to compensate with, got none. Check `calibrate`.")
     watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
     layers, untouched = linear_layers(watched, structure)
-    inputs = _first(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
+    inputs = first_examples(inputs, max(1, limit_bytes // (LIVE * max(1, _peak_bytes(watched, layers, inputs[0])))))
     examples = sum(len(batch[0]) for batch in inputs)
     dense = _Dense(layers, tracked_norms(watched), examples, effort, seed)
     with dense.following():
@@ -143,16 +144,6 @@ def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], batch: tuple[torc
         dense.starts(1)
         model(*copied(tuple(x[:1] for x in batch)))
     return dense.peak
-
-
-def _first(inputs: TargetInputs, examples: int) -> TargetInputs:
-    """The first `examples` examples, in their batches."""
-    taken: list[tuple[torch.Tensor, ...]] = []
-    for batch in inputs:
-        if examples > 0:
-            taken.append(tuple(x[:examples] for x in batch))
-            examples -= len(batch[0])
-    return taken
 
 
 def linear_layers(model: nn.Module, structure: Structure) -> tuple[dict[str, Layer], dict[str, str]]:

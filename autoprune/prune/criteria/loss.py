@@ -18,6 +18,7 @@ from autoprune.core.unit import Unit
 from autoprune.errors import PluginError
 from autoprune.prune.criteria.contract import UnitStatistics
 from autoprune.prune.passes.containers import copied, tensors_of
+from autoprune.prune.passes.examples import first_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
@@ -57,7 +58,7 @@ def collect_gradients(
     """
     probe, weights = _differentiable(model, structure, units)
     everything = [tuple(_precise(x) for x in inputs) for inputs in batches]
-    some = _first(everything, LOSS_EXAMPLES)
+    some = first_examples(everything, LOSS_EXAMPLES)
     generator = torch.Generator().manual_seed(seed)
     makers: dict[str, tuple[Callable[[tuple[torch.Tensor, ...]], Products], Batches]] = {
         "gradients": (lambda inputs: _saliency(_loss(probe, inputs), weights), everything),
@@ -94,16 +95,6 @@ def _differentiable(
 
 def _precise(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _first(batches: Batches, examples: int) -> list[tuple[torch.Tensor, ...]]:
-    """The first `examples` examples, in their batches."""
-    chosen: list[tuple[torch.Tensor, ...]] = []
-    for inputs in batches:
-        left = examples - sum(len(batch[0]) for batch in chosen)
-        if left > 0:
-            chosen.append(tuple(x[:left] for x in inputs))
-    return chosen
 
 
 def _singly(batches: Batches) -> list[tuple[torch.Tensor, ...]]:

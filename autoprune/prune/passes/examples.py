@@ -169,3 +169,13 @@ def _told(watch: OperatorWatch, inputs: CallInputs, function: Any) -> Any:
         return output
     finally:
         watch.left(output)
+
+
+def first_examples(batches: Iterable[tuple[torch.Tensor, ...]], count: int) -> list[tuple[torch.Tensor, ...]]:
+    """The first `count` examples of batches, in their batches."""
+    taken: list[tuple[torch.Tensor, ...]] = []
+    for batch in batches:
+        if count > 0:
+            taken.append(tuple(x[:count] for x in batch))
+            count -= len(batch[0])
+    return taken

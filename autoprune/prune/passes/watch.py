@@ -71,7 +71,7 @@ class OperatorWatch(ABC):
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Watches the model's forward inside; its hooks are removed afterwards."""
         self.tensor_names = {id(tensor): name for name, tensor in named_tensors(model).items()}
-        with _running_module(model, self), _no_fast_paths(), _Functions(self), _Operators(self):
+        with _running_module(model, self), _no_fast_paths(), FunctionCalls(self.called), _Operators(self):
             yield
 
     def check_complete(self) -> None:  # noqa: B027  # most watches have nothing to miss
@@ -198,10 +198,12 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
             return self.watch.dispatched(func, args, kwargs or {})
 
 
-class _Functions(TorchFunctionMode):
-    def __init__(self, watch: OperatorWatch) -> None:
+class FunctionCalls(TorchFunctionMode):
+    """Passes every call of torch's Python interface inside the context to `run(function, args, kwargs)`."""
+
+    def __init__(self, run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
         super().__init__()
-        self.watch = watch
+        self.run = run
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.watch.called(func, args, kwargs or {})
+        return self.run(func, args, kwargs or {})
