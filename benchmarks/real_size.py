@@ -39,7 +39,7 @@ from autoprune.prune.structure.trace import trace
 COLUMNS = ("model", "units", "examples", "bare_ms", "seconds", "bare_passes", "peak_mib", "predicted_mib", "detail")
 TORCHVISION = ("resnet50", "vit_b_16", "convnext_tiny", "densenet121")
 BATCH = 8
-BATCHES = {"moments": 4, "order": 1}
+BATCHES = {"moments": 32, "order": 1}
 
 Inputs = tuple[torch.Tensor, ...]
 

@@ -66,4 +66,4 @@ def _placed(part: torch.Tensor, full: torch.Tensor, kept: Mapping[int, np.ndarra
 
 def _energy(weight: torch.Tensor, moments: Moments) -> float:
     seen = seen_weight(weight, moments)  # (g, o, d)
-    return float(((seen @ moments.gram) * seen).sum())
+    return float(((seen @ moments.gram.double()) * seen).sum())

@@ -171,9 +171,13 @@ def notes_on(moments: Mapping[str, Moments], tensors: Mapping[str, torch.Tensor]
         findings = []
         if own.form == "channels":
             findings.append(f"{own.design.columns} columns are too many: one mixing of channels for all of its kernel")
+        if own.blocks > 1:
+            findings.append(f"its inputs are too many: they compensate within {own.blocks} blocks")
+        if own.seen > own.rows:
+            findings.append(f"its second moments are those of one row in {round(own.seen / own.rows)}")
         if own.rows < own.design.columns:
             findings.append(f"{own.rows} rows for {own.design.columns} columns: the ridge decides what they leave open")
-        if still := int((own.gram.diagonal(dim1=1, dim2=2) <= 0).sum()):
+        if still := int((own.squares <= 0).sum()):
             findings.append(f"{still} of its {own.form} never {'vary' if own.centred else 'differ from zero'}")
         if not bool(tensors[name].any()):
             findings.append("it is all zero")

@@ -32,7 +32,7 @@ def wanda(weight: torch.Tensor, moments: Moments | None) -> torch.Tensor:
     """
     if moments is None:
         return magnitude(weight, None)
-    power = moments.gram.diagonal(dim1=1, dim2=2) + (moments.mean.square() if moments.centred else 0.0)
+    power = moments.squares + (moments.mean.square() if moments.centred else 0.0)
     return weight.abs() * power.clamp_min(0.0).sqrt()[:, None]
 
 

@@ -133,7 +133,7 @@ class WeightBank:
             return task.weight * task.keep(checked(self.scores(*given), task.weight, name))
         if task.moments is None:
             return task.weight * task.keep(magnitude(task.weight, None))
-        hessian = ridged(task.moments.gram)
+        hessian = ridged(task.moments.gram.double())
         limit = ORDER_WORK if task.dense else ONCE_WORK
         groups, outputs, columns = task.weight.shape
         if groups * outputs * float(columns) ** 3 <= limit:
@@ -208,4 +208,4 @@ def _taken(moments: Moments, dims: Mapping[int, np.ndarray], outputs: int) -> Mo
     index = torch.from_numpy(groups)
     gram = moments.gram[index][:, columns][:, :, columns]
     small = replace(design, groups=len(groups), columns=len(columns))
-    return replace(moments, design=small, gram=gram, mean=moments.mean[index][:, columns], constants={})
+    return replace(moments, design=small, stored=gram, mean=moments.mean[index][:, columns], constants={})

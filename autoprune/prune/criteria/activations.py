@@ -75,7 +75,7 @@ def _over_consumers(
     """(n,) sums over consumers and over the columns of each position."""
     if not statistics.consumers:
         raise PluginError("expected statistics of a consumer, got none. Take a criterion of weights, such as l2.")
-    return torch.stack([c.by_position(column_scores(c)) for c in statistics.consumers]).sum(dim=0)
+    return torch.stack([c.by_position(column_scores(c)).double() for c in statistics.consumers]).sum(dim=0)
 
 
 def _mean(consumer: ConsumerStatistics) -> torch.Tensor:

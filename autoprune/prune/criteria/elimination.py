@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -21,30 +22,28 @@ class Inaccurate(Exception):
 
 
 class Elimination:
-    """A consumer's weight and inverse Hessian over the columns of the positions that remain.
+    """Weights and the inverse Hessian of consumers that share it, over the columns of the positions that remain.
 
     A removed position's place goes to the last one that remains: the matrices shrink without being copied. A weight
     with more outputs than columns is replaced by its triangular factor, which gives the same damages.
 
     Args:
-        consumer: the statistics of the consumer.
+        consumers: the statistics of the consumers, which differ only in their weights.
         dtype: the precision of all updates. The first inverse is made in float64.
 
     Raises:
         Inaccurate: the precision is float32 and does not suffice; also raised by the methods.
     """
 
-    def __init__(self, consumer: ConsumerStatistics, dtype: torch.dtype) -> None:
-        self.block = consumer.columns.shape[1]
-        self._consumer, self._dtype = consumer, dtype
-        columns = consumer.columns.flatten()
+    def __init__(self, consumers: Sequence[ConsumerStatistics], dtype: torch.dtype) -> None:
+        self.block = consumers[0].columns.shape[1]
+        self._gram, self._dtype = consumers[0].gram, dtype
+        columns = consumers[0].columns.flatten()
         self._kept = columns.clone()
-        energy = output_energy(consumer.weight, consumer.gram) if consumer.energy is None else consumer.energy
-        scale = energy**-0.5 if energy > 0 else 0.0  # a zero output cannot be damaged
-        weight = consumer.weight[:, columns].to(dtype) * scale
+        weight = torch.cat([_scaled(consumer)[:, columns] for consumer in consumers]).to(dtype)
         reduced = torch.linalg.qr(weight, mode="r")[1] if len(weight) > len(columns) else weight
         self.weight = reduced.T.contiguous()  # (k, o)
-        self.inverse = _inverse(consumer.gram)
+        self.inverse = _inverse(self._gram)
         if not torch.equal(columns, torch.arange(len(self.inverse))):
             self.inverse = self.inverse[columns][:, columns]
         self.inverse = self.inverse.to(dtype)
@@ -97,7 +96,7 @@ class Elimination:
 
     def _quadratic(self, vectors: torch.Tensor) -> torch.Tensor:
         """(v,) z^T H z of (k, v) vectors, float64."""
-        gram = self._consumer.gram
+        gram = self._gram
         placed = torch.zeros(len(gram), vectors.shape[1], dtype=torch.float64)
         placed[self._kept] = vectors
         result = (placed.square() * strength(gram)).sum(dim=0)
@@ -138,6 +137,12 @@ def without(remaining: np.ndarray, places: np.ndarray) -> np.ndarray:
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
     """The mean square of the output, tr(W H W^T), of an (o, k) weight with (k, k) second moments."""
     return float(((weight @ gram) * weight).sum())
+
+
+def _scaled(consumer: ConsumerStatistics) -> torch.Tensor:
+    """The (o, k) weight relative to its output; a zero output cannot be damaged."""
+    energy = output_energy(consumer.weight, consumer.gram) if consumer.energy is None else consumer.energy
+    return consumer.weight * (energy**-0.5 if energy > 0 else 0.0)
 
 
 def _moves(size: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -151,9 +151,11 @@ def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> li
     input; the mean becomes a root mean square over kernel positions, with the sign of the mean.
     """
     columns = _columns(unit, name, weight.shape[moments.design.input_dim], moments)
-    seen = seen_weight(weight, moments)
-    mean = moments.mean.reshape(*moments.gram.shape[:2], -1)  # (g, d, summed kernel positions)
-    gram = moments.gram / mean.shape[2]
+    gram = moments.gram
+    mean = moments.mean.reshape(*gram.shape[:2], -1)  # (g, d, summed kernel positions)
+    if mean.shape[2] > 1:
+        gram = gram / mean.shape[2]
+    seen = seen_weight(weight, moments).to(gram.dtype)
     level = mean.mean(dim=2).sign() * mean.square().mean(dim=2).sqrt()
     energy = None if len(gram) == 1 else sum(map(output_energy, seen, gram))
     return [

@@ -36,9 +36,18 @@ def obs(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     if not statistics.consumers:
         return l2(weights, statistics)
     try:
-        return _ranks([Elimination(consumer, _precision(consumer)) for consumer in statistics.consumers])
+        return _ranks([Elimination(same, _precision(same[0])) for same in _alike(statistics.consumers)])
     except Inaccurate:
-        return _ranks([Elimination(consumer, torch.float64) for consumer in statistics.consumers])
+        return _ranks([Elimination(same, torch.float64) for same in _alike(statistics.consumers)])
+
+
+def _alike(consumers: Sequence[ConsumerStatistics]) -> list[list[ConsumerStatistics]]:
+    """The consumers that have the same second moments and columns, together: one elimination serves them all."""
+    alike: dict[object, list[ConsumerStatistics]] = {}
+    for consumer in consumers:
+        key = (consumer.gram.data_ptr(), consumer.gram.shape, consumer.columns.numpy().tobytes())
+        alike.setdefault(key, []).append(consumer)
+    return list(alike.values())
 
 
 def _precision(consumer: ConsumerStatistics) -> torch.dtype:

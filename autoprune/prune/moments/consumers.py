@@ -5,10 +5,12 @@ Everything in this file follows from shapes and settings; no network runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from autoprune.core.unit import Unit
@@ -16,7 +18,8 @@ from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.structure.structure import Structure
 
-MAX_COLUMNS = 2304  # 256 inputs of a 3 x 3 convolution; 42 MB
+WIDE = 1024  # columns above which moments are in float32, whose rounding errors are far below the ridge
+MEMORY_SHARE = 0.25  # share of the machine's memory that all moments may take together by default
 
 MomentsForm = Literal["columns", "channels"]
 
@@ -40,13 +43,16 @@ class Consumer:
     Attributes:
         design: how the weight multiplies its input.
         callers: the modules that call it.
-        form: "columns" if second moments are taken over all k columns of a row; "channels" if these are too many, and
-            second moments are taken over the inputs, summed over kernel positions.
+        form: "columns" if second moments are taken over all k columns of a row; "channels" if these take too much
+            memory, and second moments are taken over the inputs, summed over kernel positions.
+        blocks: the number of blocks of adjacent inputs between which second moments are taken to be 0; 1 unless those
+            of all inputs take too much memory.
     """
 
     design: Design
     callers: tuple[Caller, ...]
-    form: MomentsForm
+    form: MomentsForm = "columns"
+    blocks: int = 1
 
     @property
     def size(self) -> int:
@@ -56,7 +62,21 @@ class Consumer:
     @property
     def nbytes(self) -> int:
         """The number of bytes of the moments."""
-        return 8 * self.design.groups * (self.size**2 + self.design.columns)
+        second = self.size**2 // self.blocks * self.dtype.itemsize
+        return self.design.groups * (second + 8 * self.design.columns)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the second moments."""
+        return torch.float32 if self.design.columns > WIDE else torch.float64
+
+    def smaller(self) -> Consumer | None:
+        """The same consumer with the next smaller second moments; None if there are none."""
+        inputs = self.design.columns // self.design.kernel
+        if self.form == "columns" and self.design.kernel > 1:
+            return replace(self, form="channels")
+        more = next((blocks for blocks in range(self.blocks + 1, inputs + 1) if inputs % blocks == 0), None)
+        return None if more is None else replace(self, blocks=more)
 
 
 def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
@@ -65,7 +85,7 @@ def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
 
 
 def find_consumers(
-    model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
+    model: nn.Module, structure: Structure, weights: Sequence[str], limit: int | None = None
 ) -> tuple[dict[str, Consumer], dict[str, str]]:
     """Finds the consumers among weights.
 
@@ -73,8 +93,9 @@ def find_consumers(
         model: the network.
         structure: its structure.
         weights: names of weights.
-        max_columns: the largest number of columns per group for which moments are those of columns. Beyond it they are
-            those of channels, and beyond as many channels there are none.
+        limit: the number of bytes that all moments may take together; by default a quarter of the machine's memory. The
+            largest moments are made smaller until they fit: those of columns become those of channels, and then those
+            of blocks of inputs.
 
     Returns:
         Consumers by weight name, and the reason for every weight without a regression.
@@ -89,26 +110,46 @@ def find_consumers(
     found: dict[str, Consumer] = {}
     reasons: dict[str, str] = {}
     for name in weights:
-        consumer = _consumer(owners.get(name, []), max_columns)
+        consumer = _consumer(owners.get(name, []))
         if isinstance(consumer, str):
             reasons[name] = consumer
         else:
             found[name] = consumer
-    return found, reasons
+    return _fitting(found, default_limit() if limit is None else limit), reasons
 
 
-def statistics_bytes(
-    model: nn.Module, structure: Structure, units: Sequence[str], max_columns: int = MAX_COLUMNS
-) -> int:
-    """The memory of the second moments of the named units' consumers, in bytes, computed from shapes alone."""
-    return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), max_columns)
+def default_limit() -> int:
+    """The number of bytes that all moments of a network may take together."""
+    return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def moments_bytes(
-    model: nn.Module, structure: Structure, weights: Sequence[str], max_columns: int = MAX_COLUMNS
-) -> int:
+def _fitting(consumers: Mapping[str, Consumer], limit: int) -> dict[str, Consumer]:
+    """The consumers, with the largest moments made smaller until all fit, or until none can be smaller."""
+    fitting = dict(consumers)
+    total = sum(consumer.nbytes for consumer in fitting.values())
+    shrinking = {name: consumer for name, consumer in fitting.items() if consumer.smaller() is not None}
+    while total > limit and shrinking:
+        name = max(shrinking, key=lambda name: shrinking[name].nbytes)
+        smaller = shrinking.pop(name).smaller()
+        assert smaller is not None, "only consumers that can be smaller are kept"
+        total += smaller.nbytes - fitting[name].nbytes
+        fitting[name] = smaller
+        if smaller.smaller() is not None:
+            shrinking[name] = smaller
+    return fitting
+
+
+def statistics_bytes(model: nn.Module, structure: Structure, units: Sequence[str], limit: int | None = None) -> int:
+    """The memory of the second moments of the named units' consumers, in bytes, computed from shapes alone.
+
+    Weights that turn out to read the same tensor share their moments and take less.
+    """
+    return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), limit)
+
+
+def moments_bytes(model: nn.Module, structure: Structure, weights: Sequence[str], limit: int | None = None) -> int:
     """The memory of the second moments of the named weights' inputs, in bytes, computed from shapes alone."""
-    consumers, _ = find_consumers(model, structure, weights, max_columns)
+    consumers, _ = find_consumers(model, structure, weights, limit)
     return sum(consumer.nbytes for consumer in consumers.values())
 
 
@@ -120,7 +161,7 @@ class Owner(NamedTuple):
     module: nn.Module
 
 
-def _consumer(owners: Sequence[Owner], max_columns: int) -> Consumer | str:
+def _consumer(owners: Sequence[Owner]) -> Consumer | str:
     if not owners:
         return "it is a buffer, which stays as it is"
     designs = [_design(owner.module, owner.attribute) for owner in owners]
@@ -130,14 +171,7 @@ def _consumer(owners: Sequence[Owner], max_columns: int) -> Consumer | str:
     shared = {design for design in designs if isinstance(design, Design)}
     if len(shared) > 1:
         return f"{' and '.join(owner.caller.module for owner in owners)} share it and multiply it in different ways"
-    design = shared.pop()
-    callers = tuple(owner.caller for owner in owners)
-    if design.columns <= max_columns:
-        return Consumer(design, callers, "columns")
-    channels = design.columns // design.kernel
-    if channels > max_columns:
-        return f"{channels} inputs are more than the limit of {max_columns}"
-    return Consumer(design, callers, "channels")
+    return Consumer(shared.pop(), tuple(owner.caller for owner in owners))
 
 
 def _design(module: nn.Module, attribute: str) -> Design | str:

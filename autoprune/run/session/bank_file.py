@@ -34,10 +34,12 @@ def save_bank(bank: Bank, path: Path, key: str) -> None:
     """Writes a bank atomically. OSError, with the file's name, if it cannot be written."""
     tensors = {f"order/{unit}": torch.from_numpy(order.astype(np.int64)) for unit, order in bank.orders.items()}
     facts = {}
+    owners: dict[int, str] = {}  # the name under which a tensor of second moments is, as weights may share it
     for name, moments in bank.moments.items():
-        tensors |= _packed(name, moments)
-        constants = list(moments.constants)
-        facts[name] = {"centred": moments.centred, "rows": moments.rows, "form": moments.form, "constants": constants}
+        owner = owners.setdefault(id(moments.stored), name)
+        tensors |= _packed(name, moments, with_gram=owner == name)
+        facts[name] = {key: getattr(moments, key) for key in ("centred", "rows", "seen", "form")}
+        facts[name] |= {"constants": list(moments.constants), "size": moments.stored.shape[1], "gram": owner}
     header = {
         "format": BANK_FORMAT,
         "key": key,
@@ -71,9 +73,10 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
     if header["format"] != BANK_FORMAT or header["key"] != key:
         raise BankError(f"{path}: the bank is from another model, data, criterion or version. It is made again.")
     consumers, _ = find_consumers(model, structure, list(header["moments"]))
-    moments = {}
+    moments: dict[str, Moments] = {}
     for name, facts in header["moments"].items():
-        gram = _unpacked(tensors[f"gram/{name}"], consumers[name].size)
+        owner = facts["gram"]
+        gram = moments[owner].stored if owner in moments else _unpacked(tensors[f"gram/{owner}"], facts["size"])
         constants = {bias: tensors[f"constant/{name}/{bias}"] for bias in facts["constants"]}
         moments[name] = Moments(
             consumers[name].design,
@@ -83,6 +86,7 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
             facts["centred"],
             facts["rows"],
             constants,
+            facts["seen"],
         )
     orders = {unit: tensors[f"order/{unit}"].numpy() for unit in header["units"]}
     return Bank(model, structure, orders, moments, header["sliced"], header["notes"])
@@ -102,10 +106,11 @@ def bank_key(facts: Mapping[str, Any], structure: Structure, criterion: str | Ca
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def _packed(name: str, moments: Moments) -> dict[str, torch.Tensor]:
-    rows, columns = torch.tril_indices(*moments.gram.shape[1:])
+def _packed(name: str, moments: Moments, with_gram: bool) -> dict[str, torch.Tensor]:
+    rows, columns = torch.tril_indices(*moments.stored.shape[1:])
     means = {f"constant/{name}/{bias}": mean.contiguous().clone() for bias, mean in moments.constants.items()}
-    return {f"gram/{name}": moments.gram[:, rows, columns], f"mean/{name}": moments.mean.contiguous(), **means}
+    gram = {f"gram/{name}": moments.stored[:, rows, columns]} if with_gram else {}
+    return {**gram, f"mean/{name}": moments.mean.contiguous().clone(), **means}
 
 
 def _unpacked(triangles: torch.Tensor, size: int) -> torch.Tensor:

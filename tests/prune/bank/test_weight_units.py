@@ -26,6 +26,7 @@ from autoprune.core.sparse import with_sparse_costs
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments import consumers
 from autoprune.prune.surgery.surgery import kept_indices
 
 WEIGHTS = LevelRule("*", (0.5,), "weights")
@@ -238,7 +239,8 @@ def test_a_plug_in_gets_a_weight_for_each_group():
     assert shapes == {(1, 8, 27): (1, 27, 27), (8, 1, 9): (8, 9, 9)}
 
 
-def test_layers_without_statistics_are_named_with_the_reason():
+def test_layers_without_statistics_are_named_with_the_reason(monkeypatch):
+    monkeypatch.setattr(consumers, "default_limit", lambda: 1 << 20)
     model = Net(lambda net, x: net.wide(net.thin(x)), thin=nn.Conv2d(1, 300, 1), wide=nn.Conv2d(300, 2, 3))
     structure = autoprune.find_structure(model, torch.randn(1, 1, 4, 4))
     sparse = sparse_weights(model, structure, [WEIGHTS])

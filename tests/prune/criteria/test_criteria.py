@@ -159,7 +159,7 @@ def test_removal_in_rounds_does_as_little_damage_as_one_by_one(block, monkeypatc
 def test_the_update_of_a_round_is_exact():
     """After several positions are removed at once, the damages are those of refits by numpy."""
     layer = consumer(np.random.default_rng(0), positions=9, block=2, outputs=30)
-    elimination = Elimination(layer, torch.float64)
+    elimination = Elimination([layer], torch.float64)
     elimination.remove(np.array([7, 0, 4]))
     left = without(np.arange(9), np.array([7, 0, 4]))
     gone = damage_after_refit(layer, layer.columns[[0, 4, 7]].ravel())
@@ -186,12 +186,12 @@ def test_wide_consumers_are_swept_in_float32_to_the_same_order(rows, monkeypatch
     layer = consumer(np.random.default_rng(0), positions=20, block=2, rows=rows)
     expected = obs(WEIGHTS, UnitStatistics((layer,)))
     monkeypatch.setattr(surgeon, "WIDE", 8)
-    assert Elimination(layer, torch.float32).damages().dtype == np.float64
+    assert Elimination([layer], torch.float32).damages().dtype == np.float64
     assert obs(WEIGHTS, UnitStatistics((layer,))).tolist() == expected.tolist()
 
 
 def removed_at_once(layer):
-    elimination = Elimination(layer, torch.float32)
+    elimination = Elimination([layer], torch.float32)
     elimination.remove(np.arange(12))
     elimination.check()
 

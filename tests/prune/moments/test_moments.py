@@ -9,15 +9,16 @@ from networks import images
 from torch import nn
 from torch.nn import functional as F
 
-from autoprune.prune.bank.channels import make_bank
+from autoprune.prune.bank.channels import make_bank, notes_on
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.moments import moments as statistics
-from autoprune.prune.moments import ridge
+from autoprune.prune.moments import consumers as kinds
+from autoprune.prune.moments import ridge, sums
 from autoprune.prune.moments.consumers import consumers_of, find_consumers, statistics_bytes
 from autoprune.prune.moments.design import design_of
 from autoprune.prune.moments.moments import collect_moments
 from autoprune.prune.moments.refit import refit
+from autoprune.prune.moments.shifts import add_products, row_sums, shift_macs, shiftable
 from autoprune.prune.structure.trace import trace
 
 BATCHES = [(images(8, seed),) for seed in (3, 4)]
@@ -139,8 +140,8 @@ def test_a_unit_of_whole_groups_of_a_transposed_convolution_keeps_slices_bit_for
     assert torch.equal(small[2].weight, model[2].weight[4 * kept[0] : 4 * kept[0] + 4])
 
 
-def channel_moments(model, batches, limit=30):
-    found, reasons = collect_moments(model, trace(model, batches[0]), ["2.weight"], batches, max_columns=limit)
+def channel_moments(model, batches, limit=1200):
+    found, reasons = collect_moments(model, trace(model, batches[0]), ["2.weight"], batches, limit=limit)
     assert reasons == {}
     return found["2.weight"]
 
@@ -175,8 +176,6 @@ def test_moments_of_channels_of_a_1x1_kernel_are_those_of_its_columns():
     by_columns = collect_moments(model, trace(model, BATCHES[0]), ["2.weight"], BATCHES)[0]["2.weight"]
     rows = seen_by(model, "2", BATCHES)[0]
     assert np.allclose(by_columns.gram[0], np.cov(rows.T, bias=True), atol=1e-5)
-    reasons = collect_moments(model, trace(model, BATCHES[0]), ["2.weight"], BATCHES, max_columns=7)[1]
-    assert reasons == {"2.weight": "8 inputs are more than the limit of 7"}
 
 
 class Tied(nn.Module):
@@ -282,10 +281,180 @@ def test_what_the_pass_will_take_is_known_from_shapes():
         model, batches = case(name)
         structure = trace(model, batches[0])
         names = [unit.name for unit in structure.units]
-        moments, _ = collect_moments(model, structure, consumers_of(structure.units), batches, max_columns=60)
-        held = sum(own.gram.nbytes + own.mean.nbytes for own in moments.values())
-        assert statistics_bytes(model, structure, names, max_columns=60) == held
+        for limit in (None, 5000, 1):
+            moments, _ = collect_moments(model, structure, consumers_of(structure.units), batches, limit=limit)
+            held = sum(own.stored.nbytes + own.mean.nbytes for own in moments.values())
+            assert statistics_bytes(model, structure, names, limit=limit) == held
     assert statistics_bytes(model, structure, []) == 0
+
+
+@pytest.mark.usefixtures("tiny_ridge")
+def test_inputs_that_take_too_much_memory_compensate_within_blocks():
+    model, batches = case("Conv1D")
+    x, weight = seen_by(model, "2", batches)[0], model[2].weight.detach().double().numpy()
+    limit = 8 * (2 * 4 * 4 + 8)
+    moments = collect_moments(model, trace(model, batches[0]), ["2.weight"], batches, limit=limit)[0]["2.weight"]
+    expected = np.cov(x.T, bias=True)
+    expected[:4, 4:] = expected[4:, :4] = 0.0
+    assert moments.blocks == 2
+    assert np.allclose(moments.gram[0], expected, atol=1e-5)
+    assert np.allclose(moments.squares[0], np.diagonal(expected), atol=1e-5)
+    small, _ = refit(model[2].weight, moments, np.array([0, 1, 3, 4, 6]))
+    centred = x - x.mean(axis=0)
+    for inside, rows in ((np.array([0, 1, 3]), slice(0, 3)), (np.array([4, 6]), slice(3, 5))):
+        block = slice(0, 4) if rows.start == 0 else slice(4, 8)
+        solved = np.linalg.lstsq(centred[:, inside], centred[:, block] @ weight[block], rcond=None)[0]
+        assert np.allclose(small[rows], solved, atol=1e-3)
+    bank = make_bank(model, trace(model, batches[0]), ["0"], obs, batches)
+    assert "blocks" not in str(bank.notes)
+    assert notes_on({"2.weight": moments}, named_tensors(model))["2.weight"] == (
+        "its inputs are too many: they compensate within 2 blocks"
+    )
+
+
+def test_a_machine_with_room_keeps_the_columns_of_wide_layers_in_float32():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 14_336), nn.Linear(14_336, 4096), nn.Linear(4096, 4))
+    structure = trace(model, torch.zeros(1, 4, device="meta"))
+    wide = find_consumers(model, structure, ["1.weight"], limit=1 << 30)[0]["1.weight"]
+    assert (wide.form, wide.blocks, wide.dtype) == ("columns", 1, torch.float32)
+    assert wide.nbytes == 4 * 14_336**2 + 8 * 14_336
+    fitting, _ = find_consumers(model, structure, ["1.weight", "2.weight"], limit=500 << 20)
+    assert {name: own.blocks for name, own in fitting.items()} == {"1.weight": 2, "2.weight": 1}
+
+
+def test_wide_moments_are_those_of_narrow_ones_but_for_rounding(monkeypatch):
+    for name in LAYERS:
+        model, batches = case(name)
+        structure = trace(model, batches[0])
+        narrow = collect_moments(model, structure, ["2.weight"], batches)[0]["2.weight"]
+        monkeypatch.setattr(kinds, "WIDE", 3)
+        wide = collect_moments(model, structure, ["2.weight"], batches)[0]["2.weight"]
+        monkeypatch.undo()
+        assert (narrow.stored.dtype, wide.stored.dtype) == (torch.float64, torch.float32)
+        assert np.allclose(narrow.gram, wide.gram, rtol=1e-5, atol=1e-6)
+        kept = np.array([0, 2, 3])
+        assert np.allclose(refit(model[2].weight, narrow, kept)[0], refit(model[2].weight, wide, kept)[0], atol=1e-3)
+
+
+SHIFTED = {
+    "3x3": lambda: nn.Conv2d(8, 12, 3, padding=1),
+    "unpadded": lambda: nn.Conv2d(8, 12, 3),
+    "over-padded": lambda: nn.Conv2d(8, 12, 3, padding=3),
+    "oblong": lambda: nn.Conv2d(8, 12, (1, 4), padding=(0, 1)),
+    "dilated": lambda: nn.Conv2d(8, 12, (3, 2), padding=(2, 1), dilation=(2, 3), bias=False),
+    "same": lambda: nn.Conv2d(8, 12, 4, padding="same"),
+}
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_shifted_products_are_those_of_the_rows_also_at_the_border(name, monkeypatch):
+    design = design_of(SHIFTED[name]())
+    x = torch.rand(3, 8, 7, 6)
+    rows = design.rows(x)[0].double()
+    total = torch.zeros(design.columns, design.columns, dtype=torch.float64)
+    add_products(total, x, design)
+    assert shiftable(design)
+    assert np.allclose(total, rows.T @ rows, rtol=1e-5, atol=1e-5)
+    assert np.allclose(row_sums(x, design), rows.sum(dim=0), rtol=1e-5)
+
+
+def test_a_3x3_kernel_takes_thirteen_products_of_channels():
+    design = design_of(nn.Conv2d(8, 12, 3, padding=1))
+    assert shift_macs(design, 10, 20) == 13 * 8**2 * 12 * 22
+
+
+@pytest.mark.parametrize("change", [{"stride": 2}, {"groups": 2}, {"padding_mode": "circular"}, {"kernel_size": 1}])
+def test_other_convolutions_have_no_shifted_products(change):
+    assert not shiftable(design_of(nn.Conv2d(8, 12, **{"kernel_size": 3, "padding": 1, **change})))
+    assert not shiftable(design_of(nn.Linear(3, 4)))
+    assert not shiftable(design_of(nn.ConvTranspose2d(8, 12, 3)))
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_moments_by_shifts_are_those_of_the_rows_also_far_from_zero(offset, monkeypatch):
+    """Where inputs are far from zero, float32 products of shifts would lose their spread, and rows are gathered."""
+    model = between(nn.Conv2d(8, 12, 3, padding=1))
+    model[1] = nn.Identity()
+    with torch.no_grad():
+        model[0].bias.add_(offset)
+    calls = []
+    monkeypatch.setattr(sums, "add_products", lambda *args: calls.append(add_products(*args)))
+    moments = collect_moments(model, trace(model, BATCHES[0]), ["2.weight"], BATCHES)[0]["2.weight"]
+    assert bool(calls) == (offset == 0)
+    expected = np.cov(seen_by(model, "2", BATCHES)[0].T, bias=True)
+    assert np.allclose(moments.gram[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_rows_are_sampled_over_all_examples_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(sums, "ROWS_A_COLUMN", 10)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    batches = [(torch.randn(8, 3, 20, 20),) for _ in range(5)]
+    structure = trace(model, batches[0])
+    x = seen_by(model, "2", batches)[0]
+    moments = collect_moments(model, structure, ["2.weight"], batches)[0]["2.weight"]
+    again = collect_moments(model, structure, ["2.weight"], batches)[0]["2.weight"]
+    assert moments.seen == len(x)
+    assert 40 <= moments.rows <= 45
+    assert torch.equal(moments.gram, again.gram)
+    assert notes_on({"2.weight": moments}, named_tensors(model))["2.weight"].startswith("its second moments are those")
+    spread = np.sqrt(np.diagonal(np.cov(x.T, bias=True)))
+    assert np.all(np.abs(moments.mean[0].numpy() - x.mean(axis=0)) <= 5 * spread / np.sqrt(moments.rows))
+
+
+class Attentive(nn.Module):
+    """Two projections of one tensor, and a third of another one."""
+
+    def __init__(self, *, changes=False, twice=False, bias=False):
+        super().__init__()
+        self.a, self.o = nn.Linear(5, 8), nn.Linear(6, 2)
+        self.q, self.k, self.v = nn.Linear(8, 6, bias=False), nn.Linear(8, 6, bias=bias), nn.Linear(8, 6, bias=False)
+        self.changes, self.twice, self.batches = changes, twice, 0
+
+    def forward(self, x):
+        self.batches += 1
+        y = F.relu(self.a(x))
+        q = self.q(y)
+        k = self.k(y + 1 if self.changes and self.batches > 1 else y)
+        return self.o(F.relu(q * k + self.v(2 * y) + (self.k(3 * y) if self.twice else 0)))
+
+
+WEIGHTS = ["q.weight", "k.weight", "v.weight"]
+
+
+def test_weights_that_read_the_same_tensor_share_one_gram():
+    model, batches = Attentive(), [(torch.randn(30, 5),) for _ in range(3)]
+    found = collect_moments(model, trace(model, batches[0]), WEIGHTS, batches)[0]
+    assert found["q.weight"].stored is found["k.weight"].stored
+    assert found["v.weight"].stored is not found["q.weight"].stored
+    for name in "qkv":
+        x = seen_by(model, name, batches)[0]
+        assert found[f"{name}.weight"].rows == len(x) == 90
+        assert np.allclose(found[f"{name}.weight"].gram[0], x.T @ x / len(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["changes", "twice", "bias"])
+def test_weights_that_do_not_always_read_the_same_tensor_have_their_own(change):
+    model, batches = Attentive(**{change: True}), [(torch.randn(30, 5),) for _ in range(3)]
+    structure = trace(Attentive(**{change: True}), batches[0])
+    found = collect_moments(model, structure, WEIGHTS, batches)[0]
+    x = {}
+    for name in "qk":
+        model.batches = 0
+        x[name] = seen_by(model, name, batches)[0]
+    assert found["q.weight"].stored is not found["k.weight"].stored
+    assert np.allclose(found["q.weight"].gram[0], x["q"].T @ x["q"] / len(x["q"]), atol=1e-5)
+    if change == "bias":
+        assert np.allclose(found["k.weight"].gram[0], np.cov(x["k"].T, bias=True), atol=1e-5)
+        assert list(found["k.weight"].constants) == ["k.bias"]
+
+
+def test_moments_of_a_model_in_bfloat16_are_those_of_its_inputs():
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3, bias=False)).bfloat16()
+    batches = [(torch.randn(40, 5).bfloat16(),)]
+    moments = collect_moments(model, trace(model, batches[0]), ["2.weight"], batches)[0]["2.weight"]
+    x = seen_by(model, "2", batches)[0]
+    assert np.allclose(moments.gram[0], x.T @ x / len(x), atol=1e-5)
 
 
 def test_the_prediction_runs_nothing_and_needs_no_memory():
@@ -373,7 +542,7 @@ def test_moments_do_not_depend_on_the_size_of_the_pieces(monkeypatch):
     model = Strided()
     structure = trace(model, images())
     whole, _ = collect_moments(model, structure, ["second.weight"], BATCHES)
-    monkeypatch.setattr(statistics, "ROWS_BYTES", 4 * 36 * 7)
+    monkeypatch.setattr(sums, "ROWS_BYTES", 4 * 36 * 7)
     pieces, _ = collect_moments(model, structure, ["second.weight"], BATCHES)
     assert np.allclose(whole["second.weight"].gram, pieces["second.weight"].gram, atol=1e-5)
 
