@@ -80,7 +80,7 @@ def verify(model: nn.Module, small: nn.Module, structure: Structure, example_inp
     if recorded is None:
         raise VerifyError(f"expected a network made by shrink, got a {type(small).__name__} that was not")
     positions: Positions = {name: np.array(chosen, dtype=np.int64) for name, chosen in recorded.items()}
-    return verify_positions(model, copy_model(small), structure, positions, example_inputs)
+    return verify_positions(model, copy_model(small, share=True), structure, positions, example_inputs)
 
 
 def _choose(unit: Unit, amount: Amount, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:

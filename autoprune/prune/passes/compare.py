@@ -1,26 +1,26 @@
-"""Runs networks to compare their outputs: without gradients, at least in float32."""
+"""Runs networks to compare their outputs: without gradients, in the precision of a dtype or a higher one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.planned import comparable, running
+from autoprune.prune.passes.precision import LOWER, computing_in
 from autoprune.prune.passes.watch import OperatorWatch
 
 OUTPUT_TOLERANCE = 1e-4  # smallest tolerance, relative to the largest output
-LOW = (torch.float16, torch.bfloat16)
+COMPARED_ENTRIES = 1 << 22  # entries that are compared at once
 
 
 def outputs(
     model: nn.Module, example: Example, watch: OperatorWatch | None = None, *, train: bool = False
 ) -> list[torch.Tensor]:
-    """The tensors that a call of a model returns, without gradients and in full float32."""
+    """The tensors that a call of a model returns, without gradients and in its own precision."""
     with running(model, train=train) as network:
         if watch is None:
             return comparable(model, example, example.run(network))
@@ -30,16 +30,18 @@ def outputs(
         return found
 
 
-def precise(model: nn.Module) -> nn.Module:
-    """The model itself, or a float32 copy of one with lower precision."""
-    low = any(p.dtype in LOW for p in model.parameters())
-    return copy_model(model).float() if low else model
-
-
-def in_precision(example: Example, dtype: torch.dtype = torch.float32) -> Example:
-    """The call with its floating-point inputs in at least the precision of a dtype."""
-    lower = LOW if dtype == torch.float32 else (*LOW, torch.float32)
-    return example.converted(lambda tensor: tensor.to(dtype) if tensor.dtype in lower else tensor)
+def precise_outputs(
+    model: nn.Module,
+    example: Example,
+    watch: OperatorWatch | None = None,
+    *,
+    train: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> list[torch.Tensor]:
+    """As `outputs`, but every operator computes at least in the precision of a dtype."""
+    exact = example.converted(lambda tensor: tensor.to(dtype) if tensor.dtype in LOWER[dtype] else tensor)
+    with computing_in(dtype, model):
+        return outputs(model, exact, watch, train=train)
 
 
 def largest_of(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:
@@ -55,10 +57,14 @@ def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:
         return float("inf")
     if not reference.numel() or reference.is_meta:
         return 0.0
-    small, reference = (
-        small.cpu().double(),
-        reference.cpu().double(),
-    )  # integers and booleans are compared in the same way
-    scale = reference.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    error = float(((small - reference).abs().max() / scale).item())
+    scale, difference = torch.zeros(2, dtype=torch.float64)
+    for own, other in zip(_chunks(small), _chunks(reference), strict=True):
+        scale = torch.maximum(scale, other.abs().max())
+        difference = torch.maximum(difference, (own - other).abs().max())
+    error = float((difference / scale.clamp_min(torch.finfo(torch.float32).tiny)).item())
     return error if np.isfinite(error) else float("inf")
+
+
+def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The entries in float64, in which integers and booleans are compared as well; a part of them at a time."""
+    return (part.cpu().double() for part in tensor.reshape(-1).split(COMPARED_ENTRIES))

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.modules.copies import shares_parameters
 from autoprune.prune.modules.names import numbered
 from autoprune.prune.passes.containers import copied, tensors_of
 from autoprune.prune.passes.known import KnownValues, assumed
+from autoprune.prune.passes.unwritten import unwritten
 
 if TYPE_CHECKING:
     from autoprune.prune.passes.watch import OperatorWatch
@@ -56,6 +58,7 @@ class Example:
         """The model's output for the call, on `inputs` or a copy of its own.
 
         A watch is told when a method other than forward starts and ends; it observes forward through the model's hooks.
+        What the call writes to parameters that the model shares with another network is undone.
 
         Raises:
             UnsupportedModel: the call does not run.
@@ -66,7 +69,8 @@ class Example:
                 f"expected {type(model).__name__} to have a method {self.method!r} to call, it has none"
             )
         try:
-            with self._knowing((args, kwargs)):
+            guard = unwritten(model) if shares_parameters(model) else contextlib.nullcontext()
+            with guard, self._knowing((args, kwargs)):
                 if self.method == "forward":
                     return model(*args, **kwargs)
                 function = functools.partial(getattr(model, self.method), *args, **kwargs)

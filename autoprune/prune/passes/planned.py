@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.adapting import adapt
 from autoprune.prune.modules.borrowed import evaluating, without_attention_fast_path, without_tf32
-from autoprune.prune.modules.copying import copy_with, named_tensors
+from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.wrappers import uncompiled
 from autoprune.prune.passes.by_tensor import ByTensor, by_tensor
 from autoprune.prune.passes.containers import tensors_of
@@ -69,7 +70,7 @@ def plan_passes(model: nn.Module, examples: Sequence[Example]) -> tuple[tuple[Pa
     Raises:
         UnsupportedModel: the first call does not run in eval mode, or another one in neither mode.
     """
-    probe = copy_with(model, {})
+    probe = copy_model(model, share=True)
     adapt(probe)
     planner = _Planner(probe)
     for train in (False, True):

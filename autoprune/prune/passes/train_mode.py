@@ -35,8 +35,8 @@ _DROPOUTS = frozenset(
 
 @contextlib.contextmanager
 def copy_in_train_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """A copy of the model, with its own tensors, that runs the deterministic train mode inside."""
-    copy = copy_model(model)
+    """A copy of the model, with its own buffers, that runs the deterministic train mode inside."""
+    copy = copy_model(model, share=True)
     with deterministic_training(copy):
         yield copy
 

@@ -34,6 +34,7 @@ _RUN = (
     str(Path(__file__).parent / "examples.py"),
     "run",
 )  # the frame that calls the model: outer frames are not the model's
+ORIGINAL = "_autoprune_original"  # attribute of a converted tensor: the one that it was converted from
 Execute = Callable[[Mapping[str, Any]], Any]
 _OWN = (
     f"{Path(torch.__file__).parent}{os.sep}",
@@ -71,7 +72,7 @@ class OperatorWatch(ABC):
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Watches the model's forward inside; its hooks are removed afterwards."""
         self.tensor_names = {id(tensor): name for name, tensor in named_tensors(model).items()}
-        with _running_module(model, self), _no_fast_paths(), FunctionCalls(self.called), _Operators(self):
+        with _running_module(model, self), without_fast_paths(model), FunctionCalls(self.called), _Operators(self):
             yield
 
     def check_complete(self) -> None:  # noqa: B027  # most watches have nothing to miss
@@ -80,9 +81,7 @@ class OperatorWatch(ABC):
     def visit(self, operator: str, arguments: Mapping[str, Any]) -> CallSite:
         """The site of an operator's call that is about to run, which is counted."""
         given = [argument for argument in arguments.values() if isinstance(argument, torch.Tensor)]
-        bases = [
-            tensor if tensor._base is None else tensor._base for tensor in given
-        ]  # the weight itself for a transposed one
+        bases = [_base(tensor) for tensor in given]
         parameters = tuple(self.tensor_names[id(tensor)] for tensor in bases if id(tensor) in self.tensor_names)
         site = CallSite(self.modules[-1], operator, line_of_model(), parameters)
         self.visits[site] += 1
@@ -131,6 +130,13 @@ def named_arguments(overload: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return defaults | dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
 
 
+def _base(tensor: torch.Tensor) -> torch.Tensor:
+    """The weight itself for a transposed or converted one."""
+    base = tensor if tensor._base is None else tensor._base
+    original: torch.Tensor = getattr(base, ORIGINAL, base)
+    return original if original is base else _base(original)
+
+
 def line_of_model() -> str:
     """The innermost running line, as file:line, that belongs neither to torch nor to this package; else empty."""
     frame = sys._getframe(1)
@@ -177,10 +183,15 @@ def _running_module(model: nn.Module, watch: OperatorWatch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_fast_paths() -> Iterator[None]:
-    """Disables fused kernels for whole layers, which would hide their operators."""
+def without_fast_paths(model: nn.Module) -> Iterator[None]:
+    """Disables fused kernels for whole layers of a model, which would hide their operators.
+
+    Those of oneDNN are for recurrent layers. In low precision other products are many times slower without it.
+    """
     recurrent = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)  # mkldnn.flags would set (and warn about) more than this
+    low = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
+    kept = low and not any(isinstance(module, nn.RNNBase) for module in model.modules())
+    torch._C._set_mkldnn_enabled(recurrent and kept)  # mkldnn.flags would set (and warn about) more than this
     try:
         with without_attention_fast_path(), torch.backends.cudnn.flags(enabled=False):
             yield

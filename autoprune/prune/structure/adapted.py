@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.errors import PluginError, UnsupportedModel
 from autoprune.prune.modules.adapting import adapt
 from autoprune.prune.modules.borrowed import evaluating, without_attention_fast_path, without_tf32
-from autoprune.prune.modules.copying import copy_with
+from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.wrappers import uncompiled
 from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of
 from autoprune.prune.passes.containers import copied, tensors_of
@@ -28,7 +28,7 @@ def check_adapters(model: nn.Module, examples: Sequence[Example]) -> None:
     Raises:
         PluginError: an adapter computes something else than its class.
     """
-    original, other = copy_with(model, {}), copy_with(model, {})
+    original, other = copy_model(model, share=True), copy_model(model, share=True)
     problems: list[str] = []
     names = adapt(other)
     for name in names:

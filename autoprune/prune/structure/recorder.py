@@ -29,11 +29,12 @@ MIXING = frozenset(
 )  # preserve the sources of weights
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class OperatorCall:
     """One operator call: its name, arguments by schema name, output, and place.
 
-    `line` is the line of the model's own code, and the call is visit number `visit`, from 1, at its site.
+    `line` is the line of the model's own code, and the call is visit number `visit`, from 1, at its site. After it is
+    recorded, `release` drops the tensors, which would otherwise live until the end of the trace.
     """
 
     operator: str
@@ -51,6 +52,9 @@ class OperatorCall:
     def where(self) -> str:
         place = f" at {self.line}" if self.line else ""
         return f"operator {self.operator} in {self.module or 'the top module'!r}{place}"
+
+    def release(self) -> None:
+        self.arguments, self.output = {}, None
 
     @property
     def shape(self) -> torch.Size:

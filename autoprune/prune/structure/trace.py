@@ -19,7 +19,7 @@ from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.adapting import adapt
 from autoprune.prune.modules.attributes import numbers, put
 from autoprune.prune.modules.borrowed import evaluating, without_tf32
-from autoprune.prune.modules.copying import copy_with
+from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.ties import find_ties
 from autoprune.prune.modules.wrappers import uncompiled
 from autoprune.prune.passes.containers import tensors_of
@@ -50,7 +50,7 @@ def trace(model: nn.Module, example_inputs: Examples) -> Structure:
     check_adapters(model, examples)
     passes, notes = plan_passes(model, examples)
     own = [run for run, each in enumerate(passes) if each.traced == run]
-    probe = copy_with(model, {})  # parameters are copied, too: some forward passes write to them
+    probe = copy_model(model, share=True)
     adapted = adapt(probe)
     recorder = Recorder()
     recorder.register(probe)
@@ -154,6 +154,7 @@ class _Trace(OperatorWatch):
         self.recorder.note_places(call)
         self.recorder.see(call.module, [*call.tensors, *call.outputs])
         self.flow.operator(call, contracts=len(self.recorder.contractions) > before)
+        call.release()
         return output
 
     def function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

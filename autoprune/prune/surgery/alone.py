@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import copy_with, named_tensors
 from autoprune.prune.modules.outside import Outside, Place
 from autoprune.prune.modules.reach import reached
@@ -22,7 +23,7 @@ from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of, outputs
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.variation import differs, varied
-from autoprune.prune.passes.watch import Execute, OperatorWatch, line_of_model
+from autoprune.prune.passes.watch import Execute, OperatorWatch, line_of_model, without_fast_paths
 
 _ADVICE = (
     "Keep it in the model: an attribute of the module that writes it, written by a method of that module "
@@ -43,7 +44,8 @@ def check_alone(model: nn.Module, example: Example) -> tuple[str, ...]:
     outside = Outside.of(model)
     outside.look()
     try:
-        with torch.random.fork_rng():
+        # watched runs are without fast paths, which round differently
+        with torch.random.fork_rng(), without_fast_paths(model):
             return _Comparison(model, outside).run(example)
     finally:
         outside.restore()
@@ -55,20 +57,26 @@ class _Comparison:
     def __init__(self, model: nn.Module, outside: Outside) -> None:
         self.model, self.outside = model, outside
         self.copied = copy_with(model, {})
+        self.writes = False  # whether the runs of the copy have changed its parameters
 
     def run(self, example: Example) -> tuple[str, ...]:
         strangers = _Strangers(self.model)
         first = self._outputs(self.copied, example, strangers)
         if first is None:
             return ()
+        self.writes = self._writes_parameters()
         strangers.check(self.outside)
         self._check_places(example)
         self._check_equal(first, outputs(self.copied, example), again=True)
-        with preserved(self.model, parameters=self._writes_parameters()):
+        self.writes = self._writes_parameters()
+        with preserved(self.model, parameters=self.writes):
             return self._run_both(example, first)
 
+    def _fresh(self) -> nn.Module:
+        """Another copy; it shares parameters unless runs write to them."""
+        return copy_with(self.model, {}) if self.writes else copy_model(self.model, share=True)
+
     def _writes_parameters(self) -> bool:
-        """Whether the runs of the copy have changed its parameters."""
         pairs = zip(self.copied.parameters(), self.model.parameters(), strict=True)
         return not all(same_values(a, b) for a, b in pairs)
 
@@ -130,7 +138,7 @@ class _Comparison:
             return {}
         empty = [(place, place.tensors) for place in self.outside.places]
         with contextlib.suppress(UnsupportedModel):  # if it needs the previous content
-            outputs(copy_with(self.model, {}), example)
+            outputs(self._fresh(), example)
             return {place.name: place for place, before in empty if place.tensors.keys() - before.keys()}
         return {}
 
@@ -142,7 +150,7 @@ class _Comparison:
             if not differs(other, example):
                 continue
             try:
-                return other, outputs(copy_with(self.model, {}), other), ()
+                return other, outputs(self._fresh(), other), ()
             except UnsupportedModel as error:
                 why = f"on other values {error.__cause__ or error}"
         note = f"The model was compared with its copy on the example inputs of call {example.name!r} alone: {why}."

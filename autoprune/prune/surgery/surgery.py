@@ -18,6 +18,7 @@ from autoprune.prune.modules.borrowed import modes_put_back
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import skip
+from autoprune.prune.passes.unwritten import unwritten
 from autoprune.prune.structure.structure import Structure
 
 Positions = Mapping[str, np.ndarray]  # unit name -> sorted kept positions; other units stay whole
@@ -119,18 +120,39 @@ def rebuild(
     share: bool = False,
     connected: bool = False,
 ) -> nn.Module:
-    """A copy of the model (see copy_model) with replaced tensors, adapted and skipped modules, and new attributes."""
+    """A copy of the model (see copy_model) with replaced tensors, adapted and skipped modules, and new attributes.
+
+    If an adapter or a fix writes to a parameter, the copy has its own, also with `share`.
+    """
     small = copy_model(model, tensors, share=share, connected=connected)
+    if share:
+        with unwritten(small) as guard:
+            _finish(small, sizes, adapted, skipped or {}, sliced=bool(tensors))
+        if not guard.written:
+            return small
+        small = copy_model(model, tensors, connected=connected)
+    _finish(small, sizes, adapted, skipped or {}, sliced=bool(tensors))
+    return small
+
+
+def _finish(
+    small: nn.Module,
+    sizes: Mapping[str, Mapping[str, int]],
+    adapted: Iterable[str],
+    skipped: Mapping[str, int],
+    *,
+    sliced: bool,
+) -> None:
+    """Makes the modules of a copy fit its tensors."""
     adapt(small, adapted)
     for module, attributes in sizes.items():
         for attribute, number in attributes.items():
             put(small.get_submodule(module), attribute, number)
-    skip(small, skipped or {})
-    if tensors:
+    skip(small, skipped)
+    if sliced:
         with modes_put_back(small):
             small.train(small.training)  # some classes cache values computed from weights until their mode is set
         apply_fixes(small)
-    return small
 
 
 def cut(model: nn.Module, structure: Structure, positions: Positions, *, share: bool = False) -> nn.Module:

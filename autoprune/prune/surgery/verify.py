@@ -13,23 +13,20 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
 from autoprune.prune.passes.compare import (
     OUTPUT_TOLERANCE,
-    in_precision,
     largest_difference,
     largest_of,
-    outputs,
-    precise,
+    precise_outputs,
 )
 from autoprune.prune.passes.examples import Example, Examples
 from autoprune.prune.passes.site import Pass
 from autoprune.prune.passes.watch import Route, line_of_error
 from autoprune.prune.structure.structure import Branch, Structure
 from autoprune.prune.surgery.masked import Masked
-from autoprune.prune.surgery.probes import precise_examples, random_probe
+from autoprune.prune.surgery.probes import known_examples, random_probe
 from autoprune.prune.surgery.surgery import Positions, cut, kept_indices, rebuild
 
 LARGEST_TOLERANCE = 1e-2  # largest tolerance, whatever the rounding
@@ -83,12 +80,11 @@ def verify_positions(
     weights: Mapping[str, torch.Tensor] | None = None,
     *,
     passes: Sequence[Pass] | None = None,
-    share: bool = False,
 ) -> VerifyReport:
     """Compares a small network with the masked original (masked.py).
 
-    They are compared in all passes of the structure, or in the given ones, in train mode on copies. Both networks
-    compute at least in float32.
+    They are compared in all passes of the structure, or in the given ones, in train mode on copies. Every operator of
+    both networks computes at least in float32 (precision.py). The reference shares the model's parameters.
 
     Args:
         model: the original.
@@ -99,16 +95,14 @@ def verify_positions(
         weights: small tensors that differ from slices of the model's own, as after compensation; in the reference they
             are put at their original indices.
         passes: the passes to compare; None for all.
-        share: whether the reference shares the model's parameters, to which some forward passes write.
 
     Raises:
         VerifyError: a call is unknown to the structure.
     """
-    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=share)
+    dense = rebuild(model, _restored(model, structure, positions, weights or {}), {}, structure.adapted, share=True)
     comparison = _Comparison(structure, positions, structure.passes if passes is None else passes)
-    pair = precise(small), precise(dense)
-    examples = precise_examples(model, example_inputs, structure)
-    errors = comparison.errors(*pair, examples)
+    examples = known_examples(model, example_inputs, structure)
+    errors = comparison.errors(small, dense, examples)
     worst = max(errors, default=float("inf"))
     removed = [unit for unit in structure.units if len(positions.get(unit.name, range(unit.width))) < unit.width]
     across = tuple(unit.name for unit in removed if unit.normalised)
@@ -117,8 +111,10 @@ def verify_positions(
         f"the small {type(small).__name__} with the original, in which products get zeros where positions were removed"
         + (" and normalisations run over the positions that stay" if across else ""),
         across,
-        comparison.tolerance(*pair, examples) if OUTPUT_TOLERANCE < worst <= LARGEST_TOLERANCE else OUTPUT_TOLERANCE,
-        comparison.parted(*pair, examples) if OUTPUT_TOLERANCE < worst < float("inf") else "",
+        comparison.tolerance(small, dense, examples)
+        if OUTPUT_TOLERANCE < worst <= LARGEST_TOLERANCE
+        else OUTPUT_TOLERANCE,
+        comparison.parted(small, dense, examples) if OUTPUT_TOLERANCE < worst < float("inf") else "",
     )
 
 
@@ -130,12 +126,14 @@ class _Comparison:
     positions: Positions
     passes: Sequence[Pass]
 
-    def errors(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> tuple[float, ...]:
+    def errors(
+        self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example], dtype: torch.dtype = torch.float32
+    ) -> tuple[float, ...]:
         """The difference of the outputs by call and output, the larger one of both modes."""
         found: dict[tuple[str, int], float] = {}
         for each in self._given(examples):
-            left = outputs(small, examples[each.example], train=each.train)
-            right = outputs(dense, examples[each.example], self._mask(dense, each), train=each.train)
+            left = precise_outputs(small, examples[each.example], train=each.train, dtype=dtype)
+            right = self._masked(dense, each, examples, dtype)
             pairs = list(zip(left, right, strict=True)) if len(left) == len(right) else []
             for place, error in enumerate([largest_difference(*pair) for pair in pairs] or [float("inf")]):
                 found[each.example, place] = max(error, found.get((each.example, place), 0.0))
@@ -147,16 +145,11 @@ class _Comparison:
         At most LARGEST, and at least OUTPUT_TOLERANCE, which also applies to networks that differ in float64 or do not
         run in it.
         """
-        exact = {name: in_precision(example, torch.float64) for name, example in examples.items()}
         try:
-            pair = copy_model(small).double(), copy_model(dense).double()
-            if max(self.errors(*pair, exact)) > OUTPUT_TOLERANCE:
+            if max(self.errors(small, dense, examples, torch.float64)) > OUTPUT_TOLERANCE:
                 return OUTPUT_TOLERANCE
             rounded = max(
-                largest_of(
-                    outputs(dense, examples[each.example], self._mask(dense, each), train=each.train),
-                    outputs(pair[1], exact[each.example], self._mask(dense, each), train=each.train),
-                )
+                largest_of(*(self._masked(dense, each, examples, dtype) for dtype in (torch.float32, torch.float64)))
                 for each in self._given(examples)
             )
         except (UnsupportedModel, RuntimeError, TypeError):  # code or a device that requires float32
@@ -170,8 +163,8 @@ class _Comparison:
             if mask is None:
                 continue
             path = Route()
-            outputs(small, examples[each.example], path, train=each.train)
-            outputs(dense, examples[each.example], mask, train=each.train)
+            precise_outputs(small, examples[each.example], path, train=each.train)
+            precise_outputs(dense, examples[each.example], mask, train=each.train)
             pairs = itertools.zip_longest(self._ways(path), self._ways(mask), fillvalue=("", "", 0))
             if (step := next((a for a, b in pairs if a != b), None)) is not None:
                 return (
@@ -188,6 +181,13 @@ class _Comparison:
 
     def _given(self, examples: Mapping[str, Example]) -> list[Pass]:
         return [each for each in self.passes if each.example in examples]
+
+    def _masked(
+        self, dense: nn.Module, each: Pass, examples: Mapping[str, Example], dtype: torch.dtype
+    ) -> list[torch.Tensor]:
+        """The outputs of the masked original."""
+        mask = self._mask(dense, each)
+        return precise_outputs(dense, examples[each.example], mask, train=each.train, dtype=dtype)
 
     def _mask(self, dense: nn.Module, each: Pass) -> Masked | None:
         shapes_only = any(parameter.is_meta for parameter in dense.parameters())
@@ -281,7 +281,7 @@ def _failure(model: nn.Module, structure: Structure, positions: Positions, examp
     for each in (each for run, each in enumerate(structure.passes) if each.traced == run):
         where = f" in {each.where}" if each.traced else ""
         try:
-            report = verify_positions(model, small, structure, positions, example_inputs, passes=[each], share=True)
+            report = verify_positions(model, small, structure, positions, example_inputs, passes=[each])
         except Exception as error:  # any failure of a forward with an unexpected size is a finding, not a crash
             return _not_running(error, where)
         if not report.ok:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 from toys import TOYS
 
 import autoprune
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of, outputs
+from autoprune.prune.passes.compare import OUTPUT_TOLERANCE, largest_of, precise_outputs
 from autoprune.prune.passes.examples import as_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
@@ -61,23 +62,24 @@ def half(structure: Structure) -> Positions:
     }
 
 
-def undetected(name: str, limit: int | None = None) -> tuple[list[str], int]:
+def undetected(name: str, limit: int | None = None, dtype: torch.dtype = torch.float32) -> tuple[list[str], int]:
     """The wrong networks that the proof takes for right, and how many wrong ones there were.
 
     One that computes what the right one computes, because both channels are shut for example, is not wrong.
     """
     model, example = TOYS[name].make()
-    model = randomised(model, 0)
+    model = randomised(model, 0).to(dtype)
+    example = tree_map(lambda x: x.to(dtype) if x.is_floating_point() else x, example)
     structure = autoprune.find_structure(model, example)
     positions = half(structure)
     (inputs,) = as_examples(example)
     right = cut(model, structure, positions)
     assert verify_positions(model, right, structure, positions, example).ok
-    expected, missed, count = outputs(right, inputs), [], 0
+    expected, missed, count = precise_outputs(right, inputs), [], 0
     networks = list(wrong_networks(model, structure, positions))
     chosen = np.random.default_rng(0).permutation(len(networks))[:limit]
     for what, small in (networks[index] for index in chosen):
-        if largest_of(outputs(small, inputs), expected) > 2 * OUTPUT_TOLERANCE:
+        if largest_of(precise_outputs(small, inputs), expected) > 2 * OUTPUT_TOLERANCE:
             count += 1
             missed += [what] if verify_positions(model, small, structure, positions, example).ok else []
     return missed, count
@@ -90,9 +92,18 @@ def test_networks_with_one_wrong_index_are_found(name: str) -> None:
     assert count >= 2
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["plain", "grouped_queries", "lstm", "layer_norm"])
+def test_networks_of_low_precision_with_one_wrong_index_are_found(name: str, dtype: torch.dtype) -> None:
+    missed, count = undetected(name, limit=2, dtype=dtype)
+    assert missed == []
+    assert count >= 1
+
+
 @pytest.mark.slow
-def test_of_a_hundred_networks_with_one_wrong_index_every_one_is_found() -> None:
-    found = [undetected(name) for name in NETWORKS]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_of_a_hundred_networks_with_one_wrong_index_every_one_is_found(dtype: torch.dtype) -> None:
+    found = [undetected(name, dtype=dtype) for name in NETWORKS]
     assert [missed for missed, _ in found if missed] == []
     assert sum(count for _, count in found) > 100
 
