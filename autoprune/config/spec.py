@@ -225,7 +225,8 @@ class SearchSpec(_Section):
         "kl",
         min_length=1,
         description="a measurement, lower is better, that guides the search in place of the first objective that is "
-        "not a cost: kl, mse, loss, accuracy, layer or one of the fitness's own; null for none",
+        "not a cost: kl (a lower bound of it for more than 8,192 classes), mse, loss, accuracy, layer or one of the "
+        "fitness's own; null for none",
         examples=["kl"],
     )
 

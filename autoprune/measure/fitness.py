@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
+from autoprune.measure.top_classes import TopClasses, kept_classes
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
 AnyFitness = TypeVar("AnyFitness", bound=Callable[..., Any])
@@ -64,7 +65,9 @@ def classification(
         batches: the examples.
         report: names of the measures to return. `accuracy` is the share of examples whose largest logit is the
             target's. `kl` is sum p (log p - log q) in nats, with p the dense network's class probabilities and q the
-            pruned network's; it needs no labels and is smoother than accuracy on few examples. `mse` is the mean
+            pruned network's; it needs no labels and is smoother than accuracy on few examples. Of more than 8,192
+            classes the dense network's 1,024 most likely ones and all others together are compared, which gives a lower
+            bound (top_classes.py). `mse` is the mean
             squared difference of the logits from the dense network's. `loss` is the cross entropy with the targets, in
             nats.
 
@@ -139,6 +142,8 @@ def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def _kl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    if isinstance(batch.dense, TopClasses):
+        return batch.dense.divergence(logits).sum()
     log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(_dense(batch), dim=1)
     return functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
 
@@ -172,8 +177,26 @@ def _dense(batch: Batch) -> torch.Tensor:
             "expected batches with the dense network's outputs, which this measure compares with, got none. Fill them "
             "in with scorer.with_dense_outputs."
         )
+    if isinstance(batch.dense, TopClasses):
+        raise DataError(
+            "expected batches with the dense network's whole outputs, got the most likely classes alone, from which "
+            "only `kl` can be computed. Fill them in with scorer.with_dense_outputs for this fitness."
+        )
     outputs: torch.Tensor = _tensor_in(batch.dense)
     return outputs
+
+
+def kept_for(fitness: Fitness) -> Callable[[Any], Any]:
+    """What is kept of the dense network's outputs for a fitness: for the KL of many classes TopClasses suffice."""
+    options, called = ({}, fitness) if not isinstance(fitness, functools.partial) else (fitness.keywords, fitness.func)
+    if called is not classification or "mse" in options.get("report", ()):
+        return lambda output: output
+
+    def kept(output: Any) -> Any:
+        classes = kept_classes(_tensor_in(output))
+        return classes if isinstance(classes, TopClasses) else output
+
+    return kept
 
 
 def _logits(output: Any) -> torch.Tensor:

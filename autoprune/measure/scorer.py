@@ -22,7 +22,7 @@ from autoprune.errors import PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
-from autoprune.measure.fitness import Fitness, averages, is_builtin
+from autoprune.measure.fitness import Fitness, averages, is_builtin, kept_for
 from autoprune.measure.intact import Intact
 from autoprune.measure.settings import ScorerSettings
 from autoprune.measure.stage import Stage
@@ -247,7 +247,8 @@ def checked_values(result: object, objective: str) -> dict[str, float]:
     return checked
 
 
-def with_dense_outputs(model: nn.Module, batches: Sequence[Batch]) -> tuple[Batch, ...]:
-    """Returns the batches with the dense network's outputs filled in."""
+def with_dense_outputs(model: nn.Module, batches: Sequence[Batch], fitness: Fitness | None = None) -> tuple[Batch, ...]:
+    """Returns the batches with the dense network's outputs filled in, or with what the fitness needs of them."""
+    kept = kept_for(fitness) if fitness is not None else lambda output: output
     with evaluating(model), torch.no_grad():
-        return tuple(batch._replace(dense=model(*copied(batch.inputs))) for batch in batches)
+        return tuple(batch._replace(dense=kept(model(*copied(batch.inputs)))) for batch in batches)

@@ -12,6 +12,7 @@ from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError, PluginError, RunExists, RunFailed
 from autoprune.measure.scorer import Scorer
+from autoprune.measure.top_classes import number_of_classes
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.criteria.ordering import criterion_inputs, order_units
 from autoprune.prune.criteria.symbolic import terms
@@ -172,5 +173,4 @@ class Judge:
     @property
     def _classifies(self) -> bool:
         """Whether the network returns logits of classes, whose loss gives gradients."""
-        output = self.session.scorer.select[0].dense
-        return output is not None and output.dim() == 2 and output.is_floating_point()
+        return number_of_classes(self.session.scorer.select[0].dense) > 0

@@ -12,6 +12,7 @@ from autoprune.errors import RunFailed, did_you_mean
 from autoprune.measure.fitness import averages, reporting
 from autoprune.measure.intact import Intact
 from autoprune.measure.scorer import cause_of, measured
+from autoprune.measure.top_classes import number_of_classes
 from autoprune.run.records.columns import check_measured
 from autoprune.run.session.job import Progress
 from autoprune.run.session.problem import first_measured
@@ -91,8 +92,7 @@ def _warn_near_chance(session: Session, values: Mapping[str, float], examples: i
 
 def _classes(session: Session) -> int:
     """The number of logits that the network returns; 0 if its output is not (b, classes)."""
-    output = session.select[0].dense
-    return output.shape[1] if isinstance(output, torch.Tensor) and output.dim() == 2 else 0
+    return number_of_classes(session.select[0].dense)
 
 
 def _largest_share(session: Session) -> float:

@@ -25,7 +25,7 @@ from autoprune.core.unit import Unit
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError, DataError
 from autoprune.measure.batch import Batch, shuffled
-from autoprune.measure.fitness import averages, reporting
+from autoprune.measure.fitness import Fitness, averages, reporting
 from autoprune.measure.form import Form, Tuning
 from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
@@ -235,7 +235,7 @@ class Session:
             self.space,
             self._batch_norm_inputs,
             self._selection(),
-            reporting(self.job.fitness, self.job.guide),
+            self._reporting,
             self._scorer_settings(in_parts),
             objective=first_measured(self.job),
             also={"layer": functools.partial(layer_error, self.bank)} if layers else {},
@@ -261,7 +261,12 @@ class Session:
     @functools.cached_property
     def select(self) -> Sequence[Batch]:
         """The selection batches in the order of the data."""
-        return with_dense_outputs(self.model, self._batches(self.data.select))
+        return with_dense_outputs(self.model, self._batches(self.data.select), self._reporting)
+
+    @property
+    def _reporting(self) -> Fitness:
+        """The fitness, which measures the guide as well if it can."""
+        return reporting(self.job.fitness, self.job.guide)
 
     def _selection(self) -> Sequence[Batch]:
         """The selection batches; their examples are shuffled if a searcher scores on the first of them only."""
@@ -275,7 +280,7 @@ class Session:
                 f"expected enough selection examples for the {len(self.fidelities)} shares of them that the searcher "
                 f"scores on, from {self.fidelities[0]:.3g} on, got {examples}. Give more, or take another searcher."
             )
-        return with_dense_outputs(self.model, shuffled(batches))
+        return with_dense_outputs(self.model, shuffled(batches), self._reporting)
 
     @functools.cached_property
     def targets(self) -> Targets:
@@ -290,7 +295,7 @@ class Session:
     @functools.cached_property
     def reported(self) -> Sequence[Batch]:
         """The batches of the report set, which only the final front is measured on."""
-        return with_dense_outputs(self.model, self._batches(self.data.report))
+        return with_dense_outputs(self.model, self._batches(self.data.report), self._reporting)
 
     @functools.cached_property
     def dense_costs(self) -> dict[str, float]:
