@@ -77,7 +77,7 @@ class Scorer:
     @cached_property
     def stage(self) -> Stage:
         """The stage that prepares networks for scoring."""
-        return Stage(self.bank, self.calibrate, self.select, self.scoring)
+        return Stage(self.bank, self.calibrate, self.select, self.scoring, reading=is_builtin(self.fitness))
 
     @cached_property
     def trainer(self) -> NetworkTrainer:

@@ -22,7 +22,10 @@ from autoprune.measure.settings import ScorerSettings
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.borrowed import evaluating, seeded
 from autoprune.prune.modules.skip import within
+from autoprune.prune.passes.containers import copied
+from autoprune.prune.passes.unwritten import unwritten
 
 EXAMPLES = 2  # number of examples of the pass that records the order of calls
 SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count slightly above the intended count
@@ -30,18 +33,23 @@ SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count sli
 
 @dataclass(eq=False)
 class Stage:
-    """Prepares networks for scoring: inside `with stage.on(subnet) as network` the network can be run on `batches`."""
+    """Prepares networks for scoring: inside `with stage.on(subnet) as network` the network can be run on `batches`.
+
+    With `reading`, nothing that gets a network writes to its parameters, so those that did not change are shared with
+    the dense network, unless the network's own forward writes to them.
+    """
 
     bank: Bank
     calibrate: Sequence[tuple[torch.Tensor, ...]]
     select: Sequence[Batch]
     scoring: ScorerSettings = field(default_factory=ScorerSettings)
+    reading: bool = False
 
     @contextlib.contextmanager
     def on(self, subnet: Subnet) -> Iterator[nn.Module]:
         """Yields the network of a subnet in this form, with its batch norm statistics set."""
         with self.scoring.form.running(self._device):
-            network = self.scoring.form.dress(self.bank.build(subnet))
+            network = self.scoring.form.dress(self.bank.build(subnet, share=self._shares))
             if subnet.is_whole:
                 yield network  # the dense network keeps its own statistics
                 return
@@ -93,7 +101,21 @@ class Stage:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        return self.scoring.form.dress(self.bank.build(self.bank.subnet({})))
+        return self.scoring.form.dress(self.bank.build(self.bank.subnet({}), share=self._shares))
+
+    @cached_property
+    def _shares(self) -> bool:
+        """Whether networks share parameters with the dense network."""
+        if not self.reading:
+            return False
+        network = self.bank.build(self.bank.subnet({}), share=True)
+        with evaluating(network), torch.no_grad(), seeded(0), unwritten(network) as guard:
+            network(*copied(self._example))
+        return not guard.written
+
+    @property
+    def _example(self) -> tuple[torch.Tensor, ...]:
+        return tuple(x[:EXAMPLES] for x in self.batches[0].inputs)
 
     @cached_property
     def _inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:
@@ -110,8 +132,7 @@ class Stage:
 
     @cached_property
     def _prefixes(self) -> Prefixes:
-        example = tuple(x[:EXAMPLES] for x in self.batches[0].inputs)
-        return Prefixes(self._dense, self.bank.subnet({}).recipe, example, self.scoring.reuse_bytes)
+        return Prefixes(self._dense, self.bank.subnet({}).recipe, self._example, self.scoring.reuse_bytes)
 
     @cached_property
     def batch_norms(self) -> BatchNorms:

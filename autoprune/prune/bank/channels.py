@@ -99,13 +99,17 @@ class Bank:
                     changed[tensor] = laid_out_like(self._tensors[tensor], select(values, rest))
         return changed
 
-    def build(self, subnet: Subnet) -> nn.Module:
+    def build(self, subnet: Subnet, *, share: bool = False) -> nn.Module:
         """Builds the small network, with the zeros of its sparse weights.
 
-        Its batch norms keep the dense network's statistics.
+        Its batch norms keep the dense network's statistics. With `share`, for a network whose parameters are only read,
+        it shares the parameters that do not change with the model.
         """
-        recipe = subnet.recipe
-        network = rebuild(self.model, self.tensors(subnet), recipe.sizes, recipe.adapted, recipe.skipped)
+        recipe, tensors = subnet.recipe, self.tensors(subnet)
+        if share:
+            written = [name for name in self.weights.written(subnet.sparse) if name in self._tensors]
+            tensors |= {name: tensors.get(name, self._tensors[name]).detach().clone() for name in written}
+        network = rebuild(self.model, tensors, recipe.sizes, recipe.adapted, recipe.skipped, share=share)
         if subnet.sparse:
             self.weights.apply(network, subnet.counts, subnet.indices)
         return network

@@ -81,6 +81,11 @@ class WeightBank:
         """Names of the weights that lose entries."""
         return [name for name, weight in self.weights.items() if counts.get(name, weight.whole) != weight.whole]
 
+    @staticmethod
+    def written(names: Iterable[str]) -> list[str]:
+        """Returns the names of the tensors that `apply` may write to: these weights and their biases."""
+        return [own for name in names for own in (name, f"{name.removesuffix('weight')}bias")]
+
     def apply(self, network: nn.Module, counts: Mapping[str, int], indices: Indices) -> None:
         """Sets entries of a network that was built for the counts to zero, in place.
 

@@ -67,4 +67,4 @@ def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:
 
 def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The entries in float64, in which integers and booleans are compared as well; a part of them at a time."""
-    return (part.cpu().double() for part in tensor.reshape(-1).split(COMPARED_ENTRIES))
+    return (part.cpu().double() for part in torch.split(tensor.reshape(-1), COMPARED_ENTRIES))

@@ -114,7 +114,7 @@ def _product(func: Any, args: Any, kwargs: Mapping[str, Any], dtype: torch.dtype
     *others, matrix = args
     *biases, rows = _converted(others, dtype)
     step = max(1, CONVERTED_ENTRIES // len(matrix))
-    output = rows.new_empty(len(rows), matrix.shape[1])
+    output: torch.Tensor = rows.new_empty(len(rows), matrix.shape[1])
     for start in range(0, matrix.shape[1], step):
         columns = slice(start, start + step)
         own = [bias if bias.shape[-1] == 1 else bias[..., columns] for bias in biases]
