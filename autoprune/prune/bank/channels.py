@@ -19,7 +19,7 @@ from autoprune.prune.bank.weights import WeightBank
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.criteria.ordering import order_units
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.moments.consumers import consumers_of
+from autoprune.prune.moments.consumers import consumers_of, measured_weights
 from autoprune.prune.moments.moments import Moments, collect_moments
 from autoprune.prune.moments.refit import kept_by_group, refit
 from autoprune.prune.structure.structure import Structure
@@ -163,7 +163,8 @@ def make_bank(
         The bank; `Bank.notes` has remarks on unusual orders and statistics.
     """
     chosen = [structure.unit(name) for name in units]
-    moments, sliced = collect_moments(model, structure, consumers_of(chosen), batches)
+    moments, reasons = collect_moments(model, structure, measured_weights(chosen), batches)
+    sliced = {name: reasons[name] for name in consumers_of(chosen) if name in reasons}
     orders, notes = order_units(model, structure, chosen, criterion, moments, batches)
     return Bank(model, structure, orders, moments, sliced, notes | notes_on(moments, named_tensors(model)))
 

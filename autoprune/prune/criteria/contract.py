@@ -11,6 +11,8 @@ import torch
 
 from autoprune.errors import PluginError
 
+PRODUCERS = 3  # queries, keys and values, for each consumer of head dimensions
+
 
 @dataclass(frozen=True)
 class UnitWeights:
@@ -78,12 +80,15 @@ class UnitStatistics:
         gradients: (b, n), for each batch the sum of weight x gradient over all producer weights of a position.
         sample_gradients: (s, n), the same sum for each of s single examples.
         curvature: (n,) the trace of the loss' Hessian over all producer weights of a position.
+        produced: (p, n), for head dimensions: the share of each position in the energy of what each of p slices of the
+            producers puts out, such as queries, keys and values.
     """
 
     consumers: tuple[ConsumerStatistics, ...]
     gradients: torch.Tensor | None = None
     sample_gradients: torch.Tensor | None = None
     curvature: torch.Tensor | None = None
+    produced: torch.Tensor | None = None
 
 
 Criterion = Callable[[UnitWeights, UnitStatistics], torch.Tensor]

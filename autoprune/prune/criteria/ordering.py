@@ -20,6 +20,7 @@ from autoprune.prune.criteria import (
     needs_of,
     order_positions,
 )
+from autoprune.prune.criteria.contract import PRODUCERS
 from autoprune.prune.criteria.elimination import output_energy
 from autoprune.prune.criteria.loss import collect_gradients
 from autoprune.prune.criteria.magnitudes import l2
@@ -83,7 +84,8 @@ def criterion_inputs(
         loss = collect_gradients(model, structure, ordered, batches, wanted)
     for unit in ordered:
         consumers = unit_consumers(unit, tensors, moments)
-        statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers)
+        produced = energy_shares(unit, tensors, moments)
+        statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers, produced=produced)
         yield (
             unit,
             unit_weights(unit, tensors, scales),
@@ -142,6 +144,24 @@ def unit_consumers(
     """The statistics of each consumer of a unit that has moments; for a grouped consumer, of each group."""
     names = [name for name in consumers_of([unit]) if name in moments]
     return tuple(group for name in names for group in _groups(unit, name, tensors[name], moments[name]))
+
+
+def energy_shares(
+    unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]
+) -> torch.Tensor | None:
+    """The shares of head dimensions in the energy of their producers' outputs.
+
+    They are None for other units, and for those that are only values, whose damage their consumers know.
+    """
+    shares = []
+    for slot in unit.with_role("out") if unit.kind == "head_dim" else ():
+        own = moments.get(slot.tensor)
+        if own is not None and slot.dim != own.design.input_dim and own.design.groups == 1:
+            seen = seen_weight(tensors[slot.tensor], own)[0]
+            energy = ((seen @ own.gram[0].double()) * seen).sum(dim=1).reshape(tensors[slot.tensor].shape[slot.dim], -1)
+            mine = energy.sum(dim=1)[torch.from_numpy(slot.span.indices(np.arange(unit.width)))].sum(dim=1)
+            shares.append(mine / mine.sum() if mine.sum() > 0 else mine)
+    return torch.stack(shares) if len(shares) >= PRODUCERS else None
 
 
 def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> list[ConsumerStatistics]:

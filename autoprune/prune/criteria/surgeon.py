@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from autoprune.prune.criteria.contract import ConsumerStatistics, UnitStatistics, UnitWeights, needs
+from autoprune.prune.criteria.contract import PRODUCERS, ConsumerStatistics, UnitStatistics, UnitWeights, needs
 from autoprune.prune.criteria.elimination import Elimination, Inaccurate, without
 from autoprune.prune.criteria.magnitudes import l2
 
@@ -28,17 +28,27 @@ def obs(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     Source:
         Hassibi and Stork 1993 (https://papers.nips.cc/paper/647); for groups of columns Kurtic et al. 2022
         (https://arxiv.org/abs/2203.07259, equations 4 and 5). Departures: with several consumers the damages are added,
-        each relative to the energy of its dense output. While more than 64 positions remain, they are removed in
-        rounds: the positions with the least damages are candidates, one in 32 of all positions is removed one by one
-        with updates among the candidates only, and then all others are updated for these together, which is exact. Wide
-        consumers are updated in float32; if that proves inaccurate, in float64.
+        each relative to the energy of its dense output; for head dimensions, whose queries and keys have no consumer of
+        their own, the shares of a position in the energies of queries, keys and values are added. While more than 64
+        positions remain, they are removed in rounds: the positions with the least damages are candidates, one in 32 of
+        all positions is removed one by one with updates among the candidates only, and then all others are updated for
+        these together, which is exact. Wide consumers are updated in float32; if that proves inaccurate, in float64.
     """
     if not statistics.consumers:
         return l2(weights, statistics)
+    own, alike = _own(statistics), _alike(statistics.consumers)
     try:
-        return _ranks([Elimination(same, _precision(same[0])) for same in _alike(statistics.consumers)])
+        return _ranks([Elimination(same, _precision(same[0])) for same in alike], own)
     except Inaccurate:
-        return _ranks([Elimination(same, torch.float64) for same in _alike(statistics.consumers)])
+        return _ranks([Elimination(same, torch.float64) for same in alike], own)
+
+
+def _own(statistics: UnitStatistics) -> np.ndarray:
+    """(n,) damages that no other position compensates: those to queries, keys and values of each consumer."""
+    if statistics.produced is None:
+        return np.zeros(len(statistics.consumers[0].columns))
+    weight = PRODUCERS * len(statistics.consumers)
+    return weight * statistics.produced.mean(dim=0).numpy()
 
 
 def _alike(consumers: Sequence[ConsumerStatistics]) -> list[list[ConsumerStatistics]]:
@@ -56,13 +66,13 @@ def _precision(consumer: ConsumerStatistics) -> torch.dtype:
     return torch.float32 if wide else torch.float64
 
 
-def _ranks(consumers: Sequence[Elimination]) -> torch.Tensor:
-    """(n,) 0 for the position removed first."""
+def _ranks(consumers: Sequence[Elimination], own: np.ndarray) -> torch.Tensor:
+    """(n,) ranks, 0 for the position removed first; `own` damages are added to those of consumers."""
     remaining = np.arange(consumers[0].positions)
     order: list[int] = []
     checked = len(remaining)  # positions that remained at the last check
     while len(remaining):
-        chosen = _round(consumers, remaining)
+        chosen = _round(consumers, remaining, own[remaining])
         order += remaining[chosen].tolist()
         remaining = without(remaining, chosen)
         for consumer in consumers:
@@ -76,10 +86,10 @@ def _ranks(consumers: Sequence[Elimination]) -> torch.Tensor:
     return ranks
 
 
-def _round(consumers: Sequence[Elimination], remaining: np.ndarray) -> np.ndarray:
+def _round(consumers: Sequence[Elimination], remaining: np.ndarray, own: np.ndarray) -> np.ndarray:
     """The places, among those that remain, of the positions that go next, in their order."""
     count = 1 if len(remaining) <= EXACT else max(1, len(remaining) // ROUND_SHARE)
-    damage = np.sum([consumer.damages() for consumer in consumers], axis=0)
+    damage = own + np.sum([consumer.damages() for consumer in consumers], axis=0)
     least = np.lexsort((remaining, damage))  # ties by position
     if count == 1:
         return least[:1]
@@ -87,7 +97,7 @@ def _round(consumers: Sequence[Elimination], remaining: np.ndarray) -> np.ndarra
     windows = [consumer.window(candidates) for consumer in consumers]
     picked: list[int] = []
     for _ in range(count):
-        damage = np.sum([window.damages() for window in windows], axis=0)
+        damage = own[candidates] + np.sum([window.damages() for window in windows], axis=0)
         damage[picked] = np.inf
         picked.append(int(damage.argmin()))
         for window in windows:

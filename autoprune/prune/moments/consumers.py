@@ -84,6 +84,16 @@ def consumers_of(units: Sequence[Unit]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(slot.tensor for unit in units for slot in unit.with_role("in")))
 
 
+def measured_weights(units: Sequence[Unit]) -> tuple[str, ...]:
+    """The weights whose inputs' second moments orders and refits need, each once.
+
+    They are the consumers and, for head dimensions, also the producers, which say how much a position has in the scores
+    of the attention.
+    """
+    made = (slot.tensor for unit in units if unit.kind == "head_dim" for slot in unit.with_role("out"))
+    return tuple(dict.fromkeys([*consumers_of(units), *made]))
+
+
 def find_consumers(
     model: nn.Module, structure: Structure, weights: Sequence[str], limit: int | None = None
 ) -> tuple[dict[str, Consumer], dict[str, str]]:
@@ -140,11 +150,11 @@ def _fitting(consumers: Mapping[str, Consumer], limit: int) -> dict[str, Consume
 
 
 def statistics_bytes(model: nn.Module, structure: Structure, units: Sequence[str], limit: int | None = None) -> int:
-    """The memory of the second moments of the named units' consumers, in bytes, computed from shapes alone.
+    """The memory of the second moments of the weights that the named units need, in bytes, computed from shapes alone.
 
     Weights that turn out to read the same tensor share their moments and take less.
     """
-    return moments_bytes(model, structure, consumers_of([structure.unit(name) for name in units]), limit)
+    return moments_bytes(model, structure, measured_weights([structure.unit(name) for name in units]), limit)
 
 
 def moments_bytes(model: nn.Module, structure: Structure, weights: Sequence[str], limit: int | None = None) -> int:
