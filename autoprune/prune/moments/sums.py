@@ -12,7 +12,7 @@ from autoprune.prune.moments.consumers import Consumer
 from autoprune.prune.moments.shifts import add_products, row_sums, shift_macs, shiftable
 
 ROWS_BYTES = 1 << 22  # size of a piece of rows, which fits into the cache; at least as many rows as columns
-ROWS_A_COLUMN = 64  # rows that are sampled for each column; of ResNet-20, 16 raise the KL by up to 27 %, 64 do not
+ROWS_A_COLUMN = 64  # rows that are sampled for each column; 16 raise the KL of ResNet-20 by up to 27 %, 64 by 0 %
 LEVEL = 10.0  # a mean of so many standard deviations is subtracted before products are taken in float32
 
 
