@@ -117,7 +117,7 @@ def write(rows: list[Row]) -> None:
         rows = [*(row for row in known if (row["case"], row["label"]) not in new), *rows]
     with RESULTS.open("w", newline="") as file:
         file.write(f"# {COMMAND}\n")
-        writer = csv.DictWriter(file, list(rows[-1]))
+        writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

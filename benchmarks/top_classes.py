@@ -43,7 +43,7 @@ def main() -> None:
     found = [row for exponent in (1.0, 1.2, 1.5, 2.0) for noise in (0.1, 0.5, 1.0) for row in rows(exponent, noise)]
     with RESULTS.open("w", newline="") as file:
         file.write("# python benchmarks/top_classes.py\n")
-        writer = csv.DictWriter(file, list(found[0]))
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
     for row in found:
