@@ -51,8 +51,7 @@ from autoprune.plan.allocation import plan
 from autoprune.plan.damages import damage_table
 from autoprune.plan.ladder import uniform_levels
 from autoprune.prune.compensation.compensate import compensate
-from autoprune.prune.compensation.targets import EFFORTS, Targets, collect_targets
-from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.compensation.reference import EFFORTS, Reference, make_reference
 from autoprune.prune.shrink import shrink
 from autoprune.run.executors.serial import SerialEvaluator
 from autoprune.run.loop.controller import Controller
@@ -141,7 +140,7 @@ def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
     bench = Bench(name, setting, session, rows)
     _, bank = timed(lambda: session.bank)
     additive, searched = timed(lambda: evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=FRONT))
-    _, targets = timed(lambda: session.targets)
+    _, targets = timed(lambda: session.reference)
     for target in options.targets:
         ladder(bench, target, additive, bank, bank + searched, bank + searched + targets)
     front(bench, options.targets, additive, bank + searched + targets)
@@ -218,8 +217,8 @@ def finalists(bench: Bench, target: float, scored: Sequence[Evaluation], shared:
     fitted, spent = timed(lambda: [fit(session, candidate, jointly=True) for candidate in chosen])
     best = min(range(len(chosen)), key=lambda index: session.selected(fitted[index])["kl"])
     inputs = bench.setting.calibrate
-    with_more = collect_targets(session.model, session.structure, inputs, effort=EFFORTS["thorough"])
-    thorough = partial(fit, session, chosen[best], jointly=True, targets=with_more)
+    with_more = make_reference(session.model, session.structure, inputs, effort=EFFORTS["thorough"])
+    thorough = partial(fit, session, chosen[best], jointly=True, reference=with_more)
     bench.row("search", target, chosen[best], thorough, shared, spent)
 
 
@@ -261,10 +260,10 @@ def stitched(session: Session, candidate: Candidate) -> nn.Module:
     return network
 
 
-def fit(session: Session, candidate: Candidate, *, jointly: bool, targets: Targets | None = None) -> nn.Module:
-    subnet, dense = session.scorer.subnet(candidate), named_tensors(session.model)
+def fit(session: Session, candidate: Candidate, *, jointly: bool, reference: Reference | None = None) -> nn.Module:
+    subnet = session.scorer.subnet(candidate)
     network = session.bank.build(subnet)
-    compensate(network, session.structure, targets or session.targets, subnet.indices, dense, jointly=jointly)
+    compensate(network, session.structure, reference or session.reference, subnet.indices, jointly=jointly)
     return network
 
 

@@ -1,193 +1,277 @@
 """Sequential compensation: one pass through a pruned network that fits every layer to the dense network's outputs.
 
-The pruned network runs once, on all examples together. Before a layer runs, its weights are solved for: an affine ridge
-regression from the layer's input *in the pruned network*, errors of earlier layers included, to the dense network's
-output at the kept channels. The output is taken after the layer's batch norm, if it has one, which absorbs the
-constant. A layer whose output is added to a shortcut is fitted to the dense network's sum minus the pruned network's
-shortcut, so that it also corrects errors of the shortcut. Batch norms that belong to no fitted layer are re-estimated,
-anchored to the dense network's own statistics. The classifier is treated like any other layer, with the dense logits as
-its target. The pass needs neither labels nor gradients. In a weight with zeros, each output is solved for on its
-remaining columns.
+Examples go through the dense and the pruned network in chunks, side by side: every pass pauses before a layer until
+all chunks have come there. Before a layer runs, its weights are solved for: an affine ridge regression from the layer's
+input *in the pruned network*, errors of earlier layers included, to the dense network's output at the kept channels;
+after its batch norm, if it has one, which absorbs the constant. A layer whose output is added to a shortcut is fitted
+to the dense network's sum less the pruned network's shortcut, so that it also repairs the shortcut. Batch norms that
+belong to no fitted layer are re-estimated, anchored to the dense network's own statistics. The classifier is a layer
+like any other: its target is the dense logits. No labels and no gradients.
 
-Source:
-    He, Zhang, Sun 2017 (https://arxiv.org/abs/1707.06168, section 3.2) for least-squares reconstruction layer by layer;
-    Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section 3.3) with the pruned network's own inputs.
-    Departures: the target is the residual sum; producers are refitted, too, and take a following ReLU into account; the
-    prior of the ridge is the weight that the bank has already compensated; two layers with only a ReLU between them are
-    finally fitted together (compensation.joint).
+Only what the paused passes still need is kept: in memory, in half precision where that would be too much, or on disk.
+A fifth of the examples is held out from each fit to choose its ridge; a layer keeps the weights that the bank gave it
+where no fit is better on them.
+
+Least-squares repair of layers one after the other is He, Zhang, Sun 2017 (https://arxiv.org/abs/1707.06168, section
+3.2) and, with the pruned network's own inputs, Zhang, Zou, He, Sun 2015 (https://arxiv.org/abs/1505.06798, section
+3.3). Departures: the target is the residual sum, producers are refitted too and take a following ReLU into account, the
+prior of the ridge is the weight that the bank has already compensated, and two layers with only a ReLU between them are
+finally fitted together (compensation.joint). In a weight with zeros each output is solved for on its remaining columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.prune.compensation.fit import Fit, has_constant
-from autoprune.prune.compensation.flow import Following, Layer, OutputMark
-from autoprune.prune.compensation.targets import Targets, batch_statistics, linear_layers
+from autoprune.errors import DataError
+from autoprune.prune.compensation.activations import OnDisk, PutAway, in_half_precision
+from autoprune.prune.compensation.choice import Sample
+from autoprune.prune.compensation.fit import Fit, LayerFit, has_constant
+from autoprune.prune.compensation.flow import Layer
+from autoprune.prune.compensation.reference import KEPT_BYTES, Reference, Target, design_at, linear_layers
+from autoprune.prune.compensation.walks import Chunk, PrunedWalks, pooled, side_by_side
 from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating
-from autoprune.prune.moments.design import Design, design_of
+from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.regression import factor_bytes
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
 
-FACTOR_BYTES = 2 << 30  # limit on the factors of one weight with zeros, which has a factor for each output
+FACTOR_BYTES = 2 << 30  # limit on the factors of one weight, of which one with zeros has one per output
 
 
 @dataclass
 class Compensation:
-    """The result of a compensation.
+    """The result of a pass.
 
     Attributes:
-        unexplained: for each fitted layer, the share of its target's variance that is left unexplained; 0 if the output
-            equals the dense network's.
+        fits: what became of each fitted layer, by name.
         untouched: the reason for each layer that was not fitted.
+        examples: the number of calibration examples that were used.
     """
 
-    unexplained: dict[str, float] = field(default_factory=dict)
+    fits: dict[str, LayerFit] = field(default_factory=dict)
     untouched: dict[str, str] = field(default_factory=dict)
+    examples: int = 0
+
+    @property
+    def unexplained(self) -> dict[str, float]:
+        """For each fitted layer, the share of its target's variance that is left unexplained on held-out examples."""
+        return {name: fit.unexplained for name, fit in self.fits.items()}
 
 
 def compensate(
     network: nn.Module,
     structure: Structure,
-    targets: Targets,
+    reference: Reference,
     indices: Indices,
-    dense: Mapping[str, torch.Tensor],
     *,
     sparse: Collection[str] = (),
     jointly: bool = True,
+    kept_bytes: int = KEPT_BYTES,
+    spill: Path | None = None,
 ) -> Compensation:
     """Fits the layers of a pruned network, in place, in the order in which they run.
 
     Args:
-        network: the small network, whose weights (the bank's) are the prior.
+        network: the small network, with the weights that are the prior (the bank's).
         structure: the dense network's structure.
-        targets: the targets, from the dense network.
-        indices: the indices of the dense network's tensors that the small network keeps.
-        dense: the dense network's tensors, by name.
+        reference: the dense network it was made from, and the examples.
+        indices: the indices of the dense network's tensors that it keeps.
         sparse: names of the network's weights whose zeros stay.
-        jointly: whether two layers with only a ReLU between them are finally fitted together, which takes half of the
-            time.
+        jointly: whether two layers with only a ReLU between them are finally fitted together; takes half of the time.
+        kept_bytes: the largest size of activations that are kept in memory. Up to twice as much is kept in half
+            precision, and more on disk.
+        spill: an existing folder for activations on disk; None for the system's temporary one.
 
     Returns:
         The fitted and the untouched layers.
+
+    Raises:
+        DataError: the disk has no room for the activations.
     """
     layers, untouched = linear_layers(network, structure)
     stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
-    sizes = {name: factor_bytes(entries) for name, entries in stays.items()}
-    large = {
-        name: f"factors for each of its outputs would take {size / 2**30:.1f} GiB; the limit is {FACTOR_BYTES >> 30}"
-        for name, size in sizes.items()
-        if size > FACTOR_BYTES
-    }
-    layers = {name: layer for name, layer in layers.items() if name in targets.layers and name not in large}
-    feeders = _feeders(layers, targets) if jointly else {}
-    pruned = _Pruned(layers, tracked_norms(network), targets, feeders, indices, dense, stays)
-    pruned.result.untouched.update({**untouched, **targets.untouched, **large})
-    whole = [torch.cat(parts) for parts in zip(*targets.inputs, strict=True)]
-    with evaluating(network), pruned.following():
-        network(*whole)
-    assert not pruned.waiting, "every postponed output must be read in the same pass, as in the dense network"
-    return pruned.result
+    large = {name: reason for name, layer in layers.items() if (reason := _too_large(layer, stays.get(name)))}
+    layers = {name: layer for name, layer in layers.items() if name in reference.layers and name not in large}
+    feeders = _feeders(layers, reference.layers) if jointly else {}
+    pruned = PrunedWalks(layers, tracked_norms(network), reference.layers, feeders)
+    with (
+        _keeping(reference.held_bytes, kept_bytes, spill) as put_away,
+        evaluating(network),
+        side_by_side(reference, network, pruned, put_away) as chunks,
+    ):
+        run = _Run(reference, pruned, chunks, indices, stays)
+        run.finish()
+    run.result.untouched.update({**untouched, **reference.untouched, **large, **run.result.untouched})
+    return run.result
+
+
+@contextlib.contextmanager
+def _keeping(size: int, limit: int, spill: Path | None) -> Iterator[PutAway | None]:
+    """How activations of that many bytes are kept while passes are paused."""
+    if size <= 2 * limit:
+        yield None if size <= limit else in_half_precision
+        return
+    with tempfile.TemporaryDirectory(dir=spill) as folder:
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise DataError(
+                f"expected {size / 2**30:.1f} GiB on the disk of {folder!r} for activations of the networks of the "
+                f"front, of which {limit / 2**30:.1f} GiB fit into memory, got {free / 2**30:.1f} GiB. Give fewer "
+                "calibration examples or another folder."
+            )
+        yield OnDisk(Path(folder))
 
 
 def _stays(layer: Layer) -> torch.Tensor:
     """(g, o, k) booleans, True for the entries of a layer's weight that are not 0."""
-    return cast(Design, design_of(layer.module)).flat(cast(torch.Tensor, layer.module.weight)).detach().cpu() != 0
+    return design_at(layer).flat(cast(torch.Tensor, layer.module.weight)).detach().cpu() != 0
 
 
-def _feeders(layers: Mapping[str, Layer], targets: Targets) -> dict[str, str]:
-    """The feeder of each layer that is fitted jointly; a layer whose output is read before an addition has none."""
+def _too_large(layer: Layer, stays: torch.Tensor | None) -> str:
+    """Why the factors of a layer do not fit into memory; empty if they do."""
+    design = design_at(layer)
+    size = 8 * design.groups * design.columns**2 if stays is None else factor_bytes(stays)
+    of_what = "the factor" if stays is None else "factors for each"
+    limit = f"of its outputs would take {size / 2**30:.1f} GiB, the limit is {FACTOR_BYTES >> 30}"
+    return f"{of_what} {limit}" if size > FACTOR_BYTES else ""
+
+
+def _feeders(layers: Mapping[str, Layer], targets: Mapping[str, Target]) -> dict[str, str]:
+    """The layer with which each one is fitted jointly; without those whose output is read before the addition."""
     able = {name for name, layer in layers.items() if has_constant(layer)}
-    found = {name: target.feeder for name, target in targets.layers.items() if target.read_once or not target.summed}
+    found = {name: target.feeder for name, target in targets.items() if target.read_once or not target.summed}
     return {name: feeder for name, feeder in found.items() if feeder in able and name in able}
 
 
-class _Pruned(Following):
-    """The pass through the pruned network.
+class _Run:
+    """All chunks of examples on their way through both networks.
 
-    A layer runs when its weights are final: a feeder runs when the layer that it feeds runs, and a layer whose output
-    only an addition reads runs at the addition. `waiting` holds the fits of the layers that have not run yet.
+    Args:
+        reference: the dense network and the examples.
+        walks: the passes through both networks.
+        feeders: the layer with which each one is fitted jointly.
+        indices: the indices of the dense network's tensors that the pruned one keeps.
+        stays: (g, o, k) booleans of the entries that stay, for weights with zeros.
     """
 
     def __init__(
         self,
-        layers: Mapping[str, Layer],
-        norms: Mapping[str, _BatchNorm],
-        targets: Targets,
-        feeders: Mapping[str, str],
+        reference: Reference,
+        pruned: PrunedWalks,
+        chunks: Sequence[Chunk],
         indices: Indices,
-        dense: Mapping[str, torch.Tensor],
         stays: Mapping[str, torch.Tensor],
     ) -> None:
-        sums = {name for name in layers if targets.layers[name].summed and targets.layers[name].read_once}
-        super().__init__(layers, norms, sums.union(feeders.values()))
-        self.targets, self.feeders, self.indices, self.dense, self.stays = targets, feeders, indices, dense, stays
-        self.result = Compensation()
-        self.waiting: dict[str, Fit] = {}
-        self._fitted_norms: set[int] = set()
+        self.reference, self.pruned, self.chunks = reference, pruned, chunks
+        self.indices, self.stays = indices, stays
+        self.dense = named_tensors(reference.model)
+        self.result = Compensation(examples=reference.examples)
+        self.fits: dict[str, Fit] = {}
 
-    def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        fit = self._begin(layer, x)
-        self._fitted_norms.add(id(layer.norm))
-        if fit.target.summed:
-            self.waiting[layer.name] = fit
-            return x
-        self._solve(fit)
-        if layer.name in self.feeders.values():
-            self.waiting[layer.name] = fit
-        return fit.x
+    def finish(self) -> None:
+        """Goes through the networks, and fits a layer whenever all chunks have come to it."""
+        moving = self.chunks
+        while moving:
+            for chunk in moving:
+                with chunk.there():
+                    self._forward(chunk)
+            waiting = [chunk for chunk in self.chunks if chunk.event is not None]
+            moving = [chunk for chunk in waiting if chunk.event.place == waiting[0].event.place]
+            if moving:
+                self._settle(moving, together=len(moving) == len(self.chunks))
 
-    def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        fit = self.waiting.pop(layer, None)
-        if fit is None:
-            return y
-        fit.shortcut = other
-        self._solve(fit)
-        return fit(fit.x)
-
-    def produced(self, layer: Layer, y: torch.Tensor) -> None:
-        """Does nothing, because the layer is already fitted."""
-
-    def read(self, mark: OutputMark, function: str) -> None:
-        """Does nothing, because the readers are known from the dense network."""
-
-    def norm_called(self, name: str, x: torch.Tensor) -> None:
-        """Re-estimates a batch norm that no fit has changed, anchored to the dense network's own statistics."""
-        norm = self.norms[name]
-        if id(norm) in self._fitted_norms or name not in self.targets.norms:
+    def _forward(self, chunk: Chunk) -> None:
+        """Lets the pruned network run to its next pause, and takes what is needed there."""
+        event = chunk.resume(self._answer(chunk))
+        if event is None:
             return
-        kept = kept_channels(self.indices, name)
-        mean, variance = (self.dense[f"{name}.running_{what}"].cpu().double() for what in ("mean", "var"))
-        own, estimated = NormStatistics(mean, variance).take(kept), self.targets.norms[name].take(kept)
-        batch_statistics(x).anchored(own, estimated, norm.eps).write(norm)
+        if event.is_norm:
+            chunk.take_norms(event.name, event.x)
+        else:
+            fit = self._fit(event.name, event.x.device)
+            chunk.take_goal(fit, self.reference.effort)
+            if fit.feeder is None:
+                chunk.take_rows(fit, event.x)
 
-    def _begin(self, layer: Layer, x: torch.Tensor) -> Fit:
-        target = self.targets.layers[layer.name]
-        design = cast(Design, design_of(layer.module))
-        kept = self.indices.get(f"{layer.name}.weight", {}).get(1 if design.inputs_first else 0)
-        index = np.arange(target.rows.shape[1]) if kept is None else kept
-        feeder = self.waiting.pop(self.feeders[layer.name]) if layer.name in self.feeders else None
-        kept_here = torch.from_numpy(index).to(x.device)
-        return Fit(layer, design, target, kept_here, x, feeder, self.stays.get(layer.name))
+    def _answer(self, chunk: Chunk) -> torch.Tensor | None:
+        """What the pass goes on with: the layer's input, or its output where that is added to a shortcut."""
+        event = chunk.event
+        if event is None or event.is_norm:
+            return None
+        fit = self.fits[event.name]
+        x = chunk.input_of(fit)
+        return x if event.shortcut is None else chunk.owned(fit(x))
+
+    def _fit(self, name: str, device: torch.device) -> Fit:
+        if name not in self.fits:
+            layer = self.pruned.layers[name]
+            design, target = design_at(layer), self.reference.layers[name]
+            kept = self.indices.get(f"{name}.weight", {}).get(1 if design.inputs_first else 0)
+            index = None if kept is None else torch.from_numpy(kept).to(device)
+            feeder = self.fits.get(self.pruned.feeders.get(name, ""))
+            feeds = name in self.pruned.feeders.values()
+            self.fits[name] = Fit(layer, design, target, index, feeder, feeds, self.stays.get(name))
+        return self.fits[name]
+
+    def _settle(self, chunks: Sequence[Chunk], *, together: bool) -> None:
+        """Solves for what the chunks are waiting for, if all of them are."""
+        event = chunks[0].event
+        assert event is not None, "chunks that wait have come to something"
+        if not together:
+            self.result.untouched[event.name] = "it is not called, or not at the same point, for all examples"
+        elif event.is_norm:
+            self._estimate(event.name)
+        elif lacking := next((chunk.lacking for chunk in chunks if chunk.lacking), ""):
+            self.result.untouched[event.name] = lacking
+        else:
+            self._solve(self.fits[event.name])
 
     def _solve(self, fit: Fit) -> None:
-        """Solves for the weights of a layer and of its feeder, if it has one, and writes them."""
+        """Solves for a layer's weights, and its feeder's, and writes them."""
         name = fit.layer.name
         try:
-            if fit.feeder is None:
-                fit.solve()
-            else:
-                fit.solve_with_feeder(fit.feeder, self.targets.effort.iterations)
+            if fit.feeder is None or self._solve_with_feeder(fit, fit.feeder):
+                sample = Sample.joined([chunk.sample for chunk in self.chunks if chunk.sample])
+                if not sample.suffices:
+                    self.result.untouched[name] = (
+                        f"its input has {len(sample.held)} rows in all examples, of which some have to be held out"
+                    )
+                    return
+                fit.solve(sample)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch forgets to export it
             self.result.untouched[name] = f"its regression cannot be solved: {error}"
         else:
-            self.result.unexplained[name] = fit.unexplained
+            assert fit.result, "a solution has a result"
+            self.result.fits[name] = fit.result
+
+    def _solve_with_feeder(self, fit: Fit, feeder: Fit) -> bool:
+        """Fits both layers together, and takes the rows that the second one then has; False if it is right already."""
+        examples = [part for chunk in self.chunks for part in chunk.examples]
+        if feeder.result and not fit.solve_with_feeder(feeder, examples, self.reference.effort.iterations):
+            return False
+        for chunk in self.chunks:
+            with chunk.there():
+                chunk.take_rows(fit, chunk.input_of(fit))
+        return True
+
+    def _estimate(self, name: str) -> None:
+        """Re-estimates a batch norm that no fit has written, anchored to the dense network's own statistics."""
+        norm, kept = self.pruned.norms[name], kept_channels(self.indices, name)
+        mean, variance = (self.dense[f"{name}.running_{what}"].cpu().double() for what in ("mean", "var"))
+        here, dense = zip(*(chunk.norms for chunk in self.chunks if chunk.norms), strict=True)
+        if None in dense:
+            self.result.untouched[name] = "the dense network does not call it at this point"
+            return
+        own, estimated = NormStatistics(mean, variance).take(kept), pooled(dense).take(kept)
+        pooled(here).anchored(own, estimated, norm.eps).write(norm)

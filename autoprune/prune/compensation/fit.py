@@ -1,20 +1,47 @@
-"""Fits one layer of a pruned network to its target, alone or together with its feeder, and writes its weights."""
+"""One layer of a pruned network while it is fitted: its targets, and how its weights are written."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import nn
 
+from autoprune.prune.compensation.choice import Sample, choose_ridge
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.joint import Affine, fit_jointly
-from autoprune.prune.compensation.targets import Target, in_channels
+from autoprune.prune.compensation.joint import Affine, Examples, fit_jointly
+from autoprune.prune.compensation.reference import Target
 from autoprune.prune.moments.design import Design
-from autoprune.prune.moments.regression import Regression
+from autoprune.prune.moments.regression import Regression, doubled
 
 UNCHANGED = 1e-7  # share of the target's variance below which a layer is left unchanged
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """What became of one layer.
+
+    Attributes:
+        unexplained: the share of its target's variance that a fit of the other rows leaves unexplained on the rows that
+            are held out (0: equal to the dense network's output).
+        ridge: the ridge that is best on these, as a share of the mean diagonal of the second moments; `math.inf` if the
+            layer kept the weights that it had, and only a constant was fitted.
+        rows: the number of rows of the fit.
+        columns: the number of weights of each output.
+    """
+
+    unexplained: float
+    ridge: float
+    rows: int
+    columns: int
+
+    @property
+    def kept(self) -> bool:
+        """Whether the fit was kept."""
+        return self.ridge < math.inf
 
 
 @dataclass
@@ -24,58 +51,87 @@ class Fit:
     Attributes:
         layer: the layer.
         design: its design.
-        target: the dense network's outputs.
-        kept: the kept channels of the target.
-        x: the layer's input for all examples. With a `feeder` it is unknown before `solve_with_feeder`.
+        target: what is known of the dense network's outputs.
+        kept: the kept channels of the target; None for all.
         feeder: the fit of the layer whose rectified output is the input, if the two are fitted jointly.
-        stays: (g, o, k) booleans, True for the entries that may change; None for all entries.
-        shortcut: the tensor that the output is added to, if any.
-        unexplained: after a solution, the share of the target's variance that is left unexplained.
+        feeds: whether it is such a feeder itself.
+        stays: (g, o, k) booleans of the nonzero entries, which alone may change; None for all.
+        result: what became of the layer; None before a solution.
         regression: the last regression.
     """
 
     layer: Layer
     design: Design
     target: Target
-    kept: torch.Tensor
-    x: torch.Tensor
+    kept: torch.Tensor | None
     feeder: Fit | None = None
+    feeds: bool = False
     stays: torch.Tensor | None = None
-    shortcut: torch.Tensor | None = None
-    unexplained: float = 0.0
-    regression: Regression | None = None  # the last regression
+    result: LayerFit | None = None
+    regression: Regression | None = field(default=None, repr=False)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's output after its batch norm, computed in one pass over the memory."""
+        """The layer's output, through its batch norm, in one pass over the memory."""
         return self.affine(x.dtype)(x)
 
-    def solve(self) -> bool:
-        """Fits the layer to the sampled rows of all examples.
+    def goal(self, y: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """(g, n, o) the kept channels of the dense layer's output at rows."""
+        rows = self.design.outputs(y, positions)
+        if self.kept is None:
+            return rows
+        channels = rows.transpose(0, 1).flatten(1)[:, self.kept]  # (n, c)
+        return channels.reshape(len(channels), self.design.groups, -1).transpose(0, 1)
 
-        Returns:
-            Whether the weights were changed; they are not if the output already equals the target.
+    def kept_channels(self, y: torch.Tensor) -> torch.Tensor:
+        """The kept channels of the dense layer's output, in its own shape."""
+        return y if self.kept is None else y.index_select(-len(self.design.axes) - 1, self.kept)
 
-        Raises:
-            torch.linalg.LinAlgError: rows or targets are not finite; nothing is written.
+    def solve(self, sample: Sample) -> bool:
+        """Fits the layer to the rows, with the ridge that is best on those held out; False if it was right already.
+
+        Raises torch.linalg.LinAlgError if rows or targets are not finite; nothing is written then.
         """
-        rows, positions = self.target.rows[:, self.kept], self.target.positions
-        if self.shortcut is not None:
-            rows = rows - in_channels(self.design.outputs(self.shortcut, positions))
-        goal = rows.reshape(len(rows), self.design.groups, -1).transpose(0, 1)
-        return self._solve(self.design.rows(self.x, positions), goal)
+        constant, rectified = has_constant(self.layer), self.target.rectified
+        (prior, bias), (_, rows, columns) = self._folded(), sample.rows.shape
+        variance = float(sample.goal.var(dim=1, correction=0).mean())
+        self.regression = Regression(sample.rows, prior, constant=constant, stays=self.stays)
+        left = float((self.regression.fitted(doubled(prior), doubled(bias)) - sample.goal).square().mean())
+        if left <= UNCHANGED * variance:
+            self.result = LayerFit(left / variance if variance > 0 else 0.0, math.inf, rows, columns)
+            return False
+        chosen = choose_ridge(sample, prior, constant=constant, stays=self.stays, rectified=rectified)
+        self.regression.ridge = chosen.ridge
+        weight, bias = (self.regression.solve_rectified if rectified else self.regression.solve)(sample.goal)
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            cause = "the dense network's outputs are not finite"
+            raise torch.linalg.LinAlgError(cause)  # type: ignore[attr-defined]  # torch forgets to export it
+        self.put(weight, bias)
+        self.regression.release()
+        self.result = LayerFit(chosen.unexplained, chosen.ridge, rows, columns)
+        return True
 
-    def solve_with_feeder(self, feeder: Fit, iterations: int) -> None:
-        """Fits both layers together on the first examples, and then this layer alone with `solve`."""
-        goal = self._whole_goal()
-        examples = feeder.x[: len(goal)]
-        try:
-            changed = self._solve_on_first(feeder(examples).relu_(), goal)
-            if changed:
-                self._solve_jointly(feeder, examples.float(), goal, iterations)
-        finally:
-            self.x = feeder(feeder.x).relu_()
-        if changed:
-            self.solve()
+    def solve_with_feeder(self, feeder: Fit, examples: Sequence[Examples], iterations: int) -> bool:
+        """Fits both layers together on whole examples; False if this one is right already.
+
+        Fits this one alone first, to the rows of these examples, as a joint fit starts from there.
+        """
+        assert feeder.regression, "it was solved for alone"
+        parts = [self._sample(feeder(own.x).relu_(), own) for own in examples]
+        if not self.solve(Sample.joined(parts)):
+            return False
+        assert self.regression, "it was solved for alone"
+        both = fit_jointly(
+            feeder.affine(),
+            self.affine(),
+            (feeder.regression.divided, self.regression.divided),
+            examples,
+            iterations=iterations,
+            rectified=self.target.rectified,
+        )
+        for fit, solved in zip((feeder, self), both, strict=True):
+            weight = fit.design.flat(solved.weight).double()
+            fit.put(weight, solved.bias.double().reshape(weight.shape[:2]))
+        return True
 
     def affine(self, dtype: torch.dtype = torch.float32) -> Affine:
         """The layer and its batch norm as one affine map."""
@@ -95,56 +151,19 @@ class Fit:
             return
         if module.bias is not None:
             write(module.bias, torch.zeros(bias.numel()))
-        assert self.regression, "weights are written only after they were solved for"
+        assert self.regression, "what is written was solved for, or jointly after that"
         mean, variance = self.regression.spread(weight)
         write(norm.running_mean, mean.flatten())
         write(norm.running_var, variance.flatten())
         write(norm.weight, torch.sqrt(variance + norm.eps).flatten())
         write(norm.bias, (bias + mean).flatten())
 
-    def _whole_goal(self) -> torch.Tensor:
-        """The target for the first examples, float32."""
-        whole = self.target.whole.index_select(-len(self.design.axes) - 1, self.kept).float()
-        return whole if self.shortcut is None else whole - self.shortcut[: len(whole)].float()
-
-    def _solve_on_first(self, x: torch.Tensor, goal: torch.Tensor) -> bool:
-        """Fits the layer like `solve`, to as many rows of the first examples x."""
+    def _sample(self, x: torch.Tensor, examples: Examples) -> Sample:
+        """As many rows of whole examples as a fit of the layer alone takes."""
         total = self.design.count(x)
-        positions = torch.linspace(0, total - 1, min(total, len(self.target.positions))).long()
-        return self._solve(self.design.rows(x, positions), self.design.outputs(goal, positions))
-
-    def _solve_jointly(self, feeder: Fit, examples: torch.Tensor, goal: torch.Tensor, iterations: int) -> None:
-        assert feeder.regression, "the feeder must be solved for alone first"
-        assert self.regression, "the layer must be solved for alone first"
-        divide = feeder.regression.divided, self.regression.divided
-        rectified = self.target.rectified
-        both = fit_jointly(
-            feeder.affine(), self.affine(), divide, examples, goal, iterations=iterations, rectified=rectified
-        )
-        for fit, solved in zip((feeder, self), both, strict=True):
-            weight = fit.design.flat(solved.weight).double()
-            fit.put(weight, solved.bias.double().reshape(weight.shape[:2]))
-
-    def _solve(self, rows: torch.Tensor, goal: torch.Tensor) -> bool:
-        regression = Regression(rows, self._folded()[0], constant=has_constant(self.layer), stays=self.stays)
-        self.regression = regression
-        variance = float(goal.var(dim=1, correction=0).mean())
-        left = self._misfit(regression, goal)
-        changed = not left <= UNCHANGED * variance  # also for NaN
-        if changed:
-            weight, bias = (regression.solve_rectified if self.target.rectified else regression.solve)(goal)
-            if not (weight.isfinite().all() and bias.isfinite().all()):
-                cause = "the dense network's outputs are not finite"
-                raise torch.linalg.LinAlgError(cause)  # type: ignore[attr-defined]  # torch forgets to export it
-            self.put(weight, bias)
-            left = self._misfit(regression, goal)
-            regression.release()
-        self.unexplained = left / variance if variance > 0 else 0.0
-        return changed
-
-    def _misfit(self, regression: Regression, goal: torch.Tensor) -> float:
-        weight, bias = self._folded()
-        return float((regression.fitted(weight.cpu().double(), bias.cpu().double()) - goal).square().mean())
+        positions = torch.linspace(0, total - 1, min(total, self.target.most_rows)).long()
+        held = torch.full((len(positions),), examples.held)
+        return Sample(self.design.rows(x, positions), self.design.outputs(examples.goal, positions), held)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(g, o, k) weights and (g, o) constants of the layer and its batch norm together."""

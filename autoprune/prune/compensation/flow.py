@@ -1,20 +1,22 @@
-"""Follows the outputs of layers through a forward pass, through their batch norms and into ReLUs and additions."""
+"""Follows layers' outputs through a forward pass: past their batch norm, into a ReLU, into an addition."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.prune.compensation.activations import Activations
 from autoprune.prune.passes.watch import FunctionCalls
 
 ADDITION_FUNCTIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
@@ -27,12 +29,12 @@ class OutputStage(Enum):
 
     RAW = "before its batch norm"
     FINAL = "its output"
-    RECTIFIED = "after a ReLU"
+    RECTIFIED = "behind a ReLU"
 
 
 @dataclass(frozen=True)
 class OutputMark:
-    """Says which layer's output a tensor is, and at which stage; `step` orders outputs by time."""
+    """The layer whose output a tensor is; `step` orders outputs by time."""
 
     layer: str
     stage: OutputStage
@@ -41,33 +43,55 @@ class OutputMark:
 
 @dataclass(frozen=True)
 class Layer:
-    """A module whose weight multiplies its input, and its batch norm if only a batch norm reads its output."""
+    """A module whose weight multiplies its input, and the batch norm that alone reads its output, if there is one."""
 
     name: str
     module: nn.Module
     norm: _BatchNorm | None
 
 
+class _Trail(threading.local):
+    """What is known about the pass of the present thread.
+
+    Attributes:
+        marks: layers' outputs by their address, which is unique while a tensor lives; the version number reveals
+            writes in place.
+        step: the number of marks so far.
+        busy: whether our own computations run.
+        walk: what the pass belongs to.
+    """
+
+    def __init__(self) -> None:
+        self.marks: dict[int, tuple[weakref.ref[torch.Tensor], int, OutputMark]] = {}
+        self.step = 0
+        self.busy = False
+        self.walk: Any = None
+
+
+class Passing(Protocol):
+    """What a pass belongs to, with the tensors that it has made."""
+
+    activations: Activations
+
+
 class Following(ABC):
-    """Follows the outputs of layers while a model runs; subclasses define what happens when they are available.
+    """Follows the outputs of `layers`, by name, while a model runs; `norms` are its batch norms by name.
 
-    The output of a layer is that of its batch norm, if it has one.
-
-    Args:
-        layers: the layers, by name.
-        norms: the model's batch norms, by name.
-        postponed: names of layers that are not run, and neither are their batch norms and ReLUs: an uninitialised
-            tensor of the right shape replaces the output until the subclass supplies it.
+    A layer's output is that of its batch norm, if it has one. Subclasses define what happens when it is available.
+    `postponed` layers are not run, nor is anything up to their last stage: an uninitialised tensor of that shape
+    replaces the output until the subclass supplies it. Several threads may each run a pass.
     """
 
     def __init__(
         self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], postponed: Collection[str] = ()
     ) -> None:
         self.layers, self.norms, self.postponed = layers, norms, postponed
-        # by address, unique while a tensor lives; the version number reveals in-place writes
-        self._marks: dict[int, tuple[weakref.ref[torch.Tensor], int, OutputMark]] = {}
-        self._step = 0
-        self._busy = False
+        self._here = _Trail()
+
+    @property
+    def walk(self) -> Any:
+        """What the pass of the present thread belongs to."""
+        return self._here.walk
 
     @abstractmethod
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +101,7 @@ class Following(ABC):
     def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Called before a layer's output is added to another tensor of its shape; returns the tensor to add instead.
 
-        If both operands are outputs of layers, this is called for the later one.
+        If both operands are outputs of layers, it is the later one.
         """
 
     @abstractmethod
@@ -93,17 +117,17 @@ class Following(ABC):
         """Called when a function reads a layer's output at some stage."""
 
     def mark_of(self, tensor: Any) -> OutputMark | None:
-        """The mark of a tensor; None if it is not the output of a layer, or was changed in place since."""
-        if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._marks:
+        """The layer whose output a tensor is; None if there is none, or it was written to since."""
+        if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._here.marks:
             return None
-        reference, version, mark = self._marks[tensor.data_ptr()]
+        reference, version, mark = self._here.marks[tensor.data_ptr()]
         known = reference()
         same = known is not None and known._version == version and known.shape == tensor.shape
         return mark if same else None
 
     @contextlib.contextmanager
-    def following(self) -> Iterator[None]:
-        """Follows the forward passes of the model inside the block."""
+    def hooked(self) -> Iterator[None]:
+        """Prepares the model; the passes inside are followed where a thread is in `following`."""
         hooks = []
         for layer in self.layers.values():
             hooks.append(layer.module.register_forward_pre_hook(self._entering(layer)))
@@ -111,64 +135,73 @@ class Following(ABC):
         for name in self.postponed:
             self._postpone(self.layers[name].module)
         try:
-            with torch.no_grad(), FunctionCalls(self.function):
-                yield
+            yield
         finally:
-            self._marks.clear()
             for hook in hooks:
                 hook.remove()
             for name in self.postponed:
                 del self.layers[name].module.forward
 
+    @contextlib.contextmanager
+    def following(self, walk: Passing) -> Iterator[None]:
+        """Follows the forward passes of this thread inside, one after the other."""
+        self._here.walk = walk
+        try:
+            with torch.no_grad(), FunctionCalls(self.function):
+                yield
+        finally:
+            self._here.marks.clear()
+
+    @contextlib.contextmanager
+    def own(self) -> Iterator[None]:
+        """Excludes our own computations inside."""
+        before, self._here.busy = self._here.busy, True
+        try:
+            yield
+        finally:
+            self._here.busy = before
+
     def _postpone(self, module: nn.Module) -> None:
-        """Makes the module return an uninitialised tensor of the right shape, except in our own computations."""
+        """Makes the module return an uninitialised tensor of the right shape to the model, but its output to us."""
         forward = module.forward
 
         def answer(x: torch.Tensor) -> torch.Tensor:
-            if self._busy:
+            if self._here.busy:
                 return cast(torch.Tensor, forward(x))
-            with self._own():
+            with self.own():
                 shapes = {name: parameter.to("meta") for name, parameter in module.named_parameters()}
-                return torch.empty_like(functional_call(module, shapes, (x.to("meta"),)), device=x.device)
+                shape = functional_call(module, shapes, (x.to("meta"),))
+                return self.walk.activations.void(torch.empty_like(shape, device=x.device))
 
         module.forward = answer
 
     def _entering(self, layer: Layer) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            if self._busy:
+            if self._here.busy:
                 return inputs
-            with self._own():
+            with self.own():
                 return self.entered(layer, inputs[0]), *inputs[1:]
 
         return hook
 
     def _leaving(self, layer: Layer) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], z: torch.Tensor) -> None:
-            if self._busy:
+            if self._here.busy:
                 return
-            with self._own():
+            with self.own():
                 self._there(layer.name, z, OutputStage.FINAL if layer.norm is None else OutputStage.RAW)
 
         return hook
 
-    @contextlib.contextmanager
-    def _own(self) -> Iterator[None]:
-        """Excludes our own computations inside the block from being followed."""
-        self._busy = True
-        try:
-            yield
-        finally:
-            self._busy = False
-
     def _there(self, layer: str, y: torch.Tensor, stage: OutputStage) -> None:
-        self._step += 1
-        self._marks[y.data_ptr()] = weakref.ref(y), y._version, OutputMark(layer, stage, self._step)
+        self._here.step += 1
+        self._here.marks[y.data_ptr()] = weakref.ref(y), y._version, OutputMark(layer, stage, self._here.step)
         if stage is OutputStage.FINAL:
             self.produced(self.layers[layer], y)
 
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Handles one call of torch's Python interface by the model."""
-        if self._busy:
+        if self._here.busy:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         marks = [self.mark_of(x) for x in args]
@@ -176,11 +209,14 @@ class Following(ABC):
             args = self._addition(args, marks, in_place=name in IN_PLACE)
         norm = self._norm_of([*args, *kwargs.values()]) if name == "batch_norm" else None
         if norm is not None:
-            with self._own():
+            with self.own():
                 self.norm_called(norm, args[0])
         first = marks[0] if marks else None
         stage = None if first is None else self._stage_after(first, name, norm)
-        output = args[0] if first and stage and first.layer in self.postponed else func(*args, **kwargs)
+        if first and stage and first.layer in self.postponed:
+            output = args[0]
+        else:
+            output = self.walk.activations.call(func, args, kwargs)
         if not isinstance(output, torch.Tensor):  # a size or a boolean
             return output
         for mark in filter(None, marks):
@@ -190,7 +226,7 @@ class Following(ABC):
         return output
 
     def _stage_after(self, mark: OutputMark, function: str, norm: str | None) -> OutputStage | None:
-        """The stage of a layer's output after a function; None if the result is no longer that output."""
+        """The stage of a layer's output after a function."""
         if mark.stage is OutputStage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
             return OutputStage.FINAL
         return OutputStage.RECTIFIED if mark.stage is OutputStage.FINAL and function in RECTIFIERS else None
@@ -207,7 +243,7 @@ class Following(ABC):
         mark, operand = marks[later], args[later]
         if mark is None or steps[later] < 0:
             return args
-        with self._own():
+        with self.own():
             replaced = self.added(mark.layer, operand, args[1 - later])
         if replaced is operand:
             return args

@@ -1,19 +1,18 @@
-"""Joint fit of two layers with a ReLU between them, so that the second one corrects the error of the first one.
+"""Joint fit of two layers with a ReLU between them, so that the second one recovers what the first one loses.
 
-Least squares for one layer at a time can make the first layer reproduce the dense network's activations at the kept
-channels, but cannot adapt them to the second layer. Together the layers compute y = V2 relu(V1 x + b1) + b2, and for
-small changes, with the present sign of every activation, y is linear in V1, b1, V2 and b2. So we solve a linear
-least-squares problem by a few steps of conjugate gradients, preconditioned by the second moments of both layers'
-inputs. The step is halved until the true error falls; if it does not fall, the layers stay unchanged.
-
-Source:
-    The Gauss-Newton method (Nocedal and Wright, Numerical Optimization, 2006, section 10.3).
+Least squares for one layer at a time can make the first layer repeat the dense network's activations at the kept
+channels, but not change them into what the second layer needs. Together they are y = V2 relu(V1 x + b1) + b2, and for
+small changes, with the present sign of every activation, y is linear in all four. So we solve a linear least-squares
+problem (Gauss-Newton; Nocedal and Wright, Numerical Optimization, 2006, section 10.3) by a few steps of conjugate
+gradients, preconditioned by the second moments of both layers' inputs. The step is halved until the true error falls;
+if it does not, the layers stay unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from torch.func import functional_call
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.regression import doubled, lenient
 
-SHORTEST = 1 / 8  # the shortest fraction of a step that is tried
+SHORTEST = 1 / 8  # shortest fraction of a step; if it does not help either, the fit is left unchanged
 
 Tensors = Sequence[torch.Tensor]
 Divide = Callable[
@@ -32,14 +31,7 @@ Divide = Callable[
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer with its batch norm folded in.
-
-    Attributes:
-        module: the layer's module.
-        design: its design.
-        weight: the folded weight, in the shape of the module's weight.
-        bias: (o,) folded bias.
-    """
+    """A layer with its batch norm folded in: `weight` in the module's own shape, `bias` (o,)."""
 
     module: nn.Module
     design: Design
@@ -51,84 +43,115 @@ class Affine:
         return functional_call(self.module, given, (x,))  # type: ignore[no-any-return]
 
 
+class Examples(NamedTuple):
+    """Whole examples: the input of the first layer, the target of the second, and whether they are held out."""
+
+    x: torch.Tensor
+    goal: torch.Tensor
+    held: bool = False
+
+
 def fit_jointly(
     first: Affine,
     second: Affine,
     divide: tuple[Divide, Divide],
-    x: torch.Tensor,
-    target: torch.Tensor,
+    examples: Sequence[Examples],
     *,
     iterations: int,
     rectified: bool = False,
 ) -> tuple[Affine, Affine]:
-    """Changes both layers so that second(relu(first(x))) approaches the target in the mean square, in float32.
+    """Both layers, changed so that second(relu(first(x))) approaches the target in the mean square; float32.
 
-    The problem is linearised once; two linearisations with half as many iterations each were no better.
-
-    Args:
-        first: the first layer.
-        second: the second layer.
-        divide: `Regression.divided` of both layers; entries that it sets to 0 do not change.
-        x: the input of the first layer.
-        target: the wanted output of the second layer.
-        iterations: the number of conjugate-gradient steps.
-        rectified: whether a ReLU reads the output, so that any negative output fits a negative target.
-
-    Returns:
-        Both layers; unchanged if no step lowers the error.
+    `divide` are the Regression.divided of both layers; entries that it leaves at 0 do not change. One linearisation
+    with `iterations` of conjugate gradients; two with half as many each were no better. The step is as long as helps on
+    the examples that are held out, if there are any. `rectified`: a ReLU reads the output, so that any negative value
+    is equally good where the target is negative.
     """
-    output = second(first(x).relu())
-    residual = (lenient(target, output) if rectified else target) - output
-    step = _gauss_newton(first, second, divide, x, residual, iterations)
-    return _shortened(first, second, x, output + residual, float(residual.square().mean()), step) or (first, second)
+    fitted = [one for one in examples if not one.held]
+    residuals = [_goal(first, second, one, rectified) - second(first(one.x).relu()) for one in fitted]
+    step = _gauss_newton(first, second, divide, [one.x for one in fitted], residuals, iterations)
+    judges = [one for one in examples if one.held] or fitted
+    goals = [Examples(one.x, _goal(first, second, one, rectified)) for one in judges]
+    return _shortened(first, second, goals, step) or (first, second)
+
+
+def _goal(first: Affine, second: Affine, examples: Examples, rectified: bool) -> torch.Tensor:
+    """The target; if a ReLU reads the output, the present output where both are negative."""
+    return lenient(examples.goal, second(first(examples.x).relu())) if rectified else examples.goal
 
 
 def _shortened(
-    first: Affine, second: Affine, x: torch.Tensor, target: torch.Tensor, error: float, step: Tensors
+    first: Affine, second: Affine, examples: Sequence[Examples], step: Tensors
 ) -> tuple[Affine, Affine] | None:
-    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none of them does."""
-    length = 1.0
+    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none does."""
+    error, length = _error(first, second, examples), 1.0
     while length >= SHORTEST:
         moved = _moved(first, step[0], step[1], length), _moved(second, step[2], step[3], length)
-        if float((moved[1](moved[0](x).relu()) - target).square().mean()) < error:  # False for NaN
+        if _error(*moved, examples) < error:  # False for NaN
             return moved
         length /= 2
     return None
+
+
+def _error(first: Affine, second: Affine, examples: Sequence[Examples]) -> float:
+    """The sum of squared errors."""
+    return sum(float((second(first(one.x).relu()) - one.goal).square().sum(dtype=torch.float64)) for one in examples)
 
 
 def _moved(layer: Affine, weight: torch.Tensor, bias: torch.Tensor, length: float) -> Affine:
     return replace(layer, weight=layer.weight + length * weight, bias=layer.bias + length * bias)
 
 
+class _Part:
+    """The pair on some of the examples, linearised where it is."""
+
+    def __init__(self, first: Affine, second: Affine, x: torch.Tensor) -> None:
+        self.first, self.second, self.x = first, second, x
+        with torch.enable_grad():
+            parts = (first.weight, first.bias, second.weight, second.bias)
+            self._leaves = [part.detach().requires_grad_() for part in parts]
+            before = replace(first, weight=self._leaves[0], bias=self._leaves[1])(x)
+            hidden = before.relu()
+            self._output = replace(second, weight=self._leaves[2], bias=self._leaves[3])(hidden)
+        self.active, self.hidden = (before > 0).detach(), hidden.detach()
+
+    def forward(self, d: Tensors) -> torch.Tensor:
+        """The change of the output for changes of (V1, b1, V2, b2), while activations keep their signs."""
+        through = replace(self.first, weight=d[0], bias=d[1])(self.x) * self.active
+        design = self.second.design
+        weight = torch.cat([self.second.weight, d[2]], dim=design.input_dim)
+        both = _beside(design, through, self.hidden)  # one pass, not two
+        return replace(self.second, weight=weight, bias=d[3])(both)
+
+    def adjoint(self, u: torch.Tensor) -> Tensors:
+        """The transpose of `forward`."""
+        return torch.autograd.grad(self._output, self._leaves, u, retain_graph=True)
+
+
 def _gauss_newton(
     first: Affine,
     second: Affine,
     divide: tuple[Divide, Divide],
-    x: torch.Tensor,
-    residual: torch.Tensor,
+    inputs: Sequence[torch.Tensor],
+    residuals: Sequence[torch.Tensor],
     iterations: int,
 ) -> list[torch.Tensor]:
-    """The change of (V1, b1, V2, b2) that minimises the residual while all activations keep their signs."""
-    with torch.enable_grad():
-        leaves = [p.detach().requires_grad_() for p in (first.weight, first.bias, second.weight, second.bias)]
-        before = replace(first, weight=leaves[0], bias=leaves[1])(x)
-        hidden = before.relu()
-        output = replace(second, weight=leaves[2], bias=leaves[3])(hidden)
-    active, hidden = (before > 0).detach(), hidden.detach()
+    """The change of (V1, b1, V2, b2) that best removes the residuals while activations keep their signs."""
+    parts = [_Part(first, second, x) for x in inputs]
 
-    def forward(d: Tensors) -> torch.Tensor:
-        through = replace(first, weight=d[0], bias=d[1])(x) * active
-        weight = torch.cat([second.weight, d[2]], dim=second.design.input_dim)
-        return replace(second, weight=weight, bias=d[3])(_beside(second.design, through, hidden))  # one pass, not two
+    def forward(d: Tensors) -> Tensors:
+        return [part.forward(d) for part in parts]
 
-    def adjoint(u: torch.Tensor) -> Tensors:
-        return torch.autograd.grad(output, leaves, u, retain_graph=True)
+    def adjoint(u: Tensors) -> Tensors:
+        own = [part.adjoint(one) for part, one in zip(parts, u, strict=True)]
+        return [torch.stack(same).sum(dim=0) for same in zip(*own, strict=True)] if len(own) > 1 else own[0]
 
-    return _conjugate_gradients(forward, adjoint, _preconditioner(first, second, divide, hidden), residual, iterations)
+    precondition = _preconditioner(first, second, divide, [part.hidden for part in parts])
+    return _conjugate_gradients(forward, adjoint, precondition, residuals, iterations)
 
 
 def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Concatenates the channels of two inputs, group by group, to one input for concatenated weights."""
+    """The channels of both, group by group, as one input for weights that are concatenated."""
     dim = left.dim() - len(design.axes) - 1
     channels = [x.movedim(dim, -1) for x in (left, right)]
     grouped = [x.reshape(*x.shape[:-1], design.groups, -1) for x in channels]  # (..., g, c / g)
@@ -136,24 +159,24 @@ def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Te
 
 
 def _conjugate_gradients(
-    forward: Callable[[Tensors], torch.Tensor],
-    adjoint: Callable[[torch.Tensor], Tensors],
+    forward: Callable[[Tensors], Tensors],
+    adjoint: Callable[[Tensors], Tensors],
     precondition: Callable[[Tensors], list[torch.Tensor]],
-    residual: torch.Tensor,
+    residual: Tensors,
     iterations: int,
 ) -> list[torch.Tensor]:
-    """Solves the normal equations by preconditioned conjugate gradients, started at zero (Björck 1996, section 7.4)."""
+    """Preconditioned conjugate gradients on the normal equations (Björck 1996, section 7.4), started at zero."""
     gradient = adjoint(residual)
     search = precondition(gradient)
     solution = [torch.zeros_like(part) for part in search]
     size = _dot(gradient, search)
     for _ in range(iterations):
         ahead = forward(search)
-        bend = float(ahead.square().sum())
+        bend = _dot(ahead, ahead)
         if not bend > 0 or not size > 0:  # solved, or not a number
             break
         solution = [a + size / bend * b for a, b in zip(solution, search, strict=True)]
-        residual = residual - size / bend * ahead
+        residual = [a - size / bend * b for a, b in zip(residual, ahead, strict=True)]
         gradient = adjoint(residual)
         scaled = precondition(gradient)
         grown, size = _dot(gradient, scaled) / size, _dot(gradient, scaled)
@@ -166,15 +189,16 @@ def _dot(left: Tensors, right: Tensors) -> float:
 
 
 def _preconditioner(
-    first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: torch.Tensor
+    first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: Tensors
 ) -> Callable[[Tensors], list[torch.Tensor]]:
-    """Makes a function that divides gradients by the second moments of each layer's rows.
+    """Divides gradients by the second moments of each layer's rows.
 
-    The gradients of the first layer are also divided by the sensitivity of the output to each hidden channel: the
-    frequency of its activation times the energy of the weights that read it.
+    Those of the first layer are also scaled by how much of each hidden channel passes: the frequency of its activation
+    times the energy of the weights that read it.
     """
-    places = second.design.count(hidden)
-    active = (hidden > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2).mean(dim=0)
+    places = sum(second.design.count(part) for part in hidden)
+    channels = [(part > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2) for part in hidden]
+    active = sum(part.sum(dim=0) for part in channels) / sum(map(len, channels))
     reads = second.design.flat(second.weight).square().sum(dim=1)  # (g, k)
     passed = (
         reads.reshape(len(reads), -1, second.design.kernel).sum(dim=2).flatten() * active + 1e-12

@@ -108,6 +108,10 @@ class Design:
         examples = x.shape[0] if x.dim() == len(self.axes) + 2 else 1
         return examples * math.prod(axis.length(size) for axis, size in zip(self.axes, self._sizes(x), strict=True))
 
+    def count_outputs(self, z: torch.Tensor) -> int:
+        """n, the number of rows for an output."""
+        return z.numel() // z.shape[-len(self.axes) - 1]
+
     def rows(self, x: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """Gathers rows of an input.
 

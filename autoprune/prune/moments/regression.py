@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
 
-from autoprune.prune.moments.ridge import ridged, strength
+from autoprune.prune.moments.ridge import RIDGE, ridged, strength
 
 RECTIFIED_ROUNDS = 4  # iterations of a rectified fit; twelve gave the same
 
@@ -23,23 +24,36 @@ class Regression:
         rows: (g, n, k) float32 rows x.
         prior: (g, o, k) weights V0, which are kept in directions that the rows do not determine.
         constant: whether c is fitted; otherwise it is 0.
+<<<<<<< HEAD
         stays: (g, o, k) booleans; V is 0 where they are False. None means that all are True.
+=======
+        stays: (g, o, k) booleans; V is 0 where they are False. None for all True.
+        ridge: r as a share of the mean diagonal of the second moments; `math.inf` leaves V0 as it is, and fits only c.
+>>>>>>> f52f7b9 (Fits go through the network in chunks of examples, with a ridge chosen on held-out ones)
     """
 
     def __init__(
-        self, rows: torch.Tensor, prior: torch.Tensor, *, constant: bool, stays: torch.Tensor | None = None
+        self,
+        rows: torch.Tensor,
+        prior: torch.Tensor,
+        *,
+        constant: bool,
+        stays: torch.Tensor | None = None,
+        ridge: float = RIDGE,
     ) -> None:
         self.mean = rows.mean(dim=1, keepdim=True) if constant else torch.zeros_like(rows[:, :1])
         self.rows = rows - self.mean
         self.prior = doubled(prior.detach())
         self.constant = constant
         self.stays = stays
+        self.ridge = ridge
 
     @functools.cached_property
     def moments(self) -> torch.Tensor:
         """(g, k, k) second moments of the rows minus their mean, float64 on the CPU."""
         return doubled(self.rows.transpose(1, 2) @ self.rows) / self.rows.shape[1]
 
+<<<<<<< HEAD
     @functools.cached_property
     def _strength(self) -> torch.Tensor:
         """(g, 1) ridges on the diagonal of the moments; for rows of zeros the prior is kept."""
@@ -49,12 +63,23 @@ class Regression:
     def _factor(self) -> torch.Tensor:
         """(g, k, k) Cholesky factors of the moments with the ridge."""
         return cast(torch.Tensor, torch.linalg.cholesky(ridged(self.moments)))
+=======
+    @property
+    def _ridged(self) -> torch.Tensor:
+        """(g, k, k) second moments and ridge; for an infinite one, which nothing divides by, their mean diagonal."""
+        return ridged(self.moments, min(self.ridge, 1.0))
+
+    @functools.cached_property
+    def _factor(self) -> torch.Tensor:
+        """(g, k, k) Cholesky factor of the moments and the ridge."""
+        return cast(torch.Tensor, torch.linalg.cholesky(self._ridged))
+>>>>>>> f52f7b9 (Fits go through the network in chunks of examples, with a ridge chosen on held-out ones)
 
     @functools.cached_property
     def _own_factors(self) -> list[Factor]:
         """The factors of the outputs that have remaining columns."""
         assert self.stays is not None, "a dense weight has one factor for all outputs"
-        return list(row_factors(ridged(self.moments), self.stays))
+        return list(row_factors(self._ridged, self.stays))
 
     def divided(self, products: torch.Tensor) -> torch.Tensor:
         """Multiplies (g, o, k) products by the inverse of moments plus ridge, for each output over its own columns."""
@@ -65,9 +90,12 @@ class Regression:
     def solve(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Solves for (g, n, o) targets; returns (g, o, k) weights and (g, o) constants, float64 on the CPU."""
         mean = targets.mean(dim=1, keepdim=True) if self.constant else torch.zeros_like(targets[:, :1])
-        products = doubled(self.rows.transpose(1, 2) @ (targets - mean)).transpose(1, 2) / targets.shape[1]  # (g, o, k)
-        weight = self.divided(products + self._strength[:, :, None] * self.prior)
+        weight = self.prior if self.ridge == math.inf else self._solved(targets - mean)
         return weight, doubled(mean)[:, 0] - (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
+
+    def _solved(self, targets: torch.Tensor) -> torch.Tensor:
+        products = doubled(self.rows.transpose(1, 2) @ targets).transpose(1, 2) / targets.shape[1]  # (g, o, k)
+        return self.divided(products + strength(self.moments, self.ridge)[:, :, None] * self.prior)
 
     def solve_rectified(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Solves like `solve`, for outputs that a ReLU reads: any output fits a negative target if it is negative.

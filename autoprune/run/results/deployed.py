@@ -11,7 +11,6 @@ from torch import nn
 from autoprune.errors import PluginError, TrainingDiverged
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.compensation.compensate import Compensation, compensate
-from autoprune.prune.modules.copying import named_tensors
 from autoprune.run.session.session import Session
 
 _log = logging.getLogger(__name__)
@@ -54,8 +53,8 @@ def _built(session: Session, subnet: Subnet) -> list[Deployed]:
 
 def fitted(session: Session, subnet: Subnet) -> Deployed:
     """The network of a subnet, fitted to the dense network."""
-    network, dense = session.bank.build(subnet), named_tensors(session.model)
-    fit = compensate(network, session.structure, session.targets, subnet.indices, dense, sparse=subnet.sparse)
+    network = session.bank.build(subnet)
+    fit = compensate(network, session.structure, session.reference, subnet.indices, sparse=subnet.sparse)
     return Deployed(network, 0, fit)
 
 

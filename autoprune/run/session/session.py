@@ -34,7 +34,7 @@ from autoprune.plugins import plugin_name
 from autoprune.prune.bank.channels import Bank, make_bank
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import WeightBank, make_weight_bank
-from autoprune.prune.compensation.targets import EFFORTS, Targets, collect_targets
+from autoprune.prune.compensation.reference import EFFORTS, Reference, make_reference
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.criteria.profiles import make_profiles
 from autoprune.prune.find import find_structure
@@ -283,10 +283,10 @@ class Session:
         return with_dense_outputs(self.model, shuffled(batches), self._reporting)
 
     @functools.cached_property
-    def targets(self) -> Targets:
-        """The targets that members of the front are fitted to."""
+    def reference(self) -> Reference:
+        """The dense network and the examples that members of the front are fitted to."""
         inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
-        return collect_targets(self.model, self.structure, inputs, effort=effort)
+        return make_reference(self.model, self.structure, inputs, effort=effort)
 
     def selected(self, network: nn.Module) -> dict[str, float]:
         """Measures a network on the selection set."""

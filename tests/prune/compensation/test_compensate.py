@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import autoprune
 from autoprune.prune.compensation import compensate as compensation
 from autoprune.prune.compensation.compensate import compensate
-from autoprune.prune.compensation.targets import Effort, collect_targets
+from autoprune.prune.compensation.reference import Effort, make_reference
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.surgery.surgery import cut, kept_indices
 
@@ -76,8 +76,8 @@ def halved(model, images, share=0.5):
 
 def repaired(model, images, share=0.5):
     structure, small, indices = halved(model, images, share)
-    targets = collect_targets(model, structure, [(part,) for part in images.split(32)])
-    result = compensate(small, structure, targets, indices, named_tensors(model))
+    targets = make_reference(model, structure, [(part,) for part in images.split(32)])
+    result = compensate(small, structure, targets, indices)
     return small, result
 
 
@@ -93,7 +93,7 @@ def test_a_whole_network_is_left_alone(kind):
     structure = autoprune.find_structure(model, example)
     copy = cut(model, structure, {})
     expected = copy(example)
-    compensate(copy, structure, collect_targets(model, structure, [(example,)]), {}, named_tensors(model))
+    compensate(copy, structure, make_reference(model, structure, [(example,)]), {})
     torch.testing.assert_close(copy(example), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_every_pattern_can_be_pruned_and_fitted(kind):
     indices = kept_indices(structure.units, positions, named_tensors(model))
     before = fingerprint(model)
     result = compensate(
-        small, structure, collect_targets(model, structure, [(example,)]), indices, named_tensors(model)
+        small, structure, make_reference(model, structure, [(example,)]), indices
     )
     assert same(before, fingerprint(model))
     assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
@@ -152,7 +152,7 @@ def test_normalised_blocks_of_transformers_are_repaired_on_other_tokens():
     sliced = cut(model, structure, positions)
     small = cut(model, structure, positions)
     indices = kept_indices(structure.units, positions, named_tensors(model))
-    result = compensate(small, structure, collect_targets(model, structure, [(tokens,)]), indices, named_tensors(model))
+    result = compensate(small, structure, make_reference(model, structure, [(tokens,)]), indices)
     assert {"1.down", "2.down", "3"} <= result.unexplained.keys()
     assert error(model, small, others) < 0.2 * error(model, sliced, others)
 
@@ -187,7 +187,7 @@ def test_a_batch_norm_in_front_of_its_layer_is_estimated_anew_and_anchored():
     structure = autoprune.find_structure(model, images[:2])
     small = cut(model, structure, {"0": np.arange(4)})
     indices = kept_indices(structure.units, {"0": np.arange(4)}, named_tensors(model))
-    compensate(small, structure, collect_targets(model, structure, [(images,)]), indices, named_tensors(model))
+    compensate(small, structure, make_reference(model, structure, [(images,)]), indices)
     # the first layer keeps its filters, so its statistics are the dense network's own, sample error and all
     torch.testing.assert_close(small[2].running_mean, model[2].running_mean[:4], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(small[2].running_var, model[2].running_var[:4], rtol=1e-4, atol=1e-5)
@@ -211,7 +211,7 @@ def test_layers_that_cannot_be_fitted_are_named_with_the_reason():
     example = torch.randn(16, 6)
     structure = autoprune.find_structure(model, example)
     result = compensate(
-        cut(model, structure, {}), structure, collect_targets(model, structure, [(example,)]), {}, named_tensors(model)
+        cut(model, structure, {}), structure, make_reference(model, structure, [(example,)]), {}
     )
     assert "more than once" in result.untouched["twice"]
     assert "several modules" in result.untouched["left"]
@@ -230,10 +230,10 @@ def test_nothing_is_written_where_activations_are_not_finite():
     model = made(Block())
     images = photos(64)
     structure, small, indices = halved(model, images)
-    targets = collect_targets(model, structure, [(images,)])
+    targets = make_reference(model, structure, [(images,)])
     with torch.no_grad():
         small.stem.weight[0] = torch.nan
-    result = compensate(small, structure, targets, indices, named_tensors(model))
+    result = compensate(small, structure, targets, indices)
     assert "cannot be solved" in result.untouched["blocks.0.conv1"]
     assert torch.isfinite(small.blocks[0].conv1.weight).all()
 
@@ -242,9 +242,9 @@ def test_nothing_is_written_where_the_dense_networks_outputs_are_not_finite():
     model = made(Block())
     images = photos(64)
     structure, small, indices = halved(model, images)
-    targets = collect_targets(model, structure, [(images,)])
+    targets = make_reference(model, structure, [(images,)])
     targets.layers["blocks.0.conv2"].rows[5, 2] = torch.inf
-    result = compensate(small, structure, targets, indices, named_tensors(model), jointly=False)
+    result = compensate(small, structure, targets, indices, jointly=False)
     assert "not finite" in result.untouched["blocks.0.conv2"]
     assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
 
@@ -257,8 +257,8 @@ def test_half_precision_networks_are_fitted_in_float32():
     half.bfloat16()
     structure, small, indices = halved(half, images.bfloat16())
     sliced = error(half, small, photos(64, seed=1).bfloat16())
-    targets = collect_targets(half, structure, [(images.bfloat16(),)])
-    compensate(small, structure, targets, indices, named_tensors(half))
+    targets = make_reference(half, structure, [(images.bfloat16(),)])
+    compensate(small, structure, targets, indices)
     assert next(small.parameters()).dtype == torch.bfloat16
     assert error(half, small, photos(64, seed=1).bfloat16()) < 0.5 * sliced
 
@@ -277,7 +277,7 @@ def test_whole_images_are_the_first_ones_where_an_image_is_several_entries():
     model, images = Windows().eval(), torch.randn(6, 8, 3)
     structure = autoprune.find_structure(model, images[:1])
     batches = [(part,) for part in images.split(2)]
-    whole = collect_targets(model, structure, batches, effort=Effort(10, 20, 2)).layers["down"].whole
+    whole = make_reference(model, structure, batches, effort=Effort(10, 20, 2)).layers["down"].whole
     torch.testing.assert_close(whole, model(images[:3]).reshape(-1, 4, 2).detach())
 
 
@@ -289,7 +289,7 @@ def test_layers_whose_output_is_replaced_run_once_on_all_images():
     model = made(Block())
     images = photos(64)
     structure, small, indices = halved(model, images)
-    targets = collect_targets(model, structure, [(images,)], effort=Effort(500, 1000, 2))
+    targets = make_reference(model, structure, [(images,)], effort=Effort(500, 1000, 2))
     ran = []
     forward = nn.Conv2d._conv_forward
 
@@ -299,7 +299,7 @@ def test_layers_whose_output_is_replaced_run_once_on_all_images():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Conv2d, "_conv_forward", counted)
-        compensate(small, structure, targets, indices, named_tensors(model))
+        compensate(small, structure, targets, indices)
     for layer in (small.stem, small.blocks[0].conv1, small.blocks[0].conv2):
         on_the_cpu = [n for module, n in ran if module is layer]
         assert on_the_cpu.count(64) == (1 if layer is small.stem else 2)  # one is the pass that tells shapes
@@ -335,7 +335,7 @@ def test_a_layer_that_reads_tokens_before_images_is_left_alone_and_named():
 
     model, images = TokensFirst().eval(), torch.randn(8, 5, 3)
     structure = autoprune.find_structure(model, images[:1])
-    targets = collect_targets(model, structure, [(part,) for part in images.split(4)])
+    targets = make_reference(model, structure, [(part,) for part in images.split(4)])
     assert not targets.layers
     assert targets.untouched["down"] == "its rows do not belong to examples"
 
@@ -361,8 +361,8 @@ def test_zeros_stay_and_the_error_on_other_images_falls(share, jointly):
     structure, small, names = with_zeros(model, share)
     masks = {name: small.get_parameter(name) != 0 for name in names}
     before = error(model, small, others)
-    targets = collect_targets(model, structure, [(images,)])
-    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=names, jointly=jointly)
+    targets = make_reference(model, structure, [(images,)])
+    result = compensate(small, structure, targets, {}, sparse=names, jointly=jointly)
     assert {name.removesuffix(".weight") for name in names} <= result.unexplained.keys()
     for name, mask in masks.items():
         assert torch.equal(small.get_parameter(name) != 0, mask)
@@ -376,8 +376,8 @@ def test_zeros_stay_and_weights_are_finite_whatever_the_images(images):
     with torch.no_grad():
         small.blocks[0].conv2.weight[2] = 0.0
     masks = {name: small.get_parameter(name) != 0 for name in names}
-    targets = collect_targets(model, structure, [(images,)])
-    compensate(small, structure, targets, {}, named_tensors(model), sparse=names)
+    targets = make_reference(model, structure, [(images,)])
+    compensate(small, structure, targets, {}, sparse=names)
     assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
     assert not any((small.get_parameter(name)[~mask] != 0).any() for name, mask in masks.items())
 
@@ -387,7 +387,7 @@ def test_zeros_stay_in_every_pattern(kind):
     model = network([kind], HEADS[0] if kind in PATTERNS else SEQUENCE_HEADS[0])
     example = example_of(model)
     structure = autoprune.find_structure(model, example)
-    targets = collect_targets(model, structure, [(example,)])
+    targets = make_reference(model, structure, [(example,)])
     small = cut(model, structure, {})
     weights = {name: named_tensors(small)[f"{name}.weight"] for name in targets.layers}
     with torch.no_grad():
@@ -395,7 +395,7 @@ def test_zeros_stay_in_every_pattern(kind):
             weight[..., ::2] = 0.0
     masks = {name: weight != 0 for name, weight in weights.items()}
     sparse = [f"{name}.weight" for name in weights]
-    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=sparse)
+    result = compensate(small, structure, targets, {}, sparse=sparse)
     assert result.unexplained.keys() == weights.keys()
     assert not any((weights[name][~mask] != 0).any() for name, mask in masks.items())
     assert all(torch.isfinite(tensor).all() for tensor in named_tensors(small).values())
@@ -406,8 +406,8 @@ def test_a_layer_with_too_many_entries_left_is_named_and_keeps_its_weights(monke
     model = made(Block())
     structure, small, names = with_zeros(model, 0.3)
     before = small.blocks[0].conv1.weight.clone()
-    targets = collect_targets(model, structure, [(photos(128),)])
-    result = compensate(small, structure, targets, {}, named_tensors(model), sparse=names)
+    targets = make_reference(model, structure, [(photos(128),)])
+    result = compensate(small, structure, targets, {}, sparse=names)
     assert set(result.unexplained) == {"stem", "head"}
     assert "GiB" in result.untouched["blocks.0.conv1"]
     assert torch.equal(small.blocks[0].conv1.weight, before)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.prune.compensation.joint import Affine, fit_jointly
+from autoprune.prune.compensation.joint import Affine, Examples, fit_jointly
 from autoprune.prune.moments.design import design_of
 from autoprune.prune.moments.regression import Regression
 
@@ -52,7 +52,7 @@ def test_a_small_change_of_both_layers_is_found_again(kind):
         ]
         target = other[1](other[0](x).relu())
         before = float((second(first(x).relu()) - target).square().mean())
-    solved = fit_jointly(first, second, divide, x, target, iterations=40)
+    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=40)
     with torch.no_grad():
         assert float((solved[1](solved[0](x).relu()) - target).square().mean()) < 0.05 * before
 
@@ -61,7 +61,7 @@ def test_a_pair_that_is_right_already_stays():
     (first, second), x, divide = pair_of("convolutions", torch.Generator().manual_seed(1))
     with torch.no_grad():
         target = second(first(x).relu())
-    solved = fit_jointly(first, second, divide, x, target, iterations=10)
+    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=10)
     assert solved[0] is first
     assert solved[1] is second
 
@@ -71,7 +71,7 @@ def test_where_a_relu_reads_the_output_negative_targets_ask_for_nothing():
     with torch.no_grad():
         output = second(first(x).relu())
         target = torch.where(output > 0, output, output - 5.0)
-    solved = fit_jointly(first, second, divide, x, target, iterations=10, rectified=True)
+    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=10, rectified=True)
     with torch.no_grad():
         torch.testing.assert_close(solved[1](solved[0](x).relu()), output, rtol=1e-4, atol=1e-4)
 
@@ -84,7 +84,7 @@ def test_entries_that_are_left_out_do_not_change_and_the_others_come_closer(kind
         output = second(first(x).relu())
         target = output + 0.1 * torch.randn(output.shape, generator=generator)
         before = float((output - target).square().mean())
-    solved = fit_jointly(first, second, divide, x, target, iterations=10)
+    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=10)
     for old, new in zip((first, second), solved, strict=True):
         assert torch.equal(new.weight[old.weight <= 0], old.weight[old.weight <= 0])
         assert not torch.equal(new.weight, old.weight)

@@ -1,0 +1,283 @@
+"""The dense network and the calibration examples that pruned networks are fitted to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.errors import DataError
+from autoprune.prune.compensation.activations import Activations
+from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, OutputMark, OutputStage
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.moments.design import Design, design_of
+from autoprune.prune.passes.containers import copied
+from autoprune.prune.structure.structure import Structure
+from autoprune.prune.surgery.surgery import rebuild
+
+ROW_BYTES = 1 << 28  # limit on one layer's rows and outputs together, unless a column would have few rows
+ROWS_A_COLUMN = 4  # number of rows that are kept for each column whatever they take
+CHUNK_BYTES = 1 << 28  # size of what a pass through a network holds at once
+LIVE = 6  # number of largest activations that are alive at once, at most
+MOST_CHUNKS = 32  # each has a thread for the dense network and one for the pruned one
+KEPT_BYTES = 2 << 30  # limit on the activations of all paused passes
+FEW = 3  # number of examples of the pass that tells what there is
+Batches = Sequence[tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The amount of data and work of a compensation.
+
+    Attributes:
+        rows: the largest number of a layer's rows for its own fit, drawn from all examples.
+        whole_rows: the number of rows, of whole examples, for joint fits.
+        iterations: the number of conjugate gradient iterations of a joint fit.
+    """
+
+    rows: int
+    whole_rows: int
+    iterations: int
+
+
+EFFORTS = {"sequential": Effort(50_000, 100_000, 10), "thorough": Effort(100_000, 250_000, 20)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is known of the output of one layer of the dense network, after its batch norm if it has one.
+
+    If a later addition uses it as its last operand, the target is the sum (`summed`).
+
+    Attributes:
+        summed: see above.
+        read_once: whether exactly one operator reads the output.
+        rectified: whether that operator is a ReLU.
+        feeder: the layer whose rectified output this one reads, if nothing else reads that.
+        most_rows: the largest number of rows for its own fit.
+    """
+
+    summed: bool
+    read_once: bool
+    rectified: bool
+    feeder: str | None
+    most_rows: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A dense network, the examples that pruned networks are fitted with, and what is known of its layers.
+
+    Attributes:
+        model: the network, adapted so that its weights can be replaced. It shares them with the user's.
+        chunks: the examples, in parts that go through the networks one after the other.
+        linear: the layers that can be fitted, by name.
+        layers: their targets.
+        untouched: the reason for each layer without a target.
+        live_bytes: what one example's pass holds at once.
+        effort: the amount of data and work.
+    """
+
+    model: nn.Module
+    structure: Structure
+    chunks: Batches
+    linear: Mapping[str, Layer]
+    layers: Mapping[str, Target]
+    untouched: Mapping[str, str]
+    live_bytes: int
+    effort: Effort
+
+    @property
+    def examples(self) -> int:
+        return sum(len(chunk[0]) for chunk in self.chunks)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the paused passes through both networks hold at once, at most."""
+        return 2 * self.live_bytes * self.examples
+
+
+def make_reference(
+    model: nn.Module,
+    structure: Structure,
+    inputs: Batches,
+    *,
+    effort: Effort = EFFORTS["sequential"],
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Reference:
+    """Runs the dense network on a few examples to learn what its layers' outputs are used for.
+
+    Args:
+        model: the dense network.
+        structure: its structure.
+        inputs: positional arguments of the model, one batch each; all of these examples are used by a fit.
+        effort: the amount of data and work of each fit.
+        chunk_bytes: what a pass through a network may hold at once.
+
+    Raises:
+        DataError: there are no batches.
+    """
+    if not inputs:
+        raise DataError("expected at least one batch to compensate with, got none. Check `calibrate`.")
+    watched = rebuild(model, {}, {}, structure.adapted, share=True).eval()
+    layers, untouched = linear_layers(watched, structure)
+    few = min(FEW, len(inputs[0][0]))
+    first, last = (
+        _observed(watched, layers, tuple(x[:count] for x in inputs[0]), effort) for count in (max(1, few - 1), few)
+    )
+    untouched |= {name: "its module is not called" for name in layers if name not in last.seen} | last.refused
+    untouched |= {
+        name: "its rows do not belong to examples"
+        for name, seen in first.seen.items()
+        if name in last.seen and seen.entries * last.size != last.seen[name].entries * first.size
+    }
+    targets = {name: last.target(name) for name in last.seen if name not in untouched}
+    size = max(1, chunk_bytes // (LIVE * max(1, last.peak)))
+    chunks = list(_chunks(inputs, max(size, -(-sum(len(batch[0]) for batch in inputs) // MOST_CHUNKS))))
+    return Reference(watched, structure, chunks, layers, targets, untouched, last.live, effort)
+
+
+def _chunks(inputs: Batches, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The batches, those of the same shape joined, in parts of at most `size` examples."""
+    together: list[tuple[torch.Tensor, ...]] = []
+    for batch in (*inputs, ()):
+        if together and (not batch or any(a.shape[1:] != b.shape[1:] for a, b in zip(batch, together[0], strict=True))):
+            joined = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*together, strict=True)]
+            count = -(-len(joined[0]) // size)
+            yield from zip(*(part.tensor_split(count) for part in joined), strict=True)
+            together = []
+        if batch:
+            together.append(batch)
+
+
+def linear_layers(model: nn.Module, structure: Structure) -> tuple[dict[str, Layer], dict[str, str]]:
+    """The layers that can be fitted, and the reason for each other module with a weight matrix."""
+    owners: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    layers, reasons = {}, {}
+    for name, module in model.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is None or weight.dim() < 2 or isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            continue
+        norm = model.get_submodule(structure.batch_norms[name]) if name in structure.batch_norms else None
+        reason = _unfit(module, norm, owners[id(weight)])
+        if reason:
+            reasons[name] = reason
+        else:
+            layers[name] = Layer(name, module, norm if isinstance(norm, _BatchNorm) else None)
+    return layers, reasons
+
+
+def _unfit(module: nn.Module, norm: nn.Module | None, owners: int) -> str:
+    design = design_of(module)
+    if isinstance(design, str):
+        return design
+    if design.inputs_first and design.groups > 1:
+        return "no least squares for a transposed convolution with groups"
+    if owners > 1:
+        return "its weight belongs to several modules"
+    if norm is not None and getattr(norm, "weight", None) is None:
+        return "its batch norm has no weight and bias that could take up the fit"
+    return ""
+
+
+@dataclass
+class _Seen:
+    """What a pass has shown of one layer."""
+
+    entries: int  # the length of its input's first dimension
+    most_rows: int
+    summed: bool = False
+    reads: Counter[tuple[OutputStage, str]] = field(default_factory=Counter)  # by stage and function
+
+    @property
+    def rectified(self) -> bool:
+        """Whether only a ReLU reads the output."""
+        return self.readers(OutputStage.FINAL) == 1 and any(
+            (OutputStage.FINAL, name) in self.reads for name in RECTIFIERS
+        )
+
+    @property
+    def feeds_one(self) -> bool:
+        """Whether exactly one operator reads the rectified output."""
+        return self.rectified and self.readers(OutputStage.RECTIFIED) == 1
+
+    def readers(self, stage: OutputStage) -> int:
+        return sum(count for (at, _), count in self.reads.items() if at is stage)
+
+
+def _observed(
+    model: nn.Module, layers: Mapping[str, Layer], inputs: tuple[torch.Tensor, ...], effort: Effort
+) -> _Observer:
+    observer = _Observer(layers, tracked_norms(model), len(inputs[0]), effort)
+    with observer.hooked(), observer.following(observer):
+        model(*copied(inputs))
+    return observer
+
+
+class _Observer(Following):
+    """A pass of `size` examples through the dense network that shows what its layers' outputs are used for."""
+
+    def __init__(self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], size: int, effort: Effort) -> None:
+        super().__init__(layers, norms)
+        self.size, self.effort = size, effort
+        self.activations = Activations()
+        self.peak = self.live = 0  # bytes of one example: the largest activation, and all that is alive at once
+        self.seen: dict[str, _Seen] = {}
+        self.refused: dict[str, str] = {}
+        self._feeders: dict[str, str] = {}
+
+    def target(self, name: str) -> Target:
+        seen, feeder = self.seen[name], self._feeders.get(name)
+        known = feeder if feeder in self.seen and self.seen[feeder].feeds_one else None
+        return Target(seen.summed, seen.readers(OutputStage.FINAL) == 1, seen.rectified, known, seen.most_rows)
+
+    def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        design = design_at(layer)
+        self.live = max(self.live, self.activations.nbytes // self.size)
+        self.peak = max(self.peak, x.nbytes // self.size)
+        if layer.name in self.seen:
+            self.refused[layer.name] = "it is called more than once in a forward pass"
+        elif design.count(x) % self.size or len(x) % self.size:
+            self.refused[layer.name] = "its rows do not belong to examples"
+        else:
+            self.seen[layer.name] = _Seen(len(x), most_rows(layer, self.effort))
+            mark = self.mark_of(x)
+            if mark is not None and mark.stage is OutputStage.RECTIFIED:
+                self._feeders[layer.name] = mark.layer
+        return x
+
+    def produced(self, layer: Layer, y: torch.Tensor) -> None:
+        self.peak = max(self.peak, y.nbytes // self.size)
+
+    def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        if layer in self.seen:
+            self.seen[layer].summed = True
+        return y
+
+    def read(self, mark: OutputMark, function: str) -> None:
+        if mark.layer in self.seen:
+            self.seen[mark.layer].reads[mark.stage, function] += 1
+
+    def norm_called(self, name: str, x: torch.Tensor) -> None:
+        """Does nothing: statistics are those of all examples."""
+
+
+def most_rows(layer: Layer, effort: Effort) -> int:
+    """The largest number of rows for a layer's own fit."""
+    design, weight = design_at(layer), cast(torch.Tensor, layer.module.weight)
+    width = design.groups * design.columns + weight.numel() // design.columns
+    return min(effort.rows, max(ROW_BYTES // (4 * width), ROWS_A_COLUMN * design.columns))
+
+
+def design_at(layer: Layer) -> Design:
+    """The design of a layer, which linear_layers has found to have one."""
+    design = design_of(layer.module)
+    assert isinstance(design, Design), "linear_layers has only modules with a design"
+    return design

@@ -1,0 +1,370 @@
+"""Chunks of examples on their way through the dense and the pruned network, which wait for one another."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.prune.compensation.activations import Activations, PutAway, Shelf
+from autoprune.prune.compensation.choice import Sample
+from autoprune.prune.compensation.fit import Fit
+from autoprune.prune.compensation.flow import Following, Layer, OutputMark
+from autoprune.prune.compensation.joint import Examples
+from autoprune.prune.compensation.pausing import PausingPass
+from autoprune.prune.compensation.reference import Effort, Reference, Target
+from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
+from autoprune.prune.passes.containers import copied
+
+HELD_OUT = 5  # every fifth example is held out from fits
+BLOCKS = 20  # number of blocks of a chunk's rows, of which every fifth is held out if there are few examples
+WHOLE_BYTES = 1 << 29  # limit on the inputs and targets of the whole examples of a joint fit
+
+
+class Event(NamedTuple):
+    """Why a pass through the pruned network is paused.
+
+    Attributes:
+        name: the layer whose weights, or the batch norm whose statistics, are wanted.
+        x: the layer's input, whose values are unknown if the layer has a feeder, or the batch norm's.
+        shortcut: the tensor that the layer's output is added to, if any.
+        is_norm: whether it is a batch norm.
+    """
+
+    name: str
+    x: torch.Tensor
+    shortcut: torch.Tensor | None = None
+    is_norm: bool = False
+
+    @property
+    def place(self) -> tuple[str, bool]:
+        """What is the same for all passes that wait for the same."""
+        return self.name, self.is_norm
+
+
+class Produced(NamedTuple):
+    """The output of a layer of the dense network, which is paused there; the sum if the layer's target is one."""
+
+    name: str
+    y: torch.Tensor
+
+
+class Walk(PausingPass):
+    """A pass of some examples through a network.
+
+    Attributes:
+        activations: the tensors that it has made.
+        inputs: inputs of layers that have not been fitted, or whose weights another one waits for.
+        norms: the statistics of the inputs of the batch norms that it has passed.
+    """
+
+    def __init__(
+        self, following: Following, model: nn.Module, inputs: tuple[torch.Tensor, ...], activations: Activations
+    ) -> None:
+        super().__init__(self._walk)
+        self._following, self._model, self._examples = following, model, inputs
+        self.activations = activations
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.norms: dict[str, Counted] = {}
+
+    def _walk(self) -> None:
+        with self._following.following(self):
+            self._model(*copied(self._examples))
+
+
+class PrunedWalks(Following):
+    """The passes through the pruned network.
+
+    A pass pauses before a layer that is fitted, or, if the layer's output is added to a shortcut, before the addition;
+    and before a batch norm that belongs to no fitted layer.
+
+    Args:
+        layers: the layers that are fitted.
+        norms: the batch norms.
+        targets: what is known of the layers' targets.
+        feeders: the layer with which each one is fitted jointly.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        norms: Mapping[str, _BatchNorm],
+        targets: Mapping[str, Target],
+        feeders: Mapping[str, str],
+    ) -> None:
+        sums = {name for name in layers if targets[name].summed and targets[name].read_once}
+        super().__init__(layers, norms, sums.union(feeders.values()))
+        self.targets, self.feeders = targets, feeders
+        self._written = {id(layer.norm) for layer in layers.values()}
+
+    def estimates(self, norm: str) -> bool:
+        """Whether a batch norm is re-estimated, since no fit writes it."""
+        return norm in self.norms and id(self.norms[norm]) not in self._written
+
+    def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        walk = cast(Walk, self.walk)
+        walk.inputs[layer.name] = x
+        if self.targets[layer.name].summed:
+            return x
+        return cast(torch.Tensor, walk.pause(Event(layer.name, x)))
+
+    def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        walk = cast(Walk, self.walk)
+        if layer not in walk.inputs:
+            return y
+        return cast(torch.Tensor, walk.pause(Event(layer, walk.inputs[layer], other)))
+
+    def norm_called(self, name: str, x: torch.Tensor) -> None:
+        if self.estimates(name):
+            cast(Walk, self.walk).pause(Event(name, x, is_norm=True))
+
+    def produced(self, layer: Layer, y: torch.Tensor) -> None:
+        """Does nothing: the layer was fitted before."""
+
+    def read(self, mark: OutputMark, function: str) -> None:
+        """Does nothing: readers are known from the dense network."""
+
+
+class DenseWalks(Following):
+    """The passes through the dense network, which pause at the targets of the layers that are fitted."""
+
+    def __init__(self, layers: Mapping[str, Layer], norms: Mapping[str, _BatchNorm], pruned: PrunedWalks) -> None:
+        super().__init__(layers, norms)
+        self.pruned = pruned
+
+    def produced(self, layer: Layer, y: torch.Tensor) -> None:
+        if not self.pruned.targets[layer.name].summed:
+            cast(Walk, self.walk).pause(Produced(layer.name, y))
+
+    def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        cast(Walk, self.walk).pause(Produced(layer, y + other))
+        return y
+
+    def norm_called(self, name: str, x: torch.Tensor) -> None:
+        if self.pruned.estimates(name):
+            cast(Walk, self.walk).norms[name] = Counted.of(x)
+
+    def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+        """Returns the input: the dense network stays as it is."""
+        return x
+
+    def read(self, mark: OutputMark, function: str) -> None:
+        """Does nothing: readers are known."""
+
+
+class Counted(NamedTuple):
+    """The statistics of a batch norm's input, of `count` values a channel."""
+
+    count: int
+    statistics: NormStatistics
+
+    @staticmethod
+    def of(x: torch.Tensor) -> Counted:
+        """Those over everything but channels, (c,) float64 on the CPU."""
+        dims = [dim for dim in range(x.dim()) if dim != 1]
+        variance, mean = torch.var_mean(x.float(), dim=dims, correction=0)
+        return Counted(x.numel() // len(mean), NormStatistics(mean.cpu().double(), variance.cpu().double()))
+
+
+def pooled(parts: Sequence[Counted]) -> NormStatistics:
+    """The statistics of all parts together."""
+    count = sum(part.count for part in parts)
+    shares = [part.count / count for part in parts]
+    mean = sum((share * part.statistics.mean for share, part in zip(shares, parts, strict=True)), torch.zeros(()))
+    variances = [part.statistics.variance + (part.statistics.mean - mean).square() for part in parts]
+    return NormStatistics(mean, sum((a * b for a, b in zip(shares, variances, strict=True)), torch.zeros(())))
+
+
+class _Drawn(NamedTuple):
+    """The drawn rows of a layer's output in a chunk.
+
+    Attributes:
+        positions: (n,) their indices, rising.
+        held: (n,) whether they are held out.
+        goal: (g, n, o) what the layer is to return there.
+    """
+
+    positions: torch.Tensor
+    held: torch.Tensor
+    goal: torch.Tensor
+
+
+@dataclass
+class Chunk:
+    """Some of the examples, with a pass through each network.
+
+    Attributes:
+        pruned: the pass through the pruned network.
+        dense: the pass through the dense network.
+        first: the index of its first example among all.
+        size: the number of its examples.
+        total: the number of all examples.
+        event: why the pass through the pruned network is paused; None after its end.
+        lacking: why there is no target for the layer that is waited for.
+        sample: rows and targets of the layer that is waited for.
+        examples: whole examples for a joint fit with its feeder.
+        norms: the statistics of the batch norm that is waited for, in the pruned and in the dense network.
+    """
+
+    pruned: Walk
+    dense: Walk
+    first: int
+    size: int
+    total: int
+    event: Event | None = None
+    lacking: str = ""
+    sample: Sample | None = None
+    examples: list[Examples] = field(default_factory=list)
+    norms: tuple[Counted, Counted | None] | None = None
+    _drawn: _Drawn | None = None
+    _input: torch.Tensor | None = None
+
+    @contextlib.contextmanager
+    def there(self) -> Iterator[None]:
+        """Brings the tensors of both passes back inside."""
+        walks = self.pruned, self.dense
+        for walk in walks:
+            walk.activations.come_back()
+        try:
+            yield
+        finally:
+            for walk in walks:
+                walk.activations.leave()
+
+    def resume(self, answer: torch.Tensor | None) -> Event | None:
+        """Lets the pruned network run to its next pause."""
+        self.event = self.sample = self.norms = self._drawn = self._input = None
+        self.lacking = ""
+        self.examples = []
+        self.event = self.pruned.resume(answer)
+        return self.event
+
+    def take_norms(self, name: str, x: torch.Tensor) -> None:
+        """Takes the statistics of a batch norm's input, in both networks."""
+        while name not in self.dense.norms and self.dense.resume() is not None:
+            pass
+        self.norms = Counted.of(x), self.dense.norms.get(name)
+
+    def take_goal(self, fit: Fit, effort: Effort) -> None:
+        """Takes what the layer is to return, at drawn rows and, for a joint fit, for whole examples."""
+        y = self._target(fit.layer.name)
+        if y is None:
+            self.lacking = "the dense network calls it at another point"
+            return
+        rows = fit.design.count_outputs(y)
+        if rows % self.size or len(y) % self.size:
+            self.lacking = "its rows do not belong to examples"
+            return
+        shortcut = None if self.event is None else self.event.shortcut
+        positions = self._positions(rows, fit.target.most_rows)
+        goal = fit.goal(y, positions)
+        if shortcut is not None:
+            goal = goal - fit.design.outputs(shortcut, positions)
+        self._drawn = _Drawn(positions, self._held(positions, rows), goal)
+        if fit.feeder is not None:
+            self._take_examples(fit, fit.feeder, y, shortcut, math.ceil(effort.whole_rows * self.size / rows))
+
+    def take_rows(self, fit: Fit, x: torch.Tensor) -> None:
+        """Takes the layer's rows where its targets were taken."""
+        if self._drawn is not None:
+            positions, held, goal = self._drawn
+            self.sample = Sample(fit.design.rows(x, positions), goal, held)
+
+    def input_of(self, fit: Fit) -> torch.Tensor:
+        """The input of the layer that is waited for; behind a feeder that of its present weights."""
+        if self._input is None:
+            x = self.pruned.inputs.pop(fit.layer.name)
+            if fit.feeder is not None:
+                x = self.owned(fit.feeder(self.pruned.inputs.pop(fit.feeder.layer.name)).relu_())
+            if fit.feeds:
+                self.pruned.inputs[fit.layer.name] = x
+            self._input = x
+        return self._input
+
+    def owned(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, which goes on in the pruned network."""
+        return self.pruned.activations.own(tensor)
+
+    def _target(self, layer: str) -> torch.Tensor | None:
+        """The dense network's output of a layer; None if it has none any more."""
+        while (event := self.dense.resume()) is not None:
+            if event.name == layer:
+                return cast(torch.Tensor, event.y)
+        return None
+
+    def _positions(self, rows: int, most: int) -> torch.Tensor:
+        """The drawn rows: the chunk's share of a layer's largest number of rows."""
+        count = min(rows, math.ceil(most * self.size / self.total))
+        if count == rows:
+            return torch.arange(rows)
+        generator = torch.Generator().manual_seed(self.first)
+        return torch.unique(torch.randint(rows, (count,), generator=generator))
+
+    def _held(self, positions: torch.Tensor, rows: int) -> torch.Tensor:
+        """Whether rows are held out: every fifth example, or blocks of rows if there are fewer examples."""
+        if self.total >= HELD_OUT:
+            example = self.first + positions // (rows // self.size)
+            return example % HELD_OUT == HELD_OUT - 1
+        blocks = torch.arange(len(positions)) * min(BLOCKS, len(positions)) // len(positions)
+        return blocks % HELD_OUT == HELD_OUT - 1
+
+    def _take_examples(
+        self, fit: Fit, feeder: Fit, y: torch.Tensor, shortcut: torch.Tensor | None, wanted: int
+    ) -> None:
+        """Takes at most the chunk's share of `wanted` whole examples, spread over it."""
+        x = self.pruned.inputs[feeder.layer.name]
+        room = WHOLE_BYTES * self.size // (x.nbytes + y.nbytes)
+        count = max(1, math.ceil(min(wanted, room) * self.size / self.total))
+        chosen = torch.linspace(0, self.size - 1, min(count, self.size)).long()
+        of_last = (self.first + chosen) % HELD_OUT == HELD_OUT - 1
+        for held in (False, True):
+            own = chosen[(of_last & (self.total >= HELD_OUT)) == held]
+            if len(own):
+                goal = fit.kept_channels(_entries(y, own, self.size)).float()
+                goal = goal if shortcut is None else goal - _entries(shortcut, own, self.size).float()
+                self.examples.append(Examples(_entries(x, own, self.size).float(), goal, held))
+
+
+def _entries(x: torch.Tensor, examples: torch.Tensor, size: int) -> torch.Tensor:
+    """The entries of some of `size` examples, each of which may be several entries, such as windows."""
+    each = len(x) // size
+    index = (examples[:, None] * each + torch.arange(each)).flatten()
+    return x.index_select(0, index.to(x.device))
+
+
+@contextlib.contextmanager
+def side_by_side(
+    reference: Reference, network: nn.Module, pruned: PrunedWalks, put_away: PutAway | None
+) -> Iterator[list[Chunk]]:
+    """The chunks at the start of both networks; inside, the passes run only when they are resumed.
+
+    Args:
+        reference: the dense network and the examples.
+        network: the pruned network.
+        pruned: follows the passes through it.
+        put_away: how activations are kept while a pass is paused.
+    """
+    wanted = {name: layer for name, layer in reference.linear.items() if name in pruned.layers}
+    dense = DenseWalks(wanted, tracked_norms(reference.model), pruned)
+    shelves: tuple[Shelf, Shelf] = {}, {}
+    chunks, first = [], 0
+    for inputs in reference.chunks:
+        walks = [
+            Walk(following, model, inputs, Activations(put_away, shelf))
+            for following, model, shelf in zip((pruned, dense), (network, reference.model), shelves, strict=True)
+        ]
+        chunks.append(Chunk(walks[0], walks[1], first, len(inputs[0]), reference.examples))
+        first += len(inputs[0])
+    with torch.no_grad(), pruned.hooked(), dense.hooked(), pruned.own(), dense.own():
+        try:
+            yield chunks
+        finally:
+            for chunk in chunks:
+                chunk.pruned.close()
+                chunk.dense.close()
