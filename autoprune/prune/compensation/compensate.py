@@ -148,7 +148,7 @@ def _too_large(layer: Layer, stays: torch.Tensor | None) -> str:
 
 
 def _feeders(layers: Mapping[str, Layer], targets: Mapping[str, Target]) -> dict[str, str]:
-    """The layer with which each one is fitted jointly; without those whose output is read before the addition."""
+    """The feeder of each layer that is fitted jointly; a layer whose output is read before an addition has none."""
     able = {name for name, layer in layers.items() if has_constant(layer)}
     found = {name: target.feeder for name, target in targets.items() if target.read_once or not target.summed}
     return {name: feeder for name, feeder in found.items() if feeder in able and name in able}

@@ -71,7 +71,7 @@ class Fit:
     regression: Regression | None = field(default=None, repr=False)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's output, through its batch norm, in one pass over the memory."""
+        """The layer's output after its batch norm, computed in one pass over the memory."""
         return self.affine(x.dtype)(x)
 
     def goal(self, y: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Follows layers' outputs through a forward pass: past their batch norm, into a ReLU, into an addition."""
+"""Follows the outputs of layers through a forward pass, through their batch norms and into ReLUs and additions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OutputStage(Enum):
 
 @dataclass(frozen=True)
 class OutputMark:
-    """The layer whose output a tensor is; `step` orders outputs by time."""
+    """Says which layer's output a tensor is, and at which stage; `step` orders outputs by time."""
 
     layer: str
     stage: OutputStage
@@ -43,7 +43,7 @@ class OutputMark:
 
 @dataclass(frozen=True)
 class Layer:
-    """A module whose weight multiplies its input, and the batch norm that alone reads its output, if there is one."""
+    """A module whose weight multiplies its input, and its batch norm if only a batch norm reads its output."""
 
     name: str
     module: nn.Module
@@ -101,7 +101,7 @@ class Following(ABC):
     def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Called before a layer's output is added to another tensor of its shape; returns the tensor to add instead.
 
-        If both operands are outputs of layers, it is the later one.
+        If both operands are outputs of layers, this is called for the later one.
         """
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Following(ABC):
         """Called when a function reads a layer's output at some stage."""
 
     def mark_of(self, tensor: Any) -> OutputMark | None:
-        """The layer whose output a tensor is; None if there is none, or it was written to since."""
+        """The mark of a tensor; None if it is not the output of a layer, or was changed in place since."""
         if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._here.marks:
             return None
         reference, version, mark = self._here.marks[tensor.data_ptr()]
@@ -162,7 +162,7 @@ class Following(ABC):
             self._here.busy = before
 
     def _postpone(self, module: nn.Module) -> None:
-        """Makes the module return an uninitialised tensor of the right shape to the model, but its output to us."""
+        """Makes the module return an uninitialised tensor of the right shape, except in our own computations."""
         forward = module.forward
 
         def answer(x: torch.Tensor) -> torch.Tensor:
@@ -226,7 +226,7 @@ class Following(ABC):
         return output
 
     def _stage_after(self, mark: OutputMark, function: str, norm: str | None) -> OutputStage | None:
-        """The stage of a layer's output after a function."""
+        """The stage of a layer's output after a function; None if the result is no longer that output."""
         if mark.stage is OutputStage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
             return OutputStage.FINAL
         return OutputStage.RECTIFIED if mark.stage is OutputStage.FINAL and function in RECTIFIERS else None

@@ -1,11 +1,13 @@
-"""Joint fit of two layers with a ReLU between them, so that the second one recovers what the first one loses.
+"""Joint fit of two layers with a ReLU between them, so that the second one corrects the error of the first one.
 
-Least squares for one layer at a time can make the first layer repeat the dense network's activations at the kept
-channels, but not change them into what the second layer needs. Together they are y = V2 relu(V1 x + b1) + b2, and for
-small changes, with the present sign of every activation, y is linear in all four. So we solve a linear least-squares
-problem (Gauss-Newton; Nocedal and Wright, Numerical Optimization, 2006, section 10.3) by a few steps of conjugate
-gradients, preconditioned by the second moments of both layers' inputs. The step is halved until the true error falls;
-if it does not, the layers stay unchanged.
+Least squares for one layer at a time can make the first layer reproduce the dense network's activations at the kept
+channels, but cannot adapt them to the second layer. Together the layers compute y = V2 relu(V1 x + b1) + b2, and for
+small changes, with the present sign of every activation, y is linear in V1, b1, V2 and b2. So we solve a linear
+least-squares problem by a few steps of conjugate gradients, preconditioned by the second moments of both layers'
+inputs. The step is halved until the true error falls; if it does not fall, the layers stay unchanged.
+
+Source:
+    The Gauss-Newton method (Nocedal and Wright, Numerical Optimization, 2006, section 10.3).
 """
 
 from __future__ import annotations
@@ -31,7 +33,14 @@ Divide = Callable[
 
 @dataclass(frozen=True)
 class Affine:
-    """A layer with its batch norm folded in: `weight` in the module's own shape, `bias` (o,)."""
+    """A layer with its batch norm folded in.
+
+    Attributes:
+        module: the layer's module.
+        design: its design.
+        weight: the folded weight, in the shape of the module's weight.
+        bias: (o,) folded bias.
+    """
 
     module: nn.Module
     design: Design
@@ -83,7 +92,7 @@ def _goal(first: Affine, second: Affine, examples: Examples, rectified: bool) ->
 def _shortened(
     first: Affine, second: Affine, examples: Sequence[Examples], step: Tensors
 ) -> tuple[Affine, Affine] | None:
-    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none does."""
+    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none of them does."""
     error, length = _error(first, second, examples), 1.0
     while length >= SHORTEST:
         moved = _moved(first, step[0], step[1], length), _moved(second, step[2], step[3], length)
@@ -151,7 +160,7 @@ def _gauss_newton(
 
 
 def _beside(design: Design, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The channels of both, group by group, as one input for weights that are concatenated."""
+    """Concatenates the channels of two inputs, group by group, to one input for concatenated weights."""
     dim = left.dim() - len(design.axes) - 1
     channels = [x.movedim(dim, -1) for x in (left, right)]
     grouped = [x.reshape(*x.shape[:-1], design.groups, -1) for x in channels]  # (..., g, c / g)
@@ -165,7 +174,7 @@ def _conjugate_gradients(
     residual: Tensors,
     iterations: int,
 ) -> list[torch.Tensor]:
-    """Preconditioned conjugate gradients on the normal equations (Björck 1996, section 7.4), started at zero."""
+    """Solves the normal equations by preconditioned conjugate gradients, started at zero (Björck 1996, section 7.4)."""
     gradient = adjoint(residual)
     search = precondition(gradient)
     solution = [torch.zeros_like(part) for part in search]
@@ -191,10 +200,10 @@ def _dot(left: Tensors, right: Tensors) -> float:
 def _preconditioner(
     first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: Tensors
 ) -> Callable[[Tensors], list[torch.Tensor]]:
-    """Divides gradients by the second moments of each layer's rows.
+    """Makes a function that divides gradients by the second moments of each layer's rows.
 
-    Those of the first layer are also scaled by how much of each hidden channel passes: the frequency of its activation
-    times the energy of the weights that read it.
+    The gradients of the first layer are also divided by the sensitivity of the output to each hidden channel: the
+    frequency of its activation times the energy of the weights that read it.
     """
     places = sum(second.design.count(part) for part in hidden)
     channels = [(part > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2) for part in hidden]

@@ -24,12 +24,8 @@ class Regression:
         rows: (g, n, k) float32 rows x.
         prior: (g, o, k) weights V0, which are kept in directions that the rows do not determine.
         constant: whether c is fitted; otherwise it is 0.
-<<<<<<< HEAD
         stays: (g, o, k) booleans; V is 0 where they are False. None means that all are True.
-=======
-        stays: (g, o, k) booleans; V is 0 where they are False. None for all True.
-        ridge: r as a share of the mean diagonal of the second moments; `math.inf` leaves V0 as it is, and fits only c.
->>>>>>> f52f7b9 (Fits go through the network in chunks of examples, with a ridge chosen on held-out ones)
+        ridge: r as a share of the mean diagonal of the second moments; `math.inf` leaves V0 as it is and fits only c.
     """
 
     def __init__(
@@ -53,27 +49,15 @@ class Regression:
         """(g, k, k) second moments of the rows minus their mean, float64 on the CPU."""
         return doubled(self.rows.transpose(1, 2) @ self.rows) / self.rows.shape[1]
 
-<<<<<<< HEAD
-    @functools.cached_property
-    def _strength(self) -> torch.Tensor:
-        """(g, 1) ridges on the diagonal of the moments; for rows of zeros the prior is kept."""
-        return strength(self.moments)
-
-    @functools.cached_property
-    def _factor(self) -> torch.Tensor:
-        """(g, k, k) Cholesky factors of the moments with the ridge."""
-        return cast(torch.Tensor, torch.linalg.cholesky(ridged(self.moments)))
-=======
     @property
     def _ridged(self) -> torch.Tensor:
-        """(g, k, k) second moments and ridge; for an infinite one, which nothing divides by, their mean diagonal."""
+        """(g, k, k) second moments and ridge; an infinite ridge, by which nothing is divided, counts as 1."""
         return ridged(self.moments, min(self.ridge, 1.0))
 
     @functools.cached_property
     def _factor(self) -> torch.Tensor:
-        """(g, k, k) Cholesky factor of the moments and the ridge."""
+        """(g, k, k) Cholesky factors of the moments with the ridge."""
         return cast(torch.Tensor, torch.linalg.cholesky(self._ridged))
->>>>>>> f52f7b9 (Fits go through the network in chunks of examples, with a ridge chosen on held-out ones)
 
     @functools.cached_property
     def _own_factors(self) -> list[Factor]:

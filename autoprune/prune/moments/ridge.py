@@ -7,24 +7,12 @@ import torch
 RIDGE = 1e-4  # share of the mean diagonal; values between 1e-5 and 1e-3 make no difference
 
 
-<<<<<<< HEAD
-def strength(gram: torch.Tensor) -> torch.Tensor:
-    """(..., 1) ridges for the diagonals of (..., k, k) second moments; 1 if the moments are zeros."""
-    share = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)
-    return torch.where(share > 0, share, 1.0)
-
-
-def ridged(gram: torch.Tensor) -> torch.Tensor:
-    """(..., k, k) second moments with the ridge on their diagonals; they are positive definite, even if they were 0."""
-    return gram + torch.diag_embed(strength(gram).expand(gram.shape[:-1]))
-=======
 def strength(gram: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
-    """(..., 1) the ridge on the diagonals of (..., k, k) second moments, a share of their mean; 1 if these are zeros."""
+    """(..., 1) ridges for the diagonals of (..., k, k) second moments, `ridge` times their mean; 1 if these are zeros."""
     share = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)
     return torch.where(share > 0, share, 1.0)
 
 
 def ridged(gram: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
-    """(..., k, k) second moments with the ridge on their diagonals; positive definite also for zeros."""
+    """(..., k, k) second moments with the ridge on their diagonals; they are positive definite, even if they were 0."""
     return gram + torch.diag_embed(strength(gram, ridge).expand(gram.shape[:-1]))
->>>>>>> f52f7b9 (Fits go through the network in chunks of examples, with a ridge chosen on held-out ones)
