@@ -8,7 +8,7 @@ RIDGE = 1e-4  # share of the mean diagonal; values between 1e-5 and 1e-3 make no
 
 
 def strength(gram: torch.Tensor, ridge: float = RIDGE) -> torch.Tensor:
-    """(..., 1) ridges for the diagonals of (..., k, k) second moments, `ridge` times their mean; 1 if these are zeros."""
+    """(..., 1) ridges for the diagonals of (..., k, k) second moments: `ridge` times their mean; 1 if they are 0."""
     share = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)
     return torch.where(share > 0, share, 1.0)
 
