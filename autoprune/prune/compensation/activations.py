@@ -11,7 +11,7 @@ import itertools
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class OnDisk:
 
     def __call__(self, values: torch.Tensor) -> Restore:
         path, dtype = self._folder / str(next(self._names)), values.dtype
-        values.view(torch.uint8).cpu().numpy().tofile(path)
+        values.clone().view(torch.uint8).cpu().numpy().tofile(path)  # arrays keep a storage from being resized
 
         def restore(into: torch.Tensor) -> None:
             into.copy_(torch.from_numpy(np.fromfile(path, np.uint8)).view(dtype))
@@ -85,11 +85,11 @@ class Activations:
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an operator and records what it returns: new tensors, and views of such, but not views of others."""
-        sources = {_key(leaf): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-        for key in sources.keys() & self._shelf.keys():
+        sources = {_key(tensor) for tensor in _stored((args, kwargs))}
+        for key in sources & self._shelf.keys():
             self._share(key)
         output = function(*args, **kwargs)
-        for tensor in (leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)):
+        for tensor in _stored(output):
             key = _key(tensor)
             if key in self._tensors and (known := _living(self._tensors[key], key)):
                 self._tensors[key] = [*known, weakref.ref(tensor)]
@@ -151,12 +151,19 @@ def _filled(away: _Away) -> None:
         away.restore(away.whole)
 
 
+def _stored(tree: Any) -> list[torch.Tensor]:
+    """The tensors in a tree that have a storage."""
+    leaves = tree_leaves(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided]
+
+
 def _key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
     """All elements of a tensor's storage."""
     storage = tensor.untyped_storage()
     count = storage.nbytes() // tensor.element_size()
-    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (count,))  # type: ignore[call-overload]
+    whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return cast(torch.Tensor, whole.set_(storage, 0, (count,)))  # type: ignore[call-overload]

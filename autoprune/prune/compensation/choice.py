@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 import torch
 
-from autoprune.prune.moments.regression import lenient, row_factors, solve_rows
+from autoprune.prune.moments.regression import Regression, doubled, lenient, row_factors, solve_rows
 from autoprune.prune.moments.ridge import ridged, strength
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the mean diagonal of the second moments
@@ -49,57 +49,54 @@ class Choice(NamedTuple):
     unexplained: float
 
 
-def choose_ridge(
-    sample: Sample, prior: torch.Tensor, *, constant: bool, stays: torch.Tensor | None, rectified: bool
-) -> Choice:
+def choose_ridge(regression: Regression, sample: Sample, *, rectified: bool) -> Choice:
     """Fits the rows that are not held out with each ridge, from the smallest on, until the error on the others rises.
 
     Fits are in float32, as only their errors are used. Those of a weight with zeros are of a sample of its outputs.
     Where a ReLU reads the output, an error at a negative target counts only as far as the output is positive.
 
     Args:
+        regression: the regression on all rows, whose prior is the weight that the layer has. It is given the second
+            moments, which are computed on the way.
         sample: the rows, their targets, and which are held out.
-        prior: (g, o, k) the weights that the layer has.
-        constant: whether a constant is fitted.
-        stays: (g, o, k) booleans of the entries that may differ from 0; None for all.
         rectified: whether a ReLU reads the output.
     """
-    if stays is not None:
-        some = torch.linspace(0, prior.shape[1] - 1, min(prior.shape[1], SAMPLED_OUTPUTS)).long()
-        sample, prior, stays = sample.only(some), prior[:, some], stays[:, some]
     if not sample.suffices:
         return Choice(math.inf, math.nan)
-    goal = sample.goal[:, sample.held]
+    outputs = regression.prior.shape[1]
+    some = torch.arange(outputs)
+    if regression.stays is not None:
+        some = torch.linspace(0, outputs - 1, min(outputs, SAMPLED_OUTPUTS)).long()
+    goal = sample.goal[:, sample.held][:, :, some]
     variance = float(goal.var(dim=1, correction=0).mean())
-    best = Choice(math.nan, math.inf)
-    last = math.inf
-    for ridge, fitted in _fits(sample, prior.float(), constant, stays):
+    best, last = Choice(math.nan, math.inf), math.inf
+    for ridge, fitted in _fits(regression, sample, some):
         left = float(((lenient(goal, fitted) if rectified else goal) - fitted).square().mean())
         if left < best.unexplained:
             best = Choice(ridge, left)
-        if last < left and ridge < math.inf:
+        if ridge < math.inf and left > last:
             break
         last = left if ridge < math.inf else last
     return Choice(best.ridge, best.unexplained / variance if variance > 0 else 0.0)
 
 
-def _fits(
-    sample: Sample, prior: torch.Tensor, constant: bool, stays: torch.Tensor | None
-) -> Iterator[tuple[float, torch.Tensor]]:
-    """(g, n, o) outputs for the held-out rows, of the prior alone and with each ridge."""
-    rows, goal, own = sample.rows[:, ~sample.held], sample.goal[:, ~sample.held], sample.rows[:, sample.held]
-    centre, level = (x.mean(dim=1, keepdim=True) if constant else torch.zeros_like(x[:, :1]) for x in (rows, goal))
-    rows, own = rows - centre, own - centre
-    yield math.inf, own @ prior.to(own).transpose(1, 2) + level
-    gram = (rows.transpose(1, 2) @ rows / rows.shape[1]).cpu()
+def _fits(regression: Regression, sample: Sample, some: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
+    """(g, n, o) some of the outputs for the held-out rows, of the prior with a constant, and with each ridge."""
+    held = sample.held
+    rows, own, goal = regression.rows[:, ~held], regression.rows[:, held], sample.goal[:, ~held][:, :, some]
+    prior, stays = regression.prior[:, some].float(), None if regression.stays is None else regression.stays[:, some]
+    centre, level = (x.mean(dim=1, keepdim=True) * regression.constant for x in (rows, goal))
+    yield math.inf, (own - centre) @ prior.to(own).transpose(1, 2) + level
+    gram = rows.transpose(1, 2) @ rows
+    regression.moments = doubled(gram + own.transpose(1, 2) @ own) / len(held)
+    gram = (gram / rows.shape[1] - centre.transpose(1, 2) @ centre).cpu()
     products = ((goal - level).transpose(1, 2) @ rows / rows.shape[1]).cpu()  # (g, o, k)
     for ridge in RIDGES:
-        pulled = products + strength(gram, ridge)[:, :, None] * prior.cpu()
         try:
-            weight = _divided(pulled, ridged(gram, ridge), stays)
+            weight = _divided(products + strength(gram, ridge)[:, :, None] * prior, ridged(gram, ridge), stays)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch forgets to export it
             continue  # too little for float32
-        yield ridge, own @ weight.to(own).transpose(1, 2) + level
+        yield ridge, (own - centre) @ weight.to(own).transpose(1, 2) + level
 
 
 def _divided(products: torch.Tensor, gram: torch.Tensor, stays: torch.Tensor | None) -> torch.Tensor:

@@ -186,8 +186,8 @@ class _Run:
             for chunk in moving:
                 with chunk.there():
                     self._forward(chunk)
-            waiting = [chunk for chunk in self.chunks if chunk.event is not None]
-            moving = [chunk for chunk in waiting if chunk.event.place == waiting[0].event.place]
+            waiting = [chunk for chunk in self.chunks if chunk.place is not None]
+            moving = [chunk for chunk in waiting if chunk.place == waiting[0].place]
             if moving:
                 self._settle(moving, together=len(moving) == len(self.chunks))
 

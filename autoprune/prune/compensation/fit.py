@@ -99,7 +99,7 @@ class Fit:
         if left <= UNCHANGED * variance:
             self.result = LayerFit(left / variance if variance > 0 else 0.0, math.inf, rows, columns)
             return False
-        chosen = choose_ridge(sample, prior, constant=constant, stays=self.stays, rectified=rectified)
+        chosen = choose_ridge(self.regression, sample, rectified=rectified)
         self.regression.ridge = chosen.ridge
         weight, bias = (self.regression.solve_rectified if rectified else self.regression.solve)(sample.goal)
         if not (weight.isfinite().all() and bias.isfinite().all()):

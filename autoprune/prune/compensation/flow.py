@@ -54,15 +54,14 @@ class _Trail(threading.local):
     """What is known about the pass of the present thread.
 
     Attributes:
-        marks: layers' outputs by their address, which is unique while a tensor lives; the version number reveals
-            writes in place.
+        marks: layers' outputs by their place; the version number reveals writes in place.
         step: the number of marks so far.
         busy: whether our own computations run.
         walk: what the pass belongs to.
     """
 
     def __init__(self) -> None:
-        self.marks: dict[int, tuple[weakref.ref[torch.Tensor], int, OutputMark]] = {}
+        self.marks: dict[tuple[int, int], tuple[weakref.ref[torch.Tensor], int, OutputMark]] = {}
         self.step = 0
         self.busy = False
         self.walk: Any = None
@@ -118,9 +117,11 @@ class Following(ABC):
 
     def mark_of(self, tensor: Any) -> OutputMark | None:
         """The mark of a tensor; None if it is not the output of a layer, or was changed in place since."""
-        if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() not in self._here.marks:
+        if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
             return None
-        reference, version, mark = self._here.marks[tensor.data_ptr()]
+        if _place(tensor) not in self._here.marks:
+            return None
+        reference, version, mark = self._here.marks[_place(tensor)]
         known = reference()
         same = known is not None and known._version == version and known.shape == tensor.shape
         return mark if same else None
@@ -171,7 +172,7 @@ class Following(ABC):
             with self.own():
                 shapes = {name: parameter.to("meta") for name, parameter in module.named_parameters()}
                 shape = functional_call(module, shapes, (x.to("meta"),))
-                return self.walk.activations.void(torch.empty_like(shape, device=x.device))
+                return cast(torch.Tensor, self.walk.activations.void(torch.empty_like(shape, device=x.device)))
 
         module.forward = answer
 
@@ -195,7 +196,7 @@ class Following(ABC):
 
     def _there(self, layer: str, y: torch.Tensor, stage: OutputStage) -> None:
         self._here.step += 1
-        self._here.marks[y.data_ptr()] = weakref.ref(y), y._version, OutputMark(layer, stage, self._here.step)
+        self._here.marks[_place(y)] = weakref.ref(y), y._version, OutputMark(layer, stage, self._here.step)
         if stage is OutputStage.FINAL:
             self.produced(self.layers[layer], y)
 
@@ -250,3 +251,8 @@ class Following(ABC):
         if later == 1:
             return args[0], replaced
         return operand.copy_(replaced) if in_place else replaced, args[1]
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, int]:
+    """What is unique while a tensor lives, also where its values are put away."""
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())

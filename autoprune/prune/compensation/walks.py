@@ -42,11 +42,6 @@ class Event(NamedTuple):
     shortcut: torch.Tensor | None = None
     is_norm: bool = False
 
-    @property
-    def place(self) -> tuple[str, bool]:
-        """What is the same for all passes that wait for the same."""
-        return self.name, self.is_norm
-
 
 class Produced(NamedTuple):
     """The output of a layer of the dense network, which is paused there; the sum if the layer's target is one."""
@@ -159,9 +154,9 @@ class DenseWalks(Following):
 
 
 class Counted(NamedTuple):
-    """The statistics of a batch norm's input, of `count` values a channel."""
+    """The statistics of a batch norm's input, of so many `values` a channel."""
 
-    count: int
+    values: int
     statistics: NormStatistics
 
     @staticmethod
@@ -174,8 +169,8 @@ class Counted(NamedTuple):
 
 def pooled(parts: Sequence[Counted]) -> NormStatistics:
     """The statistics of all parts together."""
-    count = sum(part.count for part in parts)
-    shares = [part.count / count for part in parts]
+    count = sum(part.values for part in parts)
+    shares = [part.values / count for part in parts]
     mean = sum((share * part.statistics.mean for share, part in zip(shares, parts, strict=True)), torch.zeros(()))
     variances = [part.statistics.variance + (part.statistics.mean - mean).square() for part in parts]
     return NormStatistics(mean, sum((a * b for a, b in zip(shares, variances, strict=True)), torch.zeros(())))
@@ -222,8 +217,14 @@ class Chunk:
     sample: Sample | None = None
     examples: list[Examples] = field(default_factory=list)
     norms: tuple[Counted, Counted | None] | None = None
+    _ahead: list[Produced] = field(default_factory=list)  # what the dense network has produced before it was wanted
     _drawn: _Drawn | None = None
     _input: torch.Tensor | None = None
+
+    @property
+    def place(self) -> tuple[str, bool] | None:
+        """What the pass through the pruned network waits for; None after its end."""
+        return None if self.event is None else (self.event.name, self.event.is_norm)
 
     @contextlib.contextmanager
     def there(self) -> Iterator[None]:
@@ -247,8 +248,8 @@ class Chunk:
 
     def take_norms(self, name: str, x: torch.Tensor) -> None:
         """Takes the statistics of a batch norm's input, in both networks."""
-        while name not in self.dense.norms and self.dense.resume() is not None:
-            pass
+        while name not in self.dense.norms and (event := self.dense.resume()) is not None:
+            self._ahead.append(event)
         self.norms = Counted.of(x), self.dense.norms.get(name)
 
     def take_goal(self, fit: Fit, effort: Effort) -> None:
@@ -293,10 +294,14 @@ class Chunk:
 
     def _target(self, layer: str) -> torch.Tensor | None:
         """The dense network's output of a layer; None if it has none any more."""
-        while (event := self.dense.resume()) is not None:
+        while (event := self._next_of_dense()) is not None:
             if event.name == layer:
-                return cast(torch.Tensor, event.y)
+                return event.y
         return None
+
+    def _next_of_dense(self) -> Produced | None:
+        event: Produced | None = self._ahead.pop(0) if self._ahead else self.dense.resume()
+        return event
 
     def _positions(self, rows: int, most: int) -> torch.Tensor:
         """The drawn rows: the chunk's share of a layer's largest number of rows."""
@@ -304,7 +309,8 @@ class Chunk:
         if count == rows:
             return torch.arange(rows)
         generator = torch.Generator().manual_seed(self.first)
-        return torch.unique(torch.randint(rows, (count,), generator=generator))
+        drawn: torch.Tensor = torch.unique(torch.randint(rows, (count,), generator=generator))
+        return drawn
 
     def _held(self, positions: torch.Tensor, rows: int) -> torch.Tensor:
         """Whether rows are held out: every fifth example, or blocks of rows if there are fewer examples."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -22,11 +26,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import autoprune
+from autoprune.errors import DataError
+from autoprune.prune.compensation import activations
 from autoprune.prune.compensation import compensate as compensation
 from autoprune.prune.compensation.compensate import compensate
 from autoprune.prune.compensation.reference import Effort, make_reference
 from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.surgery.surgery import cut, kept_indices
+from autoprune.prune.surgery.surgery import cut, kept_indices, rebuild
 
 
 class Block(nn.Module):
@@ -401,3 +407,124 @@ def test_a_layer_with_too_many_entries_left_is_named_and_keeps_its_weights(monke
     assert set(result.unexplained) == {"stem", "head"}
     assert "GiB" in result.untouched["blocks.0.conv1"]
     assert torch.equal(small.blocks[0].conv1.weight, before)
+
+
+def weights_of(model, structure, small, indices, images, *, chunks, **options):
+    """The fitted tensors when the images go through the networks in so many chunks."""
+    reference = make_reference(model, structure, [(images,)])
+    reference = dataclasses.replace(reference, chunks=[(part,) for part in images.tensor_split(chunks)])
+    copy = rebuild(small, {}, {})
+    compensate(copy, structure, reference, indices, **options)
+    return named_tensors(copy)
+
+
+@pytest.mark.parametrize("block", [{}, {"norm": False}, {"how": "in place"}, {"how": "reversed"}, {"project": True}])
+def test_chunks_give_what_all_images_at_once_give(block):
+    """All rows of all images are used, so that only the order of sums differs."""
+    model, images = made(Block(**block), Block(**block)), photos(60)
+    structure, small, indices = halved(model, images)
+    whole = weights_of(model, structure, small, indices, images, chunks=1)
+    parts = weights_of(model, structure, small, indices, images, chunks=7)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=2e-3, atol=2e-3)
+
+
+def test_activations_on_disk_change_nothing_and_in_half_precision_little(tmp_path, monkeypatch):
+    monkeypatch.setattr(activations, "SMALL", 0)
+    model, images = made(Block(), Block(project=True)), photos(60)
+    structure, small, indices = halved(model, images)
+    kept = make_reference(model, structure, [(images,)]).held_bytes
+    give = {"chunks": 5, "spill": tmp_path}
+    in_memory = weights_of(model, structure, small, indices, images, **give)
+    in_half = weights_of(model, structure, small, indices, images, kept_bytes=kept // 2, **give)
+    on_disk = weights_of(model, structure, small, indices, images, kept_bytes=1, **give)
+    assert all(torch.equal(on_disk[name], tensor) for name, tensor in in_memory.items())
+    assert not all(torch.equal(in_half[name], tensor) for name, tensor in in_memory.items())
+    for name, tensor in in_memory.items():
+        torch.testing.assert_close(in_half[name], tensor, rtol=2e-2, atol=2e-2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fitted(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    model, images = made(Block()), photos(20)
+    structure, small, indices = halved(model, images)
+    before = fingerprint(small)
+    with pytest.raises(DataError, match="GiB on the disk of .*fewer calibration examples or another folder"):
+        compensate(
+            small, structure, make_reference(model, structure, [(images,)]), indices, kept_bytes=1, spill=tmp_path
+        )
+    assert same(before, fingerprint(small))
+
+
+def test_a_tensor_that_a_module_keeps_between_passes_is_not_put_away(tmp_path, monkeypatch):
+    """A pass makes a table that the passes of later chunks read, as rotary embeddings do."""
+    monkeypatch.setattr(activations, "SMALL", 0)
+
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down, self.tables = nn.Linear(6, 24), nn.Linear(24, 6), {}
+
+        def forward(self, x):
+            if len(x) not in self.tables:
+                self.tables[len(x)] = torch.ones(6).cumsum(0) * 0.1
+            return x * self.tables[len(x)] + self.down(F.relu(self.up(x)))
+
+    model, tokens = nn.Sequential(nn.Linear(5, 6), Table(), nn.Linear(6, 3)).eval(), torch.randn(60, 7, 5)
+    structure = autoprune.find_structure(model, tokens[:2])
+    positions = {"1.up": np.arange(12)}
+    small = cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    one = weights_of(model, structure, small, indices, tokens, chunks=6)
+    other = weights_of(model, structure, small, indices, tokens, chunks=6, kept_bytes=1, spill=tmp_path)
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+
+
+def test_a_layer_that_only_some_examples_reach_is_named_and_the_others_are_fitted():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.often, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            y = F.gelu(self.stem(x))
+            if x[0, 0] > 0:
+                y = y + self.often(y)
+            return self.head(y)
+
+    model, rows = Routed().eval(), torch.randn(40, 4)
+    rows[:20, 0], rows[20:, 0] = 1.0, -1.0
+    structure = autoprune.find_structure(model, rows[:1])
+    reference = make_reference(model, structure, [(rows,)])
+    reference = dataclasses.replace(reference, chunks=[(rows[:20],), (rows[20:],)])
+    result = compensate(cut(model, structure, {}), structure, reference, {})
+    assert "for all examples" in result.untouched["often"]
+    assert {"stem", "head"} <= result.fits.keys()
+
+
+def test_batches_of_several_lengths_are_all_used():
+    model = nn.Sequential(nn.Linear(5, 8), Mlp(), nn.Linear(8, 3)).eval()
+    short, long, others = torch.randn(40, 6, 5), torch.randn(30, 9, 5), torch.randn(50, 6, 5)
+    structure = autoprune.find_structure(model, short[:2])
+    positions = {"1.up": np.arange(12)}
+    sliced, small = cut(model, structure, positions), cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    reference = make_reference(model, structure, [(short[:20],), (long,), (short[20:],)])
+    result = compensate(small, structure, reference, indices)
+    assert result.fits["1.down"].rows == 40 * 6 + 30 * 9
+    assert error(model, small, others) < 0.2 * error(model, sliced, others)
+
+
+def test_a_layer_with_fewer_rows_than_columns_is_no_worse_on_other_examples():
+    """A classifier of 200 inputs on 40 examples: the fit with the ridge of convolutions repeats these examples."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 5)).eval()
+    rows, others = (torch.randn(count, 6, generator=generator) for count in (40, 500))
+    structure = autoprune.find_structure(model, rows[:2])
+    positions = {"0": np.arange(60)}
+    sliced, small = cut(model, structure, positions), cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    result = compensate(small, structure, make_reference(model, structure, [(rows,)]), indices)
+    assert result.fits["2"].rows < result.fits["2"].columns
+    assert error(model, small, others) < error(model, sliced, others)

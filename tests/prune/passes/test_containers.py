@@ -16,7 +16,7 @@ from torch.utils import _pytree
 
 import autoprune
 from autoprune.errors import UnsupportedModel
-from autoprune.prune.compensation.targets import collect_targets
+from autoprune.prune.compensation.reference import make_reference
 from autoprune.prune.criteria.loss import collect_gradients
 from autoprune.prune.moments.moments import collect_moments
 from autoprune.prune.passes.containers import copied, main_output, tensors_of
@@ -177,7 +177,7 @@ def test_statistics_targets_and_gradients_leave_batches_as_they_are() -> None:
     before = [batch[0].clone() for batch in batches]
     structure = autoprune.find_structure(model, batches[0])
     made, _ = collect_moments(model, structure, ["second.weight"], batches)
-    assert collect_targets(model, structure, batches).examples == 12
+    assert make_reference(model, structure, batches).examples == 12
     collect_gradients(model, structure, structure.units, batches, ["gradients", "sample_gradients", "curvature"])
     assert all(torch.equal(batch[0], old) for batch, old in zip(batches, before, strict=True))
     hidden = torch.relu(model.first((torch.cat(before) - 0.5) / 0.2)).double()
