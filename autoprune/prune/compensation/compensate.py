@@ -27,7 +27,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -67,6 +67,17 @@ class Compensation:
     def unexplained(self) -> dict[str, float]:
         """For each fitted layer, the share of its target's variance that is left unexplained on held-out examples."""
         return {name: fit.unexplained for name, fit in self.fits.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON: by layer the unexplained share, the ridge (None if no fit was kept), rows and columns."""
+        return {
+            "examples": self.examples,
+            "unexplained": self.unexplained,
+            "ridge": {name: fit.ridge if fit.kept else None for name, fit in self.fits.items()},
+            "rows": {name: fit.rows for name, fit in self.fits.items()},
+            "columns": {name: fit.columns for name, fit in self.fits.items()},
+            "untouched": self.untouched,
+        }
 
 
 def compensate(

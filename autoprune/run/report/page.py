@@ -132,6 +132,7 @@ def frozen(facts: RunFacts) -> str:
         _unmet(facts),
         *(note(sentence) for sentence in facts.environment.get("notes", ())),
         _unfitted(facts),
+        _fits(facts),
     )
 
 
@@ -148,6 +149,28 @@ def _unfitted(facts: RunFacts) -> str:
         reasons |= (member.fit or {}).get("untouched", {})
     rows: list[list[Cell]] = [[layer, reason] for layer, reason in reasons.items()]
     return table(["layers not fitted to the dense network", "why"], rows[:PARTS]) if rows else ""
+
+
+def _fits(facts: RunFacts) -> str:
+    """How well the layers were fitted, over all members of the front."""
+    found = [member.fit for member in facts.members if member.fit and "ridge" in member.fit]
+    rows: list[list[Cell]] = []
+    for layer in dict.fromkeys(name for fit in found for name in fit["unexplained"]):
+        own = [fit for fit in found if layer in fit["unexplained"]]
+        ridges = [fit["ridge"][layer] for fit in own if fit["ridge"][layer] is not None]
+        left = [fit["unexplained"][layer] for fit in own]
+        each = [fit["rows"][layer] / fit["columns"][layer] for fit in own]
+        rows.append(
+            [layer, _spanned(each), _spanned(ridges) if ridges else "", _spanned(left), f"{len(ridges)} of {len(own)}"]
+        )
+    head = ["layer", "rows a column", "ridge", "share unexplained on held-out examples", "networks that keep the fit"]
+    return table(head, rows) if rows else ""
+
+
+def _spanned(values: Sequence[float]) -> str:
+    """The smallest and the largest value, or the only one."""
+    least, most = f"{min(values):.3g}", f"{max(values):.3g}"
+    return least if least == most else f"{least} to {most}"
 
 
 def environment(facts: RunFacts) -> str:

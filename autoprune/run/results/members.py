@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +100,7 @@ def _build_member(session: Session, evaluation: Evaluation) -> Built:
     if session.weights or emptied:
         member = replace(member, emptied=len(emptied), emptied_weights=tuple(emptied))
     steps_taken = steps if session.job.finetune else None
-    return Built(network, replace(member, fit={} if fit is None else asdict(fit), steps=steps_taken))
+    return Built(network, replace(member, fit={} if fit is None else fit.to_json(), steps=steps_taken))
 
 
 def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:

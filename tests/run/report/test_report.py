@@ -458,6 +458,17 @@ def test_layers_that_were_not_fitted_come_with_the_reason_whoever_they_belong_to
     assert "not fitted" not in report_of(write_run(tmp_path / "old")).text
 
 
+def test_fits_of_layers_are_told_over_all_networks(tmp_path: Path) -> None:
+    def fit(left: float, ridge: float | None) -> dict[str, Any]:
+        by_layer = {"unexplained": left, "ridge": ridge, "rows": 600, "columns": 200}
+        return {"examples": 60, "untouched": {}, **{key: {"stem": value} for key, value in by_layer.items()}}
+
+    fits: list[dict[str, Any]] = [fit(0.25, 0.01), fit(0.5, None), fit(0.125, 1.0)]
+    rows = [{**row, "fit": fit} for row, fit in zip(ROWS, fits, strict=True)]
+    text = report_of(write_run(tmp_path / "run", rows)).text
+    assert "stem30.01 to 10.125 to 0.52 of 3" in text
+
+
 def test_frozen_parts_come_with_their_reason_and_uncounted_operators_by_name(tmp_path: Path) -> None:
     frozen = [["layer9.pad", 0.125, "padded in"]]
     text = report_of(write_run(tmp_path / "run", frozen=frozen, uncounted=["aten::roll"])).text
