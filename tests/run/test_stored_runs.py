@@ -5,6 +5,7 @@ the data of `fixtures/command/factories.py`. Banks, events and reports were take
 """
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -64,15 +65,32 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def assert_same_front(run, name):
-    """The columns that are counted are the same; measured ones as far as sums of floats are on another machine."""
-    found, whole = rows(run / "front.csv"), rows(STORED / name / "front.csv")
-    assert [list(row) for row in found] == [list(row) for row in whole]
-    for row, other in zip(found, whole, strict=True):
-        for column in ("candidate", "macs", "params", "macs_ratio", "params_ratio"):
-            assert row[column] == other[column]
-        for column in set(row) - {"candidate", "verify_error"}:
-            assert float(row[column]) == pytest.approx(float(other[column]), rel=1e-3, abs=1e-6)
+def evaluations(run):
+    """Levels and values of all evaluations in the journal, in order."""
+    records = [json.loads(line)["record"] for line in (run / "journal.jsonl").read_text().splitlines()]
+    told = [record["evaluation"] for record in records if record["kind"] == "tell"]
+    return [(tuple(each["levels"]), each["values"]) for each in told]
+
+
+def assert_same_search(run, name):
+    """The rest of the search asks for the same candidates and measures what the earlier version measured.
+
+    Measured values are the same as far as sums of floats are on another machine. The front has other networks: this
+    version fits them in another way, so that other ones of them dominate.
+    """
+    found, whole = evaluations(run), evaluations(STORED / name)
+    assert [levels for levels, _ in found] == [levels for levels, _ in whole]
+    for (_, values), (_, others) in zip(found, whole, strict=True):
+        assert values == pytest.approx(others, rel=1e-3, abs=1e-6)
+    front = rows(run / "front.csv")
+    assert [list(row) for row in front[:1]] == [list(row) for row in rows(STORED / name / "front.csv")[:1]]
+    asked = {"-".join(map(str, counts(levels))): values for levels, values in whole}
+    for row in front:
+        assert (int(row["macs"]), int(row["params"])) == tuple(asked[row["candidate"]][c] for c in ("macs", "params"))
+
+
+def counts(levels):
+    return (4 - levels[0], (6, 5, 3, 2)[levels[1]])
 
 
 @pytest.mark.parametrize("name", ["command", "python"])
@@ -99,12 +117,12 @@ def test_an_interrupted_run_of_the_command_is_resumed_by_either_door(interrupted
     run = interrupted("command")
     unfinished = autoprune.open_run(run, progress=False)
     assert "no front yet" in repr(unfinished)
-    assert len(unfinished.resume()) == 5
-    assert_same_front(run, "command")
+    assert len(unfinished.resume()) > 1
+    assert_same_search(run, "command")
     shutil.rmtree(run)
     result = CliRunner().invoke(app, ["resume", str(interrupted("command")), "--quiet"])
     assert result.exit_code == 0, result.output
-    assert_same_front(run, "command")
+    assert_same_search(run, "command")
 
 
 def test_a_stored_member_is_exported_and_loaded(stored, model, tmp_path):
@@ -119,7 +137,7 @@ def test_an_interrupted_run_of_python_is_resumed_with_the_arguments_it_was_start
         model, data, rules=QUARTERS, searcher="random", evaluations=12, threads=1, out=run, resume=True
     )
     assert front.path == run.absolute()
-    assert_same_front(run, "python")
+    assert_same_search(run, "python")
 
 
 def test_another_searcher_than_an_earlier_run_from_python_had_is_refused(interrupted, model, data):
