@@ -15,11 +15,15 @@ def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, module in model.named_modules():
         for attribute, value in list(vars(module).items()):
-            if attribute not in ("_parameters", "_buffers", "_modules"):
+            if _may_hold(value) and attribute not in ("_parameters", "_buffers", "_modules"):
                 for path, tensor in _within(f"{name}.{attribute}" if name else attribute, value):
                     if id(tensor) not in known:
                         found.setdefault(id(tensor), (path, tensor))
     return dict(found.values())
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or type(value) in (list, tuple, dict)
 
 
 def _within(path: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ import functools
 import sys
 import types
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import nn
 
 Link = tuple[str, Any]  # the text of an access, such as ".name" or "[0]", and the object
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, torch.Tensor, torch.dtype, torch.device)
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_CONTAINERS = (OrderedDict, dict, list, tuple, set)
 
 
 def reached(root: object, limit: int | None = None, *, closures: bool = True) -> dict[int, Link]:
@@ -36,7 +37,7 @@ def reached(root: object, limit: int | None = None, *, closures: bool = True) ->
         if isinstance(holder, types.FunctionType) and not closures:
             continue
         for step, value in parts(holder):
-            if type(value) not in _PLAIN and id(value) not in found:
+            if type(value) not in PLAIN and id(value) not in found:
                 found[id(value)] = (path + step, value)
                 waiting.append(found[id(value)])
     return found
@@ -45,7 +46,9 @@ def reached(root: object, limit: int | None = None, *, closures: bool = True) ->
 def parts(value: Any) -> Iterator[Link]:
     """The objects that a value keeps directly; the target of a weak reference is not among them."""
     kind = type(value)
-    if issubclass(kind, _LEAVES) or kind in _PLAIN or is_weak(value):
+    if kind in _CONTAINERS and not value and not getattr(value, "__dict__", None):
+        return  # as most dictionaries of hooks
+    if issubclass(kind, _LEAVES) or kind in PLAIN or is_weak(value):
         return
     if issubclass(kind, types.FunctionType):
         yield from private_to(value)
@@ -76,13 +79,13 @@ def attributes_of(value: Any) -> Iterator[Link]:
             yield from ((f".{key}", inner) for key, inner in part.items())
         else:
             yield f".{name}", part
-    for name in _slots_of(type(value)):  # type: ignore[arg-type]  # mypy takes a class of any type for unhashable
+    for name in slots_of(type(value)):  # type: ignore[arg-type]  # mypy takes a class of any type for unhashable
         if hasattr(value, name):
             yield f".{name}", getattr(value, name)
 
 
 @functools.lru_cache(maxsize=4096)
-def _slots_of(kind: type) -> tuple[str, ...]:
+def slots_of(kind: type) -> tuple[str, ...]:
     """The names of all slots of a class, including those of its bases."""
     declared = [vars(each).get("__slots__", ()) for each in kind.__mro__]
     names = [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots)]

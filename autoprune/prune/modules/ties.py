@@ -53,7 +53,10 @@ def find_ties(model: nn.Module) -> dict[str, Tie]:
     Raises:
         UnsupportedModel: tensors overlap without one of them being inside the other.
     """
-    named, plain = named_tensors(model), plain_tensors(model)
+    return _ties_among(named_tensors(model), plain_tensors(model))
+
+
+def _ties_among(named: Mapping[str, torch.Tensor], plain: Mapping[str, torch.Tensor]) -> dict[str, Tie]:
     memories: dict[int, list[str]] = {}
     tensors = {**named, **plain}
     for name, tensor in tensors.items():
@@ -115,12 +118,12 @@ def copied_values(
 
     With `share` parameters are not copied.
     """
-    current, ties = named_tensors(model), find_ties(model)
+    current, plain = named_tensors(model), plain_tensors(model)
+    ties = _ties_among(current, plain)
     values: dict[str, torch.Tensor] = {}
     for name, tensor in current.items():
         value = tensors.get(name, tensor).detach()
         values[name] = value if share and isinstance(tensor, nn.Parameter) else value.clone()
-    plain = plain_tensors(model) if ties else {}
     for name, tie in ties.items():
         view = tie.view(values[tie.base], current[tie.base].shape) if tie.base in current else None
         if view is not None:

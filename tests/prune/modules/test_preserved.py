@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from toys import TOYS, Made, Net, chain, conv, conv_bn, image, outputs, pooled
 import autoprune
 from autoprune import Structure, Unit
 from autoprune.errors import SpaceError, UnsupportedModel
+from autoprune.prune.modules.copies import copy_model
 
 KINDS_OF_NETWORK = ["residual", "fused_qkv", "tied_embedding", "lstm", "grouped_even"]
 
@@ -190,6 +192,46 @@ def test_the_small_network_trains() -> None:
     small(example).square().sum().backward()
     assert all(p.is_leaf and p.grad is not None and p.grad.isfinite().all() for p in small.parameters())
     assert all(p.grad is None for p in model.parameters())
+
+
+class Copied(nn.Linear):
+    """Says how it was copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Copied:
+        copied = Copied(self.in_features, self.out_features)
+        copied.said = "its own way"
+        return copied
+
+
+class Stated(nn.Linear):
+    """Leaves out what it can compute again."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "table"}
+
+
+class Listed(list, nn.Module):  # type: ignore[type-arg]
+    """Keeps entries outside its attributes."""
+
+    __hash__ = nn.Module.__hash__
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.extend([[1], [2]])
+
+
+def test_a_copy_is_what_deepcopy_makes_of_a_class_that_says_how_it_is_copied() -> None:
+    model = nn.Module()
+    model.copied, model.stated, model.listed = Copied(2, 3), Stated(2, 3), Listed()
+    model.stated.table = [1.0]
+    model.again, model.hooks = model.stated, model.stated._forward_hooks
+    copied = copy_model(model)
+    assert copied.copied.said == copy.deepcopy(model).copied.said == "its own way"
+    assert not hasattr(copied.stated, "table")
+    assert list(copied.listed) == [[1], [2]]
+    assert copied.listed[0] is not model.listed[0]
+    assert copied.again is copied.stated
+    assert copied.hooks is copied.stated._forward_hooks is not model.hooks
 
 
 def test_global_random_numbers_are_left_alone() -> None:
