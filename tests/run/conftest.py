@@ -51,7 +51,7 @@ def model():
 
 @pytest.fixture
 def job(data, model):
-    def make(searcher="auto", evaluations=40, **changes):
+    def make(searcher="auto", evaluations=24, **changes):
         options = changes.pop("options", {})
         given = {
             "name": "tiny",
@@ -62,6 +62,7 @@ def job(data, model):
             "searcher": lambda problem, seed: make_searcher(searcher, problem, seed=seed, **options),
             "fitness": classification,
             "evaluations": evaluations,
+            "front_size": 5,
             "threads": 1,
             "document": {"name": "tiny"},
         }
