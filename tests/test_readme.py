@@ -1,8 +1,7 @@
 """What the documents show works as shown."""
 
-import os
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def test_the_python_example_runs_on_the_digits(embedded, tmp_path, monkeypatch):
     assert "evaluations=300" in code
     names = {"model": model, "x0": x["calibrate"], "x1": x["select"], "x2": x["report"]}
     names |= {"y1": y["select"], "y2": y["report"]}
-    exec(code.replace("evaluations=300", "evaluations=12"), names)
+    exec(code.replace("evaluations=300", "evaluations=12, front_size=5"), names)
     small, half = (sum(p.numel() for p in names[name].parameters()) for name in ("small", "half"))
     assert max(small, half) < sum(p.numel() for p in model.parameters())
     assert sum(p.numel() for p in autoprune.load(model, "small-040").parameters()) < small * 2
@@ -96,8 +95,8 @@ def test_the_cost_and_the_criterion_of_the_plugin_page_work():
 def test_the_quick_start_config_runs_and_its_front_holds_what_it_promises(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     run, small = tmp_path / "run", tmp_path / "small"
-    command = ["search", "configs/quickstart.yaml", "--set", "search.evaluations=40", "--out", str(run), "--quiet"]
-    result = CliRunner().invoke(app, command)
+    smaller = ["--set", "search.evaluations=40", "--set", "search.front_size=4"]
+    result = CliRunner().invoke(app, ["search", "configs/quickstart.yaml", *smaller, "--out", str(run), "--quiet"])
     assert result.exit_code == 0, result.output
     assert str(run / "report.html") in result.stdout
     picked = CliRunner().invoke(app, ["export", str(run), "--pick", "macs<=0.5", "--out", str(small)])
@@ -109,9 +108,9 @@ def test_the_quick_start_config_runs_and_its_front_holds_what_it_promises(tmp_pa
     assert rows[0]["accuracy"] == np.mean(torch.cat(hits).numpy())
 
 
-def test_the_example_runs_and_what_it_loads_again_has_the_accuracy_it_picked():
-    command = [sys.executable, str(ROOT / "examples" / "digits.py"), "30"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+def test_the_example_runs_and_what_it_loads_again_has_the_accuracy_it_picked(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["digits.py", "8"])
+    runpy.run_path(str(ROOT / "examples" / "digits.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
     assert float(re.findall(r"^dense: accuracy ([\d.]+);", lines[0])[0]) > 0.95
     assert lines[2].split()[-1] == lines[-1].split()[-1]

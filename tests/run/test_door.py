@@ -52,7 +52,7 @@ def model():
         torch.manual_seed(0)
         return ResNet((1, 1, 1), (4, 8, 16), classes=4).eval()
 """
-SHORT = {"searcher": "uniform", "evaluations": 6, "threads": 1, "tune": "off", "progress": False}
+SHORT = {"searcher": "uniform", "evaluations": 6, "threads": 1, "tune": "off", "progress": False, "front_size": 3}
 
 
 def size(network):

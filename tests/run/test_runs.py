@@ -336,10 +336,10 @@ def test_a_run_that_measured_nothing_cannot_be_solved_yet(job, finished):
 
 
 def test_a_run_is_resumed_with_the_threads_it_was_started_with(job, tmp_path):
-    search(job("uniform", 4, threads=2), tmp_path / "run")
+    search(job("uniform", 2, threads=2), tmp_path / "run")
     front = (tmp_path / "run" / "front.csv").read_bytes()
     seen = []
-    resume(job("uniform", 4, threads=1), tmp_path / "run", lambda progress: seen.append(torch.get_num_threads()))
+    resume(job("uniform", 2, threads=1), tmp_path / "run", lambda progress: seen.append(torch.get_num_threads()))
     assert set(seen) == {2}
     assert (tmp_path / "run" / "front.csv").read_bytes() == front
 

@@ -178,13 +178,12 @@ def test_dtlz2_is_approached_by_references_as_by_pymoos_nsga3(pymoo):
 
     grid = OnAGrid(dtlz2, 12, 21, 3)
     directions = get_reference_directions("das-dennis", 3, n_partitions=12)  # 91, the paper's, of a population of 92
-    for seed in range(2):
-        ours = grid.ours(3000, seed, population=92, selection="nsga3")
-        theirs = grid.theirs(NSGA3(directions, pop_size=92, **rounded(pymoo)), 3000, seed)
-        for evaluations in (500, 1500, 3000):
-            least = 0.97 * hypervolume(theirs[:evaluations], (1.1,) * 3)
-            assert hypervolume(ours[:evaluations], (1.1,) * 3) > least, evaluations
-        assert hypervolume(ours, (1.1,) * 3) > 0.95 * hypervolume(front_of(grid), (1.1,) * 3)
+    ours = grid.ours(3000, 0, population=92, selection="nsga3")
+    theirs = grid.theirs(NSGA3(directions, pop_size=92, **rounded(pymoo)), 3000, 0)
+    for evaluations in (500, 1500, 3000):
+        least = 0.97 * hypervolume(theirs[:evaluations], (1.1,) * 3)
+        assert hypervolume(ours[:evaluations], (1.1,) * 3) > least, evaluations
+    assert hypervolume(ours, (1.1,) * 3) > 0.95 * hypervolume(front_of(grid), (1.1,) * 3)
 
 
 def front_of(grid: OnAGrid) -> np.ndarray:

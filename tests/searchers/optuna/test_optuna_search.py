@@ -42,8 +42,12 @@ def run(searcher, synthetic, evaluations):
 
 @pytest.mark.parametrize("sampler", ["RandomSampler", "NSGAIIISampler", "TPESampler", "BruteForceSampler"])
 def test_other_samplers_keep_the_contract_too(sampler):
-    # few networks of the ladder, so that 15 evaluations are enough to leave TPE's ten random start-up trials
-    check_searcher(lambda problem, seed: OptunaSearch(problem, seed=seed, sampler=sampler, rungs=2), evaluations=15)
+    # few networks of the ladder and few random start-up trials of TPE, so that it leaves both within 10 evaluations
+    options = {"n_startup_trials": 4} if sampler == "TPESampler" else None
+    check_searcher(
+        lambda problem, seed: OptunaSearch(problem, seed=seed, sampler=sampler, sampler_options=options, rungs=2),
+        evaluations=10,
+    )
 
 
 def test_sensitivities_keep_the_contract_too():

@@ -232,7 +232,7 @@ def test_looks_end_with_all_parts():
     assert looks(4) == (4,)
 
 
-def race(*, own, rival, parts=32, noise=1.0, seed=0, alpha=0.05):
+def race(*, own, rival, parts=32, noise=1.0, seed=0, alpha=0.05, steps=1500):
     """How far networks get that have a loss of `own` on average, beside cheaper ones of loss `rival`."""
     rng = np.random.default_rng(seed)
     synthetic = synthetic_problem(units=2, levels=64, seed=1)
@@ -241,7 +241,7 @@ def race(*, own, rival, parts=32, noise=1.0, seed=0, alpha=0.05):
     images = rng.normal(0, 3, parts)  # how hard each part is: the same for everyone
     measured, reached = {}, Counter()
     macs = sum(synthetic.problem.reach()["macs"]) / 2
-    for _ in range(3000):
+    for _ in range(steps):
         asked = searcher.ask(1)
         if not asked:
             break
@@ -259,8 +259,8 @@ def race(*, own, rival, parts=32, noise=1.0, seed=0, alpha=0.05):
 
 
 def test_networks_that_nothing_dominates_are_hardly_ever_dropped():
-    finished = [count == 32 for seed in range(3) for count in race(own=0.0, rival=0.0, seed=seed)]
-    assert len(finished) > 150
+    finished = [count == 32 for seed in range(2) for count in race(own=0.0, rival=0.0, seed=seed, steps=3000)]
+    assert len(finished) > 100
     assert np.mean(finished) >= 0.95
 
 
