@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -55,10 +57,16 @@ def effective_macs(dense_macs, network, example, zeros):
     return dense_macs - sum(saved)
 
 
-def check(model, rule, seed):
-    """Random positions and random counts of weights: costs against counting."""
+@functools.cache
+def analysed(pattern):
+    """A network of one pattern with its example and structure; the tests that share it leave it as it is."""
+    model = network([pattern], HEADS[0] if pattern in PATTERNS else SEQUENCE_HEADS[0])
     x = example_of(model)
-    structure = autoprune.find_structure(model, x)
+    return model, x, autoprune.find_structure(model, x)
+
+
+def check(model, x, structure, rule, seed):
+    """Random positions and random counts of weights: costs against counting."""
     weights = sparse_weights(model, structure, [rule])
     positions, rng = some_positions(structure, seed), np.random.default_rng(seed)
     small = autoprune.shrink(model, structure, {unit: kept.tolist() for unit, kept in positions.items()})
@@ -82,13 +90,13 @@ def check(model, rule, seed):
 @pytest.mark.parametrize("rule", [WEIGHTS, PAIRS], ids=["weights", "pattern"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_costs_of_images_are_those_of_the_zeros_there(pattern, rule):
-    check(network([pattern], HEADS[0]), rule, 0)
+    check(*analysed(pattern), rule, 0)
 
 
 @pytest.mark.parametrize("rule", [WEIGHTS, PAIRS], ids=["weights", "pattern"])
 @pytest.mark.parametrize("pattern", SEQUENCES)
 def test_costs_of_sequences_are_those_of_the_zeros_there(pattern, rule):
-    check(network([pattern], SEQUENCE_HEADS[0]), rule, 1)
+    check(*analysed(pattern), rule, 1)
 
 
 def plain():
