@@ -20,8 +20,8 @@ from torch import nn
 
 Link = tuple[str, Any]  # the text of an access, such as ".name" or "[0]", and the object
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, torch.Tensor, torch.dtype, torch.device)
-PLAIN = (type(None), bool, int, float, complex, str, bytes)
-_CONTAINERS = (OrderedDict, dict, list, tuple, set)
+PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+_CONTAINERS = frozenset((OrderedDict, dict, list, tuple, set))
 
 
 def reached(root: object, limit: int | None = None, *, closures: bool = True) -> dict[int, Link]:
@@ -39,15 +39,19 @@ def reached(root: object, limit: int | None = None, *, closures: bool = True) ->
         for step, value in parts(holder):
             if type(value) not in PLAIN and id(value) not in found:
                 found[id(value)] = (path + step, value)
-                waiting.append(found[id(value)])
+                if not _is_empty(value):
+                    waiting.append(found[id(value)])
     return found
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value is a container that keeps nothing, as most dictionaries of hooks are."""
+    return type(value) in _CONTAINERS and not value and not getattr(value, "__dict__", None)
 
 
 def parts(value: Any) -> Iterator[Link]:
     """The objects that a value keeps directly; the target of a weak reference is not among them."""
     kind = type(value)
-    if kind in _CONTAINERS and not value and not getattr(value, "__dict__", None):
-        return  # as most dictionaries of hooks
     if issubclass(kind, _LEAVES) or kind in PLAIN or is_weak(value):
         return
     if issubclass(kind, types.FunctionType):
@@ -74,8 +78,9 @@ def _members(value: Any) -> Iterator[Link]:
 
 def attributes_of(value: Any) -> Iterator[Link]:
     """The attributes of an instance; parameters, buffers and submodules of a module under their own names."""
+    registered = ("_parameters", "_buffers", "_modules") if isinstance(value, nn.Module) else ()
     for name, part in list((namespace_of(value) or {}).items()):
-        if isinstance(value, nn.Module) and name in ("_parameters", "_buffers", "_modules") and isinstance(part, dict):
+        if name in registered and isinstance(part, dict):
             yield from ((f".{key}", inner) for key, inner in part.items())
         else:
             yield f".{name}", part
