@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import shutil
 import signal
 import uuid
 from multiprocessing import forkserver
@@ -69,6 +70,20 @@ def job(data, model):
         return Job(**{**given, **changes})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """Copies of runs that a module makes once: `made_once(key, make, to)`, where `make(path)` makes the run."""
+    folder, runs = tmp_path_factory.mktemp("once"), {}
+
+    def copy(key, make, to):
+        if key not in runs:
+            runs[key] = folder / str(len(runs))
+            make(runs[key])
+        return shutil.copytree(runs[key], to)
+
+    return copy
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from autoprune.errors import ConfigError, InfeasibleBudget
 
 @pytest.fixture
 def front(model, data):
-    return autoprune.search(model, data, evaluations=30, searcher="uniform")
+    return autoprune.search(model, data, evaluations=10, front_size=5, searcher="uniform")
 
 
 def test_a_front_is_iterable_has_a_length_and_builds_smaller_networks(front, model, data):

@@ -305,9 +305,8 @@ def test_a_front_answers_budgets_without_a_folder_and_what_it_finds_can_be_built
 
 
 @pytest.fixture
-def run(model, data, tmp_path):
-    autoprune.search(model, data, out=tmp_path / "run", **SHORT)
-    return tmp_path / "run"
+def run(model, data, made_once, tmp_path):
+    return made_once("run", lambda path: autoprune.search(model, data, out=path, **SHORT), tmp_path / "run")
 
 
 def test_a_run_from_python_is_opened_built_solved_and_resumed_with_model_and_data(run, model, data, tmp_path):
@@ -548,14 +547,13 @@ def test_an_exporter_that_writes_to_the_dense_network_changes_no_other_member(tm
     assert front[1].build()(data.example[0]).equal(before)
 
 
-def test_what_is_missing_is_told_beside_what_was_given(tmp_path, model, data):
-    autoprune.search(model, data, out=tmp_path / "run", **SHORT)
+def test_what_is_missing_is_told_beside_what_was_given(run, tmp_path, model):
     with pytest.raises(ConfigError, match=r"no name for data\. .*open_run\('.*', model=\.\.\., data=\.\.\.\)"):
-        autoprune.open_run(tmp_path / "run", model)[0].build()
-    refused = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "--model", "m.py:f"])
-    assert f"autoprune resume {tmp_path}/run --model m.py:f --data MODULE:FUNCTION" in refused.stderr
+        autoprune.open_run(run, model)[0].build()
+    refused = CliRunner().invoke(app, ["resume", str(run), "--model", "m.py:f"])
+    assert f"autoprune resume {run} --model m.py:f --data MODULE:FUNCTION" in refused.stderr
 
 
-def test_a_budget_of_the_wrong_kind_is_told(model, data):
+def test_a_budget_of_the_wrong_kind_is_told(run, model, data):
     with pytest.raises(ConfigError, match="expected a budget such as 'macs=0.4', got 0.4"):
-        autoprune.search(model, data, **SHORT).solve(0.4)
+        autoprune.open_run(run, model, data).solve(0.4)

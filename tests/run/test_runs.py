@@ -35,17 +35,9 @@ from autoprune.searchers import SEARCHERS
 from autoprune.zoo.resnet import ResNet
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
 @pytest.fixture
-def finished(job, runs, tmp_path):
-    """A copy of a run that was made once."""
-    if not (runs / "run").exists():
-        search(job(), runs / "run")
-    return shutil.copytree(runs / "run", tmp_path / "run")
+def finished(job, made_once, tmp_path):
+    return made_once("run", lambda path: search(job(), path), tmp_path / "run")
 
 
 ONE_BUDGET = {"genetic", "annealing", "bees", "evopress", "spdy"}  # they look for one network

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from quick_searchers import QUICK
 
 from autoprune.core.contracts import Searcher
 from autoprune.core.front import hypervolume
@@ -22,30 +22,10 @@ from autoprune.testing import check_searcher, synthetic_problem, trace
 UNSEEDED = {"uniform", "closed_form", "additive", "greedy", "knapsack"}
 ONE_BUDGET = {"genetic", "annealing", "bees", "spdy", "evopress"}  # and legr, until its plans
 
-SMALLER: dict[str, dict[str, Any]] = {  # options with which thirty evaluations reach every phase
-    "additive": {"plans": 8},
-    "evolution": {"population": 10, "rungs": 4},
-    "genetic": {"population": 10, "parents": 4},
-    "annealing": {"chains": 4, "steps": 20},
-    "bees": {"sources": 4},
-    "legr": {"rankings": 20, "population": 8, "sample": 4, "plans": 8},
-    "halving": {"width": 9},
-    "screening": {"source_options": {"plans": 2, "probe_levels": 0, "population": 6, "rungs": 2}},
-    "evopress": {"offspring": 8, "survivors": (4, 2)},
-    "optuna": {"rungs": 4, "sampler_options": {"population_size": 8}},
-    "spdy": {"draws": 20, "attempts": 5},
-    "emo": {"networks": 12, "population": 6, "plans": 6},
-    "knapsack": {"plans": 8},
-    "surrogate": {"population": 10, "imagined": 100},
-    "neighbours": {"rungs": 4},
-    "portfolio": {"first": {"uniform": {}, "additive": {"plans": 4}}},
-    "auto": {"plans": 6, "population": 10, "rungs": 4},
-}
-
 
 def made(name, problem, **options):
     """A searcher of a problem that has profiles, which some need."""
-    options = {**SMALLER.get(name, {}), **options}
+    options = {**QUICK.get(name, {}), **options}
     rng = np.random.default_rng(0)
     pairs = zip(problem.space.units, problem.space.levels, strict=True)
     profiles = {unit: Profile(rng.lognormal(size=counts[0]), (counts[0], 1)) for unit, counts in pairs}

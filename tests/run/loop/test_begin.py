@@ -22,11 +22,6 @@ from autoprune.run.records.folder import LOCK, claimed
 RACE = """\
 import sys, time
 from pathlib import Path
-import numpy as np
-import torch
-from torch import nn
-import autoprune
-from autoprune.data import Data
 from autoprune.errors import RunExists
 from autoprune.run.records.folder import claimed
 
@@ -53,7 +48,7 @@ print(wins)
 def test_of_two_processes_that_begin_a_run_at_once_one_has_the_folder(tmp_path):
     import time
 
-    rounds, begin = 60, time.time() + 4
+    rounds, begin = 25, time.time() + 2
     (tmp_path / "race.py").write_text(RACE)
     command = [sys.executable, str(tmp_path / "race.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

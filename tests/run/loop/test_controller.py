@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from quick_searchers import QUICK
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Bound
@@ -77,9 +78,6 @@ def controller(searcher, budget, records, evaluator=None, problem=SYNTHETIC.prob
 
 def values(evaluations):
     return [(e.candidate, dict(e.values), e.status) for e in evaluations]
-
-
-QUICK = {"spdy": {"draws": 12, "attempts": 4}}  # options that save time
 
 
 @pytest.mark.parametrize(
@@ -194,7 +192,7 @@ def test_an_ordered_run_sees_the_same_whatever_the_slots_and_the_order_of_answer
     runs = []
     for evaluator in (SerialEvaluator(score), Shuffled(score, 3), Shuffled(score, 7), Shuffled(score, 70)):
         made = make_searcher(name, SYNTHETIC.problem, seed=3, **QUICK.get(name, {}))
-        run = controller(made, 20 if hasattr(made, "fidelities") else 60, [], evaluator, deterministic=True)
+        run = controller(made, 20 if hasattr(made, "fidelities") else 40, [], evaluator, deterministic=True)
         run.run()
         runs.append(values(run.told))
     assert runs[0] == runs[1] == runs[2] == runs[3]

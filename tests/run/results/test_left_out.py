@@ -54,27 +54,26 @@ ACTS = {
 
 
 @pytest.mark.parametrize("cause", ACTS)
-def test_a_member_that_cannot_be_measured_is_left_out_with_its_cause(job, data, tmp_path, caplog, cause):
-    harmless = Failing(data, ACTS[cause], below=0)
-    whole = search(job("uniform", 4, compensation="none", fitness=harmless), tmp_path / "whole")
+def test_a_member_that_cannot_be_measured_is_left_out_with_its_cause(job, data, made_once, tmp_path, caplog, cause):
+    harmless = job("uniform", 4, compensation="none", fitness=Failing(data, ACTS[cause], below=0))
+    whole = read_front(made_once("whole", lambda path: search(harmless, path), tmp_path / "whole"))
     fitness = Failing(data, ACTS[cause])
     result = search(job("uniform", 4, compensation="none", fitness=fitness), tmp_path / "run")
     assert result.left_out
     assert all(cause in member.cause for member in result.left_out)
     gone = {member.candidate for member in result.left_out}
-    assert list(result.members) == [row for row in whole.members if row["candidate"] not in gone]
-    assert {row["candidate"] for row in whole.members} == gone | {row["candidate"] for row in result.members}
+    assert list(result.members) == [row for row in whole if row["candidate"] not in gone]
+    assert {row["candidate"] for row in whole} == gone | {row["candidate"] for row in result.members}
     assert cause in caplog.text
 
 
 @pytest.fixture
-def failing(job, data, tmp_path):
+def failing(job, data, made_once, tmp_path):
     """A finished run with members that were left out, and its job."""
     made = job("uniform", 4, fitness=Failing(data, raising(ValueError("cannot <measure>"))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fronts._log, "disabled", True)
-        search(made, tmp_path / "run")
-    return made, tmp_path / "run"
+        return made, made_once("failing", lambda path: search(made, path), tmp_path / "run")
 
 
 def test_what_was_left_out_is_in_the_folder_the_report_and_the_console(failing, capsys):

@@ -18,10 +18,18 @@ from autoprune.run.results.optuna import export_study, read_study
 OBJECTIVES = (Objective("accuracy", "max", bound=0.1), Objective("macs", "min", bound=0.8))
 
 
+@pytest.fixture(scope="module")
+def results():
+    """What the search returned that is made once."""
+    return []
+
+
 @pytest.fixture
-def finished(job, tmp_path):
-    result = search(job("random", 25, objectives=OBJECTIVES), tmp_path / "run")
-    return tmp_path / "run", result
+def finished(job, made_once, results, tmp_path):
+    def make(path):
+        results.append(search(job("random", 25, objectives=OBJECTIVES), path))
+
+    return made_once("run", make, tmp_path / "run"), results[0]
 
 
 def shortened(path, records):

@@ -45,11 +45,10 @@ def every_network(asked):
 
 
 @pytest.fixture
-def run(job, tmp_path):
+def run(job, made_once, tmp_path):
     def made(**changes):
         asked = small(job, **changes)
-        search(asked, tmp_path / "run")
-        return asked, tmp_path / "run"
+        return asked, made_once(repr(changes), lambda path: search(asked, path), tmp_path / "run")
 
     return made
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -56,17 +55,9 @@ def tuned(job, trainable):
     return make
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
 @pytest.fixture
-def finished(tuned, runs, tmp_path):
-    """A copy of a run that was made once."""
-    if not (runs / "run").exists():
-        search(tuned("halving", 4, options=SMALL), runs / "run")
-    return shutil.copytree(runs / "run", tmp_path / "run")
+def finished(tuned, made_once, tmp_path):
+    return made_once("run", lambda path: search(tuned("halving", 4, options=SMALL), path), tmp_path / "run")
 
 
 def opened(job):
