@@ -17,6 +17,7 @@ from autoprune.prune.compensation.reference import Target
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.regression import Regression, doubled
 
+START = 5  # every fifth row of whole examples starts a joint fit; all of them gave the same
 UNCHANGED = 1e-7  # share of the target's variance below which a layer is left unchanged
 
 
@@ -74,9 +75,8 @@ class Fit:
         """The layer's output after its batch norm, computed in one pass over the memory."""
         return self.affine(x.dtype)(x)
 
-    def goal(self, y: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """(g, n, o) the kept channels of the dense layer's output at rows."""
-        rows = self.design.outputs(y, positions)
+    def kept_of_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """(g, n, o) the kept channels of (g, n, c / g) outputs of the dense layer."""
         if self.kept is None:
             return rows
         channels = rows.transpose(0, 1).flatten(1)[:, self.kept]  # (n, c)
@@ -159,9 +159,10 @@ class Fit:
         write(norm.bias, (bias + mean).flatten())
 
     def _sample(self, x: torch.Tensor, examples: Examples) -> Sample:
-        """As many rows of whole examples as a fit of the layer alone takes."""
+        """Some rows of whole examples, enough to start a joint fit from."""
         total = self.design.count(x)
-        positions = torch.linspace(0, total - 1, min(total, self.target.most_rows)).long()
+        positions = torch.arange(total)
+        positions = positions[positions % (total // len(x)) % START == 0]
         held = torch.full((len(positions),), examples.held)
         return Sample(self.design.rows(x, positions), self.design.outputs(examples.goal, positions), held)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.core.cache import ByteCache
 from autoprune.errors import DataError
 from autoprune.prune.compensation.activations import Activations
 from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, OutputMark, OutputStage
@@ -26,8 +27,10 @@ CHUNK_BYTES = 1 << 28  # size of what a pass through a network holds at once
 LIVE = 6  # number of largest activations that are alive at once, at most
 MOST_CHUNKS = 32  # each has a thread for the dense network and one for the pruned one
 KEPT_BYTES = 2 << 30  # limit on the activations of all paused passes
+GOAL_BYTES = 1 << 30  # targets of all layers that fit into this are kept for further networks
 FEW = 3  # number of examples of the pass that tells what there is
 Batches = Sequence[tuple[torch.Tensor, ...]]
+Goals = ByteCache[tuple[str, int], Any]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Reference:
         untouched: the reason for each layer without a target.
         live_bytes: what one example's pass holds at once.
         effort: the amount of data and work.
+        goals: targets that are kept for further networks; none where all together would be too large.
     """
 
     model: nn.Module
@@ -91,6 +95,7 @@ class Reference:
     untouched: Mapping[str, str]
     live_bytes: int
     effort: Effort
+    goals: Goals
 
     @property
     def examples(self) -> int:
@@ -137,9 +142,12 @@ def make_reference(
         if name in last.seen and seen.entries * last.size != last.seen[name].entries * first.size
     }
     targets = {name: last.target(name) for name in last.seen if name not in untouched}
+    examples = sum(len(batch[0]) for batch in inputs)
+    size_of_goals = sum(last.seen[name].goal_bytes(examples, effort) for name in targets)
+    goals: Goals = ByteCache(GOAL_BYTES if size_of_goals <= GOAL_BYTES else 0)
     size = max(1, chunk_bytes // (LIVE * max(1, last.peak)))
-    chunks = list(_chunks(inputs, max(size, -(-sum(len(batch[0]) for batch in inputs) // MOST_CHUNKS))))
-    return Reference(watched, structure, chunks, layers, targets, untouched, last.live, effort)
+    chunks = list(_chunks(inputs, max(size, -(-examples // MOST_CHUNKS))))
+    return Reference(watched, structure, chunks, layers, targets, untouched, last.live, effort, goals)
 
 
 def _chunks(inputs: Batches, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -192,6 +200,8 @@ class _Seen:
     """What a pass has shown of one layer."""
 
     entries: int  # the length of its input's first dimension
+    rows: int  # number of rows of one example
+    outputs: int
     most_rows: int
     summed: bool = False
     reads: Counter[tuple[OutputStage, str]] = field(default_factory=Counter)  # by stage and function
@@ -207,6 +217,11 @@ class _Seen:
     def feeds_one(self) -> bool:
         """Whether exactly one operator reads the rectified output."""
         return self.rectified and self.readers(OutputStage.RECTIFIED) == 1
+
+    def goal_bytes(self, examples: int, effort: Effort) -> int:
+        """The size of what is taken of its output, at most."""
+        rows = self.rows * examples
+        return 4 * self.outputs * (min(rows, self.most_rows) + min(rows, effort.whole_rows))
 
     def readers(self, stage: OutputStage) -> int:
         return sum(count for (at, _), count in self.reads.items() if at is stage)
@@ -247,7 +262,9 @@ class _Observer(Following):
         elif design.count(x) % self.size or len(x) % self.size:
             self.refused[layer.name] = "its rows do not belong to examples"
         else:
-            self.seen[layer.name] = _Seen(len(x), most_rows(layer, self.effort))
+            self.seen[layer.name] = _Seen(
+                len(x), design.count(x) // self.size, outputs_of(layer), most_rows(layer, self.effort)
+            )
             mark = self.mark_of(x)
             if mark is not None and mark.stage is OutputStage.RECTIFIED:
                 self._feeders[layer.name] = mark.layer
@@ -271,9 +288,14 @@ class _Observer(Following):
 
 def most_rows(layer: Layer, effort: Effort) -> int:
     """The largest number of rows for a layer's own fit."""
-    design, weight = design_at(layer), cast(torch.Tensor, layer.module.weight)
-    width = design.groups * design.columns + weight.numel() // design.columns
+    design = design_at(layer)
+    width = design.groups * design.columns + outputs_of(layer)
     return min(effort.rows, max(ROW_BYTES // (4 * width), ROWS_A_COLUMN * design.columns))
+
+
+def outputs_of(layer: Layer) -> int:
+    """The number of outputs of a layer."""
+    return cast(torch.Tensor, layer.module.weight).numel() // design_at(layer).columns
 
 
 def design_at(layer: Layer) -> Design:

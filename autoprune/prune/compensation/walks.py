@@ -18,7 +18,7 @@ from autoprune.prune.compensation.fit import Fit
 from autoprune.prune.compensation.flow import Following, Layer, OutputMark
 from autoprune.prune.compensation.joint import Examples
 from autoprune.prune.compensation.pausing import PausingPass
-from autoprune.prune.compensation.reference import Effort, Reference, Target
+from autoprune.prune.compensation.reference import Effort, Goals, Reference, Target
 from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
 from autoprune.prune.passes.containers import copied
 
@@ -190,6 +190,28 @@ class _Drawn(NamedTuple):
     goal: torch.Tensor
 
 
+class DenseGoal(NamedTuple):
+    """What the dense network returns for a layer in a chunk, before channels are selected.
+
+    Attributes:
+        positions: (n,) the drawn rows, rising.
+        held: (n,) whether they are held out.
+        rows: (g, n, o) the outputs there.
+        examples: the examples that are taken whole, rising.
+        whole: the outputs for these.
+    """
+
+    positions: torch.Tensor
+    held: torch.Tensor
+    rows: torch.Tensor
+    examples: torch.Tensor
+    whole: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self)
+
+
 @dataclass
 class Chunk:
     """Some of the examples, with a pass through each network.
@@ -200,6 +222,7 @@ class Chunk:
         first: the index of its first example among all.
         size: the number of its examples.
         total: the number of all examples.
+        goals: what the dense network returns, by layer and first example, as far as it is kept for other networks.
         event: why the pass through the pruned network is paused; None after its end.
         lacking: why there is no target for the layer that is waited for.
         sample: rows and targets of the layer that is waited for.
@@ -212,6 +235,7 @@ class Chunk:
     first: int
     size: int
     total: int
+    goals: Goals
     event: Event | None = None
     lacking: str = ""
     sample: Sample | None = None
@@ -254,22 +278,19 @@ class Chunk:
 
     def take_goal(self, fit: Fit, effort: Effort) -> None:
         """Takes what the layer is to return, at drawn rows and, for a joint fit, for whole examples."""
-        y = self._target(fit.layer.name)
-        if y is None:
-            self.lacking = "the dense network calls it at another point"
+        key = fit.layer.name, self.first
+        dense = self.goals[key] if key in self.goals else self._of_dense(fit, effort)
+        if isinstance(dense, str):
+            self.lacking = dense
             return
-        rows = fit.design.count_outputs(y)
-        if rows % self.size or len(y) % self.size:
-            self.lacking = "its rows do not belong to examples"
-            return
+        self.goals.put(key, dense, dense.nbytes)
         shortcut = None if self.event is None else self.event.shortcut
-        positions = self._positions(rows, fit.target.most_rows)
-        goal = fit.goal(y, positions)
+        goal = fit.kept_of_rows(dense.rows)
         if shortcut is not None:
-            goal = goal - fit.design.outputs(shortcut, positions)
-        self._drawn = _Drawn(positions, self._held(positions, rows), goal)
+            goal = goal - fit.design.outputs(shortcut, dense.positions)
+        self._drawn = _Drawn(dense.positions, dense.held, goal)
         if fit.feeder is not None:
-            self._take_examples(fit, fit.feeder, y, shortcut, math.ceil(effort.whole_rows * self.size / rows))
+            self._take_examples(fit, fit.feeder, dense, shortcut)
 
     def take_rows(self, fit: Fit, x: torch.Tensor) -> None:
         """Takes the layer's rows where its targets were taken."""
@@ -292,12 +313,22 @@ class Chunk:
         """The tensor, which goes on in the pruned network."""
         return self.pruned.activations.own(tensor)
 
-    def _target(self, layer: str) -> torch.Tensor | None:
-        """The dense network's output of a layer; None if it has none any more."""
-        while (event := self._next_of_dense()) is not None:
-            if event.name == layer:
-                return event.y
-        return None
+    def _of_dense(self, fit: Fit, effort: Effort) -> DenseGoal | str:
+        """What the dense network returns for the layer, or why there is nothing to fit to."""
+        y = next((event.y for event in iter(self._next_of_dense, None) if event.name == fit.layer.name), None)
+        if y is None:
+            return "the dense network calls it at another point"
+        rows = fit.design.count_outputs(y)
+        if rows % self.size or len(y) % self.size:
+            return "its rows do not belong to examples"
+        positions = self._positions(rows, fit.target.most_rows)
+        chosen = torch.arange(0)
+        if fit.target.feeder is not None:
+            wanted = min(effort.whole_rows * self.size / rows, WHOLE_BYTES * self.size / y.nbytes)
+            count = min(self.size, max(1, math.ceil(wanted * self.size / self.total)))
+            chosen = torch.linspace(0, self.size - 1, count).long()
+        whole = _entries(y, chosen, self.size)
+        return DenseGoal(positions, self._held(positions, rows), fit.design.outputs(y, positions), chosen, whole)
 
     def _next_of_dense(self) -> Produced | None:
         event: Produced | None = self._ahead.pop(0) if self._ahead else self.dense.resume()
@@ -320,19 +351,15 @@ class Chunk:
         blocks = torch.arange(len(positions)) * min(BLOCKS, len(positions)) // len(positions)
         return blocks % HELD_OUT == HELD_OUT - 1
 
-    def _take_examples(
-        self, fit: Fit, feeder: Fit, y: torch.Tensor, shortcut: torch.Tensor | None, wanted: int
-    ) -> None:
-        """Takes at most the chunk's share of `wanted` whole examples, spread over it."""
+    def _take_examples(self, fit: Fit, feeder: Fit, dense: DenseGoal, shortcut: torch.Tensor | None) -> None:
+        """Takes whole examples, those to fit to and those that are held out."""
         x = self.pruned.inputs[feeder.layer.name]
-        room = WHOLE_BYTES * self.size // (x.nbytes + y.nbytes)
-        count = max(1, math.ceil(min(wanted, room) * self.size / self.total))
-        chosen = torch.linspace(0, self.size - 1, min(count, self.size)).long()
-        of_last = (self.first + chosen) % HELD_OUT == HELD_OUT - 1
+        out = ((self.first + dense.examples) % HELD_OUT == HELD_OUT - 1) & (self.total >= HELD_OUT)
         for held in (False, True):
-            own = chosen[(of_last & (self.total >= HELD_OUT)) == held]
-            if len(own):
-                goal = fit.kept_channels(_entries(y, own, self.size)).float()
+            places = (out == held).nonzero().squeeze(1)
+            if len(places):
+                own = dense.examples[places]
+                goal = fit.kept_channels(_entries(dense.whole, places, len(out))).float()
                 goal = goal if shortcut is None else goal - _entries(shortcut, own, self.size).float()
                 self.examples.append(Examples(_entries(x, own, self.size).float(), goal, held))
 
@@ -365,7 +392,7 @@ def side_by_side(
             Walk(following, model, inputs, Activations(put_away, shelf))
             for following, model, shelf in zip((pruned, dense), (network, reference.model), shelves, strict=True)
         ]
-        chunks.append(Chunk(walks[0], walks[1], first, len(inputs[0]), reference.examples))
+        chunks.append(Chunk(walks[0], walks[1], first, len(inputs[0]), reference.examples, reference.goals))
         first += len(inputs[0])
     with torch.no_grad(), pruned.hooked(), dense.hooked(), pruned.own(), dense.own():
         try:
