@@ -119,7 +119,7 @@ def make(session: Session, probed: Planned, masks: str, name: str, sparsity: flo
     subnet = session.bank.subnet(counts)
     networks = {"": session.scorer.build(subnet)}
     stitching = time.process_time() - start
-    networks[FITTED] = fitted(session, subnet).network
+    networks[FITTED] = fitted(session, session.reference, subnet).network
     fitting = time.process_time() - start - stitching
     costs = session.problem.costs.evaluate(list(counts), np.array([list(counts.values())]))
     return Made(

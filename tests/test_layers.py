@@ -75,8 +75,8 @@ ROOMS: dict[str, set[str]] = {
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
     "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {
-        *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.surgery", "prune.bank"),
-        *("prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
+        *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.structure", "prune.surgery"),
+        *("prune.bank", "prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
         *("plugins", "errors"),
     },
     "run.report": {"core", "run.fingerprint", "run.records", "run.results", "errors"},

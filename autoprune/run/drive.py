@@ -115,7 +115,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             for record in [_header(session), *records]:
                 append(record)
             controller, ended = _explore(session, evaluator, events, trackers, folder, append, records)
-        return _finish(session, controller, ended, folder, events, trackers)
+            return _finish(session, controller, ended, folder, events, trackers, evaluator)
 
 
 @ending_forks()
@@ -144,7 +144,7 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
                 if not records:
                     append(_header(session))
                 controller, ended = _explore(session, evaluator, events, trackers, folder, append, records[1:])
-            return _finish(session, controller, ended, folder, events, trackers)
+                return _finish(session, controller, ended, folder, events, trackers, evaluator)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:
@@ -253,11 +253,13 @@ def _finish(
     folder: RunFolder | None,
     events: Events,
     trackers: Trackers,
+    evaluator: Evaluator,
 ) -> RunResult:
     """Builds the front and writes the files of a finished run."""
     if failures := most_failed(controller.told):
         _log.warning(failures)
-    members, left_out = finish(session, controller.told, folder)
+    team = evaluator if isinstance(evaluator, Pool) else None
+    members, left_out = finish(session, controller.told, folder, team)
     events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:

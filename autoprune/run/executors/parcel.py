@@ -1,4 +1,4 @@
-"""The scorer as one file: written once by the driver, mapped into the memory of every worker.
+"""The scorer, and the builder of the front's networks, as one file: written by the driver, mapped by every worker.
 
 Workers on a machine share the pages that they only read; a page that a user's code writes to is copied for its worker.
 """
@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple, Protocol
 
 import cloudpickle
 import torch
 
+from autoprune.core.evaluation import Evaluation
+from autoprune.core.space import Candidate
 from autoprune.errors import PluginError
 from autoprune.measure.scorer import Scorer
 from autoprune.measure.settings import GIB
@@ -23,7 +25,26 @@ from autoprune.plugins import FILE_MODULES
 from autoprune.run.executors.computing import apply_settings, torch_settings
 
 
-def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
+class Builder(Protocol):
+    """Builds and measures networks of the front; it is picklable (run.results.building)."""
+
+    def with_scorer(self, scorer: Scorer) -> Builder:
+        """Returns the builder with another scorer of the same values."""
+        ...
+
+    def build(self, candidate: Candidate) -> Evaluation:
+        """Builds and measures one network; a failure is recorded in the answer."""
+        ...
+
+
+class Parcel(NamedTuple):
+    """The content of a parcel. The builder, which comes after the search, uses this scorer."""
+
+    scorer: Scorer
+    builder: Builder | None
+
+
+def pack(scorer: Scorer, file: IO[bytes], sharing: int, builder: Builder | None = None) -> None:
     """Writes a scorer without its caches; its form gets the current number of threads.
 
     Functions and classes of `__main__` and of plug-ins named by file are pickled by value; workers import the others.
@@ -32,6 +53,7 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
         scorer: the scorer.
         file: the file to write to.
         sharing: the number of workers on a machine, which share the limit on kept outputs of the dense network.
+        builder: if given, it is written with this scorer.
 
     Raises:
         PluginError: an object that the scorer needs cannot be pickled; the message names it.
@@ -39,11 +61,12 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
     scoring = scorer.scoring
     form = replace(scoring.form, threads=scoring.form.threads or torch.get_num_threads())
     fresh = scorer.with_scoring(form=form, reuse_gib=scoring.reuse_bytes // sharing / GIB)
+    content = Parcel(fresh, builder and builder.with_scorer(fresh))
     with _files_by_value():
         try:
-            torch.save({"settings": torch_settings(), "scorer": fresh}, file, pickle_module=cloudpickle)
+            torch.save({"settings": torch_settings(), "content": content}, file, pickle_module=cloudpickle)
         except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
-            culprit = _culprit(fresh)
+            culprit = _culprit(fresh) or _culprit_of_building(content.builder)
             if culprit is None:  # the file cannot be written
                 raise
             raise PluginError(
@@ -53,15 +76,15 @@ def pack(scorer: Scorer, file: IO[bytes], sharing: int) -> None:
             ) from error
 
 
-def unpack(path: Path) -> Scorer:
-    """Reads a scorer. Its tensors are mapped from the file and copied when written to.
+def unpack(path: Path) -> Parcel:
+    """Reads a parcel. Its tensors are mapped from the file and copied when written to.
 
     The settings of torch in the process that packed it are applied here.
     """
-    parcel = torch.load(path, mmap=True, weights_only=False)
-    apply_settings(parcel["settings"])
-    scorer: Scorer = parcel["scorer"]
-    return scorer
+    written = torch.load(path, mmap=True, weights_only=False)
+    apply_settings(written["settings"])
+    content: Parcel = written["content"]
+    return content
 
 
 @contextlib.contextmanager
@@ -82,7 +105,15 @@ def _culprit(scorer: Scorer) -> str | None:
         return "the model"
     if _fails(scorer.bank.weights):
         return "the masks"
-    return next((f"the {field.name}" for field in fields(scorer) if _fails(getattr(scorer, field.name))), None)
+    return _failing_field(scorer)
+
+
+def _culprit_of_building(builder: Builder | None) -> str | None:
+    return None if builder is None else _failing_field(builder)
+
+
+def _failing_field(part: Any) -> str | None:
+    return next((f"the {field.name}" for field in fields(part) if _fails(getattr(part, field.name))), None)
 
 
 def _fails(part: object) -> bool:

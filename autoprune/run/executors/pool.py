@@ -1,4 +1,4 @@
-"""Supervises workers: hands out candidates, and gives an answer for each.
+"""Supervises workers: hands out candidates to score, then those of the front to build, and gives an answer for each.
 
 A worker that dies, or does not answer in time, is replaced; its candidate is tried again on another one, a few times.
 All decisions are made here, in the driver: a `Site`, which runs the workers, only starts, kills and listens.
@@ -17,6 +17,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import RunFailed
 from autoprune.run.executors.computing import ProcessFacts, differences
+from autoprune.run.executors.parcel import Builder
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 Check = Callable[[str, Evaluation, str], None]  # (worker, its answer, its hardware)
@@ -27,19 +28,24 @@ VACANT_SECONDS = 600.0  # the run ends after this time without room for any work
 FIRST_SECONDS = 3600.0  # time limit of the first evaluation, which also computes the values that all share
 PATIENT_SECONDS = 60.0  # least time limit derived from earlier evaluations
 TIMES_SLOWEST = 20  # such a time limit as a multiple of the slowest evaluation
+BUILD_SECONDS = 86400.0  # time limit of building a network of the front
 PAUSE_SECONDS = 0.5  # pause after a failed start; it doubles with each further one
 LONGEST_PAUSE_SECONDS = 60.0
 POLL_SECONDS = 0.25  # interval at which time limits are checked
 
 
 class Worker(Protocol):
-    """One worker; it starts by itself and scores one candidate at a time."""
+    """One worker; it starts by itself and scores or builds one candidate at a time."""
 
     @property
     def name(self) -> str: ...
 
     def submit(self, candidate: Candidate) -> None:
         """Starts to score a candidate; the answer arrives as News."""
+        ...
+
+    def build(self, candidate: Candidate) -> None:
+        """Starts to build a candidate with the builder that the site has carried; the answer arrives as News."""
         ...
 
     def kill(self) -> None:
@@ -85,6 +91,10 @@ class Site(Protocol):
         """Waits for news and returns it; empty when the time is over."""
         ...
 
+    def carry(self, builder: Builder) -> None:
+        """Makes a builder available to all workers, running and later ones. PluginError if it cannot be pickled."""
+        ...
+
     def close(self) -> None:
         """Ends all workers and frees their shared resources."""
         ...
@@ -92,10 +102,11 @@ class Site(Protocol):
 
 @dataclass
 class _Task:
-    """A candidate to score, with the causes of failed attempts; or one whose known values verify a worker."""
+    """A candidate to score or build, with the causes of failed attempts; or one whose known values verify a worker."""
 
     candidate: Candidate
     proof: bool = False
+    builds: bool = False
     failures: list[str] = field(default_factory=list)
     status: Literal["failed", "timeout"] = "failed"
 
@@ -125,8 +136,8 @@ class Pool:
         site: runs the workers.
         attempts: how many times a candidate is started at most, if its worker dies or exceeds the timeout. Then it is
             answered as failed, with the causes.
-        timeout: seconds that an evaluation may take. None means `TIMES_SLOWEST` times the slowest evaluation so far, at
-            least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer.
+        timeout: seconds that scoring may take. None means `TIMES_SLOWEST` times the slowest evaluation so far, at
+            least `PATIENT_SECONDS`, and `FIRST_SECONDS` before the first answer. Building may take `BUILD_SECONDS`.
         on_event: receives events, such as a lost worker.
         trains: whether networks are trained. Only the times of trained networks then give the timeout, and the time for
             a share of the steps is scaled to all steps.
@@ -168,7 +179,7 @@ class Pool:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._site.close()
+        self.close()
 
     @property
     def slots(self) -> int:
@@ -183,6 +194,19 @@ class Pool:
     def submit(self, candidate: Candidate) -> None:
         self._queue.append(_Task(candidate))
         self._hand_out()
+
+    def carry(self, builder: Builder) -> None:
+        """Sends a builder to the workers, which can `build` networks then. PluginError if it cannot be pickled."""
+        self._site.carry(builder)
+
+    def build(self, candidate: Candidate) -> None:
+        """Starts to build a candidate; those that are submitted first start first, whatever their number."""
+        self._queue.append(_Task(candidate, builds=True))
+        self._hand_out()
+
+    def close(self) -> None:
+        """Ends all workers."""
+        self._site.close()
 
     def collect(self) -> Evaluation:
         while not self._finished:
@@ -257,15 +281,18 @@ class Pool:
                 known = None if seat.proved else self._known
                 task = self._queue.popleft() if known is None else _Task(known, proof=True)
                 seat.task, seat.since = task, time.monotonic()
-                seat.worker.submit(task.candidate)
+                start = seat.worker.build if task.builds else seat.worker.submit
+                start(task.candidate)
 
     def _limit(self, seat: _Seat) -> float:
         """The time at which a worker is given up, on the monotonic clock."""
         if not seat.ready:
             return seat.since + START_SECONDS
-        return seat.since + self._seconds_allowed() if seat.task else math.inf
+        return seat.since + self._seconds_allowed(seat.task) if seat.task else math.inf
 
-    def _seconds_allowed(self) -> float:
+    def _seconds_allowed(self, task: _Task) -> float:
+        if task.builds:
+            return BUILD_SECONDS
         seen = max(PATIENT_SECONDS, TIMES_SLOWEST * self._slowest) if self._slowest else FIRST_SECONDS
         return self._timeout or seen
 
@@ -310,7 +337,8 @@ class Pool:
             self._check(seat.worker.name, evaluation, seat.hardware)
             seat.proved, self._failed_starts = True, 0
             return
-        self._slowest = max(self._slowest, self._seconds_in_full(seat, evaluation))
+        if not task.builds:
+            self._slowest = max(self._slowest, self._seconds_in_full(seat, evaluation))
         self._finished.append(evaluation)
 
     def _seconds_in_full(self, seat: _Seat, evaluation: Evaluation) -> float:

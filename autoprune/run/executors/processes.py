@@ -17,9 +17,9 @@ from pathlib import Path
 from autoprune.core.space import Candidate
 from autoprune.errors import RunFailed
 from autoprune.measure.scorer import Scorer
-from autoprune.run.executors.parcel import pack
+from autoprune.run.executors.parcel import Builder, pack
 from autoprune.run.executors.pool import News
-from autoprune.run.executors.worker import is_spent
+from autoprune.run.executors.worker import Work, is_spent
 
 COMMAND = "from autoprune.run.executors.worker import main; main()"
 PREFIX = "autoprune-workers-"
@@ -29,16 +29,26 @@ LAST_BYTES = 4096  # the end of it that is searched for its last line
 
 @dataclass(eq=False)
 class Process:
-    """One worker process and the driver's end of the connection to it. Its output is in `log`."""
+    """One worker process and the driver's end of the connection to it.
+
+    Its output is in `log`; `parcel` is the file that its next candidate needs.
+    """
 
     name: str
     process: subprocess.Popen[bytes]
     connection: Connection
     log: Path
+    parcel: Path
 
     def submit(self, candidate: Candidate) -> None:
+        self._send("score", candidate)
+
+    def build(self, candidate: Candidate) -> None:
+        self._send("build", candidate)
+
+    def _send(self, work: Work, candidate: Candidate) -> None:
         with contextlib.suppress(OSError):  # it died a moment ago; wait() will report that
-            self.connection.send(candidate)
+            self.connection.send((work, str(self.parcel), candidate))
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -68,22 +78,33 @@ class Processes:
 
     def __init__(self, scorer: Scorer, *, count: int, cpus: float, memory: int | None) -> None:
         self._count, self._cpus, self._memory = count, cpus, memory or 0
+        self._scorer = scorer
         self._workers: list[Process] = []
         _sweep()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        self._parcel = self._folder / "parcel"
         try:
-            with self._parcel.open("wb") as file:
-                pack(scorer, file, sharing=count)
-        except (OSError, RuntimeError) as error:
-            self.close()
-            raise RunFailed(
-                f"{self._parcel}, which workers read model and data from, cannot be written: {error}. Make room there, "
-                "or name another folder for temporary files by TMPDIR."
-            ) from error
+            self._parcel = self._packed("parcel")
         except BaseException:
             self.close()
             raise
+
+    def carry(self, builder: Builder) -> None:
+        self._parcel = self._packed("parcel-of-the-front", builder)
+        for worker in self._workers:
+            worker.parcel = self._parcel
+
+    def _packed(self, name: str, builder: Builder | None = None) -> Path:
+        path = self._folder / name
+        try:
+            with path.open("wb") as file:
+                pack(self._scorer, file, self._count, builder)
+        except (OSError, RuntimeError) as error:
+            path.unlink(missing_ok=True)
+            raise RunFailed(
+                f"{path}, which workers read model and data from, cannot be written: {error}. Make room there, "
+                "or name another folder for temporary files by TMPDIR."
+            ) from error
+        return path
 
     def capacity(self) -> int:
         return self._count
@@ -102,7 +123,7 @@ class Processes:
                 process_group=0,  # so that all its children can be killed, and Ctrl-C reaches the driver only
                 env=self._environment(),
             )
-        worker = Process(name, process, ours, log)
+        worker = Process(name, process, ours, log, self._parcel)
         self._workers.append(worker)
         return worker
 

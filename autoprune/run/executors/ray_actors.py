@@ -28,9 +28,9 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
 from autoprune.measure.scorer import Scorer
-from autoprune.run.executors.parcel import pack
+from autoprune.run.executors.parcel import Builder, pack
 from autoprune.run.executors.pool import News
-from autoprune.run.executors.worker import introduction, is_spent, settle_threads
+from autoprune.run.executors.worker import Work, introduction, is_spent, settle_threads
 from autoprune.run.records.folder import naming
 from autoprune.run.session.job import Executor
 
@@ -50,11 +50,11 @@ STALE_SECONDS = 86400.0  # a parcel's file of this age belongs to a killed run, 
 class ScoringActor:
     """The class of the actors."""
 
-    def __init__(self, name: str, parcel: np.ndarray, cpus: float) -> None:
+    def __init__(self, name: str, key: str, parcel: np.ndarray, cpus: float) -> None:
         settle_threads(cpus)
         self._name = name
-        self._file = _local_file(parcel)
-        self._scorer, self._told = introduction(self._file, name)
+        self._files = [_local_file(parcel)]
+        self._bench, self._told = introduction(key, self._files[0], name)
 
     def __repr__(self) -> str:
         return self._name
@@ -65,13 +65,19 @@ class ScoringActor:
     def alive(self) -> None:
         """Returns, which shows that the actor has not died."""
 
-    def score(self, candidate: Candidate) -> Evaluation:
-        assert self._scorer is not None, "an actor that could not start gets no candidate"
-        return self._scorer.score(candidate)
+    def answer(self, work: Work, key: str, parcel: np.ndarray, candidate: Candidate) -> Evaluation:
+        assert self._bench is not None, "an actor that could not start gets no candidate"
+        self._bench.turn_to(key, lambda: self._local(parcel))
+        return self._bench.answer(work, candidate)
 
     def tidy(self) -> None:
-        """Removes this node's file of the parcel; processes that map it keep their mapping."""
-        self._file.unlink(missing_ok=True)
+        """Removes this node's files of parcels; processes that map them keep their mapping."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def _local(self, parcel: np.ndarray) -> Path:
+        self._files.append(_local_file(parcel))
+        return self._files[-1]
 
 
 def _local_file(parcel: np.ndarray) -> Path:
@@ -110,16 +116,24 @@ class Actor:
     handle: Any
     pending: Any
     team: set[Actor]
+    parcel: Any  # a reference to the one that the next candidate needs
     node: str = ""
+    work: Work = "score"
     candidate: Candidate | None = None  # not sent yet
 
     def submit(self, candidate: Candidate) -> None:
-        self.candidate = candidate
-        self.pending = self.handle.alive.remote()
+        self._announce("score", candidate)
+
+    def build(self, candidate: Candidate) -> None:
+        self._announce("build", candidate)
 
     def begin(self) -> None:
-        self.pending = self.handle.score.remote(self.candidate)
+        self.pending = self.handle.answer.remote(self.work, self.parcel.hex(), self.parcel, self.candidate)
         self.candidate = None
+
+    def _announce(self, work: Work, candidate: Candidate) -> None:
+        self.work, self.candidate = work, candidate
+        self.pending = self.handle.alive.remote()
 
     def kill(self) -> None:
         self.team.discard(self)  # it gives no further news
@@ -143,12 +157,22 @@ class RayActors:
         self._own = _connect(executor)
         try:
             _check_resources(executor)
-            file = io.BytesIO()
-            pack(scorer, file, sharing=self._crowd())
-            self._parcel = ray.put(np.frombuffer(file.getbuffer(), np.uint8))
+            self._scorer = scorer
+            self._parcel = self._packed()
         except BaseException:
             self.close()
             raise
+
+    def carry(self, builder: Builder) -> None:
+        self._parcel = self._packed(builder)
+        for actor in self._actors:
+            actor.parcel = self._parcel
+
+    def _packed(self, builder: Builder | None = None) -> Any:
+        """A reference to the parcel, from which every node reads its own copy."""
+        file = io.BytesIO()
+        pack(self._scorer, file, self._crowd(), builder)
+        return ray.put(np.frombuffer(file.getbuffer(), np.uint8))
 
     def capacity(self) -> int:
         when, count = self._counted
@@ -171,8 +195,8 @@ class RayActors:
             memory=self._executor.memory_bytes,
             max_restarts=0,
             max_task_retries=0,
-        ).remote(name, self._parcel, self._executor.cpus)
-        actor = Actor(name, handle, handle.ready.remote(), self._actors)
+        ).remote(name, self._parcel.hex(), self._parcel, self._executor.cpus)
+        actor = Actor(name, handle, handle.ready.remote(), self._actors, self._parcel)
         self._actors.add(actor)
         return actor
 

@@ -1,4 +1,4 @@
-"""The program of a worker: it opens the parcel and scores candidates until its driver is gone.
+"""The program of a worker: it opens parcels, and scores or builds candidates until its driver is gone.
 
 It is started as `python -c "from autoprune.run.executors.worker import main; main()"` with its end of the connection,
 never by forking and never by importing the user's script again. The first half is shared by every kind of worker.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -15,19 +16,22 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.process import ending_forks
-from autoprune.measure.scorer import Scorer
+from autoprune.core.space import Candidate
 from autoprune.run.executors.computing import computing, hardware, versions
-from autoprune.run.executors.parcel import unpack
+from autoprune.run.executors.parcel import Parcel, unpack
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+Work = Literal["score", "build"]  # scores a candidate, or builds it as a network of the front
+
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
 
 
@@ -45,28 +49,52 @@ def _keep_freed_memory() -> None:
         glibc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # its largest valid value
 
 
-@ending_forks()
-def open_scorer(parcel: Path, name: str) -> Scorer:
-    """Opens the scorer of a parcel for the named worker and computes the values that candidates share."""
-    _keep_freed_memory()
-    scorer = unpack(parcel)
-    scorer.worker = name
-    scorer.prepare()
-    return scorer
+class Bench:
+    """The parcel that the named worker has opened last, and what it does with candidates."""
+
+    def __init__(self, key: str, file: Path, name: str) -> None:
+        _keep_freed_memory()
+        self._name = name
+        self._key, self._parcel = key, self._opened(file)
+        if self._parcel.builder is None:
+            with ending_forks():
+                self._parcel.scorer.prepare()
+
+    def computing(self) -> dict[str, str]:
+        """The facts that determine the values of this worker (run.executors.computing)."""
+        return computing(self._parcel.scorer)
+
+    def turn_to(self, key: str, file: Callable[[], Path]) -> None:
+        """Opens the parcel of this key, unless it is the one that is open."""
+        if key != self._key:
+            del self._parcel  # before the next one takes memory
+            self._key, self._parcel = key, self._opened(file())
+
+    def answer(self, work: Work, candidate: Candidate) -> Evaluation:
+        if work == "score":
+            return self._parcel.scorer.score(candidate)
+        assert self._parcel.builder is not None, "networks are built with the parcel that has a builder"
+        return self._parcel.builder.build(candidate)
+
+    def _opened(self, file: Path) -> Parcel:
+        with ending_forks():
+            parcel = unpack(file)
+        parcel.scorer.worker = self._name
+        return parcel
 
 
-def introduction(parcel: Path, name: str) -> tuple[Scorer | None, dict[str, Any]]:
-    """The scorer of a parcel, and facts on this worker for its driver: software, settings and hardware.
+def introduction(key: str, file: Path, name: str) -> tuple[Bench | None, dict[str, Any]]:
+    """A bench with a parcel, and facts on this worker for its driver: software, settings and hardware.
 
-    If the parcel cannot be opened, the scorer is None and the facts have the reason ("error").
+    If the parcel cannot be opened, the bench is None and the facts have the reason ("error").
     """
     try:
-        scorer = open_scorer(parcel, name)
+        bench = Bench(key, file, name)
     except (Exception, SystemExit) as error:  # unpacking imports the user's code
         traceback.print_exc()
         cause = f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"
         return None, {**facts(), "computing": versions(), "error": cause}
-    return scorer, {**facts(), "computing": computing(scorer), "hardware": hardware()}
+    return bench, {**facts(), "computing": bench.computing(), "hardware": hardware()}
 
 
 def facts() -> dict[str, Any]:
@@ -97,16 +125,18 @@ def main() -> None:
     connection = Connection(int(descriptor))
     try:
         settle_threads(float(cpus))
-        scorer, told = introduction(Path(parcel), name)
+        bench, told = introduction(parcel, Path(parcel), name)
     except BaseException as error:
         connection.send(("died", {"error": f"cannot start: {traceback.format_exception_only(error)[-1].strip()}"}))
         raise
-    connection.send(("died" if scorer is None else "ready", told))
-    if scorer is None:
+    connection.send(("died" if bench is None else "ready", told))
+    if bench is None:
         sys.exit(1)
     with contextlib.suppress(EOFError):  # the driver closed its end
         while True:
-            connection.send(("answer", scorer.score(connection.recv())))
+            work, parcel, candidate = connection.recv()
+            bench.turn_to(parcel, functools.partial(Path, parcel))
+            connection.send(("answer", bench.answer(work, candidate)))
 
 
 def _end_with_driver() -> None:

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from torch import nn
 
+from autoprune.core.objective import Objective
 from autoprune.errors import PluginError, TrainingDiverged
+from autoprune.measure.scorer import Scorer
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.compensation.compensate import Compensation, compensate
-from autoprune.run.session.session import Session
+from autoprune.prune.compensation.reference import Reference
+from autoprune.prune.structure.structure import Structure
 
 _log = logging.getLogger(__name__)
 
 Losses = list[float]  # the losses of the measured objectives
+
+
+class Parts(Protocol):
+    """What networks are built from: a session, or its picklable share that workers get (run.results.building)."""
+
+    @property
+    def scorer(self) -> Scorer: ...
+
+    @property
+    def structure(self) -> Structure: ...
+
+    @property
+    def reference(self) -> Reference | None:
+        """The dense network and the examples of fits; None if networks are not fitted."""
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """The objectives by which the best of several networks is chosen; costs among them are ignored."""
 
 
 class Deployed(NamedTuple):
@@ -26,51 +47,58 @@ class Deployed(NamedTuple):
     fit: Compensation | None
 
 
-def deployed(session: Session, subnet: Subnet) -> Deployed:
+def deployed(parts: Parts, subnet: Subnet, warn: Callable[[str], None] = _log.warning) -> Deployed:
     """The network of a subnet as it is exported: the best one of several on the selection set.
 
     They are the network fitted to the dense network, the network assembled from the bank and, with fine-tuning, both
     after training. Zeros in weights stay zeros.
+
+    Args:
+        parts: what networks are built from.
+        subnet: the part of the model that is kept.
+        warn: receives a sentence for each network whose training diverged.
     """
-    built = _built(session, subnet)
-    steps = session.scorer.steps(subnet)
+    built = _built(parts, subnet)
+    steps = parts.scorer.steps(subnet)
     if not steps and len(built) == 1:
         return built[0]
     contenders: list[tuple[Losses, Deployed]] = [
-        *(_trained(session, subnet, built) if steps else ()),
-        *((_losses(session, one.network), one) for one in built),
+        *(_trained(parts, subnet, built, warn) if steps else ()),
+        *((_losses(parts, one.network), one) for one in built),
     ]
     return min(contenders, key=lambda contender: contender[0])[1]
 
 
-def _built(session: Session, subnet: Subnet) -> list[Deployed]:
+def _built(parts: Parts, subnet: Subnet) -> list[Deployed]:
     """The fitted network, if it is fitted, and the assembled one."""
-    network = Deployed(session.scorer.build(subnet), 0, None)
-    if session.job.compensation == "none" or subnet.is_whole:
+    network = Deployed(parts.scorer.build(subnet), 0, None)
+    if subnet.is_whole or parts.reference is None:
         return [network]
-    return [fitted(session, subnet), network]
+    return [fitted(parts, parts.reference, subnet), network]
 
 
-def fitted(session: Session, subnet: Subnet) -> Deployed:
+def fitted(parts: Parts, reference: Reference, subnet: Subnet) -> Deployed:
     """The network of a subnet, fitted to the dense network."""
-    network = session.bank.build(subnet)
-    fit = compensate(network, session.structure, session.reference, subnet.indices, sparse=subnet.sparse)
+    network = parts.scorer.bank.build(subnet)
+    fit = compensate(network, parts.structure, reference, subnet.indices, sparse=subnet.sparse)
     return Deployed(network, 0, fit)
 
 
-def _trained(session: Session, subnet: Subnet, built: Sequence[Deployed]) -> Iterator[tuple[Losses, Deployed]]:
+def _trained(
+    parts: Parts, subnet: Subnet, built: Sequence[Deployed], warn: Callable[[str], None]
+) -> Iterator[tuple[Losses, Deployed]]:
     """The losses and networks after fine-tuning, without those whose training diverged."""
-    scorer = session.scorer
+    scorer = parts.scorer
     steps = scorer.steps(subnet)
     for one in built:
         try:
             scored = one.fit is None
             trained = scorer.trained(subnet, steps) if scored else scorer.fully_trained(one.network, subnet)
-            yield _losses(session, trained), Deployed(trained, steps, one.fit)
+            yield _losses(parts, trained), Deployed(trained, steps, one.fit)
         except (TrainingDiverged, PluginError) as error:
-            _log.warning("a network of the front is not fine-tuned: %s", error)
+            warn(f"a network of the front is not fine-tuned: {error}")
 
 
-def _losses(session: Session, network: nn.Module) -> Losses:
-    values = session.selected(network)
-    return [o.loss(values[o.name]) for o in session.problem.objectives if o.name in values]
+def _losses(parts: Parts, network: nn.Module) -> Losses:
+    values = parts.scorer.measure(network, parts.scorer.select)
+    return [o.loss(values[o.name]) for o in parts.objectives if o.name in values]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,20 +18,18 @@ from autoprune.core.statistics import wilson
 from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import averages
 from autoprune.measure.scorer import cause_of
-from autoprune.prune.bank.weights import emptied_weights
 from autoprune.prune.modules.copies import copy_model
-from autoprune.prune.modules.copying import named_tensors
-from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
 from autoprune.run.records.columns import SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
-from autoprune.run.results.deployed import deployed
+from autoprune.run.results.building import BuildAnswer, Measurements, built_and_measured, label, not_built
 from autoprune.run.results.exporter import DEFAULT, Exporter, ExportFacts, Format, find_exporter, is_builtin_exporter
 from autoprune.run.results.front_file import FrontFile, LeftOut, to_csv
 from autoprune.run.results.member import Member
 from autoprune.run.results.publishing import write_export
+from autoprune.run.results.team import Team, answers
 from autoprune.run.session.emptied import EmptiedWeights, uniform_rivals
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
@@ -61,54 +58,34 @@ class Built:
 def build_member(session: Session, evaluation: Evaluation) -> Built:
     """Builds the network of an evaluation, compares it with its masked original and measures it on the report set.
 
-    The member has the names and number of weights without any entry left, if the search puts zeros into weights or if
-    there are such weights.
-
     Raises:
         VerifyError: the outputs of the network and its masked original differ.
         RunFailed: it cannot be built or measured for another reason; the message has the network's name and the cause.
     """
     try:
-        return _build_member(session, evaluation)
+        network, measured = built_and_measured(session, session.scorer.subnet(evaluation.candidate))
+        return Built(network, _member(session, evaluation, measured))
     except (VerifyError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a user's code may raise anything
-        name = _label(session.space.counts(evaluation.candidate))
-        raise RunFailed(f"network {name} cannot be built and measured: {cause_of(error)}") from error
+        name = label(session.space.counts(evaluation.candidate))
+        raise RunFailed(not_built(name, cause_of(error))) from error
 
 
-def _build_member(session: Session, evaluation: Evaluation) -> Built:
-    candidate = evaluation.candidate
-    subnet = session.scorer.subnet(candidate)
-    network, steps, fit = deployed(session, subnet)
-    report = verify_positions(
-        session.model, network, session.structure, subnet.positions, session.example, named_tensors(network)
-    )
-    if not report.ok:
-        raise VerifyError(
-            f"network {_label(subnet.counts)}: expected pruned and masked outputs to agree to {report.tolerance:.2g}, "
-            f"as the precision of this network allows, they differ by {report.worst:.2g} relative{report.parted}. The "
-            "network is left out. Keep the units named whole (`rules` with `min_keep: 1.0`) to search the rest, and "
-            "report it with the model, as this may be a defect of autoprune."
-        )
-    measured = session.scorer.measure(network, session.reported)
-    as_built = session.selected(network)
-    for values in (measured, as_built):
-        _check_reported(session, values)
-    member = _member(session, evaluation, measured, as_built, report.worst)
-    emptied = emptied_weights(network, named_tensors(session.model))
-    if session.weights or emptied:
-        member = replace(member, emptied=len(emptied), emptied_weights=tuple(emptied))
-    steps_taken = steps if session.job.finetune else None
-    return Built(network, replace(member, fit={} if fit is None else fit.to_json(), steps=steps_taken))
-
-
-def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None) -> Finished:
+def finish(
+    session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None, team: Team | None = None
+) -> Finished:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
     The networks on the front by the scores of the search are built, as well as the uniform network of equal cost for
     each that empties a weight (run.session.emptied). A network that cannot be built, verified or measured is left out
     with the cause. Networks that are dominated as built, or outside the bounds of measured objectives, are dropped.
+
+    Args:
+        session: the session of the run.
+        evaluations: the evaluations of the search.
+        folder: the run folder, if there is one.
+        team: the workers of the run; without them, this process builds the networks one after the other.
 
     Raises:
         RunFailed: every network was left out with a cause; nothing is written then.
@@ -117,23 +94,11 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
     members = [*front.thinned(session.job.front_size).members]
     members += uniform_rivals(session, members, scored)
-    built: list[Member] = []
-    left_out: list[LeftOut] = []
-    clean = without(secrets_of(session.job))
-    note = ""
-    for index, evaluation in enumerate(members):
-        session.progress(Progress("front", index, len(members), note))
-        start = time.perf_counter()
-        try:
-            built.append(build_member(session, evaluation).member)
-            note = f"{_gain(built[-1], session)} in {time.perf_counter() - start:.1f} s"
-        except (VerifyError, RunFailed) as error:  # the others are not affected
-            _log.error("left out of the front: %s", clean(str(error)))
-            left_out.append(_left_out(session, evaluation.candidate, error, clean))
-            note = f"{len(left_out)} left out"
+    outcomes = _outcomes(session, members, team)
+    built = [outcome for outcome in outcomes if isinstance(outcome, Member)]
+    left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     if members and not built:
         raise RunFailed(_why_empty(left_out, folder))
-    session.progress(Progress("front", len(members), len(members), note))
     kept = _with_emptied(_undominated(session, built))
     _name_replaced(session, built, kept)
     if folder is not None:
@@ -142,10 +107,37 @@ def finish(session: Session, evaluations: Sequence[Evaluation], folder: RunFolde
     return Finished(tuple(kept), tuple(left_out))
 
 
-def _left_out(session: Session, candidate: Candidate, error: Exception, clean: Callable[[str], str]) -> LeftOut:
-    """The network that failed, with the cause, from which `clean` removes secrets."""
-    said = error if error.__cause__ is None else error.__cause__
-    return LeftOut(_label(session.space.counts(candidate)), candidate.levels, clean(cause_of(said)))
+def _outcomes(session: Session, members: Sequence[Evaluation], team: Team | None) -> list[Member | LeftOut]:
+    """The members, or why they are left out, in the order given, whatever the order in which they are built."""
+    outcomes: dict[Candidate, Member | LeftOut] = {}
+    clean, total = without(secrets_of(session.job)), len(members)
+    session.progress(Progress("front", 0, total))
+    for evaluation, answer in answers(session, members, team):
+        outcome = outcomes[evaluation.candidate] = _outcome(session, evaluation, answer, clean)
+        if isinstance(outcome, Member):
+            note = f"{_gain(outcome, session)} in {answer.seconds:.1f} s"
+        else:
+            note = f"{sum(isinstance(each, LeftOut) for each in outcomes.values())} left out"
+        session.progress(Progress("front", len(outcomes), total, note))
+    return [outcomes[evaluation.candidate] for evaluation in members]
+
+
+def _outcome(
+    session: Session, evaluation: Evaluation, answer: Evaluation, clean: Callable[[str], str]
+) -> Member | LeftOut:
+    """The member, or the cause why it is left out, from which `clean` removes secrets; the others are not affected."""
+    name, cause, said = label(session.space.counts(evaluation.candidate)), answer.cause, ""
+    if isinstance(answer, BuildAnswer):
+        said = answer.said
+        for warning in answer.warnings:
+            _log.warning("%s", clean(warning))
+        if answer.measured is not None:
+            try:
+                return _member(session, evaluation, answer.measured)
+            except Exception as error:  # the names that a user's fitness reports, and a user's costs
+                cause = cause_of(error)
+    _log.error("left out of the front: %s", clean(said or not_built(name, cause)))
+    return LeftOut(name, evaluation.candidate.levels, clean(cause))
 
 
 def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
@@ -223,28 +215,34 @@ def write_member(session: Session, built: Built, directory: Path, exporter: Expo
     return built.member
 
 
-def _member(
-    session: Session,
-    evaluation: Evaluation,
-    measured: Mapping[str, float],
-    as_built: Mapping[str, float],
-    verify_error: float,
-) -> Member:
+def _member(session: Session, evaluation: Evaluation, measured: Measurements) -> Member:
+    """The member of an evaluation and the measurements of its network.
+
+    It has the names and number of weights without any entry left, if the search puts zeros into weights or if there are
+    such weights.
+    """
+    for values in (measured.report, measured.as_built):
+        _check_reported(session, values)
     counts = session.space.counts(evaluation.candidate)
     costs = session.problem.costs_of(evaluation.candidate)
     search = {name: value for name, value in evaluation.values.items() if name not in costs}
+    counted = bool(session.weights or measured.emptied)
     return Member(
-        candidate=_label(counts),
+        candidate=label(counts),
         levels=evaluation.candidate.levels,
         counts=counts,
         costs=costs,
         ratios={name: value / session.dense_costs[name] for name, value in costs.items()},
-        report=measured,
-        select={**search, **as_built},
+        report=measured.report,
+        select={**search, **measured.as_built},
         search=search,
-        intervals=_intervals(session, measured),
-        verify_error=verify_error,
+        intervals=_intervals(session, measured.report),
+        verify_error=measured.verify_error,
         density=costs["nonzeros"] / costs["params"] if session.weights else None,
+        fit=measured.fit,
+        steps=measured.steps if session.job.finetune else None,
+        emptied=len(measured.emptied) if counted else None,
+        emptied_weights=measured.emptied if counted else None,
     )
 
 
@@ -262,7 +260,3 @@ def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, tup
     if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
         return {}
     return {"accuracy": wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))}
-
-
-def _label(counts: Mapping[str, int]) -> str:
-    return "-".join(str(count) for count in counts.values())

@@ -17,6 +17,7 @@ from torch import nn
 from autoprune.core.contracts import Searcher, fidelities_of, reads_parts
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
+from autoprune.core.objective import Objective
 from autoprune.core.problem import Problem
 from autoprune.core.process import ending_forks
 from autoprune.core.space import SearchSpace
@@ -282,9 +283,16 @@ class Session:
             )
         return with_dense_outputs(self.model, shuffled(batches), self._reporting)
 
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """The objectives of the search."""
+        return self.problem.objectives
+
     @functools.cached_property
-    def reference(self) -> Reference:
-        """The dense network and the examples that members of the front are fitted to."""
+    def reference(self) -> Reference | None:
+        """The dense network and the examples that members of the front are fitted to; None if they are not fitted."""
+        if self.job.compensation == "none":
+            return None
         inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
         return make_reference(self.model, self.structure, inputs, effort=effort)
 

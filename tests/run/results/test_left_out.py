@@ -14,6 +14,7 @@ from autoprune.measure.fitness import classification
 from autoprune.run import read_front, resume, search, show_front, solve
 from autoprune.run import write_report as report
 from autoprune.run.after import export
+from autoprune.run.results import building
 from autoprune.run.results import members as fronts
 from autoprune.run.session.job import silent
 from autoprune.run.session.session import open_session
@@ -100,7 +101,7 @@ def test_export_solve_and_resume_go_on_after_a_member_was_left_out(failing, tmp_
 
 
 def test_a_member_that_is_not_proved_is_left_out(job, tmp_path, monkeypatch):
-    verify, calls = fronts.verify_positions, []
+    verify, calls = building.verify_positions, []
 
     def failing(*args, **options):
         calls.append(args)
@@ -108,7 +109,7 @@ def test_a_member_that_is_not_proved_is_left_out(job, tmp_path, monkeypatch):
             raise ZeroDivisionError("while verifying")
         return verify(*args, **options)
 
-    monkeypatch.setattr(fronts, "verify_positions", failing)
+    monkeypatch.setattr(building, "verify_positions", failing)
     result = search(job("uniform", 4), None)
     assert [member.cause for member in result.left_out] == ["ZeroDivisionError: while verifying"]
     assert len(result.members) == len(calls) - 1

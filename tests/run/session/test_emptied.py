@@ -129,7 +129,7 @@ def test_what_building_empties_is_counted_where_no_unit_is_emptied(job, monkeypa
         return network
 
     monkeypatch.setattr(type(session.scorer), "build", zeroed)
-    monkeypatch.setattr("autoprune.run.results.members.verify_positions", lambda *args: Agreeing())
+    monkeypatch.setattr("autoprune.run.results.building.verify_positions", lambda *args: Agreeing())
     scored = [session.scorer.score(c) for c in (session.space.dense, session.space.smallest)]
     values = [replace(e, values={**e.values, **session.problem.costs_of(e.candidate)}) for e in scored]
     found = build_member(session, values[1]).member
@@ -160,13 +160,17 @@ def test_a_front_has_the_uniform_network_where_one_that_empties_weights_is_worse
 
     accuracies = {session.space.key(candidate): value for candidate, value in as_built.items()}
 
-    def built(session, subnet):
-        network = session.scorer.build(subnet)
+    def built(parts, subnet, warn):
+        network = parts.scorer.build(subnet)
         network.accuracy = accuracies[tuple(subnet.counts.values())]
         return network, 0, None
 
-    monkeypatch.setattr("autoprune.run.results.members.deployed", built)
-    monkeypatch.setattr(type(session), "selected", lambda self, network: {"accuracy": network.accuracy, "kl": 1.0})
+    monkeypatch.setattr("autoprune.run.results.building.deployed", built)
+
+    def measure(scorer, network, batches):
+        return {"accuracy": network.accuracy, "kl": 1.0}
+
+    monkeypatch.setattr(type(session.scorer), "measure", measure)
     found = finish(session, scored, None).members
     assert [row.levels for row in found] == [session.space.smallest.levels, uniform.levels]
     assert "left out of the front, as another network is better as built" in caplog.text
