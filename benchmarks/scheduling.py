@@ -35,6 +35,7 @@ from autoprune.core.space import Candidate
 from autoprune.measure.form import DEFAULT_FORM, Form
 from autoprune.measure.scorer import Scorer
 from autoprune.run.executors.evaluator import open_evaluator
+from autoprune.run.executors.parcel import Builder
 from autoprune.run.executors.pool import News, Pool
 from autoprune.run.loop.controller import Controller
 from autoprune.run.records.events import Events
@@ -111,6 +112,9 @@ class SimulatedWorker:
         evaluation = replace(self.site.synthetic.evaluate(candidate), seconds=seconds, worker=self.name)
         self.site.expect(time.monotonic() + seconds, News(self, "answer", evaluation))
 
+    def build(self, candidate: Candidate) -> None:
+        raise AssertionError("no front is built")
+
     def kill(self) -> None:
         raise AssertionError("no simulated worker fails")
 
@@ -142,6 +146,9 @@ class SimulatedSite:
         while self._coming and self._coming[0][0] <= time.monotonic():
             news.append(heapq.heappop(self._coming)[2])
         return news
+
+    def carry(self, builder: Builder) -> None:
+        raise AssertionError("no front is built")
 
     def close(self) -> None:
         pass

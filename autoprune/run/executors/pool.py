@@ -337,7 +337,10 @@ class Pool:
             self._check(seat.worker.name, evaluation, seat.hardware)
             seat.proved, self._failed_starts = True, 0
             return
-        if not task.builds:
+        if task.builds:
+            told = {"worker": seat.worker.name, "levels": list(task.candidate.levels), "status": evaluation.status}
+            self._on_event("built", {**told, "seconds": round(evaluation.seconds, 4)})
+        else:
             self._slowest = max(self._slowest, self._seconds_in_full(seat, evaluation))
         self._finished.append(evaluation)
 

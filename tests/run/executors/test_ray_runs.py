@@ -117,6 +117,8 @@ def test_a_deterministic_run_has_the_front_of_a_serial_one_and_is_quiet(job_file
     code, errors = finish(start("search", job_file, "--out", tmp_path / "run"))
     assert (code, errors) == (0, "")
     assert (tmp_path / "run" / "front.csv").read_bytes() == (serial / "front.csv").read_bytes()
+    assert (tmp_path / "run" / "front.json").read_bytes() == (serial / "front.json").read_bytes()
+    assert len(events(tmp_path / "run", "built")) == 8, "the workers have built the front"
 
 
 def test_twenty_kills_of_the_driver_leave_the_front_of_the_uninterrupted_run(job_file, serial, start_warm, tmp_path):
