@@ -1,16 +1,18 @@
 """What second moments and orders of networks of real size take, beside a bare forward pass of the same network.
 
-    python benchmarks/real_size.py moments|order MODEL ...
+    python benchmarks/real_size.py moments|order|fit MODEL ...
 
 MODEL is resnet50, vit_b_16, convnext_tiny or densenet121 of torchvision at 224 x 224, or bert of transformers in its
 base size with 128 tokens; weights are random, batch norms settled, and the inputs noise. One thread. Rows go to
-results/real_size_moments.csv and results/real_size_order.csv; those of other models stay.
+results/real_size_moments.csv, results/real_size_order.csv and results/real_size_fit.csv; those of other models stay.
 
 `bare_ms` are processor milliseconds a forward pass takes for an example, in batches as for the moments. `moments`:
 `bare_passes` is what the second moments of an example take, as a multiple of that; `predicted_mib` is the memory that
 is announced before. `order`: `bare_passes` is what `obs` takes for all units together, as a multiple of a pass of one
 example; the moments are of few examples, which makes no difference to the time. `peak_mib` is by how much the process
-grew at most over the bare passes, with the moments in both parts.
+grew at most over the bare passes, with the moments in both parts. `fit`: `bare_passes` is what the fit of one network
+with half of every width takes, joint fits included, as a multiple of a pass of the dense network over all examples;
+`predicted_mib` is what is kept of paused passes. Widths are halved from the front, as only time and memory count.
 """
 
 from __future__ import annotations
@@ -23,23 +25,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from processes import in_new_process
 from torch import nn
 from zoo.models import declare_torchvision_operators
 
 from autoprune.prune.bank.channels import notes_on
+from autoprune.prune.compensation.compensate import compensate
+from autoprune.prune.compensation.reference import make_reference
 from autoprune.prune.criteria.ordering import order_units
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import consumers_of, statistics_bytes
 from autoprune.prune.moments.moments import collect_moments
+from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
+from autoprune.prune.surgery.surgery import cut, kept_indices
 
 COLUMNS = ("model", "units", "examples", "bare_ms", "seconds", "bare_passes", "peak_mib", "predicted_mib", "detail")
 TORCHVISION = ("resnet50", "vit_b_16", "convnext_tiny", "densenet121")
 BATCH = 8
-BATCHES = {"moments": 32, "order": 1}
+BATCHES = {"moments": 32, "order": 1, "fit": 16}
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -63,6 +70,8 @@ def measured(part: str, name: str) -> dict[str, Any]:
     units = [unit for unit in structure.units if not unit.is_branch]
     names, weights = [unit.name for unit in units], consumers_of(units)
     bare = seconds(lambda: [forward(model, batch) for batch in batches])[0] / examples
+    if part == "fit":
+        return fitted(name, model, structure, batches, bare)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     taken, (moments, sliced) = seconds(lambda: collect_moments(model, structure, weights, batches))
     remarks = notes_on(moments, named_tensors(model)) | sliced
@@ -82,6 +91,30 @@ def measured(part: str, name: str) -> dict[str, Any]:
         "bare_passes": round(passes, 2),
         "peak_mib": round(peak / 1024),
         "predicted_mib": round(statistics_bytes(model, structure, names) / 2**20),
+        "detail": detail,
+    }
+
+
+def fitted(name: str, model: nn.Module, structure: Structure, batches: list[Inputs], bare: float) -> dict[str, Any]:
+    """The row of a fit."""
+    units = [unit for unit in structure.units if not unit.is_branch]
+    halves = {unit.name: np.arange(max(unit.least, unit.width // 2)) for unit in units}
+    small = cut(model, structure, halves)
+    indices = kept_indices(structure.units, halves, named_tensors(model))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reference = make_reference(model, structure, batches)
+    taken, result = seconds(lambda: compensate(small, structure, reference, indices))
+    kept = sum(fit.kept for fit in result.fits.values())
+    detail = f"{len(result.fits)} layers fitted, {kept} of them kept, {len(result.untouched)} untouched"
+    return {
+        "model": name,
+        "units": len(units),
+        "examples": result.examples,
+        "bare_ms": round(1000 * bare),
+        "seconds": round(taken, 2),
+        "bare_passes": round(taken / bare / result.examples, 2),
+        "peak_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024),
+        "predicted_mib": round(reference.held_bytes / 2**20),
         "detail": detail,
     }
 
