@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.modules", "prune.structure", "prune.surgery", "prune.moments", "prune.criteria", "errors"),
     },
     "prune.compensation": {
-        *("prune.modules", "prune.passes", "prune.structure", "prune.surgery", "prune.moments", "errors"),
+        *("prune.modules", "prune.passes", "prune.structure", "prune.surgery", "prune.moments", "core", "errors"),
     },
     "prune": {
         *("core", "prune.modules", "prune.passes", "prune.structure", "prune.surgery", "prune.criteria", "errors"),

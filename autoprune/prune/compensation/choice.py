@@ -8,7 +8,8 @@ from typing import NamedTuple, cast
 
 import torch
 
-from autoprune.prune.moments.regression import Regression, doubled, lenient, row_factors, solve_rows
+from autoprune.prune.moments.rectifier import Rectifier
+from autoprune.prune.moments.regression import Regression, doubled, row_factors, solve_rows
 from autoprune.prune.moments.ridge import ridged, strength
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the mean diagonal of the second moments
@@ -49,7 +50,7 @@ class Choice(NamedTuple):
     unexplained: float
 
 
-def choose_ridge(regression: Regression, sample: Sample, *, rectified: bool) -> Choice:
+def choose_ridge(regression: Regression, sample: Sample, rectifier: Rectifier | None) -> Choice:
     """Fits the rows that are not held out with each ridge, from the smallest on, until the error on the others rises.
 
     Fits are in float32, as only their errors are used. Those of a weight with zeros are of a sample of its outputs.
@@ -59,7 +60,7 @@ def choose_ridge(regression: Regression, sample: Sample, *, rectified: bool) -> 
         regression: the regression on all rows, whose prior is the weight that the layer has. It is given the second
             moments, which are computed on the way.
         sample: the rows, their targets, and which are held out.
-        rectified: whether a ReLU reads the output.
+        rectifier: the activation that alone reads the output, if it is a rectifier.
     """
     if not sample.suffices:
         return Choice(math.inf, math.nan)
@@ -71,7 +72,7 @@ def choose_ridge(regression: Regression, sample: Sample, *, rectified: bool) -> 
     variance = float(goal.var(dim=1, correction=0).mean())
     best, last = Choice(math.nan, math.inf), math.inf
     for ridge, fitted in _fits(regression, sample, some):
-        left = float(((lenient(goal, fitted) if rectified else goal) - fitted).square().mean())
+        left = float(((rectifier.lenient(goal, fitted) if rectifier else goal) - fitted).square().mean())
         if left < best.unexplained:
             best = Choice(ridge, left)
         if ridge < math.inf and left > last:

@@ -12,9 +12,10 @@ from torch import nn
 
 from autoprune.prune.compensation.choice import Sample, choose_ridge
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.joint import Affine, Examples, fit_jointly
+from autoprune.prune.compensation.joint import Affine, Examples, Pair, fit_jointly
 from autoprune.prune.compensation.reference import Target
 from autoprune.prune.moments.design import Design
+from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.moments.regression import Regression, doubled
 
 START = 5  # every fifth row of whole examples starts a joint fit; all of them gave the same
@@ -75,6 +76,16 @@ class Fit:
         """The layer's output after its batch norm, computed in one pass over the memory."""
         return self.affine(x.dtype)(x)
 
+    def rectified(self, x: torch.Tensor) -> torch.Tensor:
+        """The output of a layer that feeds another one, as the other one reads it."""
+        return self.rectifier(self(x))
+
+    @property
+    def rectifier(self) -> Rectifier:
+        """The activation of a layer that feeds another one."""
+        assert self.target.rectifier, "only a rectifier reads the output of a feeder"
+        return self.target.rectifier
+
     def kept_of_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """(g, n, o) the kept channels of (g, n, c / g) outputs of the dense layer."""
         if self.kept is None:
@@ -91,7 +102,7 @@ class Fit:
 
         Raises torch.linalg.LinAlgError if rows or targets are not finite; nothing is written then.
         """
-        constant, rectified = has_constant(self.layer), self.target.rectified
+        constant, rectifier = has_constant(self.layer), self.target.rectifier
         (prior, bias), (_, rows, columns) = self._folded(), sample.rows.shape
         variance = float(sample.goal.var(dim=1, correction=0).mean())
         self.regression = Regression(sample.rows, prior, constant=constant, stays=self.stays)
@@ -99,9 +110,12 @@ class Fit:
         if left <= UNCHANGED * variance:
             self.result = LayerFit(left / variance if variance > 0 else 0.0, math.inf, rows, columns)
             return False
-        chosen = choose_ridge(self.regression, sample, rectified=rectified)
+        chosen = choose_ridge(self.regression, sample, rectifier)
         self.regression.ridge = chosen.ridge
-        weight, bias = (self.regression.solve_rectified if rectified else self.regression.solve)(sample.goal)
+        if rectifier is None:
+            weight, bias = self.regression.solve(sample.goal)
+        else:
+            weight, bias = self.regression.solve_rectified(sample.goal, rectifier)
         if not (weight.isfinite().all() and bias.isfinite().all()):
             cause = "the dense network's outputs are not finite"
             raise torch.linalg.LinAlgError(cause)  # type: ignore[attr-defined]  # torch forgets to export it
@@ -116,19 +130,14 @@ class Fit:
         Fits this one alone first, to the rows of these examples, as a joint fit starts from there.
         """
         assert feeder.regression, "it was solved for alone"
-        parts = [self._sample(feeder(own.x).relu_(), own) for own in examples]
+        parts = [self._sample(feeder.rectified(own.x), own) for own in examples]
         if not self.solve(Sample.joined(parts)):
             return False
         assert self.regression, "it was solved for alone"
-        both = fit_jointly(
-            feeder.affine(),
-            self.affine(),
-            (feeder.regression.divided, self.regression.divided),
-            examples,
-            iterations=iterations,
-            rectified=self.target.rectified,
-        )
-        for fit, solved in zip((feeder, self), both, strict=True):
+        pair = Pair(feeder.affine(), self.affine(), feeder.rectifier, self.target.rectifier)
+        divide = feeder.regression.divided, self.regression.divided
+        pair = fit_jointly(pair, divide, examples, iterations=iterations)
+        for fit, solved in ((feeder, pair.first), (self, pair.second)):
             weight = fit.design.flat(solved.weight).double()
             fit.put(weight, solved.bias.double().reshape(weight.shape[:2]))
         return True

@@ -17,11 +17,11 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.prune.compensation.activations import Activations
+from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.passes.watch import FunctionCalls
 
 ADDITION_FUNCTIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 IN_PLACE = ("add_", "__iadd__")
-RECTIFIERS = ("relu", "relu_")
 
 
 class OutputStage(Enum):
@@ -112,8 +112,8 @@ class Following(ABC):
         """Called when a layer's output is available."""
 
     @abstractmethod
-    def read(self, mark: OutputMark, function: str) -> None:
-        """Called when a function reads a layer's output at some stage."""
+    def read(self, mark: OutputMark, rectifier: Rectifier | None) -> None:
+        """Called when an operator reads a layer's output at some stage; `rectifier` says whether it is one."""
 
     def mark_of(self, tensor: Any) -> OutputMark | None:
         """The mark of a tensor; None if it is not the output of a layer, or was changed in place since."""
@@ -213,7 +213,8 @@ class Following(ABC):
             with self.own():
                 self.norm_called(norm, args[0])
         first = marks[0] if marks else None
-        stage = None if first is None else self._stage_after(first, name, norm)
+        rectifier = Rectifier.of(name, args, kwargs)
+        stage = None if first is None else self._stage_after(first, rectifier, norm)
         if first and stage and first.layer in self.postponed:
             output = args[0]
         else:
@@ -221,16 +222,16 @@ class Following(ABC):
         if not isinstance(output, torch.Tensor):  # a size or a boolean
             return output
         for mark in filter(None, marks):
-            self.read(mark, name)
+            self.read(mark, rectifier)
         if first and stage:
             self._there(first.layer, output, stage)
         return output
 
-    def _stage_after(self, mark: OutputMark, function: str, norm: str | None) -> OutputStage | None:
+    def _stage_after(self, mark: OutputMark, rectifier: Rectifier | None, norm: str | None) -> OutputStage | None:
         """The stage of a layer's output after a function; None if the result is no longer that output."""
         if mark.stage is OutputStage.RAW and norm is not None and self.layers[mark.layer].norm is self.norms[norm]:
             return OutputStage.FINAL
-        return OutputStage.RECTIFIED if mark.stage is OutputStage.FINAL and function in RECTIFIERS else None
+        return OutputStage.RECTIFIED if mark.stage is OutputStage.FINAL and rectifier is not None else None
 
     def _norm_of(self, values: Sequence[Any]) -> str | None:
         """The batch norm whose buffers are among the values."""

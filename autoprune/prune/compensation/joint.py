@@ -1,10 +1,11 @@
-"""Joint fit of two layers with a ReLU between them, so that the second one corrects the error of the first one.
+"""Joint fit of two layers with a rectifier between them, so that the second one corrects the error of the first one.
 
 Least squares for one layer at a time can make the first layer reproduce the dense network's activations at the kept
 channels, but cannot adapt them to the second layer. Together the layers compute y = V2 relu(V1 x + b1) + b2, and for
-small changes, with the present sign of every activation, y is linear in V1, b1, V2 and b2. So we solve a linear
-least-squares problem by a few steps of conjugate gradients, preconditioned by the second moments of both layers'
-inputs. The step is halved until the true error falls; if it does not fall, the layers stay unchanged.
+small changes, with every activation on its present side of 0 (and of the ceiling of a ReLU6), y is linear in V1, b1, V2
+and b2. So we solve a linear least-squares problem by a few steps of conjugate gradients, preconditioned by the second
+moments of both layers' inputs. The step is halved until the true error falls; if it does not fall, the layers stay
+unchanged.
 
 Source:
     The Gauss-Newton method (Nocedal and Wright, Numerical Optimization, 2006, section 10.3).
@@ -21,7 +22,8 @@ from torch import nn
 from torch.func import functional_call
 
 from autoprune.prune.moments.design import Design
-from autoprune.prune.moments.regression import doubled, lenient
+from autoprune.prune.moments.rectifier import RELU, Rectifier
+from autoprune.prune.moments.regression import doubled
 
 SHORTEST = 1 / 8  # shortest fraction of a step; if it does not help either, the fit is left unchanged
 
@@ -60,69 +62,89 @@ class Examples(NamedTuple):
     held: bool = False
 
 
-def fit_jointly(
-    first: Affine,
-    second: Affine,
-    divide: tuple[Divide, Divide],
-    examples: Sequence[Examples],
-    *,
-    iterations: int,
-    rectified: bool = False,
-) -> tuple[Affine, Affine]:
-    """Both layers, changed so that second(relu(first(x))) approaches the target in the mean square; float32.
+@dataclass(frozen=True)
+class Pair:
+    """Two layers with a rectifier between them.
 
-    `divide` are the Regression.divided of both layers; entries that it leaves at 0 do not change. One linearisation
-    with `iterations` of conjugate gradients; two with half as many each were no better. The step is as long as helps on
-    the examples that are held out, if there are any. `rectified`: a ReLU reads the output, so that any negative value
-    is equally good where the target is negative.
+    Attributes:
+        first: the first layer.
+        second: the second layer.
+        between: the rectifier that reads the first layer's output.
+        behind: the rectifier that alone reads the second layer's output, if there is one.
+    """
+
+    first: Affine
+    second: Affine
+    between: Rectifier = RELU
+    behind: Rectifier | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.between(self.first(x)))
+
+    def goal(self, examples: Examples) -> torch.Tensor:
+        """The target, or the present output wherever a rectifier makes the same of both."""
+        return examples.goal if self.behind is None else self.behind.lenient(examples.goal, self(examples.x))
+
+    def error(self, examples: Sequence[Examples]) -> float:
+        """The sum of squared errors."""
+        return sum(float((self(one.x) - one.goal).square().sum(dtype=torch.float64)) for one in examples)
+
+    def moved(self, step: Tensors, length: float) -> Pair:
+        """The pair after a part of a step."""
+        first, second = self.first, self.second
+        return replace(
+            self,
+            first=replace(first, weight=first.weight + length * step[0], bias=first.bias + length * step[1]),
+            second=replace(second, weight=second.weight + length * step[2], bias=second.bias + length * step[3]),
+        )
+
+
+def fit_jointly(pair: Pair, divide: tuple[Divide, Divide], examples: Sequence[Examples], *, iterations: int) -> Pair:
+    """Changes both layers so that the pair's output approaches the target in the mean square, in float32.
+
+    The problem is linearised once; two linearisations with half as many iterations each were no better.
+
+    Args:
+        pair: both layers.
+        divide: `Regression.divided` of both layers; entries that it sets to 0 do not change.
+        examples: inputs of the first layer and wanted outputs of the second. The step is as long as it helps on those
+            that are held out, if there are any.
+        iterations: the number of conjugate-gradient steps.
+
+    Returns:
+        Both layers; unchanged if no step lowers the error.
     """
     fitted = [one for one in examples if not one.held]
-    residuals = [_goal(first, second, one, rectified) - second(first(one.x).relu()) for one in fitted]
-    step = _gauss_newton(first, second, divide, [one.x for one in fitted], residuals, iterations)
+    residuals = [pair.goal(one) - pair(one.x) for one in fitted]
+    step = _gauss_newton(pair, divide, [one.x for one in fitted], residuals, iterations)
     judges = [one for one in examples if one.held] or fitted
-    goals = [Examples(one.x, _goal(first, second, one, rectified)) for one in judges]
-    return _shortened(first, second, goals, step) or (first, second)
+    return _shortened(pair, [one._replace(goal=pair.goal(one)) for one in judges], step)
 
 
-def _goal(first: Affine, second: Affine, examples: Examples, rectified: bool) -> torch.Tensor:
-    """The target; if a ReLU reads the output, the present output where both are negative."""
-    return lenient(examples.goal, second(first(examples.x).relu())) if rectified else examples.goal
-
-
-def _shortened(
-    first: Affine, second: Affine, examples: Sequence[Examples], step: Tensors
-) -> tuple[Affine, Affine] | None:
-    """Both layers after the longest of step, step / 2, ... that lowers the error; None if none of them does."""
-    error, length = _error(first, second, examples), 1.0
+def _shortened(pair: Pair, examples: Sequence[Examples], step: Tensors) -> Pair:
+    """The pair after the longest of step, step / 2, ... that lowers the error, or as it is."""
+    error, length = pair.error(examples), 1.0
     while length >= SHORTEST:
-        moved = _moved(first, step[0], step[1], length), _moved(second, step[2], step[3], length)
-        if _error(*moved, examples) < error:  # False for NaN
+        moved = pair.moved(step, length)
+        if moved.error(examples) < error:  # False for NaN
             return moved
         length /= 2
-    return None
-
-
-def _error(first: Affine, second: Affine, examples: Sequence[Examples]) -> float:
-    """The sum of squared errors."""
-    return sum(float((second(first(one.x).relu()) - one.goal).square().sum(dtype=torch.float64)) for one in examples)
-
-
-def _moved(layer: Affine, weight: torch.Tensor, bias: torch.Tensor, length: float) -> Affine:
-    return replace(layer, weight=layer.weight + length * weight, bias=layer.bias + length * bias)
+    return pair
 
 
 class _Part:
     """The pair on some of the examples, linearised where it is."""
 
-    def __init__(self, first: Affine, second: Affine, x: torch.Tensor) -> None:
-        self.first, self.second, self.x = first, second, x
+    def __init__(self, pair: Pair, x: torch.Tensor) -> None:
+        first, second = self.first, self.second = pair.first, pair.second
+        self.x = x
         with torch.enable_grad():
             parts = (first.weight, first.bias, second.weight, second.bias)
             self._leaves = [part.detach().requires_grad_() for part in parts]
             before = replace(first, weight=self._leaves[0], bias=self._leaves[1])(x)
-            hidden = before.relu()
+            hidden = pair.between(before)
             self._output = replace(second, weight=self._leaves[2], bias=self._leaves[3])(hidden)
-        self.active, self.hidden = (before > 0).detach(), hidden.detach()
+        self.active, self.hidden = pair.between.passes(before).detach(), hidden.detach()
 
     def forward(self, d: Tensors) -> torch.Tensor:
         """The change of the output for changes of (V1, b1, V2, b2), while activations keep their signs."""
@@ -138,15 +160,14 @@ class _Part:
 
 
 def _gauss_newton(
-    first: Affine,
-    second: Affine,
+    pair: Pair,
     divide: tuple[Divide, Divide],
     inputs: Sequence[torch.Tensor],
     residuals: Sequence[torch.Tensor],
     iterations: int,
 ) -> list[torch.Tensor]:
     """The change of (V1, b1, V2, b2) that best removes the residuals while activations keep their signs."""
-    parts = [_Part(first, second, x) for x in inputs]
+    parts = [_Part(pair, x) for x in inputs]
 
     def forward(d: Tensors) -> Tensors:
         return [part.forward(d) for part in parts]
@@ -155,7 +176,7 @@ def _gauss_newton(
         own = [part.adjoint(one) for part, one in zip(parts, u, strict=True)]
         return [torch.stack(same).sum(dim=0) for same in zip(*own, strict=True)] if len(own) > 1 else own[0]
 
-    precondition = _preconditioner(first, second, divide, [part.hidden for part in parts])
+    precondition = _preconditioner(pair, divide, parts)
     return _conjugate_gradients(forward, adjoint, precondition, residuals, iterations)
 
 
@@ -198,15 +219,16 @@ def _dot(left: Tensors, right: Tensors) -> float:
 
 
 def _preconditioner(
-    first: Affine, second: Affine, divide: tuple[Divide, Divide], hidden: Tensors
+    pair: Pair, divide: tuple[Divide, Divide], parts: Sequence[_Part]
 ) -> Callable[[Tensors], list[torch.Tensor]]:
     """Makes a function that divides gradients by the second moments of each layer's rows.
 
     The gradients of the first layer are also divided by the sensitivity of the output to each hidden channel: the
     frequency of its activation times the energy of the weights that read it.
     """
-    places = sum(second.design.count(part) for part in hidden)
-    channels = [(part > 0).float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2) for part in hidden]
+    first, second = pair.first, pair.second
+    places = sum(second.design.count(part.hidden) for part in parts)
+    channels = [part.active.float().movedim(-len(first.design.axes) - 1, -1).flatten(0, -2) for part in parts]
     active = sum(part.sum(dim=0) for part in channels) / sum(map(len, channels))
     reads = second.design.flat(second.weight).square().sum(dim=1)  # (g, k)
     passed = (

@@ -14,9 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.core.cache import ByteCache
 from autoprune.errors import DataError
 from autoprune.prune.compensation.activations import Activations
-from autoprune.prune.compensation.flow import RECTIFIERS, Following, Layer, OutputMark, OutputStage
+from autoprune.prune.compensation.flow import Following, Layer, OutputMark, OutputStage
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.moments.design import Design, design_of
+from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
@@ -60,14 +61,14 @@ class Target:
     Attributes:
         summed: see above.
         read_once: whether exactly one operator reads the output.
-        rectified: whether that operator is a ReLU.
+        rectifier: that operator if it is a rectifier, such as a ReLU.
         feeder: the layer whose rectified output this one reads, if nothing else reads that.
         most_rows: the largest number of rows for its own fit.
     """
 
     summed: bool
     read_once: bool
-    rectified: bool
+    rectifier: Rectifier | None
     feeder: str | None
     most_rows: int
 
@@ -204,27 +205,23 @@ class _Seen:
     outputs: int
     most_rows: int
     summed: bool = False
-    reads: Counter[tuple[OutputStage, str]] = field(default_factory=Counter)  # by stage and function
+    reads: Counter[OutputStage] = field(default_factory=Counter)
+    reader: Rectifier | None = None  # the last rectifier that read the output
 
     @property
-    def rectified(self) -> bool:
-        """Whether only a ReLU reads the output."""
-        return self.readers(OutputStage.FINAL) == 1 and any(
-            (OutputStage.FINAL, name) in self.reads for name in RECTIFIERS
-        )
+    def rectifier(self) -> Rectifier | None:
+        """The rectifier that alone reads the output."""
+        return self.reader if self.reads[OutputStage.FINAL] == 1 else None
 
     @property
     def feeds_one(self) -> bool:
         """Whether exactly one operator reads the rectified output."""
-        return self.rectified and self.readers(OutputStage.RECTIFIED) == 1
+        return self.rectifier is not None and self.reads[OutputStage.RECTIFIED] == 1
 
     def goal_bytes(self, examples: int, effort: Effort) -> int:
         """The size of what is taken of its output, at most."""
         rows = self.rows * examples
         return 4 * self.outputs * (min(rows, self.most_rows) + min(rows, effort.whole_rows))
-
-    def readers(self, stage: OutputStage) -> int:
-        return sum(count for (at, _), count in self.reads.items() if at is stage)
 
 
 def _observed(
@@ -251,7 +248,7 @@ class _Observer(Following):
     def target(self, name: str) -> Target:
         seen, feeder = self.seen[name], self._feeders.get(name)
         known = feeder if feeder in self.seen and self.seen[feeder].feeds_one else None
-        return Target(seen.summed, seen.readers(OutputStage.FINAL) == 1, seen.rectified, known, seen.most_rows)
+        return Target(seen.summed, seen.reads[OutputStage.FINAL] == 1, seen.rectifier, known, seen.most_rows)
 
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         design = design_at(layer)
@@ -278,9 +275,12 @@ class _Observer(Following):
             self.seen[layer].summed = True
         return y
 
-    def read(self, mark: OutputMark, function: str) -> None:
-        if mark.layer in self.seen:
-            self.seen[mark.layer].reads[mark.stage, function] += 1
+    def read(self, mark: OutputMark, rectifier: Rectifier | None) -> None:
+        seen = self.seen.get(mark.layer)
+        if seen is not None:
+            seen.reads[mark.stage] += 1
+            if rectifier is not None and mark.stage is OutputStage.FINAL:
+                seen.reader = rectifier
 
     def norm_called(self, name: str, x: torch.Tensor) -> None:
         """Does nothing: statistics are those of all examples."""

@@ -20,6 +20,7 @@ from autoprune.prune.compensation.joint import Examples
 from autoprune.prune.compensation.pausing import PausingPass
 from autoprune.prune.compensation.reference import Effort, Goals, Reference, Target
 from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
+from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.passes.containers import copied
 
 HELD_OUT = 5  # every fifth example is held out from fits
@@ -122,7 +123,7 @@ class PrunedWalks(Following):
     def produced(self, layer: Layer, y: torch.Tensor) -> None:
         """Does nothing: the layer was fitted before."""
 
-    def read(self, mark: OutputMark, function: str) -> None:
+    def read(self, mark: OutputMark, rectifier: Rectifier | None) -> None:
         """Does nothing: readers are known from the dense network."""
 
 
@@ -149,7 +150,7 @@ class DenseWalks(Following):
         """Returns the input: the dense network stays as it is."""
         return x
 
-    def read(self, mark: OutputMark, function: str) -> None:
+    def read(self, mark: OutputMark, rectifier: Rectifier | None) -> None:
         """Does nothing: readers are known."""
 
 
@@ -303,7 +304,7 @@ class Chunk:
         if self._input is None:
             x = self.pruned.inputs.pop(fit.layer.name)
             if fit.feeder is not None:
-                x = self.owned(fit.feeder(self.pruned.inputs.pop(fit.feeder.layer.name)).relu_())
+                x = self.owned(fit.feeder.rectified(self.pruned.inputs.pop(fit.feeder.layer.name)))
             if fit.feeds:
                 self.pruned.inputs[fit.layer.name] = x
             self._input = x

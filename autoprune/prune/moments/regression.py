@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 
+from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.moments.ridge import RIDGE, ridged, strength
 
 RECTIFIED_ROUNDS = 4  # iterations of a rectified fit; twelve gave the same
@@ -81,7 +82,7 @@ class Regression:
         products = doubled(self.rows.transpose(1, 2) @ targets).transpose(1, 2) / targets.shape[1]  # (g, o, k)
         return self.divided(products + strength(self.moments, self.ridge)[:, :, None] * self.prior)
 
-    def solve_rectified(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def solve_rectified(self, targets: torch.Tensor, rectifier: Rectifier) -> tuple[torch.Tensor, torch.Tensor]:
         """Solves like `solve`, for outputs that a ReLU reads: any output fits a negative target if it is negative.
 
         It alternates between the fit and the targets.
@@ -92,7 +93,7 @@ class Regression:
         """
         weight, bias = self.solve(targets)
         for _ in range(RECTIFIED_ROUNDS):
-            weight, bias = self.solve(lenient(targets, self.fitted(weight, bias)))
+            weight, bias = self.solve(rectifier.lenient(targets, self.fitted(weight, bias)))
         return weight, bias
 
     def fitted(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -114,11 +115,6 @@ class Regression:
 def factor_bytes(stays: torch.Tensor) -> int:
     """The memory of a weight's factors, in bytes; its entries stay where the (g, o, k) booleans are True."""
     return 8 * int(stays.sum(dim=2).square().sum())
-
-
-def lenient(targets: torch.Tensor, fitted: torch.Tensor) -> torch.Tensor:
-    """Targets of outputs that a ReLU reads: a target that is not positive becomes the fitted value, but at most 0."""
-    return torch.where(targets > 0, targets, fitted.clamp(max=0))
 
 
 def doubled(tensor: torch.Tensor) -> torch.Tensor:

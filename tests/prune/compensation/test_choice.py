@@ -9,6 +9,7 @@ import torch
 
 from autoprune.prune.compensation import choice
 from autoprune.prune.compensation.choice import RIDGES, Sample
+from autoprune.prune.moments.rectifier import RELU
 from autoprune.prune.moments.regression import Regression
 
 
@@ -21,9 +22,9 @@ def sample_of(rows, columns, *, noise, seed=0):
     return Sample(x, goal, torch.arange(rows) % 5 == 4), weight
 
 
-def choose_ridge(sample, prior, *, constant=False, stays=None, rectified=False):
+def choose_ridge(sample, prior, *, constant=False, stays=None, rectifier=None):
     regression = Regression(sample.rows, prior, constant=constant, stays=stays)
-    return choice.choose_ridge(regression, sample, rectified=rectified)
+    return choice.choose_ridge(regression, sample, rectifier)
 
 
 def error_of(sample, ridge, prior, *, constant):
@@ -64,7 +65,7 @@ def test_negative_targets_of_a_relu_ask_for_nothing():
     sample, weight = sample_of(200, 4, noise=0.0)
     deep = torch.where(sample.goal < 0, 10 * sample.goal, sample.goal)
     only_held = torch.where(sample.held[None, :, None], deep, sample.goal)
-    chosen = choose_ridge(sample._replace(goal=only_held), weight, rectified=True)
+    chosen = choose_ridge(sample._replace(goal=only_held), weight, rectifier=RELU)
     assert chosen.unexplained < 1e-6
 
 

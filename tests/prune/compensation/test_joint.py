@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.prune.compensation.joint import Affine, Examples, fit_jointly
+from autoprune.prune.compensation.joint import Affine, Examples, Pair, fit_jointly
 from autoprune.prune.moments.design import design_of
+from autoprune.prune.moments.rectifier import RELU, Rectifier
 from autoprune.prune.moments.regression import Regression
 
 PAIRS = {
@@ -52,18 +53,40 @@ def test_a_small_change_of_both_layers_is_found_again(kind):
         ]
         target = other[1](other[0](x).relu())
         before = float((second(first(x).relu()) - target).square().mean())
-    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=40)
+    solved = fit_jointly(Pair(first, second), divide, [Examples(x, target)], iterations=40)
     with torch.no_grad():
-        assert float((solved[1](solved[0](x).relu()) - target).square().mean()) < 0.05 * before
+        assert float((solved.second(solved.first(x).relu()) - target).square().mean()) < 0.05 * before
+
+
+def test_a_small_change_is_found_again_below_a_ceiling_that_half_of_the_activations_reach():
+    generator = torch.Generator().manual_seed(4)
+    (first, second), x, divide = pair_of("linear", generator)
+    between = Rectifier(float(first(x).quantile(0.75)))
+    pair = Pair(first, second, between)
+    with torch.no_grad():
+        other = affine(first.module, first.weight + 0.01 * torch.randn(8, 6, generator=generator), first.bias)
+        target = Pair(other, second, between)(x)
+        before = pair.error([Examples(x, target)])
+        solved = fit_jointly(pair, divide, [Examples(x, target)], iterations=40)
+        assert solved.error([Examples(x, target)]) < 0.05 * before
+
+
+def test_a_step_that_only_helps_the_examples_of_the_fit_is_not_taken():
+    (first, second), x, divide = pair_of("linear", torch.Generator().manual_seed(5))
+    pair = Pair(first, second)
+    with torch.no_grad():
+        right, wrong = pair(x[:200]), pair(x[200:]) + torch.randn(200, 4)
+    solved = fit_jointly(pair, divide, [Examples(x[200:], wrong), Examples(x[:200], right, held=True)], iterations=10)
+    assert solved is pair
 
 
 def test_a_pair_that_is_right_already_stays():
     (first, second), x, divide = pair_of("convolutions", torch.Generator().manual_seed(1))
     with torch.no_grad():
         target = second(first(x).relu())
-    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=10)
-    assert solved[0] is first
-    assert solved[1] is second
+    solved = fit_jointly(Pair(first, second), divide, [Examples(x, target)], iterations=10)
+    assert solved.first is first
+    assert solved.second is second
 
 
 def test_where_a_relu_reads_the_output_negative_targets_ask_for_nothing():
@@ -71,9 +94,9 @@ def test_where_a_relu_reads_the_output_negative_targets_ask_for_nothing():
     with torch.no_grad():
         output = second(first(x).relu())
         target = torch.where(output > 0, output, output - 5.0)
-    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=10, rectified=True)
+    solved = fit_jointly(Pair(first, second, behind=RELU), divide, [Examples(x, target)], iterations=10)
     with torch.no_grad():
-        torch.testing.assert_close(solved[1](solved[0](x).relu()), output, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(solved.second(solved.first(x).relu()), output, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -84,9 +107,9 @@ def test_entries_that_are_left_out_do_not_change_and_the_others_come_closer(kind
         output = second(first(x).relu())
         target = output + 0.1 * torch.randn(output.shape, generator=generator)
         before = float((output - target).square().mean())
-    solved = fit_jointly(first, second, divide, [Examples(x, target)], iterations=10)
-    for old, new in zip((first, second), solved, strict=True):
+    solved = fit_jointly(Pair(first, second), divide, [Examples(x, target)], iterations=10)
+    for old, new in zip((first, second), (solved.first, solved.second), strict=True):
         assert torch.equal(new.weight[old.weight <= 0], old.weight[old.weight <= 0])
         assert not torch.equal(new.weight, old.weight)
     with torch.no_grad():
-        assert float((solved[1](solved[0](x).relu()) - target).square().mean()) < before
+        assert float((solved.second(solved.first(x).relu()) - target).square().mean()) < before
