@@ -19,6 +19,7 @@ from autoprune.measure.form import Tuning
 from autoprune.plan.additivity import Additivity, additivity, additivity_summary
 from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.changes import changes, check_identity
+from autoprune.run.executors.computing import versions
 from autoprune.run.executors.evaluator import open_evaluator
 from autoprune.run.executors.pool import Pool
 from autoprune.run.executors.reference import Reference
@@ -259,7 +260,7 @@ def _finish(
     if failures := most_failed(controller.told):
         _log.warning(failures)
     team = evaluator if isinstance(evaluator, Pool) else None
-    members, left_out = finish(session, controller.told, folder, team)
+    members, left_out = finish(session, controller.told, folder, team, versions())
     events.warn(session.scorer.remark)
     sums = additivity(session.problem, controller.told)
     if folder is not None:

@@ -63,6 +63,10 @@ class RunFolder:
         return self.path / "front.json"
 
     @property
+    def built(self) -> Path:
+        return self.path / "built.json"
+
+    @property
     def additivity(self) -> Path:
         return self.path / "additivity.csv"
 

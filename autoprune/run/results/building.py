@@ -63,6 +63,11 @@ class Measurements:
     steps: int
     emptied: tuple[str, ...]
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Measurements:
+        """Makes measurements from their fields, as they are read from JSON."""
+        return Measurements(**{**data, "emptied": tuple(data["emptied"])})
+
 
 @dataclass(frozen=True)
 class BuildAnswer(Evaluation):

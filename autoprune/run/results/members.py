@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from autoprune.measure.scorer import cause_of
 from autoprune.prune.modules.copies import copy_model
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
+from autoprune.run.records.built_file import BuiltFile
 from autoprune.run.records.columns import SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
@@ -73,7 +74,11 @@ def build_member(session: Session, evaluation: Evaluation) -> Built:
 
 
 def finish(
-    session: Session, evaluations: Sequence[Evaluation], folder: RunFolder | None, team: Team | None = None
+    session: Session,
+    evaluations: Sequence[Evaluation],
+    folder: RunFolder | None,
+    team: Team | None = None,
+    software: Mapping[str, str] | None = None,
 ) -> Finished:
     """Builds and measures the front of a search and writes front.csv and front.json.
 
@@ -86,6 +91,8 @@ def finish(
         evaluations: the evaluations of the search.
         folder: the run folder, if there is one.
         team: the workers of the run; without them, this process builds the networks one after the other.
+        software: the versions that networks are built with. Networks that an interrupted run has built with the same
+            versions are not built again.
 
     Raises:
         RunFailed: every network was left out with a cause; nothing is written then.
@@ -94,7 +101,8 @@ def finish(
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
     members = [*front.thinned(session.job.front_size).members]
     members += uniform_rivals(session, members, scored)
-    outcomes = _outcomes(session, members, team)
+    kept_file = BuiltFile(folder, software or {})
+    outcomes = _outcomes(session, members, team, kept_file)
     built = [outcome for outcome in outcomes if isinstance(outcome, Member)]
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     if members and not built:
@@ -104,15 +112,21 @@ def finish(
     if folder is not None:
         write_text(folder.front_csv, to_csv(kept))
         write_checked(folder.front_json, front_file(session, kept, left_out).to_json())
+        kept_file.remove()
     return Finished(tuple(kept), tuple(left_out))
 
 
-def _outcomes(session: Session, members: Sequence[Evaluation], team: Team | None) -> list[Member | LeftOut]:
+def _outcomes(
+    session: Session, members: Sequence[Evaluation], team: Team | None, kept: BuiltFile
+) -> list[Member | LeftOut]:
     """The members, or why they are left out, in the order given, whatever the order in which they are built."""
     outcomes: dict[Candidate, Member | LeftOut] = {}
     clean, total = without(secrets_of(session.job)), len(members)
     session.progress(Progress("front", 0, total))
-    for evaluation, answer in answers(session, members, team):
+    known = {levels: Measurements.from_json(measured) for levels, measured in kept.known.items()}
+    for evaluation, answer in answers(session, members, team, known):
+        if isinstance(answer, BuildAnswer) and answer.measured is not None:
+            kept.add(evaluation.candidate.levels, asdict(answer.measured))
         outcome = outcomes[evaluation.candidate] = _outcome(session, evaluation, answer, clean)
         if isinstance(outcome, Member):
             note = f"{_gain(outcome, session)} in {answer.seconds:.1f} s"

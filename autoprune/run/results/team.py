@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import primary_cost
-from autoprune.core.space import Candidate
+from autoprune.core.space import Candidate, Levels
 from autoprune.errors import AutopruneError
-from autoprune.run.results.building import MemberBuilder, build_answer
+from autoprune.run.results.building import BuildAnswer, Measurements, MemberBuilder, build_answer
 from autoprune.run.session.session import Session
 
 _log = logging.getLogger(__name__)
@@ -37,17 +37,32 @@ class Team(Protocol):
 
 
 def answers(
-    session: Session, members: Sequence[Evaluation], team: Team | None
+    session: Session, members: Sequence[Evaluation], team: Team | None, known: Mapping[Levels, Measurements]
 ) -> Iterator[tuple[Evaluation, Evaluation]]:
     """Yields each network of a front with its answer, in the order in which they are built.
 
     Workers begin with the networks of the largest cost, which take the longest, so that none of them is left when the
     others are done. If the session cannot be sent to them, they are ended and this process builds the networks.
+
+    Args:
+        session: the session of the run.
+        members: the networks, with their evaluations during the search.
+        team: the workers, if there are any.
+        known: measurements of networks that need not be built again, by levels.
     """
-    if team is None or not members or not _sent(session, team):
-        for member in members:
+    found = {member.candidate: known.get(member.candidate.levels) for member in members}
+    for member in members:
+        if found[member.candidate] is not None:
+            yield member, BuildAnswer(member.candidate, measured=found[member.candidate])
+    missing = [member for member in members if found[member.candidate] is None]
+    if team is None or not missing or not _sent(session, team):
+        for member in missing:
             yield member, build_answer(session, member.candidate)
-        return
+    else:
+        yield from _of_team(session, missing, team)
+
+
+def _of_team(session: Session, members: Sequence[Evaluation], team: Team) -> Iterator[tuple[Evaluation, Evaluation]]:
     cost = primary_cost(session.problem)
     by_candidate = {member.candidate: member for member in members}
     for member in sorted(members, key=lambda member: -session.problem.costs_of(member.candidate)[cost]):

@@ -8,7 +8,9 @@ import pytest
 
 from autoprune.errors import PluginError
 from autoprune.plugins import load_plugin
-from autoprune.run import drive, search
+from autoprune.run import drive, resume, search
+from autoprune.run.records.built_file import BuiltFile
+from autoprune.run.records.folder import RunFolder
 from autoprune.run.results.team import answers
 from autoprune.run.session.job import Executor, silent
 from autoprune.run.session.session import open_session
@@ -108,11 +110,11 @@ def test_networks_that_cannot_be_sent_are_built_here_which_is_told(job, caplog):
     scored = [session.scorer.score(candidate) for candidate in (session.space.dense, session.space.smallest)]
     team = Refusing()
     with caplog.at_level(logging.WARNING):
-        found = list(answers(session, scored, team))
+        found = list(answers(session, scored, team, {}))
     assert team.closed
     assert "this process builds the networks of the front" in caplog.text
     assert "the example is not" in caplog.text
-    assert [answer.measured for _, answer in found] == [a.measured for _, a in answers(session, scored, None)]
+    assert [answer.measured for _, answer in found] == [a.measured for _, a in answers(session, scored, None, {})]
 
 
 @pytest.mark.faults
@@ -142,3 +144,35 @@ def test_a_network_that_kills_every_worker_is_left_out_and_the_others_are_the_fr
     assert found.members
     assert all(member.cause.count("was killed by SIGKILL") == 2 for member in found.left_out)
     assert found.left_out
+
+
+def test_a_run_that_was_stopped_while_it_built_the_front_builds_only_the_others(job, acting, tmp_path):
+    log, armed = tmp_path / "measured", tmp_path / "armed"
+    act = f"""
+    with open({str(log)!r}, "a") as file:
+        print(parameters, file=file)
+    if os.path.exists({str(armed)!r}) and Path({str(log)!r}).read_text().count("\\n") == 3:
+        raise KeyboardInterrupt
+    """
+    made = job("auto", 12, fitness=acting(act))
+    search(made, tmp_path / "whole")
+    built = log.read_text().split()
+    log.unlink()
+    armed.touch()
+    with pytest.raises(KeyboardInterrupt):
+        search(made, tmp_path / "run")
+    armed.unlink()
+    resume(made, tmp_path / "run")
+    assert log.read_text().split() == [*built[:3], *built[2:]], "the first two are not built again"
+    assert_same_front(tmp_path / "whole", tmp_path / "run")
+    assert not (tmp_path / "run" / "built.json").exists()
+
+
+def test_networks_that_other_software_has_built_are_built_again(tmp_path, caplog):
+    folder, measured = RunFolder(tmp_path), {"report": {"kl": 0.1}}
+    BuiltFile(folder, {"torch": "2.12"}).add((0, 1), measured)
+    assert BuiltFile(folder, {"torch": "2.12"}).known == {(0, 1): measured}
+    assert BuiltFile(folder, {"torch": "2.13"}).known == {}
+    folder.built.write_text(folder.built.read_text().replace("0.1", "0.3"))
+    assert BuiltFile(folder, {"torch": "2.12"}).known == {}
+    assert "the networks of the front are built again" in caplog.text
