@@ -16,7 +16,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "spdy": {"draws": 12, "attempts": 4},
     "emo": {"networks": 12, "population": 6, "plans": 6},
     "knapsack": {"plans": 8},
-    "surrogate": {"population": 10, "imagined": 100},
+    "surrogate": {"population": 20, "imagined": 100},
     "neighbours": {"rungs": 4},
     "portfolio": {"first": {"uniform": {}, "additive": {"plans": 4}}},
     "auto": {"plans": 6, "population": 10, "rungs": 4},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -150,8 +151,13 @@ def is_within(room: str, others: set[str]) -> bool:
     return any(room == other or room.startswith(f"{other}.") for other in others)
 
 
-def imports(path: Path, *, types: bool = True) -> Iterator[str]:
+@functools.cache
+def imports(path: Path, *, types: bool = True) -> tuple[str, ...]:
     """Full names of what a file imports, in functions too; without `types`, not what only a type checker sees."""
+    return tuple(read_imports(path, types))
+
+
+def read_imports(path: Path, types: bool) -> Iterator[str]:
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in nodes(ast.parse(path.read_text(encoding="utf-8")), types):
         if isinstance(node, ast.Import):

@@ -108,6 +108,7 @@ def test_the_quick_start_config_runs_and_its_front_holds_what_it_promises(tmp_pa
     assert rows[0]["accuracy"] == np.mean(torch.cat(hits).numpy())
 
 
+@pytest.mark.slow
 def test_the_example_runs_and_what_it_loads_again_has_the_accuracy_it_picked(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["digits.py", "8"])
     runpy.run_path(str(ROOT / "examples" / "digits.py"), run_name="__main__")

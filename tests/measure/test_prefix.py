@@ -152,9 +152,9 @@ def values(scorer, candidate):
 def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms):
     reusing = scorer_of(kind(), batch_norms=norms)
     plain = reusing.with_scoring(reuse_gib=0)
+    expected = {candidate: values(plain, candidate) for candidate in probes(reusing.space)}
     for _ in range(2):  # the first time outputs are kept, the second they are used
-        for candidate in probes(reusing.space):
-            assert values(reusing, candidate) == values(plain, candidate)
+        assert {candidate: values(reusing, candidate) for candidate in expected} == expected
 
 
 @pytest.mark.parametrize("norms", ["anchored", "batch"])
@@ -162,9 +162,9 @@ def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms)
 def test_scores_of_networks_with_zeros_are_the_same_with_and_without_reuse(kind, norms):
     reusing = scorer_with_zeros(kind(), batch_norms=norms)
     plain = reusing.with_scoring(reuse_gib=0)
+    expected = {candidate: values(plain, candidate) for candidate in probes(reusing.space)}
     for _ in range(2):
-        for candidate in probes(reusing.space):
-            assert values(reusing, candidate) == values(plain, candidate)
+        assert {candidate: values(reusing, candidate) for candidate in expected} == expected
 
 
 def test_a_candidate_that_changes_weights_alone_is_not_taken_for_the_dense_network():

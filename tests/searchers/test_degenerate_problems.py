@@ -50,7 +50,7 @@ def test_a_population_of_one_cannot_breed(name):
 @pytest.mark.parametrize("name", sorted(BREEDS_FROM_ONE))
 def test_a_population_of_one_goes_on_by_mutation(name):
     synthetic = synthetic_problem()
-    searcher = made(name, synthetic.problem, population=1)
+    searcher = made(name, synthetic.problem, **{**searcher_options(name), "population": 1})
     assert len(trace(searcher, synthetic.problem, lambda _, c: synthetic.evaluate(c), 40)) == 40
 
 

@@ -26,6 +26,7 @@ def cached(folder):
     return path
 
 
+@pytest.mark.slow
 def test_it_gets_97_percent_of_the_report_set_right(tmp_path):
     network = digits_resnet(cache=tmp_path)
     with torch.inference_mode():

@@ -121,7 +121,7 @@ def test_pruners_keep_the_contract(pruner, options):
         lambda problem, seed: OptunaSearch(
             problem, seed=seed, pruner=pruner, pruner_options=options, rungs=2, **AT_A_BUDGET
         ),
-        evaluations=12,
+        evaluations=9,
     )
 
 
