@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from rich.console import Console
@@ -195,7 +196,9 @@ def print_inspection(inspection: Inspection) -> None:
         console.print(f"note: {escape(note)}")
     searched = f"{len(inspection.levels)} of {len(inspection.units)} units"
     console.print(f"search space: {_count(inspection.space_size)} networks over {searched}")
-    console.print(f"memory for statistics: {inspection.statistics_bytes / 2**20:,.1f} MiB")
+    console.print(inspection.forecast.text())
+    for problem in inspection.forecast.problems:
+        console.print(f"note: a run will not start: {escape(problem)}")
 
 
 def _count(number: int) -> str:
@@ -368,6 +371,9 @@ class _BarReport:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, progress: Progress) -> None:
+        if "\n" in progress.message:  # a table does not fit beside a bar
+            self._bars.console.print(progress.message, markup=False, highlight=False)
+            progress = replace(progress, message="")
         if progress.phase not in self._tasks:
             self._tasks[progress.phase] = self._bars.add_task(progress.phase, message="")
         task = self._tasks[progress.phase]
@@ -393,4 +399,8 @@ class _LineReport:
         if progress.done > first and progress.done < progress.total:
             rate = (progress.done - first) / seconds
             line += f", {rate:.3g}/s, {(progress.total - progress.done) / rate:.0f} s left"
-        print(f"{line}, {progress.message}" if progress.message else line, file=self._stream, flush=True)
+        if "\n" in progress.message:  # a table
+            line = f"{line}\n{progress.message}"
+        elif progress.message:
+            line = f"{line}, {progress.message}"
+        print(line, file=self._stream, flush=True)

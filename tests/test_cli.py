@@ -24,6 +24,7 @@ from autoprune.core.unit import Slot, Unit
 from autoprune.errors import RunFailed
 from autoprune.prune.structure.structure import Frozen
 from autoprune.run import Inspection
+from autoprune.run.forecast.forecast import Forecast, Stage
 from autoprune.run.results.member import Member
 from autoprune.run.session.job import Progress
 
@@ -132,7 +133,7 @@ def test_inspect_prints_units_levels_and_the_reach_of_every_cost(folder):
     assert f"{macs(8):,}" in result.stdout
     assert f"{macs(2) / macs(8):.4f}" in result.stdout
     assert "search space: 4 networks over 1 of 2 units" in result.stdout
-    assert "memory for statistics: " in result.stdout
+    assert re.search(r"^forecast: about .* with 1 worker ", result.stdout, re.MULTILINE)
     assert "operators whose MACs no rule counts: none" in result.stdout
     assert "frozen: 0.0% of the MACs in 0 parts" in result.stdout
 
@@ -189,7 +190,7 @@ def inspection(units, frozen=(), levels=None, uncounted=()):
         kind_shares={unit.kind: {"macs": 0.5, "params": 0.25} for unit in units},
         frozen=tuple(frozen),
         uncounted=tuple(uncounted),
-        statistics_bytes=3 * 2**20,
+        forecast=Forecast((Stage("moments", 3.0, 3.0, 2**20),), 1, 1, (0.1, 0.05), 2**20, 2**30, None, 0, 2**30),
     )
 
 

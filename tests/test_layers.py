@@ -74,6 +74,10 @@ ROOMS: dict[str, set[str]] = {
         *("measure", "measure.batch_norms", "train", "data", "run.fingerprint", "run.records", "plugins", "errors"),
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
+    "run.forecast": {
+        *("core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "prune.surgery", "prune.moments"),
+        *("prune.criteria", "prune.bank", "prune.compensation", "run.session", "run.executors", "errors"),
+    },
     "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.structure", "prune.surgery"),
@@ -96,7 +100,7 @@ ROOMS: dict[str, set[str]] = {
             "plugins",
             "errors",
         ),
-        *("run.fingerprint", "run.records", "run.session", "run.executors", "run.loop", "run.results"),
+        *("run.fingerprint", "run.records", "run.session", "run.executors", "run.forecast", "run.loop", "run.results"),
         *("run.report", "run.criterion"),
     },
     "api": {

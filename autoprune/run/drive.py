@@ -24,6 +24,7 @@ from autoprune.run.executors.evaluator import open_evaluator
 from autoprune.run.executors.pool import Pool
 from autoprune.run.executors.reference import Reference
 from autoprune.run.fingerprint.secrets import redacted, withheld, without
+from autoprune.run.forecast.opening import forecast_of
 from autoprune.run.identity import coupling_of, environment_of, identity_of
 from autoprune.run.loop.controller import Append, Controller
 from autoprune.run.loop.failures import most_failed
@@ -102,7 +103,8 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         if answers is not None and not earlier:
             _log.warning("no evaluation of the earlier run is used: %s has none", RunFolder(answers).journal)
         stack.enter_context(torch_threads(recorded_threads(earlier, job)))
-        session = open_session(job, progress, recorded_tuning(earlier))
+        forecast, session = forecast_of(job, progress, recorded_tuning(earlier))
+        forecast.check()
         measure_dense(session)
         events = stack.enter_context(Events(clean))
         with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
@@ -112,6 +114,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
             records = _still_valid(session, earlier)
             if folder is not None:  # not earlier, so that a job that cannot start leaves nothing behind
                 write_yaml(folder.job, withheld(job.document))
+                write_checked(folder.forecast, forecast.to_json())
                 append = hiding(watched(folder, stack.enter_context(Journal(folder.journal)).append), clean)
             for record in [_header(session), *records]:
                 append(record)

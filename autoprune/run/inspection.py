@@ -12,9 +12,11 @@ from autoprune.core.process import ending_forks
 from autoprune.core.unit import Unit
 from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.prune.structure.structure import Frozen, Unmet
+from autoprune.run.forecast.forecast import Forecast
+from autoprune.run.forecast.opening import forecast_of
 from autoprune.run.loop.guard import guarded
 from autoprune.run.session.job import Job, OnProgress, silent
-from autoprune.run.session.session import Session, open_session
+from autoprune.run.session.session import Session
 
 Shares = dict[str, float]
 
@@ -41,7 +43,7 @@ class Inspection:
         kind_shares: the shares that removing all units of a kind would save, by kind.
         reach: the least and the largest value of every cost.
         frozen: the frozen parts with reasons, the largest share of the MACs first.
-        statistics_bytes: the memory that the statistics of the searched units will take.
+        forecast: the time and the memory that a run will take, by stage.
         unmet: parameters that no example call reads.
         notes: sentences about parts that were not analyzed (see Structure).
     """
@@ -54,7 +56,7 @@ class Inspection:
     kind_shares: dict[str, Shares]
     frozen: tuple[Frozen, ...]
     uncounted: tuple[str, ...]
-    statistics_bytes: int
+    forecast: Forecast
     unmet: tuple[Unmet, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -91,7 +93,7 @@ class Inspection:
             "uncounted_operators": list(self.uncounted),
             "unmet": [{"parameter": row.name, "shape": row.shape, "share_of_params": row.share} for row in self.unmet],
             "notes": list(self.notes),
-            "statistics_bytes": self.statistics_bytes,
+            "forecast": self.forecast.to_json(),
         }
 
     def _unit_json(self, unit: Unit) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def _shares_json(shares: Shares) -> Shares:
 def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
     """Finds the structure, the space and the reach of costs of a job, without running it."""
     with guarded(), torch_threads(job.threads):
-        session = open_session(job, progress)
+        forecast, session = forecast_of(job, progress)
     structure = session.structure
     return Inspection(
         units=session.units,
@@ -122,7 +124,7 @@ def inspect_job(job: Job, progress: OnProgress = silent) -> Inspection:
         uncounted=structure.uncounted,
         unmet=structure.unmet,
         notes=structure.notes,
-        statistics_bytes=session.statistics_bytes,
+        forecast=forecast,
     )
 
 

@@ -41,7 +41,7 @@ def open_evaluator(executor: Executor, scorer: Scorer, on_event: OnEvent) -> Ite
         yield pool
 
 
-def _workers_here(executor: Executor) -> int:
+def workers_here(executor: Executor) -> int:
     """The number of worker processes on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(64, 4 * cores)
@@ -57,7 +57,7 @@ def _site(executor: Executor, scorer: Scorer) -> Site:
     if executor.name == "processes":
         from autoprune.run.executors.processes import Processes
 
-        return Processes(scorer, count=_workers_here(executor), cpus=executor.cpus, memory=executor.memory_bytes)
+        return Processes(scorer, count=workers_here(executor), cpus=executor.cpus, memory=executor.memory_bytes)
     from autoprune.run.executors.ray_actors import RayActors
 
     return RayActors(scorer, executor)

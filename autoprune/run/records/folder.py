@@ -43,6 +43,10 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
+    def forecast(self) -> Path:
+        return self.path / "forecast.json"
+
+    @property
     def bank(self) -> Path:
         return self.path / "bank.safetensors"
 

@@ -43,7 +43,6 @@ from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import model_digest
 from autoprune.prune.modules.wrappers import unwrapped
-from autoprune.prune.moments.consumers import moments_bytes, statistics_bytes
 from autoprune.prune.passes.examples import Example, as_examples
 from autoprune.prune.structure.structure import Structure
 from autoprune.run.fingerprint.fingerprint import CodeFacts, architecture
@@ -112,7 +111,7 @@ class Session:
             except BankError as error:
                 note = str(error)
         criterion = self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
-        self.progress(Progress("statistics", 0, 1, note or f"{self.statistics_bytes / 2**20:,.1f} MiB"))
+        self.progress(Progress("statistics", 0, 1, note))
         with ending_forks():
             bank = make_bank(self.model, self.structure, self.sliced, criterion, self._batch_norm_inputs)
         self.progress(Progress("statistics", 1, 1, note))
@@ -168,13 +167,6 @@ class Session:
             "torch": torch.__version__,
         }
         return bank_key(facts, self.structure, self.job.criterion)
-
-    @functools.cached_property
-    def statistics_bytes(self) -> int:
-        """The number of bytes of the statistics of the searched units."""
-        zeros = [] if self.job.masks == "magnitude" else list(self.weights)
-        sliced = statistics_bytes(self.model, self.structure, self.sliced)
-        return sliced + moments_bytes(self.model, self.structure, zeros)
 
     @property
     def sliced(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from autoprune.errors import BankError
 from autoprune.prune.bank.channels import make_bank
 from autoprune.prune.criteria import CRITERIA
 from autoprune.prune.structure.trace import trace
-from autoprune.run import inspect_job, resume, search, solve
+from autoprune.run import resume, search, solve
 from autoprune.run.after import export
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
 
@@ -264,12 +264,3 @@ def test_a_bank_that_cannot_be_used_is_made_again_with_a_note(job, finished, tmp
         assert "the bank is damaged" in notes["file"]
         assert notes["file"] in said
     assert (folder / "bank.safetensors").read_bytes() == (finished / "bank.safetensors").read_bytes()
-
-
-def test_a_search_says_how_much_memory_its_statistics_take(job, tmp_path):
-    said = []
-    search(job(evaluations=3), tmp_path / "run", progress=lambda step: said.append(f"{step.phase} {step.message}"))
-    # (columns^2 + columns) float64 for 3 x 3 convolutions of 4, 8 and 16 channels and the classifier's 16 inputs
-    expected = 8 * sum(k * k + k for k in (36, 36, 36, 72, 72, 144, 16))
-    assert inspect_job(job()).statistics_bytes == expected
-    assert f"statistics {expected / 2**20:.1f} MiB" in said

@@ -1,0 +1,291 @@
+"""Forecasts the time and the memory of a run from short passes and formulas."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms.policies import POLICIES
+from autoprune.measure.batch_norms.recalibrate import recalibrate
+from autoprune.measure.fitness import kept_for, reporting
+from autoprune.prune.bank.channels import SOLUTION_CACHE_BYTES
+from autoprune.prune.compensation.reference import EFFORTS, Reference, linear_layers, make_reference
+from autoprune.prune.criteria import CRITERIA, needs_of
+from autoprune.prune.criteria.surgeon import obs
+from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.moments.consumers import find_consumers, measured_weights
+from autoprune.prune.surgery.surgery import cut
+from autoprune.run.executors.evaluator import workers_here
+from autoprune.run.forecast import memory
+from autoprune.run.forecast.bare import BarePass, Inputs, bare_pass, example_seconds
+from autoprune.run.forecast.fitting import Fits
+from autoprune.run.forecast.forecast import Forecast, Stage
+from autoprune.run.forecast.rates import rates
+from autoprune.run.forecast.statistics import (
+    Elimination,
+    eliminations,
+    moments_seconds,
+    order_bytes,
+    order_seconds,
+    solve_seconds,
+)
+from autoprune.run.session.device import placed
+from autoprune.run.session.job import Job
+from autoprune.run.session.session import Session
+
+ALIVE = 2  # what a forward pass holds at once, as a multiple of the activations that are alive
+GRADIENTS = 3  # a forward and a backward pass, as a multiple of a forward pass
+WORKER_BYTES = 300 << 20  # of a worker process with its libraries, before it scores anything
+COUNTED_EXAMPLES = 3  # of the pass that shows what a fit holds
+
+
+def make_forecast(session: Session, structure_seconds: float) -> Forecast:
+    """Forecasts a run from short passes of the dense network and of one with half of each unit.
+
+    Args:
+        session: the session, of which nothing is made.
+        structure_seconds: what opening the session has taken, in processor seconds.
+    """
+    return _Forecaster(session, structure_seconds).forecast()
+
+
+class _Forecaster:
+    """The sizes and the short passes that all stages follow from."""
+
+    def __init__(self, session: Session, structure_seconds: float) -> None:
+        self.session, self.job, self.model = session, session.job, session.model
+        self.structure_seconds = structure_seconds
+        data = session.data
+        self.calibrate, self.select, self.report = (_examples(x) for x in (data.calibrate, data.select, data.report))
+        self.norms = _first(data.calibrate, self.job.scoring.batch_norm_examples)
+        self.units = [session.structure.unit(name) for name in session.sliced]
+        zeros = [] if self.job.masks == "magnitude" else list(session.weights)
+        weights = [*measured_weights(self.units), *zeros]
+        self.consumers, _ = find_consumers(self.model, session.structure, weights)
+        self.rates = rates(session.device, torch.get_num_threads())
+        self.on_cpu = rates(torch.device("cpu"), torch.get_num_threads())
+        self.inputs: Inputs = tuple(placed(x, session.device) for x in data.calibrate[0].inputs)
+        self.batch = max(len(batch.inputs[0]) for batch in (*data.calibrate, *data.select))
+        self.input_bytes = sum(x.nbytes for x in self.inputs) // len(self.inputs[0])
+        self.evaluations = min(self.job.evaluations, session.space.count)
+        self.members = min(self.job.front_size, self.evaluations)
+        self.workers = _workers(self.job)
+        self.on_device = memory.device_bytes(session.device) is not None
+
+    def forecast(self) -> Forecast:
+        """The forecast: each stage holds what earlier ones have kept."""
+        session = self.session
+        stages = [
+            self._stage("structure", self.structure_seconds, 0, 0),
+            self._stage("dense outputs", self._dense_seconds, 0, self._kept + self.active),
+            self._stage("moments", self._moments_seconds, self._moments, self._moments + self._kept + self.active),
+            self._stage("order", self._order_seconds, self._moments + order_bytes(self.eliminations), self._kept),
+            self._evaluations,
+            self._fits,
+            self._stage("report", self._report_seconds, self._moments, self._all_kept + self.active),
+        ]
+        return Forecast(
+            tuple(stages),
+            self.workers,
+            torch.get_num_threads(),
+            (self.dense.seconds, self.half.seconds),
+            memory.resident_bytes(),
+            memory.available_bytes(),
+            memory.device_bytes(session.device),
+            0 if self.fits is None else self.fits.spilled_bytes,
+            memory.disk_bytes(),
+        )
+
+    def _stage(self, name: str, seconds: float, host: int, device: int) -> Stage:
+        """A stage of this process that takes so much memory on the machine and on the device."""
+        threads = 1 if self.on_device else torch.get_num_threads()
+        if self.on_device:
+            return Stage(name, seconds, seconds / threads, host, device)
+        return Stage(name, seconds, seconds / threads, max(host, device) if name == "moments" else host + device)
+
+    # the passes
+
+    @functools.cached_property
+    def dense(self) -> BarePass:
+        """A pass of the dense network."""
+        modules = {caller.module for consumer in self.consumers.values() for caller in consumer.callers}
+        kept = kept_for(reporting(self.job.fitness, self.job.guide))
+        return bare_pass(self.model, self.inputs, sorted(modules), kept)
+
+    @functools.cached_property
+    def small(self) -> nn.Module:
+        """A network with about half of each unit, as is typical of a search."""
+        space = self.session.space
+        levels = {unit: counts[len(counts) // 2] for unit, counts in zip(space.units, space.levels, strict=True)}
+        positions = {unit.name: np.arange(levels[unit.name]) for unit in self.units if not unit.is_branch}
+        return cut(self.model, self.session.structure, positions).eval()
+
+    @functools.cached_property
+    def half(self) -> BarePass:
+        """A pass of that network."""
+        return bare_pass(self.small, self.inputs, sorted(linear_layers(self.small, self.session.structure)[0]))
+
+    @functools.cached_property
+    def calibrated_seconds(self) -> float:
+        """What an example takes in a pass that re-estimates batch norms; in any other pass if there are none."""
+        if not POLICIES[self.job.scoring.batch_norms].calibrates or not tracked_norms(self.small):
+            return self.half.seconds
+        return example_seconds(lambda x: recalibrate(self.small, [x]), self.inputs, self.half.seconds)
+
+    @functools.cached_property
+    def reference(self) -> Reference | None:
+        """The reference of the fits, with a few examples; None without fits."""
+        if self.job.compensation == "none":
+            return None
+        few = tuple(x[:COUNTED_EXAMPLES] for x in self.inputs)
+        return make_reference(self.model, self.session.structure, [few], effort=EFFORTS[self.job.compensation])
+
+    # times
+
+    @property
+    def _dense_seconds(self) -> float:
+        """The selection set twice, for outputs and for values, and the anchor."""
+        return (2 * self.select + self.norms) * self.dense.seconds
+
+    @property
+    def _moments_seconds(self) -> float:
+        return self.norms * self.dense.seconds + moments_seconds(
+            self.consumers, self.dense.reads, self.norms, self.rates
+        )
+
+    @functools.cached_property
+    def eliminations(self) -> list[Elimination]:
+        """The eliminations of the criterion; none if it makes none."""
+        chosen = self.units if self._criterion is obs else []
+        return eliminations(chosen, self.consumers, self._outputs, self.dense.reads)
+
+    @functools.cached_property
+    def _outputs(self) -> dict[str, int]:
+        """The number of outputs of a group of each consumer, by name."""
+        tensors = named_tensors(self.model)
+        sizes = {name: own.design.columns * own.design.groups for name, own in self.consumers.items()}
+        return {name: tensors[name].numel() // size for name, size in sizes.items()}
+
+    @property
+    def _criterion(self) -> Any:
+        return self.job.criterion if callable(self.job.criterion) else CRITERIA[self.job.criterion]
+
+    @property
+    def _order_seconds(self) -> float:
+        losses = set(needs_of(self._criterion)) - {"moments"}
+        passes = GRADIENTS * self.norms * self.dense.seconds if losses else 0.0
+        return passes + order_seconds(self.eliminations, self.on_cpu)
+
+    @property
+    def score_seconds(self) -> float:
+        """What a candidate takes: passes over calibration and selection examples, and fine-tuning."""
+        calibrated = self.norms if POLICIES[self.job.scoring.batch_norms].calibrates else 0
+        trained = GRADIENTS * self.job.finetune.steps * self.batch if self.job.finetune else 0
+        return calibrated * self.calibrated_seconds + (self.select + trained) * self.half.seconds
+
+    @property
+    def _solved_seconds(self) -> float:
+        """The least squares of the bank, which each worker solves once for a kept count of a consumer's inputs."""
+        levels = sum(map(len, self.session.space.levels)) / len(self.session.space.levels)
+        times = min(self.evaluations, self.workers * levels)
+        return times * sum(solve_seconds(own, self._outputs[name], self.on_cpu) for name, own in self.consumers.items())
+
+    @property
+    def _report_seconds(self) -> float:
+        contenders = 1 if self.fits is None else 3
+        passes = (self.report + contenders * self.select) * self.half.seconds + self.norms * self.calibrated_seconds
+        return self.report * self.dense.seconds + self.members * passes
+
+    # stages of several processes or of several networks
+
+    @property
+    def _evaluations(self) -> Stage:
+        """The search."""
+        seconds = self.evaluations * self.score_seconds + self._solved_seconds
+        workers, executor = self.workers, self.job.executor
+        threads = torch.get_num_threads() if executor.name == "serial" else max(1, int(executor.cpus))
+        duration = seconds / workers / (1 if self.on_device else threads)
+        duration = duration if self.job.stop.seconds is None else min(duration, self.job.stop.seconds)
+        solutions = min(SOLUTION_CACHE_BYTES, self.evaluations * self._weights) + self._weights
+        cached = min(self.job.scoring.reuse_bytes, self.select * ALIVE * self._live * len(self.units))
+        apart = workers if executor.name == "processes" else 1
+        here = 0 if apart == 1 else apart * WORKER_BYTES
+        host, device = self._moments + apart * solutions + here, self._kept + cached + apart * self.active
+        stage = self._stage("evaluations", seconds, host, device)
+        return Stage(stage.name, seconds, duration, stage.memory, stage.device_memory)
+
+    @functools.cached_property
+    def fits(self) -> Fits | None:
+        """The fit of the small network; None without fits."""
+        if self.reference is None:
+            return None
+        layers, _ = linear_layers(self.small, self.session.structure)
+        passes = self.dense.seconds, self.half.seconds
+        return Fits(self.reference, layers, self.half.reads, self.calibrate, passes)
+
+    @property
+    def _fits(self) -> Stage:
+        """The fits of the front's networks."""
+        if self.fits is None:
+            return self._stage("fits", 0.0, self._moments, self._kept)
+        seconds = self.members * self.fits.seconds(self.rates, self.on_cpu)
+        inputs = 2 * self.calibrate * self.input_bytes
+        held = self.fits.kept_bytes + self.fits.layer_bytes + inputs + self._all_kept
+        return self._stage("fits", seconds, self._moments, held)
+
+    # memory
+
+    @property
+    def _moments(self) -> int:
+        return sum(consumer.nbytes for consumer in self.consumers.values())
+
+    @property
+    def _weights(self) -> int:
+        return sum(tensor.nbytes for tensor in self.model.parameters())
+
+    @property
+    def _live(self) -> int:
+        """The activations of one example that are alive at once."""
+        if self.reference is not None:
+            return self.reference.live_bytes
+        return 2 * max((4 * read.x.numel() // read.examples for read in self.dense.reads.values()), default=0)
+
+    @property
+    def active(self) -> int:
+        """What a pass of a batch holds."""
+        return ALIVE * self.batch * self._live
+
+    @property
+    def _kept(self) -> int:
+        """The selection and calibration examples in the form of the passes, and the dense outputs."""
+        return (self.select + self.norms) * self.input_bytes + self.select * self.dense.output_bytes
+
+    @property
+    def _all_kept(self) -> int:
+        """The same with the report set."""
+        return self._kept + self.report * (self.input_bytes + self.dense.output_bytes)
+
+
+def _workers(job: Job) -> int:
+    if job.executor.name == "serial":
+        return 1
+    return workers_here(job.executor) if job.executor.name == "processes" else job.executor.workers or 1
+
+
+def _examples(batches: tuple[Batch, ...]) -> int:
+    return sum(len(batch.inputs[0]) for batch in batches)
+
+
+def _first(batches: tuple[Batch, ...], least: int) -> int:
+    """The examples of the first batches that have at least so many together."""
+    seen = 0
+    for batch in batches:
+        if seen < least:
+            seen += len(batch.inputs[0])
+    return seen
