@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
 
-from autoprune.prune.compensation.fit import has_constant
+from autoprune.prune.compensation.fit import START, has_constant
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.reference import KEPT_BYTES, Effort, Reference, Target, design_at
+from autoprune.prune.compensation.reference import GOAL_BYTES, KEPT_BYTES, Reference, Target, design_at, outputs_of
 from autoprune.prune.compensation.walks import WHOLE_BYTES
 from autoprune.prune.moments.regression import RECTIFIED_ROUNDS
 from autoprune.run.forecast.bare import Read
@@ -69,11 +68,23 @@ class Fits:
         self._layers = {name: layer for name, layer in layers.items() if name in reference.layers and name in reads}
         self._sizes = {name: self._size(name, reads[name]) for name in self._layers}
 
-    def seconds(self, rates: Rates, on_cpu: Rates) -> float:
-        """The seconds of both passes, of the regressions and of the joint fits."""
-        passes = self._examples * (self._dense_seconds + self._seconds)
+    def seconds(self, networks: int, rates: Rates, on_cpu: Rates) -> float:
+        """The seconds of both passes, of the regressions and of the joint fits, for so many networks."""
+        dense = min(networks, 1) if self.goal_bytes else networks
         alone = sum(_regression(size, self._target(name), rates, on_cpu) for name, size in self._sizes.items())
-        return passes + alone + sum(self._joint(*pair, on_cpu) for pair in self._pairs())
+        together = sum(self._joint(*pair, rates, on_cpu) for pair in self._pairs())
+        one = self._examples * self._seconds + alone + together
+        return dense * self._examples * self._dense_seconds + networks * one
+
+    @property
+    def goal_bytes(self) -> int:
+        """The dense network's targets, which are kept for further networks; 0 if they are too large to be kept."""
+        effort, found = self._reference.effort, 0.0
+        for name, size in self._sizes.items():
+            rows = size.places * self._examples
+            own = min(rows, self._target(name).most_rows) + min(rows, effort.whole_rows)
+            found += 4 * outputs_of(self._reference.linear[name]) * own
+        return int(found) if found <= GOAL_BYTES else 0
 
     @property
     def kept_bytes(self) -> int:
@@ -100,9 +111,7 @@ class Fits:
         layer = self._layers[name]
         design = design_at(layer)
         places = design.count(read.x) / read.examples
-        outputs = cast(torch.Tensor, layer.module.weight).numel() // (design.columns * design.groups)
-        if not design.inputs_first:
-            outputs = len(cast(torch.Tensor, layer.module.weight)) // design.groups
+        outputs = outputs_of(layer) // design.groups
         rows = min(self._target(name).most_rows, math.ceil(places * self._examples))
         return _Size(design.groups, rows, design.columns, outputs, places)
 
@@ -117,25 +126,27 @@ class Fits:
         return [(feeder, name) for feeder, name in named if feeder in able and name in able]
 
     def _width(self, name: str) -> float:
-        """The bytes of one example's input and target of a pair that ends with this layer."""
+        """The bytes of one example's target of a pair that ends with this layer."""
         size = self._sizes[name]
-        return 4 * size.places * size.groups * (size.outputs + size.outputs)
+        return 4 * size.places * outputs_of(self._reference.linear[name])
 
     def _taken(self, name: str) -> float:
         """The examples that the joint fit of this layer takes."""
-        effort: Effort = self._reference.effort
-        return min(self._examples, effort.whole_rows / self._sizes[name].places, WHOLE_BYTES / self._width(name))
+        return min(
+            self._examples,
+            self._reference.effort.whole_rows / self._sizes[name].places,
+            WHOLE_BYTES / self._width(name),
+        )
 
-    def _joint(self, first: str, second: str, on_cpu: Rates) -> float:
-        """Conjugate gradients: a forward and a backward pass each, and divisions by second moments in float64."""
+    def _joint(self, first: str, second: str, rates: Rates, on_cpu: Rates) -> float:
+        """A regression to start from, and conjugate gradients: a forward pass, a backward pass, and divisions each."""
         one, two = self._sizes[first], self._sizes[second]
-        iterations = self._reference.effort.iterations
+        taken, iterations = self._taken(second), self._reference.effort.iterations
         forward = one.macs + 2 * two.macs
         passes = iterations * forward + BACKWARD * (iterations + 1) * forward + 4 * (one.macs + two.macs)
         divided = sum(size.groups * size.columns**2 * size.outputs for size in (one, two))
-        return self._taken(second) * passes * self._mac_seconds + on_cpu.products(
-            (iterations + 1) * divided, torch.float64
-        )
+        start = _regression(replace(two, rows=int(taken * two.places / START)), self._target(second), rates, on_cpu)
+        return start + taken * passes * self._mac_seconds + on_cpu.products((iterations + 1) * divided, torch.float64)
 
     @property
     def _mac_seconds(self) -> float:

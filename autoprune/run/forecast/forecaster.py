@@ -40,6 +40,7 @@ from autoprune.run.session.job import Job
 from autoprune.run.session.session import Session
 
 ALIVE = 2  # what a forward pass holds at once, as a multiple of the activations that are alive
+PRODUCTS = 4  # matrices of the size of second moments that exist for a moment: rows, products, two for symmetry
 GRADIENTS = 3  # a forward and a backward pass, as a multiple of a forward pass
 WORKER_BYTES = 300 << 20  # of a worker process with its libraries, before it scores anything
 COUNTED_EXAMPLES = 3  # of the pass that shows what a fit holds
@@ -84,7 +85,7 @@ class _Forecaster:
         stages = [
             self._stage("structure", self.structure_seconds, 0, 0),
             self._stage("dense outputs", self._dense_seconds, 0, self._kept + self.active),
-            self._stage("moments", self._moments_seconds, self._moments, self._moments + self._kept + self.active),
+            self._stage("moments", self._moments_seconds, self._collected, self._collected + self._kept + self.active),
             self._stage("order", self._order_seconds, self._moments + order_bytes(self.eliminations), self._kept),
             self._evaluations,
             self._fits,
@@ -156,7 +157,7 @@ class _Forecaster:
     @property
     def _moments_seconds(self) -> float:
         return self.norms * self.dense.seconds + moments_seconds(
-            self.consumers, self.dense.reads, self.norms, self.rates
+            self.consumers, self.dense.reads, self.norms, self.batch, self.rates
         )
 
     @functools.cached_property
@@ -234,9 +235,9 @@ class _Forecaster:
         """The fits of the front's networks."""
         if self.fits is None:
             return self._stage("fits", 0.0, self._moments, self._kept)
-        seconds = self.members * self.fits.seconds(self.rates, self.on_cpu)
+        seconds = self.fits.seconds(self.members, self.rates, self.on_cpu)
         inputs = 2 * self.calibrate * self.input_bytes
-        held = self.fits.kept_bytes + self.fits.layer_bytes + inputs + self._all_kept
+        held = self.fits.kept_bytes + self.fits.goal_bytes + self.fits.layer_bytes + inputs + self._all_kept
         return self._stage("fits", seconds, self._moments, held)
 
     # memory
@@ -244,6 +245,11 @@ class _Forecaster:
     @property
     def _moments(self) -> int:
         return sum(consumer.nbytes for consumer in self.consumers.values())
+
+    @property
+    def _collected(self) -> int:
+        """The moments, and what the largest of them takes while products are added to it and it is finished."""
+        return self._moments + PRODUCTS * max((consumer.nbytes for consumer in self.consumers.values()), default=0)
 
     @property
     def _weights(self) -> int:

@@ -18,11 +18,16 @@ from autoprune.run.forecast.bare import Read
 from autoprune.run.forecast.rates import Rates
 
 SHIFT_MOVES = 6  # numbers that are moved for each input of shifted products
+ADDED = 2  # numbers that are moved for each one of a product that is added to a sum
+FINISHED = 6  # numbers that are moved for each one of the second moments at the end
+GATHERED = 4  # numbers that are moved for each one of the second moments in least squares
 THIN = 4  # a matrix product with one block of columns takes so many times longer for each multiplication
 STEP_SECONDS = 2e-4  # what removing one position takes beside its products
 
 
-def moments_seconds(consumers: Mapping[str, Consumer], reads: Mapping[str, Read], examples: int, rates: Rates) -> float:
+def moments_seconds(
+    consumers: Mapping[str, Consumer], reads: Mapping[str, Read], examples: int, batch: int, rates: Rates
+) -> float:
     """The seconds that the sums of consumers take for so many examples, beside the passes through the network."""
     done: set[object] = set()
     total = 0.0
@@ -30,27 +35,28 @@ def moments_seconds(consumers: Mapping[str, Consumer], reads: Mapping[str, Read]
         for read in (reads[caller.module] for caller in consumer.callers if caller.module in reads):
             key = (read.tensor, consumer.design, consumer.form, consumer.blocks)
             if len(consumer.callers) > 1 or key not in done:
-                total += read.calls * _sums_seconds(consumer, read, examples, rates)
+                total += read.calls * _sums_seconds(consumer, read, examples, batch, rates)
             done.add(key)
     return total
 
 
-def _sums_seconds(consumer: Consumer, read: Read, examples: int, rates: Rates) -> float:
+def _sums_seconds(consumer: Consumer, read: Read, examples: int, batch: int, rates: Rates) -> float:
     """The seconds of one weight's sums, by sampled rows or by shifts as `Sums` chooses."""
-    design, size, share = consumer.design, consumer.size, examples / read.examples
-    count = design.count(read.x)
-    every = max(1, int(count * share) // (ROWS_A_COLUMN * design.columns))
-    macs = count // every * design.columns * size / consumer.blocks * design.groups
+    design, size = consumer.design, consumer.size
+    batches, each = math.ceil(examples / batch), design.count(read.x) / read.examples
+    batch = min(batch, examples)
+    rows = each * batch // max(1, each * examples // (ROWS_A_COLUMN * design.columns))
+    macs = rows * design.columns * size / consumer.blocks * design.groups
     square = design.groups * size**2 / consumer.blocks
-    piece = max(design.columns, ROWS_BYTES // (4 * design.groups * design.columns))
-    moved = count // every * design.columns * design.groups
-    pieces = count // every / piece
+    pieces = math.ceil(rows / max(design.columns, ROWS_BYTES // (4 * design.groups * design.columns)))
+    moved = rows * design.columns * design.groups
     if consumer.form == "columns" and consumer.blocks == 1 and shiftable(design) and read.x.dim() == 4:
-        shifted = read.examples * shift_macs(design, *read.x.shape[2:])
+        shifted = batch * shift_macs(design, *read.x.shape[2:])
         if shifted < macs:
-            macs, moved = shifted, SHIFT_MOVES * read.x.numel()
-            pieces = count / max(design.columns, ROWS_BYTES // (4 * read.x.shape[1]))
-    return share * (rates.products(macs) + rates.move * (moved + 2 * pieces * square))
+            macs, moved = shifted, SHIFT_MOVES * read.x.numel() / read.examples * batch
+            pieces = math.ceil(each * batch / max(design.columns, ROWS_BYTES // (4 * read.x.shape[1])))
+    added = rates.products(macs) + rates.move * (moved + ADDED * pieces * square)
+    return batches * added + rates.move * FINISHED * square
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,8 @@ def _of_unit(
 
 def solve_seconds(consumer: Consumer, outputs: int, on_cpu: Rates) -> float:
     """The seconds of a consumer's least squares where it keeps half of its inputs; outputs are those of a group."""
-    columns = consumer.size
+    columns, kept = consumer.size, consumer.size // 2
     own = outputs * consumer.design.columns // columns
-    products = own * columns * (columns // 2) + 2 * own * (columns // 2) ** 2
-    return consumer.design.groups * (on_cpu.products(products, torch.float64) + on_cpu.factor * (columns // 2) ** 3 / 6)
+    products = own * columns * kept + 2 * own * kept**2
+    factored = on_cpu.factor * kept**3 / 6 + on_cpu.move * GATHERED * columns**2
+    return consumer.design.groups * (on_cpu.products(products, torch.float64) + factored)
