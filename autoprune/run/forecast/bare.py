@@ -124,7 +124,9 @@ class _Watch:
             hook.remove()
 
     def _note(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = tensors_in(args, kwargs)[0]
+        x = next(iter(tensors_in(args, kwargs)), None)
+        if x is None:
+            return
         calls = self.reads[name].calls + 1 if name in self.reads else 1
         known = next((index for index, other in enumerate(self._tensors) if other() is x), len(self._tensors))
         if known == len(self._tensors):

@@ -18,8 +18,8 @@ from autoprune.run.forecast.rates import Rates
 
 RIDGES_TRIED = 4  # of the five, a typical layer tries so many before its error rises
 BACKWARD = 1.5  # a backward pass takes so many times longer for each multiplication than a forward pass
-COPIES = 4  # of a layer's rows and targets, which a fit holds at once
-TAPE = 8  # inputs, outputs and hidden activations that a joint fit holds at once, as multiples of its examples
+COPIES = 6  # of a layer's rows and targets, which a fit holds at once
+TAPE = 16  # inputs, outputs and hidden activations that a joint fit holds at once, as multiples of its examples
 
 
 @dataclass(frozen=True)

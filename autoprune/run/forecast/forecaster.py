@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.errors import RunFailed
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import kept_for, reporting
+from autoprune.measure.scorer import cause_of
 from autoprune.prune.bank.channels import SOLUTION_CACHE_BYTES
 from autoprune.prune.compensation.reference import EFFORTS, Reference, linear_layers, make_reference
 from autoprune.prune.criteria import CRITERIA, needs_of
@@ -52,6 +54,9 @@ def make_forecast(session: Session, structure_seconds: float) -> Forecast:
     Args:
         session: the session, of which nothing is made.
         structure_seconds: what opening the session has taken, in processor seconds.
+
+    Raises:
+        RunFailed: the dense network does not run on calibration examples.
     """
     return _Forecaster(session, structure_seconds).forecast()
 
@@ -89,7 +94,7 @@ class _Forecaster:
             self._stage("order", self._order_seconds, self._moments + order_bytes(self.eliminations), self._kept),
             self._evaluations,
             self._fits,
-            self._stage("report", self._report_seconds, self._moments, self._all_kept + self.active),
+            self._stage("report", self._report_seconds, self._moments + self._solutions, self._all_kept + self.active),
         ]
         return Forecast(
             tuple(stages),
@@ -117,7 +122,10 @@ class _Forecaster:
         """A pass of the dense network."""
         modules = {caller.module for consumer in self.consumers.values() for caller in consumer.callers}
         kept = kept_for(reporting(self.job.fitness, self.job.guide))
-        return bare_pass(self.model, self.inputs, sorted(modules), kept)
+        try:
+            return bare_pass(self.model, self.inputs, sorted(modules), kept)
+        except Exception as error:  # from a user's model or data
+            raise RunFailed(f"the dense network cannot run on the calibration examples: {cause_of(error)}") from error
 
     @functools.cached_property
     def small(self) -> nn.Module:
@@ -213,11 +221,9 @@ class _Forecaster:
         threads = torch.get_num_threads() if executor.name == "serial" else max(1, int(executor.cpus))
         duration = seconds / workers / (1 if self.on_device else threads)
         duration = duration if self.job.stop.seconds is None else min(duration, self.job.stop.seconds)
-        solutions = min(SOLUTION_CACHE_BYTES, self.evaluations * self._weights) + self._weights
-        cached = min(self.job.scoring.reuse_bytes, self.select * ALIVE * self._live * len(self.units))
-        apart = workers if executor.name == "processes" else 1
-        here = 0 if apart == 1 else apart * WORKER_BYTES
-        host, device = self._moments + apart * solutions + here, self._kept + cached + apart * self.active
+        apart = workers if executor.name == "processes" else 0
+        host = self._moments + (1 + apart) * self._solutions + apart * WORKER_BYTES
+        device = self._kept + self._reused + max(1, apart) * self.active
         stage = self._stage("evaluations", seconds, host, device)
         return Stage(stage.name, seconds, duration, stage.memory, stage.device_memory)
 
@@ -234,11 +240,11 @@ class _Forecaster:
     def _fits(self) -> Stage:
         """The fits of the front's networks."""
         if self.fits is None:
-            return self._stage("fits", 0.0, self._moments, self._kept)
+            return self._stage("fits", 0.0, self._moments + self._solutions, self._all_kept)
         seconds = self.fits.seconds(self.members, self.rates, self.on_cpu)
         inputs = 2 * self.calibrate * self.input_bytes
         held = self.fits.kept_bytes + self.fits.goal_bytes + self.fits.layer_bytes + inputs + self._all_kept
-        return self._stage("fits", seconds, self._moments, held)
+        return self._stage("fits", seconds, self._moments + self._solutions, held)
 
     # memory
 
@@ -273,9 +279,20 @@ class _Forecaster:
         return (self.select + self.norms) * self.input_bytes + self.select * self.dense.output_bytes
 
     @property
+    def _solutions(self) -> int:
+        """The weights that a bank has solved for, and those of a candidate."""
+        return min(SOLUTION_CACHE_BYTES, self.evaluations * self._weights) + self._weights
+
+    @property
+    def _reused(self) -> int:
+        """The dense network's outputs that candidates share."""
+        wanted = self.select * ALIVE * self._live * len(self.units)
+        return min(self.job.scoring.reuse_bytes, wanted)
+
+    @property
     def _all_kept(self) -> int:
-        """The same with the report set."""
-        return self._kept + self.report * (self.input_bytes + self.dense.output_bytes)
+        """The same with the report set, and with what the search has kept."""
+        return self._kept + self._reused + self.report * (self.input_bytes + self.dense.output_bytes)
 
 
 def _workers(job: Job) -> int:

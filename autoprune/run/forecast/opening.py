@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 
-from autoprune.errors import RunFailed
 from autoprune.measure.form import Tuning
-from autoprune.measure.scorer import cause_of
 from autoprune.run.forecast.forecast import Forecast
 from autoprune.run.forecast.forecaster import make_forecast
 from autoprune.run.session.job import Job, OnProgress, Progress
@@ -14,17 +12,10 @@ from autoprune.run.session.session import Session, open_session
 
 
 def forecast_of(job: Job, progress: OnProgress, recorded: Tuning | None = None) -> tuple[Forecast, Session]:
-    """The forecast of a job's run, which is also reported as progress, and the session.
-
-    Raises:
-        RunFailed: the dense network does not run on calibration examples.
-    """
+    """The forecast of a job's run, which is also reported as progress, and the session."""
     start = time.process_time()
     session = open_session(job, progress, recorded)
     session.progress(Progress("forecast", 0, 1))
-    try:
-        forecast = make_forecast(session, time.process_time() - start)
-    except Exception as error:  # from a user's model or data
-        raise RunFailed(f"the dense network cannot run on the calibration examples: {cause_of(error)}") from error
+    forecast = make_forecast(session, time.process_time() - start)
     session.progress(Progress("forecast", 1, 1, forecast.text()))
     return forecast, session

@@ -18,6 +18,7 @@ from autoprune.run.forecast.bare import Read
 from autoprune.run.forecast.rates import Rates
 
 SHIFT_MOVES = 6  # numbers that are moved for each input of shifted products
+UNEVEN = 2  # gathered and shifted rows are multiplied so many times more slowly than one matrix in the cache
 ADDED = 2  # numbers that are moved for each one of a product that is added to a sum
 FINISHED = 6  # numbers that are moved for each one of the second moments at the end
 GATHERED = 4  # numbers that are moved for each one of the second moments in least squares
@@ -55,7 +56,7 @@ def _sums_seconds(consumer: Consumer, read: Read, examples: int, batch: int, rat
         if shifted < macs:
             macs, moved = shifted, SHIFT_MOVES * read.x.numel() / read.examples * batch
             pieces = math.ceil(each * batch / max(design.columns, ROWS_BYTES // (4 * read.x.shape[1])))
-    added = rates.products(macs) + rates.move * (moved + ADDED * pieces * square)
+    added = rates.products(UNEVEN * macs) + rates.move * (moved + ADDED * pieces * square)
     return batches * added + rates.move * FINISHED * square
 
 
