@@ -68,9 +68,12 @@ class Fits:
         self._layers = {name: layer for name, layer in layers.items() if name in reference.layers and name in reads}
         self._sizes = {name: self._size(name, reads[name]) for name in self._layers}
 
-    def seconds(self, networks: int, rates: Rates, on_cpu: Rates) -> float:
-        """The seconds of both passes, of the regressions and of the joint fits, for so many networks."""
-        dense = min(networks, 1) if self.goal_bytes else networks
+    def seconds(self, networks: int, processes: int, rates: Rates, on_cpu: Rates) -> float:
+        """The seconds of both passes, of the regressions and of the joint fits, for so many networks in all processes.
+
+        Each process runs the dense network once if the targets can be kept.
+        """
+        dense = min(networks, processes) if self.goal_bytes else networks
         alone = sum(_regression(size, self._target(name), rates, on_cpu) for name, size in self._sizes.items())
         together = sum(self._joint(*pair, rates, on_cpu) for pair in self._pairs())
         one = self._examples * self._seconds + alone + together
@@ -157,7 +160,7 @@ class Fits:
 def _regression(size: _Size, target: Target, rates: Rates, on_cpu: Rates) -> float:
     """The seconds of one layer's regression and of the choice of its ridge."""
     square, outer = size.columns**2, size.columns * size.outputs
-    rounds = 1 + (RECTIFIED_ROUNDS if target.rectified else 0)
+    rounds = 1 + (RECTIFIED_ROUNDS if target.rectifier is not None else 0)
     products = size.rows * (square + outer * (2 * rounds + 1 + RIDGES_TRIED / 5))
     solved = square * size.columns / 6
     single = RIDGES_TRIED * (solved + square * size.outputs)

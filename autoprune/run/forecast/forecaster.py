@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,14 +88,15 @@ class _Forecaster:
     def forecast(self) -> Forecast:
         """The forecast: each stage holds what earlier ones have kept."""
         session = self.session
+        copied = self._collected if self.on_device else 0  # moments are added up on the device
         stages = [
             self._stage("structure", self.structure_seconds, 0, 0),
             self._stage("dense outputs", self._dense_seconds, 0, self._kept + self.active),
-            self._stage("moments", self._moments_seconds, self._collected, self._collected + self._kept + self.active),
+            self._stage("moments", self._moments_seconds, copied, self._collected + self._kept + self.active),
             self._stage("order", self._order_seconds, self._moments + order_bytes(self.eliminations), self._kept),
             self._evaluations,
             self._fits,
-            self._stage("report", self._report_seconds, self._moments + self._solutions, self._all_kept + self.active),
+            self._pooled("report", self._report_seconds, self.members, self._all_kept, self.active),
         ]
         return Forecast(
             tuple(stages),
@@ -109,11 +111,10 @@ class _Forecaster:
         )
 
     def _stage(self, name: str, seconds: float, host: int, device: int) -> Stage:
-        """A stage of this process that takes so much memory on the machine and on the device."""
-        threads = 1 if self.on_device else torch.get_num_threads()
+        """A stage of this process that takes so many bytes on the machine, and on the device that networks run on."""
         if self.on_device:
-            return Stage(name, seconds, seconds / threads, host, device)
-        return Stage(name, seconds, seconds / threads, max(host, device) if name == "moments" else host + device)
+            return Stage(name, seconds, seconds, host, device)
+        return Stage(name, seconds, seconds / torch.get_num_threads(), host + device)
 
     # the passes
 
@@ -213,19 +214,22 @@ class _Forecaster:
 
     # stages of several processes or of several networks
 
+    def _pooled(self, name: str, seconds: float, networks: int, shared: int, own: int) -> Stage:
+        """A stage in which workers build or score networks, with so many bytes that all share and each has its own."""
+        executor = self.job.executor
+        apart = self.workers if executor.name == "processes" else 0
+        threads = torch.get_num_threads() if executor.name == "serial" else max(1, int(executor.cpus))
+        host = self._moments + (1 + apart) * self._solutions + apart * WORKER_BYTES
+        stage = self._stage(name, seconds, host, shared + max(1, apart) * own)
+        return replace(stage, duration=seconds / min(self.workers, networks) / (1 if self.on_device else threads))
+
     @property
     def _evaluations(self) -> Stage:
         """The search."""
         seconds = self.evaluations * self.score_seconds + self._solved_seconds
-        workers, executor = self.workers, self.job.executor
-        threads = torch.get_num_threads() if executor.name == "serial" else max(1, int(executor.cpus))
-        duration = seconds / workers / (1 if self.on_device else threads)
-        duration = duration if self.job.stop.seconds is None else min(duration, self.job.stop.seconds)
-        apart = workers if executor.name == "processes" else 0
-        host = self._moments + (1 + apart) * self._solutions + apart * WORKER_BYTES
-        device = self._kept + self._reused + max(1, apart) * self.active
-        stage = self._stage("evaluations", seconds, host, device)
-        return Stage(stage.name, seconds, duration, stage.memory, stage.device_memory)
+        stage = self._pooled("evaluations", seconds, self.evaluations, self._kept + self._reused, self.active)
+        limit = self.job.stop.seconds
+        return stage if limit is None else replace(stage, duration=min(stage.duration, limit))
 
     @functools.cached_property
     def fits(self) -> Fits | None:
@@ -240,11 +244,11 @@ class _Forecaster:
     def _fits(self) -> Stage:
         """The fits of the front's networks."""
         if self.fits is None:
-            return self._stage("fits", 0.0, self._moments + self._solutions, self._all_kept)
-        seconds = self.fits.seconds(self.members, self.rates, self.on_cpu)
-        inputs = 2 * self.calibrate * self.input_bytes
-        held = self.fits.kept_bytes + self.fits.goal_bytes + self.fits.layer_bytes + inputs + self._all_kept
-        return self._stage("fits", seconds, self._moments + self._solutions, held)
+            return self._pooled("fits", 0.0, self.members, self._all_kept, 0)
+        seconds = self.fits.seconds(self.members, self.workers, self.rates, self.on_cpu)
+        shared = 2 * self.calibrate * self.input_bytes + self._all_kept
+        own = self.fits.kept_bytes + self.fits.goal_bytes + self.fits.layer_bytes
+        return self._pooled("fits", seconds, self.members, shared, own)
 
     # memory
 

@@ -64,6 +64,14 @@ def test_more_evaluations_and_fewer_workers_take_longer(job):
     assert shared.memory > 4 * 300 * 2**20
 
 
+def test_workers_share_the_fits_of_the_front(job):
+    own, shared = (
+        stage(forecast_of(job(front_size=8, executor=executor)), "fits")
+        for executor in (Executor(), Executor("processes", workers=4))
+    )
+    assert shared.duration < own.duration / 2
+
+
 def test_a_search_of_limited_time_takes_no_longer(job):
     limited = job(evaluations=10**6)
     limited = replace(limited, stop=replace(limited.stop, seconds=7.0))
