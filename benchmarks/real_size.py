@@ -46,7 +46,7 @@ from autoprune.prune.surgery.surgery import cut, kept_indices
 COLUMNS = ("model", "units", "examples", "bare_ms", "seconds", "bare_passes", "peak_mib", "predicted_mib", "detail")
 TORCHVISION = ("resnet50", "vit_b_16", "convnext_tiny", "densenet121")
 BATCH = 8
-BATCHES = {"moments": 32, "order": 1, "fit": 16}
+BATCHES = {"moments": 32, "order": 1, "fit": 8}
 
 Inputs = tuple[torch.Tensor, ...]
 

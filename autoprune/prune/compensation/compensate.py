@@ -253,7 +253,7 @@ class _Run:
         name = fit.layer.name
         try:
             if fit.feeder is None or self._solve_with_feeder(fit, fit.feeder):
-                sample = Sample.joined([chunk.sample for chunk in self.chunks if chunk.sample])
+                sample = self._sample()
                 if not sample.suffices:
                     self.result.untouched[name] = (
                         f"its input has {len(sample.held)} rows in all examples, of which some have to be held out"
@@ -265,6 +265,15 @@ class _Run:
         else:
             assert fit.result, "a solution has a result"
             self.result.fits[name] = fit.result
+        finally:
+            fit.let_go()
+
+    def _sample(self) -> Sample:
+        """The rows of all chunks, which no longer keep them."""
+        parts = [chunk.sample for chunk in self.chunks if chunk.sample]
+        for chunk in self.chunks:
+            chunk.sample = None
+        return Sample.joined(parts)
 
     def _solve_with_feeder(self, fit: Fit, feeder: Fit) -> bool:
         """Fits both layers together, and takes the rows that the second one then has; False if it is right already."""

@@ -142,6 +142,13 @@ class Fit:
             fit.put(weight, solved.bias.double().reshape(weight.shape[:2]))
         return True
 
+    def let_go(self) -> None:
+        """Frees the regressions that no joint fit needs any more."""
+        if self.feeder is not None:
+            self.feeder.regression = None
+        if not self.feeds:
+            self.regression = None
+
     def affine(self, dtype: torch.dtype = torch.float32) -> Affine:
         """The layer and its batch norm as one affine map."""
         weight, bias = (part.to(dtype) for part in self._folded())

@@ -22,9 +22,9 @@ from autoprune.prune.passes.containers import copied
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import rebuild
 
-ROW_BYTES = 1 << 28  # limit on one layer's rows and outputs together, unless a column would have few rows
+ROW_BYTES = 1 << 27  # limit on one layer's rows and outputs together, unless a column would have few rows
 ROWS_A_COLUMN = 4  # number of rows that are kept for each column whatever they take
-CHUNK_BYTES = 1 << 28  # size of what a pass through a network holds at once
+CHUNK_BYTES = 1 << 27  # size of what a pass through a network holds at once
 LIVE = 6  # number of largest activations that are alive at once, at most
 MOST_CHUNKS = 32  # each has a thread for the dense network and one for the pruned one
 KEPT_BYTES = 2 << 30  # limit on the activations of all paused passes

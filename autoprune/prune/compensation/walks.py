@@ -25,7 +25,7 @@ from autoprune.prune.passes.containers import copied
 
 HELD_OUT = 5  # every fifth example is held out from fits
 BLOCKS = 20  # number of blocks of a chunk's rows, of which every fifth is held out if there are few examples
-WHOLE_BYTES = 1 << 29  # limit on the inputs and targets of the whole examples of a joint fit
+WHOLE_BYTES = 1 << 28  # limit on the inputs and targets of the whole examples of a joint fit
 
 
 class Event(NamedTuple):
