@@ -724,3 +724,22 @@ def test_one_network_alone_has_all_its_values_in_the_table(capsys):
     printed = capsys.readouterr().out
     assert "68,862,592" in printed
     assert "in all of them" not in printed
+
+
+# the forecast
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_the_table_of_a_forecast_is_printed_whole_with_and_without_bars(stream):
+    written = stream()
+    with console.progress_display(quiet=False, stream=written) as report:
+        report(Progress("forecast", 1, 1, "forecast: 1 s [of b]\nfits    3 s"))
+    assert "forecast: 1 s [of b]\nfits    3 s\n" in written.getvalue()
+
+
+def test_an_inspection_says_that_a_run_would_be_refused(capsys):
+    found = inspection([a_unit("u")])
+    console.print_inspection(found)
+    assert "will not start" not in capsys.readouterr().out
+    console.print_inspection(replace(found, forecast=replace(found.forecast, available=2**19)))
+    assert "note: a run will not start: moments: expected 1 MiB of memory" in capsys.readouterr().out
