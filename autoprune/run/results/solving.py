@@ -18,6 +18,7 @@ from autoprune.errors import AutopruneError, InfeasibleBudget, RunFailed, Verify
 from autoprune.plan.allocation import plan
 from autoprune.plan.damage_model import DamageModel
 from autoprune.plan.ladder import uniform_levels
+from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.results.deployed import deployed
 from autoprune.run.results.member import Member
 from autoprune.run.results.members import build_member, export_member, write_member
@@ -150,9 +151,11 @@ def _build(session: Session, contender: Contender) -> None:
     try:
         if not contender.scores:
             contender.scores = _scored(session, contender.candidate)
-        network = deployed(session, session.scorer.subnet(contender.candidate)).network
+        with torch_threads(session.scorer.scoring.form.threads):  # as members are built
+            network = deployed(session, session.scorer.subnet(contender.candidate)).network
+            measured = session.selected(network)
         costs = session.problem.costs_of(contender.candidate)
-        contender.built = {**contender.scores, **session.selected(network), **costs}
+        contender.built = {**contender.scores, **measured, **costs}
     except AutopruneError as error:
         _log.warning("the %s is left out: %s", " and ".join(contender.sources), error)
 
