@@ -63,7 +63,8 @@ def test_rows_say_how_well_each_layer_was_fitted(finished):
     fits = [row["fit"] for row in rows if any(row["levels"])]
     assert any(fit for fit in fits)
     for fit in filter(None, fits):
-        assert 0 < max(fit["unexplained"].values()) < 1
+        assert 0 <= min(fit["unexplained"].values()) < 1
+        assert fit["unexplained"].keys() == fit["ridge"].keys() == fit["rows"].keys() == fit["columns"].keys()
         assert not fit["unexplained"].keys() & fit["untouched"].keys()
     assert all(row["fit"] == {} for row in rows if not any(row["levels"]))
 

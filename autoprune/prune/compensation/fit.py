@@ -87,11 +87,8 @@ class Fit:
         return self.target.rectifier
 
     def kept_of_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """(g, n, o) the kept channels of (g, n, c / g) outputs of the dense layer."""
-        if self.kept is None:
-            return rows
-        channels = rows.transpose(0, 1).flatten(1)[:, self.kept]  # (n, c)
-        return channels.reshape(len(channels), self.design.groups, -1).transpose(0, 1)
+        """(g, n, o) the kept channels of (n, c) outputs of the dense layer, in the groups of this one."""
+        return self.design.grouped(rows if self.kept is None else rows[:, self.kept])
 
     def kept_channels(self, y: torch.Tensor) -> torch.Tensor:
         """The kept channels of the dense layer's output, in its own shape."""

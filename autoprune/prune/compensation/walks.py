@@ -197,7 +197,7 @@ class DenseGoal(NamedTuple):
     Attributes:
         positions: (n,) the drawn rows, rising.
         held: (n,) whether they are held out.
-        rows: (g, n, o) the outputs there.
+        rows: (n, c) the outputs there.
         examples: the examples that are taken whole, rising.
         whole: the outputs for these.
     """
@@ -329,7 +329,7 @@ class Chunk:
             count = min(self.size, max(1, math.ceil(wanted * self.size / self.total)))
             chosen = torch.linspace(0, self.size - 1, count).long()
         whole = _entries(y, chosen, self.size)
-        return DenseGoal(positions, self._held(positions, rows), fit.design.outputs(y, positions), chosen, whole)
+        return DenseGoal(positions, self._held(positions, rows), fit.design.channels(y, positions), chosen, whole)
 
     def _next_of_dense(self) -> Produced | None:
         event: Produced | None = self._ahead.pop(0) if self._ahead else self.dense.resume()

@@ -126,7 +126,7 @@ class Design:
         flat = places.reshape(-1, places.shape[-1])
         if not self.axes:
             chosen = flat if positions is None else flat[positions.to(x.device)]
-            return self._grouped(chosen.float())
+            return self.grouped(chosen.float())
         return self._patches(flat, self._reads(x, positions))
 
     def pieces(self, x: torch.Tensor, rows: int) -> Iterator[torch.Tensor]:
@@ -134,17 +134,15 @@ class Design:
         for chosen in torch.split(torch.arange(self.count(x), device=x.device), max(1, rows)):
             yield self.rows(x, chosen)
 
-    def outputs(self, z: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        """(g, n, o / g) float32 outputs of the module, in the order of the rows.
-
-        Args:
-            z: the module's output.
-            positions: as in `rows`.
-        """
+    def channels(self, z: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, o) float32: a module's output in the order of the rows, also if it has other groups than this design."""
         channels = z.movedim(-len(self.axes) - 1, -1)
         flat = channels.reshape(-1, channels.shape[-1])
-        chosen = flat if positions is None else flat[positions.to(z.device)]
-        return self._grouped(chosen.float())
+        return (flat if positions is None else flat[positions.to(z.device)]).float()
+
+    def outputs(self, z: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """(g, n, o / g) float32: the module's output, in the order of the rows."""
+        return self.grouped(self.channels(z, positions))
 
     def flat(self, weight: torch.Tensor) -> torch.Tensor:
         """(g, o / g, k) matrices of a weight, which may be pruned if it has the same number of groups."""
@@ -186,7 +184,7 @@ class Design:
         grouped = values.reshape(rows, kernel, self.groups, channels // self.groups)
         return grouped.permute(2, 0, 3, 1).flatten(2)  # (g, n, channels / g * kernel)
 
-    def _grouped(self, values: torch.Tensor) -> torch.Tensor:
+    def grouped(self, values: torch.Tensor) -> torch.Tensor:
         """(g, n, c / g) from (n, c)."""
         return values.reshape(len(values), self.groups, values.shape[1] // self.groups).movedim(1, 0)
 
