@@ -1,6 +1,10 @@
 """For all tests: one torch thread, since the networks are tiny and threads that wait for each other are slow; and the
 instances of allocation_instances as fixtures."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded; processes that tests start inherit it
+
 import pytest
 import torch
 from allocation_instances import Instance, chain_instance, k1_instance

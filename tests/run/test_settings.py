@@ -102,7 +102,7 @@ def test_another_value_of_any_setting_that_identifies_a_run_is_refused(started):
 
 
 COUNTED = {
-    "front_size": (2, "front_size was 32 when the run was started and is now 2: the new value applies to the front"),
+    "front_size": (2, "front_size was 5 when the run was started and is now 2: the new value applies to the front"),
     "stop.seconds": (
         1e6,
         "stop.seconds was none when the run was started and is now 1000000.0: the new value includes the seconds that",

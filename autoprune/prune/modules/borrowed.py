@@ -108,7 +108,10 @@ def seeded(seed: int) -> Iterator[None]:
     devices = torch.cuda.get_rng_state_all() if used else []
     try:
         random.seed(seed)
-        torch.manual_seed(seed)
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:  # without the traceback that torch.manual_seed takes for an accelerator that might come later
+            torch.default_generator.manual_seed(seed)
         with numpy_seeded(seed):
             yield
     finally:
