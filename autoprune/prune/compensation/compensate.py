@@ -139,7 +139,7 @@ def _keeping(size: int, limit: int, spill: Path | None) -> Iterator[PutAway | No
             raise DataError(
                 f"expected {size / 2**30:.1f} GiB on the disk of {folder!r} for activations of the networks of the "
                 f"front, of which {limit / 2**30:.1f} GiB fit into memory, got {free / 2**30:.1f} GiB. Give fewer "
-                "calibration examples or another folder."
+                "calibration examples or, in the environment variable TMPDIR, another folder."
             )
         yield OnDisk(Path(folder))
 
@@ -170,8 +170,8 @@ class _Run:
 
     Args:
         reference: the dense network and the examples.
-        walks: the passes through both networks.
-        feeders: the layer with which each one is fitted jointly.
+        pruned: follows the passes through the pruned network.
+        chunks: the examples, each chunk with a pass through both networks.
         indices: the indices of the dense network's tensors that the pruned one keeps.
         stays: (g, o, k) booleans of the entries that stay, for weights with zeros.
     """
