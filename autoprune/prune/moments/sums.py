@@ -72,6 +72,7 @@ class Sums:
         mean = self.shift.cpu().double() + drift
         second = self.second.cpu().div_(self.rows)
         second -= self._outer(drift).to(second)
+        second.diagonal(dim1=1, dim2=2).clamp_(min=0)  # the difference of two sums may round to less
         if not centred:
             second += self._outer(mean).to(second)
         self.second = self.second[:0]
