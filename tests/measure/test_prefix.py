@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -110,21 +111,28 @@ def inputs(seed, count=3):
     return [(torch.randn(6, 2, 8, 8, generator=generator),) for _ in range(count)]
 
 
-def scorer_of(model, **scoring):
+@functools.cache
+def analysed(kind):
+    """A network with its space and bank, made once; scores leave them as they are."""
+    model = kind()
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.uniform_(-0.2, 0.2)
         norm.running_var.uniform_(0.5, 2)
     structure = find_structure(model.eval(), inputs(0)[0])
     units = [unit for unit in structure.units if unit.width > 1]
     space = SearchSpace(tuple(u.name for u in units), tuple((u.width, u.width // 2) for u in units))
-    bank = make_bank(model, structure, space.units, obs, inputs(1))
+    return model, space, make_bank(model, structure, space.units, obs, inputs(1))
+
+
+def scorer_of(kind, **scoring):
+    model, space, bank = analysed(kind)
     select = with_dense_outputs(model, [Batch(x, torch.arange(6) % 3) for x in inputs(2)])
     return Scorer(bank, space, inputs(1), select, classification, ScorerSettings(**scoring))
 
 
-def scorer_with_zeros(model, **scoring):
+def scorer_with_zeros(kind, **scoring):
     """As `scorer_of`, of a space with every other weight beside the channels."""
-    scorer = scorer_of(model, **scoring)
+    model, scorer = analysed(kind)[0], scorer_of(kind, **scoring)
     structure, rule = scorer.bank.structure, LevelRule("*", (0.5,), "weights")
     sparse = dict(list(sparse_weights(model, structure, [rule]).items())[::2])
     bank = scorer.bank.with_weights(make_weight_bank(model, structure, sparse, "obs", inputs(1)))
@@ -150,7 +158,7 @@ def values(scorer, candidate):
 @pytest.mark.parametrize("norms", ["anchored", "batch", *(pytest.param(n, marks=pytest.mark.slow) for n in LONGER)])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms):
-    reusing = scorer_of(kind(), batch_norms=norms)
+    reusing = scorer_of(kind, batch_norms=norms)
     plain = reusing.with_scoring(reuse_gib=0)
     expected = {candidate: values(plain, candidate) for candidate in probes(reusing.space)}
     for _ in range(2):  # the first time outputs are kept, the second they are used
@@ -160,7 +168,7 @@ def test_scores_are_the_same_to_the_last_bit_with_and_without_reuse(kind, norms)
 @pytest.mark.parametrize("norms", ["anchored", "batch"])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_scores_of_networks_with_zeros_are_the_same_with_and_without_reuse(kind, norms):
-    reusing = scorer_with_zeros(kind(), batch_norms=norms)
+    reusing = scorer_with_zeros(kind, batch_norms=norms)
     plain = reusing.with_scoring(reuse_gib=0)
     expected = {candidate: values(plain, candidate) for candidate in probes(reusing.space)}
     for _ in range(2):
@@ -168,7 +176,7 @@ def test_scores_of_networks_with_zeros_are_the_same_with_and_without_reuse(kind,
 
 
 def test_a_candidate_that_changes_weights_alone_is_not_taken_for_the_dense_network():
-    scorer = scorer_with_zeros(Residual())
+    scorer = scorer_with_zeros(Residual)
     assert values(scorer, scorer.space.dense)["kl"] == 0
     for candidate in probes(scorer.space):
         kl = scorer.measure(scorer.network(candidate), scorer.select)["kl"]
@@ -186,7 +194,7 @@ def convolutions(monkeypatch):
 
 
 def test_convolutions_before_the_cut_run_the_first_time_only(convolutions):
-    scorer = scorer_of(Residual())
+    scorer = scorer_of(Residual)
     last = Candidate(tuple(int(name.startswith("three")) for name in scorer.space.units))
     values(scorer, scorer.space.smallest)  # sets everything up
     batches = len(scorer.calibrate) + len(scorer.select)
@@ -199,7 +207,7 @@ def test_convolutions_before_the_cut_run_the_first_time_only(convolutions):
 
 
 def test_without_room_nothing_is_kept_and_scores_stay_the_same():
-    scorer = scorer_of(Residual())
+    scorer = scorer_of(Residual)
     tight = scorer.with_scoring(reuse_gib=100 / GIB)
     for candidate in probes(scorer.space) * 2:
         assert values(tight, candidate) == values(scorer, candidate)
@@ -207,7 +215,7 @@ def test_without_room_nothing_is_kept_and_scores_stay_the_same():
 
 
 def test_the_earliest_cut_goes_where_there_is_no_room_for_all():
-    scorer = scorer_of(Residual())
+    scorer = scorer_of(Residual)
     for candidate in probes(scorer.space):
         values(scorer, candidate)
     tight = scorer.with_scoring(reuse_gib=scorer.stage.kept_bytes // 2 / GIB)
@@ -220,7 +228,7 @@ def test_the_earliest_cut_goes_where_there_is_no_room_for_all():
 
 
 def test_a_lower_fidelity_reuses_what_is_known_and_is_not_spoilt_by_it():
-    scorer = scorer_of(Residual())
+    scorer = scorer_of(Residual)
     plain = scorer.with_scoring(reuse_gib=0)
     levels = probes(scorer.space)[-2].levels
     for fidelity in (0.3, 1.0, 0.6):
@@ -234,7 +242,7 @@ def test_a_fitness_that_changes_its_inputs_gets_what_it_asks_for():
         flipped = classification(model, [b._replace(inputs=(b.inputs[0].flip(3),)) for b in batches])["kl"]
         return {"kl": clean, "flipped": flipped}
 
-    scorer = replace(scorer_of(Residual()), fitness=noisy)
+    scorer = replace(scorer_of(Residual), fitness=noisy)
     plain = scorer.with_scoring(reuse_gib=0)
     for candidate in probes(scorer.space) * 2:
         assert values(scorer, candidate) == values(plain, candidate)
@@ -245,7 +253,7 @@ def test_a_fitness_that_writes_to_what_it_gets_spoils_nothing():
         with model.two.register_forward_hook(lambda module, args, output: output.mul_(1.5)):
             return classification(model, batches)["kl"]
 
-    scorer = replace(scorer_of(Residual()), fitness=writing)
+    scorer = replace(scorer_of(Residual), fitness=writing)
     plain = scorer.with_scoring(reuse_gib=0)
     for candidate in probes(scorer.space) * 3:
         assert values(scorer, candidate) == values(plain, candidate)

@@ -52,7 +52,15 @@ def model():
         torch.manual_seed(0)
         return ResNet((1, 1, 1), (4, 8, 16), classes=4).eval()
 """
-SHORT = {"searcher": "uniform", "evaluations": 6, "threads": 1, "tune": "off", "progress": False, "front_size": 3}
+SHORT = {
+    "searcher": "uniform",
+    "evaluations": 6,
+    "front_size": 3,
+    "compensation": "none",
+    "threads": 1,
+    "tune": "off",
+    "progress": False,
+}
 
 
 def size(network):

@@ -36,6 +36,11 @@ from autoprune.zoo.resnet import ResNet
 
 
 @pytest.fixture
+def compensation():
+    return "sequential"
+
+
+@pytest.fixture
 def finished(job, made_once, tmp_path):
     return made_once("run", lambda path: search(job(), path), tmp_path / "run")
 

@@ -62,6 +62,12 @@ def amounts(structure: Structure, way: str) -> dict[str, int | list[int]]:
     return {unit.name: WAYS[way](unit) for unit in structure.units}
 
 
+@functools.cache
+def shrunk(name: str, way: str) -> nn.Module:
+    this = traced(name)
+    return autoprune.shrink(this.model, this.structure, amounts(this.structure, way))
+
+
 def counted_macs(model: nn.Module, example: Any) -> int:
     """Multiply-accumulates of all convolution and linear modules, from the sizes of tensors while the model runs."""
     total = 0
@@ -106,7 +112,7 @@ def test_no_part_is_frozen_without_a_reason(name: str) -> None:
 @every_toy
 def test_the_small_network_computes_what_the_masked_one_does(name: str, way: str) -> None:
     this = traced(name)
-    small = autoprune.shrink(this.model, this.structure, amounts(this.structure, way))
+    small = shrunk(name, way)
     report = autoprune.verify(this.model, small, this.structure, this.example)
     assert report.ok, report
     shapes = [tensor.shape for tensor in outputs(this.model, this.example)]
@@ -121,7 +127,7 @@ def test_costs_equal_counting(name: str, way: str) -> None:
     kept = amounts(this.structure, way)
     counts = [len(amount) if isinstance(amount, list) else amount for amount in kept.values()]
     costs = this.structure.cost.evaluate(list(kept), np.array([counts], dtype=np.int64))
-    small = autoprune.shrink(this.model, this.structure, kept)
+    small = shrunk(name, way)
     assert costs["params"].tolist() == [counted_params(small)]
     if this.toy.layers_only:
         assert costs["macs"].tolist() == [counted_macs(small, this.example)]

@@ -23,6 +23,11 @@ STAGES = ["structure", "dense outputs", "moments", "order", "evaluations", "fits
 MOMENTS = 8 * sum(k * k + k for k in (36, 36, 36, 72, 72, 144, 16))
 
 
+@pytest.fixture
+def compensation():
+    return "sequential"
+
+
 def forecast_of(job):
     return make_forecast(open_session(job, silent), 1.5)
 

@@ -31,6 +31,11 @@ from autoprune.run.results.publishing import write_export
 from autoprune.run.results.recipe_file import sealed
 
 
+@pytest.fixture
+def compensation():
+    return "sequential"
+
+
 def export_to(folder, network, facts, example):
     write_export(network, facts, example, folder, RecipeExporter())
 

@@ -23,6 +23,11 @@ RULES = (LevelRule("layer[12].0.conv1", (0.25, 0.5, 0.75)),)
 FEWER = (LevelRule("layer[12].0.conv1", (0.5, 0.75)),)  # nine networks, for searches that fit them
 
 
+@pytest.fixture
+def compensation():
+    return "sequential"
+
+
 def quiet(progress):
     pass
 

@@ -33,6 +33,11 @@ NONZEROS = (Objective("accuracy", "max"), Objective("nonzeros", "min"))
 EMPTYING = (LevelRule("*", GRIDS["percent"], "weights", floor=0),)
 
 
+@pytest.fixture
+def compensation():
+    return "sequential"
+
+
 def weights_job(job, **changes):
     return job(**{"rules": (LevelRule("*", GRIDS["percent"], "weights"),), "objectives": NONZEROS, **changes})
 

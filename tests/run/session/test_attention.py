@@ -12,6 +12,11 @@ from autoprune.data import Data
 KINDS = {"channels", "heads", "head_dim", "neurons"}
 
 
+@pytest.fixture
+def compensation():
+    return "sequential"
+
+
 class Classifier(nn.Module):
     """Patches, a class token, two encoder layers of torch's own and a linear head."""
 

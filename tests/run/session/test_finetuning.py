@@ -32,6 +32,11 @@ PLAN = FineTune(steps=9, lr=0.02)
 SMALL = {"width": 6, "eta": 2, "least": 0.25}  # of halving: a bracket of 6, 3 and 2 networks
 
 
+@pytest.fixture
+def compensation():
+    return "sequential"
+
+
 class Smallest:
     """The smallest networks, each with one unit a step wider."""
 
