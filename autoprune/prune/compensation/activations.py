@@ -85,12 +85,12 @@ class Activations:
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an operator and records what it returns: new tensors, and views of such, but not views of others."""
-        sources = {_key(tensor) for tensor in _stored((args, kwargs))}
+        sources = {storage_of(tensor) for tensor in _stored((args, kwargs))}
         for key in sources & self._shelf.keys():
             self._share(key)
         output = function(*args, **kwargs)
         for tensor in _stored(output):
-            key = _key(tensor)
+            key = storage_of(tensor)
             if key in self._tensors and (known := _living(self._tensors[key], key)):
                 self._tensors[key] = [*known, weakref.ref(tensor)]
             elif key not in sources:
@@ -99,14 +99,14 @@ class Activations:
 
     def own(self, tensor: torch.Tensor) -> torch.Tensor:
         """Records a new tensor."""
-        self._tensors[_key(tensor)] = [weakref.ref(tensor)]
-        self._void.discard(_key(tensor))
+        self._tensors[storage_of(tensor)] = [weakref.ref(tensor)]
+        self._void.discard(storage_of(tensor))
         return tensor
 
     def void(self, tensor: torch.Tensor) -> torch.Tensor:
         """Records a new tensor whose values do not matter."""
         self.own(tensor)
-        self._void.add(_key(tensor))
+        self._void.add(storage_of(tensor))
         return tensor
 
     def leave(self) -> None:
@@ -142,7 +142,7 @@ class Activations:
 
 def _living(known: list[weakref.ref[torch.Tensor]], key: int) -> list[weakref.ref[torch.Tensor]]:
     """Those that are alive and still on that storage, whose address may have been given to another one."""
-    return [one for one in known if (tensor := one()) is not None and _key(tensor) == key]
+    return [one for one in known if (tensor := one()) is not None and storage_of(tensor) == key]
 
 
 def _filled(away: _Away) -> None:
@@ -157,7 +157,8 @@ def _stored(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided]
 
 
-def _key(tensor: torch.Tensor) -> int:
+def storage_of(tensor: torch.Tensor) -> int:
+    """What identifies a tensor's storage while it lives, also while its values are put away."""
     return int(tensor.untyped_storage()._cdata)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.prune.compensation.activations import Activations
+from autoprune.prune.compensation.activations import Activations, storage_of
 from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.passes.watch import FunctionCalls
 
@@ -256,4 +256,4 @@ class Following(ABC):
 
 def _place(tensor: torch.Tensor) -> tuple[int, int]:
     """What is unique while a tensor lives, also where its values are put away."""
-    return tensor.untyped_storage()._cdata, int(tensor.storage_offset())
+    return storage_of(tensor), int(tensor.storage_offset())

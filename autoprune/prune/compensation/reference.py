@@ -144,7 +144,11 @@ def make_reference(
     }
     targets = {name: last.target(name) for name in last.seen if name not in untouched}
     examples = sum(len(batch[0]) for batch in inputs)
-    size_of_goals = sum(last.seen[name].goal_bytes(examples, effort) for name in targets)
+    size_of_goals = sum(
+        goal_bytes(seen.rows * examples, seen.outputs, seen.most_rows, effort)
+        for name, seen in last.seen.items()
+        if name in targets
+    )
     goals: Goals = ByteCache(GOAL_BYTES if size_of_goals <= GOAL_BYTES else 0)
     size = max(1, chunk_bytes // (LIVE * max(1, last.peak)))
     chunks = list(_chunks(inputs, max(size, -(-examples // MOST_CHUNKS))))
@@ -218,11 +222,6 @@ class _Seen:
         """Whether exactly one operator reads the rectified output."""
         return self.rectifier is not None and self.reads[OutputStage.RECTIFIED] == 1
 
-    def goal_bytes(self, examples: int, effort: Effort) -> int:
-        """The size of what is taken of its output, at most."""
-        rows = self.rows * examples
-        return 4 * self.outputs * (min(rows, self.most_rows) + min(rows, effort.whole_rows))
-
 
 def _observed(
     model: nn.Module, layers: Mapping[str, Layer], inputs: tuple[torch.Tensor, ...], effort: Effort
@@ -291,6 +290,18 @@ def most_rows(layer: Layer, effort: Effort) -> int:
     design = design_at(layer)
     width = design.groups * design.columns + outputs_of(layer)
     return min(effort.rows, max(ROW_BYTES // (4 * width), ROWS_A_COLUMN * design.columns))
+
+
+def goal_bytes(rows: float, outputs: int, most: int, effort: Effort) -> int:
+    """The size of what is taken of a layer's output at most: of all its rows, `most` for its own fit.
+
+    Args:
+        rows: the number of rows of all examples.
+        outputs: the number of outputs.
+        most: the largest number of rows for the layer's own fit.
+        effort: the amount of data and work.
+    """
+    return int(4 * outputs * (min(rows, most) + min(rows, effort.whole_rows)))
 
 
 def outputs_of(layer: Layer) -> int:

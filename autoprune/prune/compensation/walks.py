@@ -279,12 +279,10 @@ class Chunk:
 
     def take_goal(self, fit: Fit, effort: Effort) -> None:
         """Takes what the layer is to return, at drawn rows and, for a joint fit, for whole examples."""
-        key = fit.layer.name, self.first
-        dense = self.goals[key] if key in self.goals else self._of_dense(fit, effort)
+        dense = self._dense_goal(fit, effort)
         if isinstance(dense, str):
             self.lacking = dense
             return
-        self.goals.put(key, dense, dense.nbytes)
         shortcut = None if self.event is None else self.event.shortcut
         goal = fit.kept_of_rows(dense.rows)
         if shortcut is not None:
@@ -313,6 +311,17 @@ class Chunk:
     def owned(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, which goes on in the pruned network."""
         return self.pruned.activations.own(tensor)
+
+    def _dense_goal(self, fit: Fit, effort: Effort) -> DenseGoal | str:
+        """What the dense network returns for the layer, from an earlier fit if it is kept, or why there is nothing."""
+        key = fit.layer.name, self.first
+        if key in self.goals:
+            kept: DenseGoal = self.goals[key]
+            return kept
+        taken = self._of_dense(fit, effort)
+        if isinstance(taken, DenseGoal):
+            self.goals.put(key, taken, taken.nbytes)
+        return taken
 
     def _of_dense(self, fit: Fit, effort: Effort) -> DenseGoal | str:
         """What the dense network returns for the layer, or why there is nothing to fit to."""
@@ -347,15 +356,18 @@ class Chunk:
     def _held(self, positions: torch.Tensor, rows: int) -> torch.Tensor:
         """Whether rows are held out: every fifth example, or blocks of rows if there are fewer examples."""
         if self.total >= HELD_OUT:
-            example = self.first + positions // (rows // self.size)
-            return example % HELD_OUT == HELD_OUT - 1
+            return self._held_examples(positions // (rows // self.size))
         blocks = torch.arange(len(positions)) * min(BLOCKS, len(positions)) // len(positions)
         return blocks % HELD_OUT == HELD_OUT - 1
+
+    def _held_examples(self, examples: torch.Tensor) -> torch.Tensor:
+        """Whether some of the chunk's examples are held out: every fifth of all, and none if there are fewer."""
+        return ((self.first + examples) % HELD_OUT == HELD_OUT - 1) & (self.total >= HELD_OUT)
 
     def _take_examples(self, fit: Fit, feeder: Fit, dense: DenseGoal, shortcut: torch.Tensor | None) -> None:
         """Takes whole examples, those to fit to and those that are held out."""
         x = self.pruned.inputs[feeder.layer.name]
-        out = ((self.first + dense.examples) % HELD_OUT == HELD_OUT - 1) & (self.total >= HELD_OUT)
+        out = self._held_examples(dense.examples)
         for held in (False, True):
             places = (out == held).nonzero().squeeze(1)
             if len(places):

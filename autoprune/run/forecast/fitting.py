@@ -10,7 +10,15 @@ import torch
 
 from autoprune.prune.compensation.fit import START, has_constant
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.reference import GOAL_BYTES, KEPT_BYTES, Reference, Target, design_at, outputs_of
+from autoprune.prune.compensation.reference import (
+    GOAL_BYTES,
+    KEPT_BYTES,
+    Reference,
+    Target,
+    design_at,
+    goal_bytes,
+    outputs_of,
+)
 from autoprune.prune.compensation.walks import WHOLE_BYTES
 from autoprune.prune.moments.regression import RECTIFIED_ROUNDS
 from autoprune.run.forecast.bare import Read
@@ -82,12 +90,11 @@ class Fits:
     @property
     def goal_bytes(self) -> int:
         """The dense network's targets, which are kept for further networks; 0 if they are too large to be kept."""
-        effort, found = self._reference.effort, 0.0
+        found = 0
         for name, size in self._sizes.items():
-            rows = size.places * self._examples
-            own = min(rows, self._target(name).most_rows) + min(rows, effort.whole_rows)
-            found += 4 * outputs_of(self._reference.linear[name]) * own
-        return int(found) if found <= GOAL_BYTES else 0
+            outputs, most = outputs_of(self._reference.linear[name]), self._target(name).most_rows
+            found += goal_bytes(size.places * self._examples, outputs, most, self._reference.effort)
+        return found if found <= GOAL_BYTES else 0
 
     @property
     def kept_bytes(self) -> int:
