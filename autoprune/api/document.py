@@ -45,7 +45,7 @@ def document_of(job: Job) -> Document:
         "search": {
             "searcher": _searcher(job.searcher),
             "evaluations": job.evaluations,
-            "front_size": job.front_size,
+            **_given(front_size=job.front_size),
             "stop": _stop(job.stop),
             "seed": job.seed,
             "guide": job.guide,

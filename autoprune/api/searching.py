@@ -47,7 +47,7 @@ def search(
     searcher: str | Callable[[Problem, int], Searcher] = "auto",
     options: Mapping[str, Any] | None = None,
     evaluations: int = 300,
-    front_size: int = 32,
+    front_size: int | None = None,
     seconds: float | None = None,
     target: str | None = None,
     stagnation: int | None = None,
@@ -86,7 +86,8 @@ def search(
         searcher: the searcher, which proposes candidates: a name, or a function (problem, seed) -> searcher.
         options: options of the named searcher, such as {"population": 20} for "evolution".
         evaluations: the largest number of networks to score.
-        front_size: the largest number of networks to build and to measure on the report set.
+        front_size: the largest number of networks to build and to measure on the report set. None is 32, or 12 if the
+            forecast says that building 32 takes more than five minutes and longer than the search.
         seconds: the time limit for the search, in seconds, including those before a resume.
         target: bounds that end the search once a network meets them, such as "accuracy>=0.9 at macs<=0.5".
         stagnation: ends the search when the hypervolume of its front has not grown by a thousandth over this many

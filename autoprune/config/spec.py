@@ -210,11 +210,12 @@ class SearchSpec(_Section):
         "auto", validate_default=True, description="the searcher, which proposes networks", examples=["auto"]
     )
     evaluations: int = Field(300, ge=1, le=MOST_EVALUATIONS, description="number of networks to score", examples=[300])
-    front_size: int = Field(
-        32,
+    front_size: int | None = Field(
+        None,
         ge=2,
         le=MOST_EVALUATIONS,
-        description="largest number of networks to build and to measure on the report set",
+        description="largest number of networks to build and to measure on the report set; by default 32, or 12 if the "
+        "forecast says that building takes longer than the search",
         examples=[32],
     )
     stop: StopSpec = Field(

@@ -46,7 +46,7 @@ from autoprune.run.session.dense import check_reported, measure_dense
 from autoprune.run.session.emptied import EmptiedWeights
 from autoprune.run.session.job import Job, OnProgress, silent
 from autoprune.run.session.session import Session, open_session
-from autoprune.run.settings import changed_settings, settings_of
+from autoprune.run.settings import changed_settings, settings_of, with_front_size
 
 _log = logging.getLogger(__name__)
 
@@ -137,10 +137,10 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
         if not records:
             _log.warning("%s has no measurements: the run starts again", folder.journal)
         with torch_threads(recorded_threads(records, job)):
-            session = open_session(job, progress, recorded_tuning(records), folder.bank)
+            session = _opened(job, progress, records, folder)
             if records:
                 check_identity(session, records[0])
-                for line in changed_settings(job, records[0]):
+                for line in changed_settings(session.job, records[0]):
                     _log.warning(line)
             with open_evaluator(job.executor, session.scorer, events.add) as evaluator:
                 preflight(session, evaluator, events)
@@ -149,6 +149,13 @@ def resume(job: Job, path: Path, progress: OnProgress = silent, *, repair: bool 
                     append(_header(session))
                 controller, ended = _explore(session, evaluator, events, trackers, folder, append, records[1:])
                 return _finish(session, controller, ended, folder, events, trackers, evaluator)
+
+
+def _opened(job: Job, progress: OnProgress, records: Sequence[Record], folder: RunFolder) -> Session:
+    """The session of a run that is continued; one that has no record yet begins with a forecast, as a new run does."""
+    if not records:
+        return forecast_of(job, progress)[1]
+    return open_session(with_front_size(job, records[0]), progress, recorded_tuning(records), folder.bank)
 
 
 def _still_valid(session: Session, records: Sequence[Record]) -> list[Record]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autoprune.core.options import declared_options
 from autoprune.measure.form import Form
 from autoprune.measure.settings import Scoring
 from autoprune.run.records.checks import Record
-from autoprune.run.session.job import Job
+from autoprune.run.session.job import FRONT_SIZES, Job
 
 OPTIONS = declared_options(Scoring)
 REFUSED = (  # settings that identify a run (run.identity): a resume with another value is refused
@@ -45,6 +46,13 @@ def settings_of(job: Job) -> dict[str, Any]:
     }
     assert found.keys() == TOLD.keys()
     return found
+
+
+def with_front_size(job: Job, header: Record) -> Job:
+    """The job with the size of the front that a run was started with, unless it gives one itself."""
+    if job.front_size is not None:
+        return job
+    return replace(job, front_size=header.get("settings", {}).get("front_size", FRONT_SIZES[0]))
 
 
 def changed_settings(job: Job, header: Record) -> list[str]:

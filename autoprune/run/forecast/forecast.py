@@ -51,6 +51,8 @@ class Forecast:
         device_available: the same on a device with memory of its own; None if there is none.
         spilled: the bytes that fits put on disk.
         disk: the free bytes there.
+        front_size: the largest number of networks of the front, the job's or one of FRONT_SIZES.
+        notes: sentences on what the run does, or could do, to take less time.
     """
 
     stages: tuple[Stage, ...]
@@ -62,6 +64,8 @@ class Forecast:
     device_available: int | None
     spilled: int
     disk: int
+    front_size: int
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -105,12 +109,12 @@ class Forecast:
         return asdict(self)
 
     def text(self) -> str:
-        """A table of the stages, with a line about the whole run."""
+        """A table of the stages, with a line about the whole run before it and the notes below it."""
         rows = [("stage", "processor time", "duration", "memory")]
-        rows += [(s.name, _time(s.seconds), _time(s.duration), self._peak(s)) for s in self.stages]
+        rows += [(s.name, time_text(s.seconds), time_text(s.duration), self._peak(s)) for s in self.stages]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([self._summary(), *lines])
+        return "\n".join([self._summary(), *lines, *self.notes])
 
     def _peak(self, stage: Stage) -> str:
         if self.device_available is not None:
@@ -121,13 +125,14 @@ class Forecast:
         workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
         disk = f", {_size(self.spilled)} on disk" if self.spilled else ""
         return (
-            f"forecast: about {_time(self.duration)} with {workers} ({_time(self.seconds)} of processor time), at most "
-            f"{_size(self.held + max(stage.memory for stage in self.stages))} of memory{disk}; "
+            f"forecast: about {time_text(self.duration)} with {workers} ({time_text(self.seconds)} of processor time), "
+            f"at most {_size(self.held + max(stage.memory for stage in self.stages))} of memory{disk}; "
             f"{_size(self.available)} are available"
         )
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A duration for readers, such as "12 min"."""
     if seconds < 1:
         return "under 1 s"
     if seconds < 100:

@@ -15,17 +15,27 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import kept_for, reporting
+from autoprune.measure.form import Form
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.bank.channels import SOLUTION_CACHE_BYTES
 from autoprune.prune.compensation.reference import EFFORTS, Reference, linear_layers, make_reference
 from autoprune.prune.criteria import CRITERIA, needs_of
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.borrowed import seeded
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import find_consumers, measured_weights
+from autoprune.prune.passes.containers import copied
 from autoprune.prune.surgery.surgery import cut
 from autoprune.run.executors.evaluator import workers_here
 from autoprune.run.forecast import memory
+from autoprune.run.forecast.advice import (
+    LONG_SEARCH,
+    chosen_front_size,
+    front_size_note,
+    known_form,
+    search_advice,
+)
 from autoprune.run.forecast.bare import BarePass, Inputs, bare_pass, example_seconds
 from autoprune.run.forecast.fitting import Fits
 from autoprune.run.forecast.forecast import Forecast, Stage
@@ -39,7 +49,7 @@ from autoprune.run.forecast.statistics import (
     solve_seconds,
 )
 from autoprune.run.session.device import placed
-from autoprune.run.session.job import Job
+from autoprune.run.session.job import FRONT_SIZES, Job
 from autoprune.run.session.session import Session
 
 ALIVE = 2  # what a forward pass holds at once, as a multiple of the activations that are alive
@@ -81,7 +91,7 @@ class _Forecaster:
         self.batch = max(len(batch.inputs[0]) for batch in (*data.calibrate, *data.select))
         self.input_bytes = sum(x.nbytes for x in self.inputs) // len(self.inputs[0])
         self.evaluations = min(self.job.evaluations, session.space.count)
-        self.members = min(self.job.front_size, self.evaluations)
+        self.front_size = self.job.front_size or FRONT_SIZES[0]
         self.workers = _workers(self.job)
         self.on_device = memory.device_bytes(session.device) is not None
 
@@ -95,9 +105,9 @@ class _Forecaster:
             self._stage("moments", self._moments_seconds, copied, self._collected + self._kept + self.active),
             self._stage("order", self._order_seconds, self._moments + order_bytes(self.eliminations), self._kept),
             self._evaluations,
-            self._fits,
-            self._pooled("report", self._report_seconds, self.members, self._all_kept, self.active),
         ]
+        notes = self._choose_front_size()
+        stages += self._building
         return Forecast(
             tuple(stages),
             self.workers,
@@ -108,7 +118,26 @@ class _Forecaster:
             memory.device_bytes(session.device),
             0 if self.fits is None else self.fits.spilled_bytes,
             memory.disk_bytes(),
+            self.front_size,
+            tuple(note for note in (*notes, self._advice) if note),
         )
+
+    def _choose_front_size(self) -> list[str]:
+        """Takes the size of the front that suits a job that leaves it open; a note, if that is the smaller one."""
+        if self.job.front_size is not None:
+            return []
+        building, search = sum(stage.duration for stage in self._building), self._evaluations.duration
+        before, self.front_size = self.members, chosen_front_size(building, search)
+        return [front_size_note(self.front_size, building, search)] if self.members < before else []
+
+    @property
+    def _advice(self) -> str:
+        """A sentence on what would make a long search shorter."""
+        search = self._evaluations.duration
+        if search <= LONG_SEARCH:
+            return ""
+        low = None if self.form and self.form.dtype == "bfloat16" else self._ratio(Form(dtype="bfloat16"))
+        return search_advice(self.job, search, None if low is None else low * search)
 
     def _stage(self, name: str, seconds: float, host: int, device: int) -> Stage:
         """A stage of this process that takes so many bytes on the machine, and on the device that networks run on."""
@@ -140,6 +169,17 @@ class _Forecaster:
     def half(self) -> BarePass:
         """A pass of that network."""
         return bare_pass(self.small, self.inputs, sorted(linear_layers(self.small, self.session.structure)[0]))
+
+    def _ratio(self, form: Form) -> float | None:
+        """The time of the pass in a precision, over that in float32; None if the network does not run in it."""
+        if form.dtype == "float32":
+            return 1.0
+        try:
+            with form.running(self.session.device), torch.no_grad(), seeded(0):
+                low = example_seconds(lambda x: self.small(*copied(x)), self.inputs, self.half.seconds)
+        except Exception:  # a network may raise anything in a precision that it does not support
+            return None
+        return low / self.half.seconds
 
     @functools.cached_property
     def calibrated_seconds(self) -> float:
@@ -197,7 +237,18 @@ class _Forecaster:
         """What a candidate takes: passes over calibration and selection examples, and fine-tuning."""
         calibrated = self.norms if POLICIES[self.job.scoring.batch_norms].calibrates else 0
         trained = GRADIENTS * self.job.finetune.steps * self.batch if self.job.finetune else 0
-        return calibrated * self.calibrated_seconds + (self.select + trained) * self.half.seconds
+        scored = calibrated * self.calibrated_seconds + self.select * self.half.seconds
+        return self._precision * scored + trained * self.half.seconds
+
+    @functools.cached_property
+    def form(self) -> Form | None:
+        """The form of scores; None if it is chosen after the forecast."""
+        return known_form(self.job, None if self.session.recorded is None else self.session.recorded.form)
+
+    @functools.cached_property
+    def _precision(self) -> float:
+        """The factor on the time of a score that its precision makes."""
+        return 1.0 if self.form is None else self._ratio(self.form) or 1.0
 
     @property
     def _solved_seconds(self) -> float:
@@ -214,6 +265,17 @@ class _Forecaster:
 
     # stages of several processes or of several networks
 
+    @property
+    def members(self) -> int:
+        """The number of networks of the front."""
+        return min(self.front_size, self.evaluations)
+
+    @property
+    def _building(self) -> list[Stage]:
+        """The stages after the search."""
+        report = self._pooled("report", self._report_seconds, self.members, self._all_kept, self.active)
+        return [self._fits, report]
+
     def _pooled(self, name: str, seconds: float, networks: int, shared: int, own: int) -> Stage:
         """A stage in which workers build or score networks, with so many bytes that all share and each has its own."""
         executor = self.job.executor
@@ -223,7 +285,7 @@ class _Forecaster:
         stage = self._stage(name, seconds, host, shared + max(1, apart) * own)
         return replace(stage, duration=seconds / min(self.workers, networks) / (1 if self.on_device else threads))
 
-    @property
+    @functools.cached_property
     def _evaluations(self) -> Stage:
         """The search."""
         seconds = self.evaluations * self.score_seconds + self._solved_seconds

@@ -32,7 +32,7 @@ from autoprune.run.results.member import Member
 from autoprune.run.results.publishing import write_export
 from autoprune.run.results.team import Team, answers
 from autoprune.run.session.emptied import EmptiedWeights, uniform_rivals
-from autoprune.run.session.job import Progress
+from autoprune.run.session.job import FRONT_SIZES, Progress
 from autoprune.run.session.session import Session
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def finish(
     """
     scored = [e for e in evaluations if e.ok]
     front = Front.of(scored, session.problem.objectives, session.dense_costs)
-    members = [*front.thinned(session.job.front_size).members]
+    members = [*front.thinned(session.job.front_size or FRONT_SIZES[0]).members]
     members += uniform_rivals(session, members, scored)
     kept_file = BuiltFile(folder, software or {})
     outcomes = _outcomes(session, members, team, kept_file)

@@ -24,6 +24,8 @@ from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREA
 from autoprune.run.session.names import KeyPath, dotted, unknown_names
 from autoprune.train.finetune import FineTune
 
+FRONT_SIZES = (32, 12)  # the default of `front_size`, and that of a run that builds for longer than it searches
+
 
 def silent(progress: Progress) -> None:
     """Ignores progress."""
@@ -137,7 +139,8 @@ class Job:
         compensation: unless it is "none", the members of the front are fitted to the dense network on all calibration
             examples (prune.compensation); "thorough" takes three times as long.
         finetune: if given, every network that is scored, and every member of the front, is trained on the train set.
-        front_size: the number of members of the front, which are built and measured on the report set, at most.
+        front_size: the number of members of the front, which are built and measured on the report set, at most; None
+            chooses one of FRONT_SIZES from the forecast (run.forecast.advice).
         calls: makes further example calls of the model (prune.passes.examples) besides the example of the data. The
             structure holds for all calls, and every member of the front is compared in all.
         executor: the executor that scores candidates.
@@ -160,7 +163,7 @@ class Job:
     masks: str | Callable[..., Any] = "obs"
     costs: Mapping[str, UserCost | CostFactory] = field(default_factory=dict)
     evaluations: int = 300
-    front_size: int = 32
+    front_size: int | None = None
     seed: int = 0
     guide: str | None = "kl"
     scoring: Scoring = field(default_factory=Scoring)
@@ -180,7 +183,7 @@ class Job:
         raise_problems(
             [
                 *whole("evaluations", self.evaluations, 1, MOST_EVALUATIONS),
-                *whole("front_size", self.front_size, 2, MOST_EVALUATIONS),
+                *([] if self.front_size is None else whole("front_size", self.front_size, 2, MOST_EVALUATIONS)),
                 *whole("seed", self.seed, 0, MOST_SEED),
                 *([] if self.threads is None else whole("threads", self.threads, 1, MOST_THREADS)),
                 *word("compensation", self.compensation, ("sequential", "thorough", "none")),

@@ -54,14 +54,19 @@ def tune(scorer: Scorer, problem: Problem, evaluations: int, guide: str) -> Tuni
         return Tuning(DEFAULT_FORM, reason, (plain,))
     best = _best_in_float32(bench, plain, tunes_batch=POLICIES[scorer.scoring.batch_norms].tunes_batch)
     low = bench.trial(replace(best.form, dtype="bfloat16"))
-    reason = f"fastest of {len(bench.trials)} forms"
+    reason, said = f"fastest of {len(bench.trials)} forms", ""
     if (low.examples_per_second or 0) > LEAST_SPEEDUP * _rate(best):
         agreement = bench.agreement(low.form, problem, guide)
-        said = f"bfloat16 ranks {RANKED} random candidates with Kendall tau {agreement:.3f} to float32"
+        said = f"; bfloat16 ranks {RANKED} random candidates with Kendall tau {agreement:.3f} to float32"
         if agreement >= AGREEMENT:
-            return Tuning(low.form, f"{reason}; {said}", tuple(bench.trials))
-        reason += f" in float32; {said}, below {AGREEMENT}"
-    return Tuning(best.form, reason, tuple(bench.trials))
+            return Tuning(low.form, f"{reason}{_gain(low, plain)}{said}", tuple(bench.trials))
+        reason, said = f"{reason} in float32", f"{said}, below {AGREEMENT}"
+    return Tuning(best.form, f"{reason}{_gain(best, plain)}{said}", tuple(bench.trials))
+
+
+def _gain(trial: Trial, plain: Trial) -> str:
+    """How much faster a form is than that of the data."""
+    return f", {_rate(trial) / _rate(plain):.1f} times as fast as that of the data" if trial != plain else ""
 
 
 def _best_in_float32(bench: _Bench, plain: Trial, *, tunes_batch: bool) -> Trial:

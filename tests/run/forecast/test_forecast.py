@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import ConfigError, RunFailed
-from autoprune.run.drive import search
-from autoprune.run.forecast import memory
+from autoprune.run.drive import resume, search
+from autoprune.run.forecast import advice, forecaster, memory
 from autoprune.run.forecast.bare import bare_pass
 from autoprune.run.forecast.forecast import Forecast, Stage
 from autoprune.run.forecast.forecaster import make_forecast
@@ -77,6 +77,30 @@ def test_workers_share_the_fits_of_the_front(job):
     assert shared.duration < own.duration / 2
 
 
+def test_a_front_of_open_size_is_forecast_and_built_with_the_size_that_is_chosen(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(forecaster, "chosen_front_size", lambda building, search: 3)
+    open_size, said = job("random", 12, front_size=None, compensation="none"), []
+    result = search(open_size, tmp_path / "run", progress=said.append)
+    (text,) = [step.message for step in said if step.phase == "forecast" and step.done]
+    assert "\nfront_size: at most 3 networks are built, as building 32 would take " in text
+    assert json.loads((tmp_path / "run" / "forecast.json").read_text())["front_size"] == 3
+    monkeypatch.undo()
+    front = (tmp_path / "run" / "front.csv").read_bytes()
+    assert len(result.members) <= 3 < len(resume(replace(open_size, front_size=32), tmp_path / "run").members)
+    resume(open_size, tmp_path / "run")
+    assert (tmp_path / "run" / "front.csv").read_bytes() == front
+
+
+def test_a_front_is_built_smaller_only_if_the_job_leaves_it_open(job, monkeypatch):
+    monkeypatch.setattr(advice, "LONG_BUILDING", 0.0)
+    few = job(evaluations=40, front_size=None)
+    short = replace(few, stop=replace(few.stop, seconds=1e-6))
+    assert forecast_of(short).front_size == 12
+    assert stage(forecast_of(short), "fits").seconds < stage(forecast_of(replace(short, front_size=32)), "fits").seconds
+    assert forecast_of(replace(short, front_size=32)).front_size == 32
+    assert forecast_of(replace(short, front_size=32)).notes == ()
+
+
 def test_a_search_of_limited_time_takes_no_longer(job):
     limited = job(evaluations=10**6)
     limited = replace(limited, stop=replace(limited.stop, seconds=7.0))
@@ -111,7 +135,7 @@ def test_an_inspection_of_such_a_run_still_shows_everything(job, monkeypatch):
 
 def test_a_device_and_the_disk_are_checked_too():
     fits = Stage("fits", 1.0, 1.0, memory=10, device_memory=3 * 2**30)
-    found = Forecast((fits,), 1, 1, (0.1, 0.1), 0, 10, 2 * 2**30, 5 * 2**30, 2**30)
+    found = Forecast((fits,), 1, 1, (0.1, 0.1), 0, 10, 2 * 2**30, 5 * 2**30, 2**30, 32)
     short, disk = found.problems
     assert "3.0 GiB of memory on the device for this stage, 2.0 GiB are available" in short
     assert "5.0 GiB on the disk" in disk

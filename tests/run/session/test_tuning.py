@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from autoprune.config import load
 from autoprune.errors import ConfigError
+from autoprune.measure.fitness import classification
 from autoprune.measure.form import DEFAULT_FORM, Form, Tuning
 from autoprune.measure.settings import Scoring
 from autoprune.run.drive import resume, search
+from autoprune.run.executors.parcel import pack, unpack
 from autoprune.run.session import tuning
 from autoprune.run.session.job import silent
 from autoprune.run.session.session import open_session
@@ -113,6 +116,27 @@ def test_a_resumed_run_scores_in_the_form_it_began_with(job, tmp_path, monkeypat
     again = resume(job("uniform", 4, tune="auto"), tmp_path / "run")
     assert again.session.scorer.scoring.form == form
     assert (tmp_path / "run" / "front.csv").read_bytes() == front
+
+
+def test_bfloat16_is_chosen_before_any_candidate_is_scored_and_sent_to_workers(job, monkeypatch, tmp_path):
+    monkeypatch.setattr(tuning, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(tuning._Bench, "_examples_per_second", lambda self, form: 1 + 99.0 * (form.dtype == "bfloat16"))
+    monkeypatch.setattr(tuning._Bench, "agreement", lambda *_: 1.0)
+    low, said = [], []
+
+    def fitness(model, batches):
+        low.append(torch.is_autocast_enabled("cpu"))
+        return classification(model, batches)
+
+    result = search(job("uniform", 3, fitness=fitness), None, progress=said.append)
+    phases = [*dict.fromkeys(step.phase for step in said)]
+    assert phases.index("dense") < phases.index("statistics") < phases.index("tuning") < phases.index("search")
+    assert low[:5] == [False, True, True, True, True]  # the dense network; again, as candidates are; three candidates
+    assert not any(low[5:])  # networks of the front
+    assert "100.0 times as fast as that of the data" in result.session.tuning.reason
+    with (tmp_path / "parcel").open("wb") as file:
+        pack(result.session.scorer, file, 1)
+    assert unpack(tmp_path / "parcel").scorer.scoring.form.dtype == "bfloat16"
 
 
 def test_the_environment_says_which_form_and_why(job, tmp_path):
