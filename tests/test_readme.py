@@ -41,6 +41,7 @@ def embedded():
     return digits_resnet(), digits()
 
 
+@pytest.mark.slow
 def test_the_python_example_runs_on_the_digits(embedded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, data = embedded

@@ -93,6 +93,7 @@ print(time.perf_counter() - start, peak, structure.cost.dense()["params"], len(s
 """
 
 
+@pytest.mark.slow
 def test_seven_billion_parameters_take_less_than_a_minute_and_two_gibibytes():
     done = subprocess.run(
         [sys.executable, "-c", LARGE],

@@ -70,7 +70,7 @@ def demoted(found, proved):
     return [unit.name for unit in found.units if unit.name not in kept and unit.kind != "branches"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(recipes)
 def test_cut_equals_masked_and_costs_equal_counting(recipe):
     check(*recipe)

@@ -62,6 +62,7 @@ IN_TURN = """calls.append("")
 """
 
 
+@pytest.mark.slow
 def test_a_child_of_the_fitness_does_not_go_on_with_the_search_and_a_pool_of_its_own_works(tmp_path):
     assert drivers(tmp_path, IN_TURN.format(returns=RETURNS, exits=EXITS)) == ["driver 0 6"]
 
@@ -100,5 +101,6 @@ EVERYWHERE = """
 """
 
 
+@pytest.mark.slow
 def test_children_of_searchers_costs_and_progress_end_too(tmp_path):
     assert drivers(tmp_path, main=EVERYWHERE.strip()) == ["driver 0 2"]
