@@ -661,3 +661,22 @@ def test_a_setting_with_the_new_key_overrides_the_old_one_of_the_file(folder):
 def test_a_mistake_in_an_old_key_is_reported_where_it_is_written(folder):
     (found,) = problems(f"{JOB}search: {{norm_images: 0}}\n")
     assert found.startswith("job.yaml:7: search.batch_norm_examples: expected")
+
+
+def test_a_value_may_name_another_key_whose_value_it_repeats(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "version: 1\n"
+        'model: {call: "autoprune.zoo:digits_resnet", seed: 0}\n'
+        'data: {call: "autoprune.data:digits", seed: "${model.seed}"}\n'
+        'space: {version: 1, units: [{match: "*", levels: 4}]}\n'
+        "objectives: [{name: kl, direction: min}, {name: macs, direction: min}]\n"
+    )
+    assert load(path, ["model.seed=3"]).data.options == {"seed": 3}
+    with pytest.raises(ConfigError) as caught:
+        load(path, ["model.seed=3", "data.seed='${model.sed}'", "name='${search}'", "search.seed=1"])
+    assert caught.value.problems == [
+        "--set data.seed='${model.sed}': data.seed: expected ${key.path} to name a key of the job, got 'model.sed' "
+        "(did you mean 'model.seed'?)",
+        "--set name='${search}': name: expected ${search} to name a plain value, that is {'seed': 1}. Write it out.",
+    ]

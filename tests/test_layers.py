@@ -59,7 +59,8 @@ ROOMS: dict[str, set[str]] = {
         *("measure.batch_norms", "errors"),
     },
     "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
-    "data": {"measure", "errors"},
+    "pretrained": {"errors"},
+    "data": {"measure", "pretrained", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
     "testing": {
         *("core", "measure", "train", "data", "prune", "prune.modules", "prune.passes", "prune.structure"),
@@ -124,7 +125,9 @@ ROOMS: dict[str, set[str]] = {
 
 # the rooms that may import each heavy or optional package, anywhere in their files; a room includes the rooms within it
 ONLY_IN: dict[str, set[str]] = {
-    "torch": {"prune", "measure", "train", "data", "zoo", "run", "api", "testing", "__init__"},
+    "torch": {"prune", "measure", "train", "pretrained", "data", "zoo", "run", "api", "testing", "__init__"},
+    "transformers": {"pretrained"},
+    "datasets": {"pretrained"},
     "deap": {"searchers.fronts", "run.criterion"},
     "optuna": {"searchers.optuna"},
     "moocore": {"core", "plan", "searchers"},

@@ -22,7 +22,7 @@ from autoprune.core.options import raise_problems
 from autoprune.core.problem import Problem
 from autoprune.data import Data
 from autoprune.errors import ConfigError, did_you_mean
-from autoprune.measure.fitness import Fitness, classification
+from autoprune.measure.fitness import Fitness, classification, default_guide
 from autoprune.measure.form import Form
 from autoprune.measure.settings import DEFAULT_SCORING, Scoring
 from autoprune.prune.bank.masks import Scores
@@ -104,7 +104,7 @@ def search(
         costs: additional costs by name: functions of kept counts by unit name, or factories marked with
             `autoprune.cost_factory`, which get the structure, a copy of the model and an example.
         guide: a measurement (lower is better) that guides the search in place of the first objective that is not a
-            cost. "auto" is "kl" with the default fitness and None with another one; None is no guide.
+            cost. "auto" is "kl" with a built-in fitness that reports it and None with another one; None is no guide.
         scoring: the options of scoring, such as Scoring(batch_norms="batch"), which is faster and less exact.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
             fits them better at three times the cost; "none" leaves them as they are assembled.
@@ -159,7 +159,7 @@ def search(
         front_size=front_size,
         stop=Stop(seconds, () if target is None else parse_target(target), stagnation),
         seed=seed,
-        guide=("kl" if fitness is classification else None) if guide == "auto" else guide,
+        guide=default_guide(fitness) if guide == "auto" else guide,
         scoring=scoring,
         compensation=compensation,
         finetune=finetune,

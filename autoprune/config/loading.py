@@ -15,6 +15,7 @@ from autoprune.config.calls import Context
 from autoprune.config.document import Document, KeyPath, blank_keys, dotted_key, override, read_document
 from autoprune.config.explain import explain
 from autoprune.config.files import assembled
+from autoprune.config.references import with_references
 from autoprune.config.renamed import with_new_names
 from autoprune.config.shipped import shipped_file, taken
 from autoprune.config.spec import JobSpec
@@ -45,9 +46,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
 def _validated(read: Document, overrides: Sequence[str], path: Path, remarks: Sequence[str] = ()) -> JobSpec:
     """The job of what a file holds, after the settings."""
     whole = assembled(read, overrides, path.parent)
-    document, absent = with_secrets(whole.document)
+    document, dangling = with_references(whole.document)
+    document, absent = with_secrets(document)
     document, doubled, renamed = with_new_names(document)
-    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + absent + doubled
+    problems = whole.problems + list(itertools.chain(*whole.broken.values())) + dangling + absent + doubled
     data = {"name": path.stem.lstrip(".") or "job", **document.data}
     try:
         spec = JobSpec.model_validate(

@@ -16,8 +16,10 @@ from autoprune.errors import ConfigError
 Direction = Literal["min", "max"]
 
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
-    "accuracy": "max",
-    **dict.fromkeys(("kl", "mse", "loss", "layer", "macs", "params", "nonzeros", "effective_macs"), "min"),
+    **dict.fromkeys(("accuracy", "cosine"), "max"),
+    **dict.fromkeys(
+        ("kl", "mse", "loss", "perplexity", "distance", "layer", "macs", "params", "nonzeros", "effective_macs"), "min"
+    ),
 }
 
 _NAME = r"[A-Za-z_]\w*"

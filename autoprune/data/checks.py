@@ -92,16 +92,24 @@ def _check_finite(name: str, batch: Batch, seen: int) -> None:
 
 
 def _check_same_layout(sets: Sets) -> None:
-    """Raises DataError unless all batches have the same number of inputs, example shapes and types."""
+    """Raises DataError unless all batches have the same number of inputs, example shapes and types.
+
+    Sequences of tokens, (b, tokens) integers each, may be longer in one batch than in another.
+    """
     first = next(iter(sets.values()))[0]
-    expected = _layout(first)
     for name, batches in sets.items():
         for index, batch in enumerate(batches):
-            if _layout(batch) != expected:
+            if _kinds(batch) != _kinds(first):
                 raise DataError(
-                    f"{name}, batch {index}: expected examples like those of the first calibrate batch, {expected}, "
-                    f"got {_layout(batch)}. All sets must feed the same network."
+                    f"{name}, batch {index}: expected examples like those of the first calibrate batch, "
+                    f"{_layout(first)}, got {_layout(batch)}. All sets must feed the same network."
                 )
+
+
+def _kinds(batch: Batch) -> list[tuple[object, ...]]:
+    """The type of each input and the shape of its examples, without the lengths of sequences of tokens."""
+    tokens = all(x.dtype in (torch.int64, torch.int32) and x.dim() == 2 for x in batch.inputs)
+    return [(x.dtype, None if tokens else x.shape[1:]) for x in batch.inputs]
 
 
 def _layout(batch: Batch) -> str:

@@ -90,7 +90,7 @@ def to_batch(item: object, where: str, *, labelled: bool) -> Batch:
     If `labelled` is False, the target is dropped.
 
     Raises:
-        DataError: the item is anything else, for example a dict.
+        DataError: the item is anything else.
     """
     inputs, target = _take_apart(item, where)
     if labelled and target is None:
@@ -107,6 +107,7 @@ def _take_apart(item: object, where: str) -> tuple[Sequence[object], object | No
     if isinstance(item, tuple | list) and item:
         return (item[:-1], item[-1]) if len(item) > 1 else (item, None)
     raise DataError(
-        f"{where}: expected a tensor, a tuple (x, ..., y) or an autoprune Batch, got {type(item).__name__}. "
+        f"{where}: expected a tensor, a tuple (x, ..., y), a dictionary or an autoprune Batch, got "
+        f"{type(item).__name__}. "
         "Wrap the loader in a generator that yields such tuples."
     )

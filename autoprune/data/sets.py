@@ -11,6 +11,8 @@ import torch
 
 from autoprune.data.checks import describe
 from autoprune.data.convert import Array, as_columns, check_whole, to_batch, to_batches
+from autoprune.data.padding import from_dict, without_padding
+from autoprune.data.tokens import SequencePlan, sequences
 from autoprune.measure.batch import Batch
 
 
@@ -65,7 +67,7 @@ class Data:
             DataError: they fail the checks of a set, or share examples with select or report.
         """
         taken = self.train if isinstance(self.train, tuple) else itertools.islice(self.train or (), batches)
-        train = tuple(to_batch(item, f"train, batch {i}", labelled=True) for i, item in enumerate(taken))
+        train = tuple(_as_batch(item, f"train, batch {i}", labelled=True) for i, item in enumerate(taken))
         sets = {"calibrate": self.calibrate, "select": self.select, "report": self.report, "train": train}
         return train, describe(sets)["sets"]["train"]["sha256"]
 
@@ -118,8 +120,9 @@ class Data:
     ) -> Data:
         """Makes the sets from finite iterables of batches, each read once and kept in order.
 
-        An item is a tensor (inputs alone), a tuple or list of tensors whose last of several is the target, or a Batch.
-        Targets of calibrate are dropped.
+        An item is a tensor (inputs alone), a tuple or list of tensors whose last of several is the target, a dictionary
+        of a tokenizer with `input_ids`, `attention_mask` and `labels`, or a Batch. Targets of calibrate are dropped,
+        and so is the padding of its dictionaries. Dictionaries without labels are their own targets.
 
         Args:
             calibrate: batches without or with targets.
@@ -140,6 +143,68 @@ class Data:
             train=train,
         )
 
+    @staticmethod
+    def from_tokens(
+        ids: Array,
+        length: int = 512,
+        calibrate: int = 128,
+        select: int = 128,
+        report: int = 128,
+        batch_size: int = 8,
+        seed: int = 0,
+        *,
+        description: Mapping[str, Any] | None = None,
+    ) -> Data:
+        """Makes the sets of a language model from the token ids of one long text: `Data.from_tokens(ids, length=512)`.
+
+        The text is cut into sequences of one length, which are their own targets (measure.language). The report set is
+        the end of the text; calibrate and select are drawn from the rest, whose remainder is train.
+
+        Args:
+            ids: (n,) token ids.
+            length: the number of tokens in a sequence.
+            calibrate: the number of calibration sequences.
+            select: the number of selection sequences.
+            report: the number of report sequences.
+            batch_size: sequences per batch.
+            seed: decides which sequence belongs to which set.
+            description: JSON values to record.
+
+        Returns:
+            The sets.
+
+        Raises:
+            DataError: the text is too short, or see the class.
+        """
+        plan = SequencePlan(length, calibrate, select, report, batch_size, seed)
+        return sets_of(ids, plan, "ids", description or {"reader": "tokens"})
+
+
+def sets_of(ids: Array, plan: SequencePlan, where: str, description: Mapping[str, Any]) -> Data:
+    """The sets that a plan takes from the token ids of a text; `where` says in messages where they come from."""
+    rows, facts = sequences(ids, plan, where), {"length": plan.length, "seed": plan.seed}
+    indices = plan.divided(len(rows), where)
+    sets = {name: plan.batches(rows[chosen]) for name, chosen in indices.items()}
+    recorded = {name: indices[name].tolist() for name in ("calibrate", "select", "report")}
+    return Data(
+        tuple(Batch(batch.inputs) for batch in sets["calibrate"]),
+        sets["select"],
+        sets["report"],
+        sets["train"] or None,
+        {**description, **facts, "indices": recorded},
+    )
+
 
 def _collect(name: str, loader: Iterable[Any], *, labelled: bool) -> tuple[Batch, ...]:
-    return tuple(to_batch(item, f"{name}, batch {i}", labelled=labelled) for i, item in enumerate(loader))
+    """The batches of a loader; those of dictionaries without labels, which are for statistics, without padding."""
+    found: list[Batch] = []
+    for index, item in enumerate(loader):
+        where = f"{name}, batch {index}"
+        batch = _as_batch(item, where, labelled=labelled)
+        found += without_padding(batch) if isinstance(item, Mapping) and not labelled else [batch]
+    return tuple(found)
+
+
+def _as_batch(item: Any, where: str, *, labelled: bool) -> Batch:
+    make = from_dict if isinstance(item, Mapping) else to_batch
+    return make(item, where, labelled=labelled)

@@ -9,8 +9,8 @@ examples.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
+from autoprune.measure.language import IGNORED, LANGUAGE_MEASURES, language_model
+from autoprune.measure.outputs import dense_tensor, described, main_tensor
 from autoprune.measure.top_classes import TopClasses, kept_classes
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
@@ -49,9 +51,8 @@ def averages(fitness: Fitness) -> bool:
 
 
 def is_builtin(fitness: Fitness) -> bool:
-    """Whether a fitness, or the function that a partial application calls, is of this module and thus pure."""
-    called = fitness.func if isinstance(fitness, functools.partial) else fitness
-    return called is classification or called is reconstruction
+    """Whether a fitness, or the function that a partial application calls, comes with autoprune and thus is pure."""
+    return bool(_reported(fitness))
 
 
 @averaging
@@ -107,33 +108,96 @@ def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, floa
         raise DataError("reconstruction needs at least one batch, got none")
     total, count = 0.0, 0
     for batch in batches:
-        output = _tensor_in(model(*batch.inputs))
+        output = main_tensor(model(*batch.inputs))
         if not isinstance(output, torch.Tensor):
-            raise PluginError(f"reconstruction expects a network that returns a tensor, got {_described(output)}")
+            raise PluginError(f"reconstruction expects a network that returns a tensor, got {described(output)}")
         total += float(_mse(output, batch))
         count += len(output)
     return {"mse": total / count}
 
 
+@averaging
+def embedding(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+    """Measures how far an encoder's embeddings are from the dense network's, as means over all examples.
+
+    An embedding is the mean of the outputs over the tokens whose target is not -100; without targets, over all tokens.
+    Outputs of shape (b, width) are embeddings already.
+
+    Returns:
+        `cosine`, the cosine of the angle between both embeddings of an example, and `distance`, 1 minus that.
+
+    Raises:
+        PluginError: the network returns neither (b, tokens, width) nor (b, width).
+        DataError: there is no batch.
+    """
+    if not batches:
+        raise DataError("embedding needs at least one batch, got none")
+    total, count = 0.0, 0
+    for batch in batches:
+        pooled, dense = (_pooled(output, batch) for output in (model(*batch.inputs), dense_tensor(batch)))
+        total += float(functional.cosine_similarity(pooled, dense, dim=1).sum())
+        count += len(pooled)
+    return {"cosine": total / count, "distance": 1 - total / count}
+
+
+def _pooled(output: Any, batch: Batch) -> torch.Tensor:
+    """(b, width) embeddings."""
+    tokens = main_tensor(output)
+    if not isinstance(tokens, torch.Tensor) or tokens.dim() not in (2, 3):
+        raise PluginError(f"embedding expects a network that returns (b, tokens, width), got {described(output)}")
+    if tokens.dim() == 2:
+        return tokens.float()
+    used = torch.ones(tokens.shape[:2]) if batch.target is None else (batch.target != IGNORED).float()
+    weights = used.to(tokens.device)[..., None]
+    return (tokens.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
 def reporting(fitness: Fitness, guide: str | None) -> Fitness:
-    """Returns a fitness that also reports the guide, if `fitness` is plain `classification` and can measure it."""
-    if fitness is not classification or guide not in MEASURES or guide in ("accuracy", "kl"):
+    """Returns a fitness that also reports the guide, if `fitness` is built in, without options, and can measure it."""
+    own = _reported(fitness)
+    if isinstance(fitness, functools.partial) or guide in own or guide not in _measures(fitness):
         return fitness
-    return functools.partial(classification, report=("accuracy", "kl", guide))
+    return functools.partial(cast(Callable[..., Any], fitness), report=(*own, guide))
+
+
+def interval_names(fitness: Fitness) -> tuple[str, ...]:
+    """The names of values whose confidence intervals a fitness can compute, from single sequences."""
+    perplexity = _called(fitness) is language_model and "perplexity" in (reported_names(fitness, None) or ())
+    return ("perplexity",) if perplexity else ()
+
+
+def with_interval(fitness: Fitness) -> Fitness:
+    """Returns a fitness that also reports the ends of the intervals of `interval_names`, named ..._low and ..._high."""
+    called = cast(Callable[..., Any], fitness)
+    return functools.partial(called, interval=True) if interval_names(fitness) else fitness
+
+
+def default_guide(fitness: Fitness) -> str | None:
+    """The guide of a search with this fitness unless another one is chosen: KL if it is built in and reports it."""
+    return "kl" if "kl" in (reported_names(fitness, None) or ()) else None
+
+
+def _called(fitness: Fitness) -> Fitness:
+    return fitness.func if isinstance(fitness, functools.partial) else fitness
+
+
+def _reported(fitness: Fitness) -> tuple[str, ...]:
+    """The names that a built-in fitness reports without options; none for a user's function."""
+    return next((names for known, names in REPORTED if known is _called(fitness)), ())
+
+
+def _measures(fitness: Fitness) -> Collection[str]:
+    """The names that a built-in fitness can report if it is asked to."""
+    return MEASURES if fitness is classification else LANGUAGE_MEASURES if fitness is language_model else ()
 
 
 def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | None:
     """The names that a built-in fitness reports, with those that a guide adds; None for a user's function."""
-    options: dict[str, Any] = {}
-    if isinstance(fitness, functools.partial):
-        options, fitness = fitness.keywords, fitness.func
-    if fitness is classification:
-        own = options.get("report", ("accuracy", "kl"))
-        also = (guide,) if guide in MEASURES and not options else ()
-    elif fitness is reconstruction:
-        own, also = ("mse",), ()
-    else:
+    if not is_builtin(fitness):
         return None
+    options = fitness.keywords if isinstance(fitness, functools.partial) else {}
+    own = options.get("report", _reported(fitness))
+    also = (guide,) if not options and guide in _measures(fitness) else ()
     return tuple(dict.fromkeys((*own, *also, *(("layer",) if guide == "layer" else ()))))
 
 
@@ -144,13 +208,13 @@ def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 def _kl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     if isinstance(batch.dense, TopClasses):
         return batch.dense.divergence(logits).sum()
-    log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(_dense(batch), dim=1)
+    log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(dense_tensor(batch), dim=1)
     return functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
 
 
 def _mse(output: torch.Tensor, batch: Batch) -> torch.Tensor:
     """The sum over examples of the mean squared difference within each."""
-    return (output - _dense(batch)).square().flatten(1).mean(dim=1).sum()
+    return (output - dense_tensor(batch)).square().flatten(1).mean(dim=1).sum()
 
 
 def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -171,61 +235,35 @@ def _target(batch: Batch) -> torch.Tensor:
     return batch.target
 
 
-def _dense(batch: Batch) -> torch.Tensor:
-    if batch.dense is None:
-        raise DataError(
-            "expected batches with the dense network's outputs, which this measure compares with, got none. Fill them "
-            "in with scorer.with_dense_outputs."
-        )
-    if isinstance(batch.dense, TopClasses):
-        raise DataError(
-            "expected batches with the dense network's whole outputs, got the most likely classes alone, from which "
-            "only `kl` can be computed. Fill them in with scorer.with_dense_outputs for this fitness."
-        )
-    outputs: torch.Tensor = _tensor_in(batch.dense)
-    return outputs
-
-
 def kept_for(fitness: Fitness) -> Callable[[Any], Any]:
     """What is kept of the dense network's outputs for a fitness: for the KL of many classes TopClasses suffice."""
-    options, called = ({}, fitness) if not isinstance(fitness, functools.partial) else (fitness.keywords, fitness.func)
-    if called is not classification or "mse" in options.get("report", ()):
+    options = fitness.keywords if isinstance(fitness, functools.partial) else {}
+    if _called(fitness) is language_model:
+        return lambda output: kept_classes(main_tensor(output))
+    if _called(fitness) is not classification or "mse" in options.get("report", ()):
         return lambda output: output
 
     def kept(output: Any) -> Any:
-        classes = kept_classes(_tensor_in(output))
+        classes = kept_classes(main_tensor(output))
         return classes if isinstance(classes, TopClasses) else output
 
     return kept
 
 
 def _logits(output: Any) -> torch.Tensor:
-    logits = _tensor_in(output)
+    logits = main_tensor(output)
     if isinstance(logits, torch.Tensor) and logits.dim() == 2:
         return logits
     raise PluginError(
-        f"classification expects a network that returns (b, classes) logits, got {_described(output)}. Set fitness to "
+        f"classification expects a network that returns (b, classes) logits, got {described(output)}. Set fitness to "
         "autoprune.measure.fitness:reconstruction with `guide: mse`, or to a function of your own."
     )
 
 
-def _tensor_in(output: Any) -> Any:
-    """The main tensor of an output: the attribute or key `logits`, as in outputs of transformers, or the only tensor of
-    a tuple, list or mapping. Any other output is returned as it is.
-    """
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(named, torch.Tensor):
-        return named
-    parts = list(output.values()) if isinstance(output, Mapping) else output
-    if isinstance(parts, tuple | list):
-        tensors = [part for part in parts if part is not None]
-        return tensors[0] if len(tensors) == 1 else output
-    return output
-
-
-def _described(output: Any) -> str:
-    if isinstance(output, torch.Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    inside = f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-    inside = f" of {', '.join(map(_described, output))}" if isinstance(output, tuple | list) else inside
-    return f"a {type(output).__name__}{inside}"
+# the built-in fitnesses, and the names that they report without options
+REPORTED: tuple[tuple[Fitness, tuple[str, ...]], ...] = (
+    (classification, ("accuracy", "kl")),
+    (reconstruction, ("mse",)),
+    (language_model, ("perplexity", "kl")),
+    (embedding, ("cosine", "distance")),
+)

@@ -230,7 +230,8 @@ def test_a_generator_is_read_once_and_kept():
 
 
 WRONG_ITEMS = {
-    "dict": ({"x": images(2)}, r"select, batch 0: expected a tensor, a tuple .* got dict"),
+    "dict": ({"x": images(2)}, r"select, batch 0: expected a dictionary with input_ids, .* which .* required, got x"),
+    "text": ("x", r"select, batch 0: expected a tensor, a tuple .* got str"),
     "empty tuple": ((), r"select, batch 0: expected a tensor, a tuple .* got tuple"),
     "unlabelled": (images(2), r"select, batch 0: expected inputs and a target, got inputs alone"),
     "lengths": ((images(2), labels(3)), r"select, batch 0: expected inputs and target of one length, got .*\[2, 3\]"),

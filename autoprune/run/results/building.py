@@ -16,6 +16,7 @@ from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
 from autoprune.errors import VerifyError
 from autoprune.measure.batch import Batch
+from autoprune.measure.fitness import with_interval
 from autoprune.measure.scorer import Scorer, cause_of
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.bank.weights import emptied_weights
@@ -48,7 +49,7 @@ class Measurements:
     """What is measured of a network of the front.
 
     Attributes:
-        report: its values on the report set.
+        report: its values on the report set, with the ends of an interval that the fitness computes.
         as_built: its values on the selection set.
         verify_error: the largest relative difference from the masked original.
         fit: the result of its fit; empty if it is not fitted.
@@ -152,11 +153,17 @@ def built_and_measured(
                 "`min_keep: 1.0`) to search the rest, and report it with the model, as this may be a defect of "
                 "autoprune."
             )
-        measured = scorer.measure(network, parts.reported)
+        measured = _with_interval(scorer).measure(network, parts.reported)
         as_built = scorer.measure(network, scorer.select)
         emptied = tuple(emptied_weights(network, named_tensors(dense)))
     found = {} if fit is None else fit.to_json()
     return network, Measurements(measured, as_built, report.worst, found, steps, emptied)
+
+
+def _with_interval(scorer: Scorer) -> Scorer:
+    """The scorer, whose fitness also computes an interval if it can."""
+    fitness = with_interval(scorer.fitness)
+    return scorer if fitness is scorer.fitness else replace(scorer, fitness=fitness)
 
 
 def not_built(name: str, cause: str) -> str:

@@ -16,13 +16,13 @@ from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import wilson
 from autoprune.errors import PluginError, RunFailed, VerifyError
-from autoprune.measure.fitness import averages
+from autoprune.measure.fitness import averages, interval_names
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.modules.copies import copy_model
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
 from autoprune.run.records.built_file import BuiltFile
-from autoprune.run.records.columns import SELECT, check_measured
+from autoprune.run.records.columns import HIGH, LOW, SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
 from autoprune.run.results.building import BuildAnswer, Measurements, built_and_measured, label, not_built
@@ -235,7 +235,9 @@ def _member(session: Session, evaluation: Evaluation, measured: Measurements) ->
     It has the names and number of weights without any entry left, if the search puts zeros into weights or if there are
     such weights.
     """
-    for values in (measured.report, measured.as_built):
+    intervals = _intervals(session, measured.report)
+    report = {name: value for name, value in measured.report.items() if name not in _ends(session)}
+    for values in (report, measured.as_built):
         _check_reported(session, values)
     counts = session.space.counts(evaluation.candidate)
     costs = session.problem.costs_of(evaluation.candidate)
@@ -247,10 +249,10 @@ def _member(session: Session, evaluation: Evaluation, measured: Measurements) ->
         counts=counts,
         costs=costs,
         ratios={name: value / session.dense_costs[name] for name, value in costs.items()},
-        report=measured.report,
+        report=report,
         select={**search, **measured.as_built},
         search=search,
-        intervals=_intervals(session, measured.report),
+        intervals=intervals,
         verify_error=measured.verify_error,
         density=costs["nonzeros"] / costs["params"] if session.weights else None,
         fit=measured.fit,
@@ -269,8 +271,16 @@ def _check_reported(session: Session, measured: Mapping[str, float]) -> None:
         raise PluginError(f"expected the fitness to report {missing}, it reported {sorted(measured)}")
 
 
+def _ends(session: Session) -> set[str]:
+    """The names of the ends of the intervals that the fitness computes."""
+    return {name + end for name in interval_names(session.job.fitness) for end in (LOW, HIGH)}
+
+
 def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """The 95 % confidence intervals of accuracies, by name, given the number of examples."""
+    """The 95 % confidence intervals by name: those that the fitness computes, and those of accuracies, given the number
+    of examples.
+    """
+    computed = {name: (measured[name + LOW], measured[name + HIGH]) for name in interval_names(session.job.fitness)}
     if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
-        return {}
-    return {"accuracy": wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))}
+        return computed
+    return computed | {"accuracy": wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))}

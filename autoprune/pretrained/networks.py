@@ -1,0 +1,109 @@
+"""Networks of checkpoints, by the automatic classes of transformers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from autoprune.errors import ConfigError
+from autoprune.pretrained.folder import check_folder, import_transformers, local, reading
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # the order of the inputs in batches
+
+
+def causal_lm(
+    path: str | Path, dtype: DType = "auto", *, download: bool = False, trust_remote_code: bool = False
+) -> nn.Module:
+    """A language model that predicts the next token, as `AutoModelForCausalLM` reads it; in eval mode.
+
+    The network takes the inputs of a batch by the names in INPUTS, in this order, and keeps no cache of keys and
+    values.
+
+    Args:
+        path: the folder of the checkpoint, or the name of one whose files are in the cache of transformers.
+        dtype: the precision of the parameters; "auto" for that of the checkpoint.
+        download: fetches files that are not there.
+        trust_remote_code: runs Python code of the checkpoint.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: transformers is not installed, or the checkpoint is missing, incomplete or needs code.
+    """
+    return _loaded("AutoModelForCausalLM", path, dtype, download, trust_remote_code)
+
+
+def classifier(
+    path: str | Path, dtype: DType = "auto", *, download: bool = False, trust_remote_code: bool = False
+) -> nn.Module:
+    """A classifier of texts, as `AutoModelForSequenceClassification` reads it; see `causal_lm`."""
+    return _loaded("AutoModelForSequenceClassification", path, dtype, download, trust_remote_code)
+
+
+def encoder(
+    path: str | Path, dtype: DType = "auto", *, download: bool = False, trust_remote_code: bool = False
+) -> nn.Module:
+    """A network without a head, as `AutoModel` reads it, for fitness `embedding`; see `causal_lm`."""
+    return _loaded("AutoModel", path, dtype, download, trust_remote_code)
+
+
+def _loaded(kind: str, path: str | Path, dtype: DType, download: bool, trust_remote_code: bool) -> nn.Module:
+    transformers, folder = import_transformers(), local(path)
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise ConfigError(f"expected dtype auto, float32, bfloat16 or float16, got {dtype!r}")
+    if folder is not None:
+        check_folder(folder)
+    precision = dtype if dtype == "auto" else getattr(torch, dtype)
+    with reading(path, "a network", download=download, trust_remote_code=trust_remote_code):
+        network, info = getattr(transformers, kind).from_pretrained(
+            str(folder or path),
+            dtype=precision,
+            local_files_only=not download,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError(
+            f"{path}: expected a checkpoint with all weights of {type(network).__name__}, got none for "
+            f"{', '.join(missing[:3])}{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which would be "
+            "random. Load it as the class that it was saved from (model.call)."
+        )
+    return named_inputs(network.eval())
+
+
+def named_inputs(network: nn.Module, names: Sequence[str] = INPUTS) -> nn.Module:
+    """Makes a network of transformers take positional inputs by name, without a cache of keys and values.
+
+    Networks disagree about the order of their arguments: the second one of GPT-2 is the cache, not the attention mask.
+
+    Args:
+        network: the network, which is changed.
+        names: the names of the positional inputs.
+
+    Returns:
+        The network.
+    """
+    accepted = inspect.signature(network.forward).parameters
+    cached = "use_cache" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    uncached = {"use_cache": False} if cached and hasattr(getattr(network, "config", None), "use_cache") else {}
+    network.register_forward_pre_hook(NamedInputs(tuple(names), uncached), with_kwargs=True)
+    return network
+
+
+@dataclass(frozen=True)
+class NamedInputs:
+    """A forward pre-hook that passes positional inputs by name."""
+
+    names: tuple[str, ...]
+    also: dict[str, Any]
+
+    def __call__(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return (), {**self.also, **dict(zip(self.names, args, strict=False)), **kwargs}

@@ -1,0 +1,71 @@
+"""A checkpoint folder and a text file in, a front out."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import autoprune
+from autoprune.cli import app
+from autoprune.data import text
+from autoprune.measure.fitness import language_model
+from autoprune.pretrained import causal_lm
+
+SMALL = {"length": 16, "calibrate": 20, "select": 20, "report": 20}
+QUICK = ["search.evaluations=5", "search.front_size=3", "run.threads=1", "compensation=none"]
+
+
+@pytest.fixture(scope="module")
+def run(llama, story, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "llm"
+    settings = [f"model.path={llama}", f"data.text={story}", *(f"data.{k}={v}" for k, v in SMALL.items()), *QUICK]
+    command = ["search", "configs/llm.yaml", *(part for s in settings for part in ("--set", s)), "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def table(run):
+    return list(csv.DictReader((run / "front.csv").read_text().splitlines()))
+
+
+def perplexity(network, batches):
+    """By the loss of transformers itself."""
+    losses = []
+    with torch.no_grad():
+        for batch in batches:
+            losses += [float(network(input_ids=row[None], labels=row[None]).loss) for row in batch.inputs[0]]
+    return math.exp(sum(losses) / len(losses))
+
+
+def test_a_checkpoint_and_a_text_give_a_front_whose_network_is_exported_and_loaded(run, llama, story, tmp_path):
+    rows = table(run)
+    assert len(rows) > 1
+    assert float(rows[0]["macs_ratio"]) < 1
+    small = CliRunner().invoke(app, ["export", str(run), "--pick", "macs<=0.9", "--out", str(tmp_path / "small")])
+    assert small.exit_code == 0, small.output
+    network = autoprune.load(causal_lm(llama), tmp_path / "small")
+    data = text(story, llama, **SMALL)
+    measured = [float(row["perplexity"]) for row in rows]
+    assert any(math.isclose(perplexity(network, data.report), value, rel_tol=1e-5) for value in measured[:-1])
+    assert math.isclose(perplexity(causal_lm(llama), data.report), measured[-1], rel_tol=1e-5)
+
+
+def test_the_interval_of_each_perplexity_is_in_the_table(run):
+    for row in table(run):
+        assert float(row["perplexity_low"]) < float(row["perplexity"]) < float(row["perplexity_high"])
+
+
+def test_five_lines_of_python_do_the_same(llama, story):
+    model = causal_lm(llama)
+    data = text(story, tokenizer=llama, **SMALL)
+    front = autoprune.search(
+        model, data, objectives=("perplexity", "macs"), fitness=language_model,
+        evaluations=4, front_size=3, compensation="none", progress=False,
+    )  # fmt: skip
+    assert front[-1]["kl"] == 0
+    assert math.isclose(front[-1]["perplexity"], perplexity(model, data.report), rel_tol=1e-5)
