@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("transformers", reason="transformers is not installed: pip install 'autoprune[llm]'")
-
 WORDS = ("the", "a", "cat", "dog", "sees", "runs", "to", "on", "house", "tree", "old", "red", "small", "one", "two")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed():
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("transformers is not installed: pip install 'autoprune[llm]'")
 
 
 @pytest.fixture(scope="session")
