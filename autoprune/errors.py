@@ -11,6 +11,7 @@ AutopruneError
 ├── RecipeError          an export does not fit the network it is loaded into
 ├── ExportError          a network cannot be written in a format, or what was written computes something else
 ├── BankError            a bank on disk is damaged or belongs to something else
+├── DeviceMemoryError    a device has too little memory for a pass of one example
 ├── TrainingDiverged     a fine-tune ended in numbers that are not finite
 ├── RunExists            the run folder exists already; it is never overwritten
 ├── RunNotFound          no run in that folder
@@ -82,6 +83,12 @@ class ExportError(AutopruneError, RuntimeError):
 
 class BankError(AutopruneError, ValueError):
     """A bank on disk is damaged or belongs to another model, data, criterion or version."""
+
+
+class DeviceMemoryError(AutopruneError, MemoryError):
+    """A device has too little memory for a pass of one example."""
+
+    exit_code = 1
 
 
 class TrainingDiverged(AutopruneError, ArithmeticError):

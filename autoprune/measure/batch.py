@@ -91,7 +91,7 @@ def gathered(batches: Sequence[Batch]) -> Batch:
         )
     inputs = tuple(torch.cat([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
     target = _joined([batch.target for batch in batches])
-    return Batch(inputs, target, _joined_outputs([batch.dense for batch in batches]))
+    return Batch(inputs, target, joined_outputs([batch.dense for batch in batches]))
 
 
 def _joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
@@ -99,7 +99,7 @@ def _joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     return torch.cat(present) if len(present) == len(tensors) else None
 
 
-def _joined_outputs(outputs: Sequence[Any]) -> Any:
+def joined_outputs(outputs: Sequence[Any]) -> Any:
     """The dense network's outputs for all examples, in any nesting of containers; None if some are missing."""
     if any(output is None for output in outputs):
         return None

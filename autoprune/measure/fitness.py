@@ -84,14 +84,14 @@ def classification(
         raise PluginError(f"classification can report {', '.join(MEASURES)}; got {', '.join(map(repr, unknown))}")
     if not batches:
         raise DataError("classification needs at least one batch, got none")
-    sums = dict.fromkeys(report, 0.0)
+    sums: dict[str, list[torch.Tensor]] = {name: [] for name in report}
     count = 0
     for batch in batches:
         logits = _logits(model(*batch.inputs))
         for name in report:
-            sums[name] += float(MEASURES[name](logits, batch))
+            sums[name].append(MEASURES[name](logits, batch))
         count += len(logits)
-    return {name: total / count for name, total in sums.items()}
+    return {name: total(parts) / count for name, parts in sums.items()}
 
 
 @averaging
@@ -106,14 +106,19 @@ def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, floa
     """
     if not batches:
         raise DataError("reconstruction needs at least one batch, got none")
-    total, count = 0.0, 0
+    sums, count = [], 0
     for batch in batches:
         output = main_tensor(model(*batch.inputs))
         if not isinstance(output, torch.Tensor):
             raise PluginError(f"reconstruction expects a network that returns a tensor, got {described(output)}")
-        total += float(_mse(output, batch))
+        sums.append(_mse(output, batch))
         count += len(output)
-    return {"mse": total / count}
+    return {"mse": total(sums) / count}
+
+
+def total(parts: Sequence[torch.Tensor]) -> float:
+    """The sum in float64 of one number of each batch, which are fetched from their device together."""
+    return sum(torch.stack(list(parts)).tolist(), 0.0)
 
 
 @averaging
@@ -132,12 +137,13 @@ def embedding(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
     """
     if not batches:
         raise DataError("embedding needs at least one batch, got none")
-    total, count = 0.0, 0
+    sums, count = [], 0
     for batch in batches:
         pooled, dense = (_pooled(output, batch) for output in (model(*batch.inputs), dense_tensor(batch)))
-        total += float(functional.cosine_similarity(pooled, dense, dim=1).sum())
+        sums.append(functional.cosine_similarity(pooled, dense, dim=1).sum())
         count += len(pooled)
-    return {"cosine": total / count, "distance": 1 - total / count}
+    cosine = total(sums) / count
+    return {"cosine": cosine, "distance": 1 - cosine}
 
 
 def _pooled(output: Any, batch: Batch) -> torch.Tensor:

@@ -88,7 +88,7 @@ class Prefixes:
     def cut(self, network: nn.Module, recipe: Recipe) -> Cut:
         """The cut at which a candidate's network first differs from the dense network."""
         own = named_tensors(network)
-        changed = [name for name, tensor in self._tensors.items() if not _same(tensor, own.get(name))]
+        changed = differing(self._tensors, own)
         resized = [module for module, sizes in recipe.sizes.items() if sizes != self.recipe.sizes.get(module)]
         moment = self.calls.first_touched(changed, [*resized, *recipe.skipped])
         # if a batch norm runs again after the difference, its statistics change for its earlier calls as well
@@ -286,8 +286,29 @@ def real_tensors(outputs: Outputs) -> list[torch.Tensor]:
     return [tensor for tensor in tensors_of(outputs) if not tensor.is_meta]
 
 
+def differing(dense: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of tensors that are not among the others with the same shape and values.
+
+    Results of comparisons on an accelerator are fetched from it together.
+    """
+    found = {name: _comparison(tensor, others.get(name)) for name, tensor in dense.items()}
+    waiting = [name for name, same in found.items() if isinstance(same, torch.Tensor)]
+    fetched = torch.stack([torch.as_tensor(found[name]) for name in waiting]).tolist() if waiting else []
+    known = {**found, **dict(zip(waiting, fetched, strict=True))}
+    return [name for name, same in known.items() if not same]
+
+
+def _comparison(dense: torch.Tensor, other: torch.Tensor | None) -> bool | torch.Tensor:
+    """Whether two tensors are the same; on an accelerator, a tensor that will say so."""
+    if dense is other or dense.device.type == "cpu":
+        return _same(dense, other)
+    if other is None or other.shape != dense.shape or other.device != dense.device:
+        return False
+    return (dense == other).all()
+
+
 def _same(dense: torch.Tensor, other: torch.Tensor | None) -> bool:
     """Whether a tensor is present and has the same shape and values."""
     if other is None or other.shape != dense.shape or other.is_meta:
         return False
-    return torch.equal(dense, other)
+    return dense is other or torch.equal(dense, other)

@@ -19,7 +19,7 @@ from autoprune.core.evaluation import Evaluation, merged
 from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import PluginError
-from autoprune.measure.batch import Batch
+from autoprune.measure.batch import Batch, joined_outputs
 from autoprune.measure.batch_norms.contract import WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.fitness import Fitness, averages, is_builtin, kept_for
@@ -29,6 +29,7 @@ from autoprune.measure.stage import Stage
 from autoprune.measure.training import NetworkTrainer, Training
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
+from autoprune.prune.devices.halving import halving
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded, torch_threads
 from autoprune.prune.passes.containers import copied
 
@@ -222,7 +223,8 @@ def measured(
     """
     lending = contextlib.nullcontext(batches) if is_builtin(fitness) else intact.lending(batches)
     with evaluating(network), on_copies(network), torch.no_grad(), seeded(0), lending as lent:
-        return checked_values(fitness(network, lent), objective)
+        values = halving(functools.partial(fitness, network), lent, stage="a score")
+        return checked_values(values, objective)
 
 
 def checked_values(result: object, objective: str) -> dict[str, float]:
@@ -250,5 +252,11 @@ def checked_values(result: object, objective: str) -> dict[str, float]:
 def with_dense_outputs(model: nn.Module, batches: Sequence[Batch], fitness: Fitness | None = None) -> tuple[Batch, ...]:
     """Returns the batches with the dense network's outputs filled in, or with what the fitness needs of them."""
     kept = kept_for(fitness) if fitness is not None else lambda output: output
+
+    def dense(inputs: Sequence[tuple[torch.Tensor, ...]]) -> Any:
+        outputs = [kept(model(*copied(part))) for part in inputs]
+        return outputs[0] if len(outputs) == 1 else joined_outputs(outputs)
+
     with evaluating(model), torch.no_grad():
-        return tuple(batch._replace(dense=kept(model(*copied(batch.inputs)))) for batch in batches)
+        filled = (halving(dense, [batch.inputs], stage="dense outputs") for batch in batches)
+        return tuple(batch._replace(dense=own) for batch, own in zip(batches, filled, strict=True))

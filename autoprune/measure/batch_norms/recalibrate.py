@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
+from autoprune.prune.devices.halving import whole_batches
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.modules.borrowed import evaluating, on_copies
 
@@ -40,7 +41,8 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
     count = 0
     with evaluating(model), on_copies(model), _averaging(norms), torch.no_grad():
         for inputs in batches:
-            model(*inputs)
+            with whole_batches([inputs], stage="re-estimating batch norms"):
+                model(*inputs)
             count += 1
     if not count:
         raise DataError("expected at least one batch to re-estimate batch norms on, got none. Pass a list of batches.")

@@ -18,6 +18,7 @@ from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.bank.weights import WeightBank
 from autoprune.prune.criteria import Criterion
 from autoprune.prune.criteria.ordering import order_units
+from autoprune.prune.devices.precision import doubled
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import consumers_of, measured_weights
 from autoprune.prune.moments.moments import Moments, collect_moments
@@ -134,9 +135,9 @@ class Bank:
         solved = {name: weight.to(full.dtype)}
         for bias, shift in shifts.items():
             own = self._tensors[bias]
-            solved[bias] = (own.detach().cpu().double() + shift).to(own.dtype)
-        if all(bool(torch.isfinite(values).all()) for values in solved.values()):
-            return solved
+            solved[bias] = (doubled(own.detach()) + shift).to(own.dtype)
+        if torch.stack([torch.isfinite(values).all() for values in solved.values()]).all():
+            return {tensor: values.to(full.device) for tensor, values in solved.items()}
         self.notes[name] = f"keeps slices of its weights where least squares exceed the range of {full.dtype}"
         return {}
 

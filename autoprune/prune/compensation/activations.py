@@ -34,6 +34,17 @@ def in_half_precision(values: torch.Tensor) -> Restore:
     return restore
 
 
+def in_host_memory(values: torch.Tensor) -> Restore:
+    """Keeps values of an accelerator in the machine's memory, without a change."""
+    kept = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.device.type == "cuda")
+    kept.copy_(values, non_blocking=True)
+
+    def restore(into: torch.Tensor) -> None:
+        into.copy_(kept, non_blocking=True)
+
+    return restore
+
+
 class OnDisk:
     """Keeps values in files of a folder, without a change."""
 

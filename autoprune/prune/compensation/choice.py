@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import torch
 
 from autoprune.prune.moments.rectifier import Rectifier
-from autoprune.prune.moments.regression import Regression, doubled, row_factors, solve_rows
+from autoprune.prune.moments.regression import Regression, row_factors, solve_rows
 from autoprune.prune.moments.ridge import ridged, strength
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the mean diagonal of the second moments
@@ -89,9 +89,9 @@ def _fits(regression: Regression, sample: Sample, some: torch.Tensor) -> Iterato
     centre, level = (x.mean(dim=1, keepdim=True) * regression.constant for x in (rows, goal))
     yield math.inf, (own - centre) @ prior.to(own).transpose(1, 2) + level
     gram = rows.transpose(1, 2) @ rows
-    regression.moments = doubled(gram + own.transpose(1, 2) @ own) / len(held)
-    gram = (gram / rows.shape[1] - centre.transpose(1, 2) @ centre).cpu()
-    products = ((goal - level).transpose(1, 2) @ rows / rows.shape[1]).cpu()  # (g, o, k)
+    regression.moments = regression.doubled(gram + own.transpose(1, 2) @ own) / len(held)
+    gram = regression.solvable(gram / rows.shape[1] - centre.transpose(1, 2) @ centre)
+    products = regression.solvable((goal - level).transpose(1, 2) @ rows / rows.shape[1])  # (g, o, k)
     for ridge in RIDGES:
         try:
             weight = _divided(products + strength(gram, ridge)[:, :, None] * prior, ridged(gram, ridge), stays)

@@ -33,14 +33,16 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
-from autoprune.prune.compensation.activations import OnDisk, PutAway, in_half_precision
+from autoprune.prune.compensation.activations import OnDisk, PutAway, in_half_precision, in_host_memory
 from autoprune.prune.compensation.choice import Sample
 from autoprune.prune.compensation.fit import Fit, LayerFit, has_constant
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.reference import KEPT_BYTES, Reference, Target, design_at, linear_layers
+from autoprune.prune.compensation.reference import KEPT_SHARE, Batches, Reference, Target, design_at, linear_layers
 from autoprune.prune.compensation.walks import Chunk, PrunedWalks, pooled, side_by_side
+from autoprune.prune.devices.halving import halving
+from autoprune.prune.devices.memory import device_of, free_bytes, machine_bytes
 from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
-from autoprune.prune.modules.borrowed import evaluating
+from autoprune.prune.modules.borrowed import evaluating, without_tf32
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.regression import factor_bytes
 from autoprune.prune.structure.structure import Structure
@@ -88,10 +90,13 @@ def compensate(
     *,
     sparse: Collection[str] = (),
     jointly: bool = True,
-    kept_bytes: int = KEPT_BYTES,
+    kept_bytes: int | None = None,
     spill: Path | None = None,
 ) -> Compensation:
     """Fits the layers of a pruned network, in place, in the order in which they run.
+
+    Where a device runs out of memory, the fit starts again with smaller chunks of examples, and keeps no activations on
+    the device between them.
 
     Args:
         network: the small network, with the weights that are the prior (the bank's).
@@ -100,8 +105,9 @@ def compensate(
         indices: the indices of the dense network's tensors that it keeps.
         sparse: names of the network's weights whose zeros stay.
         jointly: whether two layers with only a ReLU between them are finally fitted together; takes half of the time.
-        kept_bytes: the largest size of activations that are kept in memory. Up to twice as much is kept in half
-            precision, and more on disk.
+        kept_bytes: the largest size of activations that are kept in memory; by default 2 GiB, and on a device with
+            memory of its own half of what is free there. Up to twice as much is kept in half precision, and more on
+            disk; what is too large for a device is kept in the machine's memory if that has enough, else on disk.
         spill: an existing folder for activations on disk; None for the system's temporary one.
 
     Returns:
@@ -109,7 +115,34 @@ def compensate(
 
     Raises:
         DataError: the disk has no room for the activations.
+        DeviceMemoryError: the device has too little memory for a pass of one example.
     """
+    own = named_tensors(network)
+    before = {name: tensor.detach().clone() for name, tensor in own.items()}
+
+    def attempt(chunks: Batches) -> Compensation:
+        first = chunks is reference.chunks
+        if not first:
+            with torch.no_grad():
+                for name, tensor in own.items():
+                    tensor.copy_(before[name])
+        keeping = _keeping(reference, kept_bytes if first else 0, spill)
+        return _compensated(network, structure, reference.in_chunks(chunks), indices, keeping, sparse, jointly)
+
+    with without_tf32():
+        return halving(attempt, reference.chunks, stage="the fit of a network of the front")
+
+
+def _compensated(
+    network: nn.Module,
+    structure: Structure,
+    reference: Reference,
+    indices: Indices,
+    keeping: contextlib.AbstractContextManager[PutAway | None],
+    sparse: Collection[str],
+    jointly: bool,
+) -> Compensation:
+    """Fits the layers of a network whose passes keep their activations as said while they are paused."""
     layers, untouched = linear_layers(network, structure)
     stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
     large = {name: reason for name, layer in layers.items() if (reason := _too_large(layer, stays.get(name)))}
@@ -117,7 +150,7 @@ def compensate(
     feeders = _feeders(layers, reference.layers) if jointly else {}
     pruned = PrunedWalks(layers, tracked_norms(network), reference.layers, feeders)
     with (
-        _keeping(reference.held_bytes, kept_bytes, spill) as put_away,
+        keeping as put_away,
         evaluating(network),
         side_by_side(reference, network, pruned, put_away) as chunks,
     ):
@@ -128,10 +161,15 @@ def compensate(
 
 
 @contextlib.contextmanager
-def _keeping(size: int, limit: int, spill: Path | None) -> Iterator[PutAway | None]:
-    """How activations of that many bytes are kept while passes are paused."""
-    if size <= 2 * limit:
-        yield None if size <= limit else in_half_precision
+def _keeping(reference: Reference, limit: int | None, spill: Path | None) -> Iterator[PutAway | None]:
+    """How activations are kept while passes are paused: at most `limit` bytes where they are."""
+    size, apart = reference.held_bytes, free_bytes(device_of(reference.model)) is not None
+    limit = reference.kept_limit if limit is None else limit
+    if size <= limit or (apart and size <= KEPT_SHARE * machine_bytes()):
+        yield None if size <= limit else in_host_memory
+        return
+    if not apart and size <= 2 * limit:
+        yield in_half_precision
         return
     with tempfile.TemporaryDirectory(dir=spill) as folder:
         free = shutil.disk_usage(folder).free

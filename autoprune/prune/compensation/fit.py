@@ -16,7 +16,7 @@ from autoprune.prune.compensation.joint import Affine, Examples, Pair, fit_joint
 from autoprune.prune.compensation.reference import Target
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.rectifier import Rectifier
-from autoprune.prune.moments.regression import Regression, doubled
+from autoprune.prune.moments.regression import Regression
 
 START = 5  # every fifth row of whole examples starts a joint fit; all of them gave the same
 UNCHANGED = 1e-7  # share of the target's variance below which a layer is left unchanged
@@ -103,7 +103,7 @@ class Fit:
         (prior, bias), (_, rows, columns) = self._folded(), sample.rows.shape
         variance = float(sample.goal.var(dim=1, correction=0).mean())
         self.regression = Regression(sample.rows, prior, constant=constant, stays=self.stays)
-        left = float((self.regression.fitted(doubled(prior), doubled(bias)) - sample.goal).square().mean())
+        left = float((self.regression.fitted(prior, bias) - sample.goal).square().mean())
         if left <= UNCHANGED * variance:
             self.result = LayerFit(left / variance if variance > 0 else 0.0, math.inf, rows, columns)
             return False
@@ -135,8 +135,8 @@ class Fit:
         divide = feeder.regression.divided, self.regression.divided
         pair = fit_jointly(pair, divide, examples, iterations=iterations)
         for fit, solved in ((feeder, pair.first), (self, pair.second)):
-            weight = fit.design.flat(solved.weight).double()
-            fit.put(weight, solved.bias.double().reshape(weight.shape[:2]))
+            weight = fit.design.flat(solved.weight)
+            fit.put(weight, solved.bias.reshape(weight.shape[:2]))
         return True
 
     def let_go(self) -> None:
@@ -169,7 +169,7 @@ class Fit:
         write(norm.running_mean, mean.flatten())
         write(norm.running_var, variance.flatten())
         write(norm.weight, torch.sqrt(variance + norm.eps).flatten())
-        write(norm.bias, (bias + mean).flatten())
+        write(norm.bias, (self.regression.doubled(bias) + mean).flatten())
 
     def _sample(self, x: torch.Tensor, examples: Examples) -> Sample:
         """Some rows of whole examples, enough to start a joint fit from."""

@@ -21,16 +21,14 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from autoprune.prune.devices.precision import precise_dtype
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.rectifier import RELU, Rectifier
-from autoprune.prune.moments.regression import doubled
 
 SHORTEST = 1 / 8  # shortest fraction of a step; if it does not help either, the fit is left unchanged
 
 Tensors = Sequence[torch.Tensor]
-Divide = Callable[
-    [torch.Tensor], torch.Tensor
-]  # (g, o, k) float64, times the inverse second moments of a layer's input
+Divide = Callable[[torch.Tensor], torch.Tensor]  # (g, o, k) times the inverse second moments of a layer's input
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,8 @@ class Pair:
 
     def error(self, examples: Sequence[Examples]) -> float:
         """The sum of squared errors."""
-        return sum(float((self(one.x) - one.goal).square().sum(dtype=torch.float64)) for one in examples)
+        precise = precise_dtype(self.first.weight.device)
+        return float(sum((self(one.x) - one.goal).square().sum(dtype=precise) for one in examples))  # fetched once
 
     def moved(self, step: Tensors, length: float) -> Pair:
         """The pair after a part of a step."""
@@ -203,7 +202,7 @@ def _conjugate_gradients(
     for _ in range(iterations):
         ahead = forward(search)
         bend = _dot(ahead, ahead)
-        if not bend > 0 or not size > 0:  # solved, or not a number
+        if not torch.minimum(bend, size) > 0:  # solved, or not a number
             break
         solution = [a + size / bend * b for a, b in zip(solution, search, strict=True)]
         residual = [a - size / bend * b for a, b in zip(residual, ahead, strict=True)]
@@ -214,8 +213,9 @@ def _conjugate_gradients(
     return solution
 
 
-def _dot(left: Tensors, right: Tensors) -> float:
-    return float(sum((a * b).sum() for a, b in zip(left, right, strict=True)))
+def _dot(left: Tensors, right: Tensors) -> torch.Tensor:
+    """The inner product, which stays on the device."""
+    return sum(((a * b).sum() for a, b in zip(left, right, strict=True)), torch.zeros((), device=left[0].device))
 
 
 def _preconditioner(
@@ -239,9 +239,9 @@ def _preconditioner(
         weight_first, bias_first, weight_second, bias_second = (part / places for part in gradient)
         scaled = first.design.flat(weight_first) / passed.reshape(first.design.groups, -1, 1)
         return [
-            first.design.shaped(divide[0](doubled(scaled)).to(scaled)),
+            first.design.shaped(divide[0](scaled).to(scaled)),
             bias_first / passed,
-            second.design.shaped(divide[1](doubled(second.design.flat(weight_second))).to(weight_second)),
+            second.design.shaped(divide[1](second.design.flat(weight_second)).to(weight_second)),
             bias_second,
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from autoprune.core.cache import ByteCache
 from autoprune.errors import DataError
 from autoprune.prune.compensation.activations import Activations
 from autoprune.prune.compensation.flow import Following, Layer, OutputMark, OutputStage
+from autoprune.prune.devices.memory import device_of, free_bytes
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.moments.rectifier import Rectifier
@@ -27,7 +28,8 @@ ROWS_A_COLUMN = 4  # number of rows that are kept for each column whatever they 
 CHUNK_BYTES = 1 << 27  # size of what a pass through a network holds at once
 LIVE = 6  # number of largest activations that are alive at once, at most
 MOST_CHUNKS = 32  # each has a thread for the dense network and one for the pruned one
-KEPT_BYTES = 2 << 30  # limit on the activations of all paused passes
+KEPT_BYTES = 2 << 30  # limit on the activations of all paused passes in the machine's memory
+KEPT_SHARE = 0.5  # share of a device's free memory that they may take; share of the machine's for those of a device
 GOAL_BYTES = 1 << 30  # targets of all layers that fit into this are kept for further networks
 FEW = 3  # number of examples of the pass that tells what there is
 Batches = Sequence[tuple[torch.Tensor, ...]]
@@ -106,6 +108,16 @@ class Reference:
     def held_bytes(self) -> int:
         """What the paused passes through both networks hold at once, at most."""
         return 2 * self.live_bytes * self.examples
+
+    @property
+    def kept_limit(self) -> int:
+        """The largest size of activations that are kept where they are while passes are paused."""
+        free = free_bytes(device_of(self.model))
+        return KEPT_BYTES if free is None else int(KEPT_SHARE * free)
+
+    def in_chunks(self, chunks: Batches) -> Reference:
+        """The same with the examples in other chunks."""
+        return self if chunks is self.chunks else replace(self, chunks=chunks, goals=ByteCache(self.goals.limit))
 
 
 def make_reference(

@@ -162,19 +162,22 @@ class Counted(NamedTuple):
 
     @staticmethod
     def of(x: torch.Tensor) -> Counted:
-        """Those over everything but channels, (c,) float64 on the CPU."""
+        """Those over everything but channels, (c,) float32."""
         dims = [dim for dim in range(x.dim()) if dim != 1]
         variance, mean = torch.var_mean(x.float(), dim=dims, correction=0)
-        return Counted(x.numel() // len(mean), NormStatistics(mean.cpu().double(), variance.cpu().double()))
+        return Counted(x.numel() // len(mean), NormStatistics(mean, variance))
 
 
 def pooled(parts: Sequence[Counted]) -> NormStatistics:
-    """The statistics of all parts together."""
+    """The statistics of all parts together, float64 on the CPU."""
+    means, variances = (
+        torch.stack([getattr(part.statistics, kind) for part in parts]).cpu().double() for kind in ("mean", "variance")
+    )
     count = sum(part.values for part in parts)
     shares = [part.values / count for part in parts]
-    mean = sum((share * part.statistics.mean for share, part in zip(shares, parts, strict=True)), torch.zeros(()))
-    variances = [part.statistics.variance + (part.statistics.mean - mean).square() for part in parts]
-    return NormStatistics(mean, sum((a * b for a, b in zip(shares, variances, strict=True)), torch.zeros(())))
+    mean = sum((share * own for share, own in zip(shares, means, strict=True)), torch.zeros(()))
+    spreads = variances + (means - mean).square()
+    return NormStatistics(mean, sum((share * own for share, own in zip(shares, spreads, strict=True)), torch.zeros(())))
 
 
 class _Drawn(NamedTuple):

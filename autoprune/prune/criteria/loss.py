@@ -17,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from autoprune.core.unit import Unit
 from autoprune.errors import PluginError
 from autoprune.prune.criteria.contract import UnitStatistics
+from autoprune.prune.devices.halving import whole_batches
+from autoprune.prune.devices.precision import precise_dtype
 from autoprune.prune.passes.containers import copied, tensors_of
 from autoprune.prune.passes.examples import first_examples
 from autoprune.prune.structure.structure import Structure
@@ -26,6 +28,7 @@ LOSS_EXAMPLES = 128  # number of examples for single gradients and Hessian produ
 TRACE_PROBES = 8  # number of random vectors for a trace; all positions share their noise, and only the order matters
 
 Batches = Sequence[tuple[torch.Tensor, ...]]
+Places = list[tuple[str, int, torch.Tensor]]
 Products = dict[str, torch.Tensor]  # values of each tensor's own shape, by name
 
 
@@ -65,14 +68,16 @@ def collect_gradients(
         "sample_gradients": (lambda inputs: _saliency(_loss(probe, inputs, generator), weights), _singly(some)),
         "curvature": (lambda inputs: _curvature(_loss(probe, inputs), weights, generator), some),
     }
+    places = {unit.name: _places(unit, weights) for unit in units}
     found: dict[str, dict[str, torch.Tensor]] = {unit.name: {} for unit in units}
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused attentions have no second derivative
         for need, (make, pieces) in makers.items():
             if need in needs:
                 lengths = torch.tensor([len(inputs[0]) for inputs in pieces], dtype=torch.float64)
-                rows = [_by_unit(units, make(inputs)) for inputs in pieces]
+                with whole_batches(pieces, stage="statistics of the loss"):
+                    rows = [_by_unit(units, places, make(inputs)) for inputs in pieces]
                 for unit in units:
-                    table = torch.stack([row[unit.name] for row in rows])  # (pieces, n)
+                    table = torch.stack([row[unit.name] for row in rows]).cpu().double()  # (pieces, n)
                     found[unit.name][need] = (lengths @ table) / lengths.sum() if need == "curvature" else table
     return {name: UnitStatistics((), **fields) for name, fields in found.items()}
 
@@ -111,8 +116,16 @@ def _loss(model: nn.Module, inputs: tuple[torch.Tensor, ...], drawn: torch.Gener
         )
     if drawn is None:
         return functional.cross_entropy(logits, logits.argmax(dim=1))
-    chances = logits.detach().softmax(dim=1).cpu()
-    return functional.cross_entropy(logits, torch.multinomial(chances, 1, generator=drawn)[:, 0].to(logits.device))
+    return functional.cross_entropy(logits, drawn_classes(logits.detach().softmax(dim=1), drawn))
+
+
+def drawn_classes(chances: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(b,) classes drawn with (b, classes) chances, as torch.multinomial draws them on the CPU, without fetching these.
+
+    The random numbers are those of a generator on the CPU, whatever the device.
+    """
+    waits = torch.empty(chances.shape, dtype=chances.dtype).exponential_(generator=generator)
+    return (chances / waits.to(chances.device)).argmax(dim=1)
 
 
 def _saliency(loss: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> Products:
@@ -135,14 +148,19 @@ def _curvature(loss: torch.Tensor, weights: Mapping[str, torch.Tensor], generato
     return dict(zip(weights, total, strict=True))
 
 
-def _by_unit(units: Sequence[Unit], products: Products) -> dict[str, torch.Tensor]:
-    """(n,) float64 sums over the producer weights of each position of each unit."""
-    arrived = {name: product.detach().cpu().double() for name, product in products.items()}
+def _places(unit: Unit, weights: Mapping[str, torch.Tensor]) -> Places:
+    """The producer weights of a unit, each with its dimension of positions and the (n, m) indices in it."""
+    slots = unit.with_role("out")
+    indices = [torch.from_numpy(slot.span.indices(np.arange(unit.width))) for slot in slots]
+    pairs = zip(slots, indices, strict=True)
+    return [(slot.tensor, slot.dim, own.to(weights[slot.tensor].device)) for slot, own in pairs]
+
+
+def _by_unit(units: Sequence[Unit], places: Mapping[str, Places], products: Products) -> dict[str, torch.Tensor]:
+    """(n,) sums over the producer weights of each position of each unit, which stay on the device."""
+    precise = {name: product.detach().to(precise_dtype(product.device)) for name, product in products.items()}
     found = {}
     for unit in units:
-        total = torch.zeros(unit.width, dtype=torch.float64)
-        for slot in unit.with_role("out"):
-            indices = torch.from_numpy(slot.span.indices(np.arange(unit.width)))  # (n, m)
-            total += arrived[slot.tensor].movedim(slot.dim, 0)[indices].flatten(1).sum(dim=1)
-        found[unit.name] = total
+        own = (precise[name].movedim(dim, 0)[indices].flatten(1).sum(dim=1) for name, dim, indices in places[unit.name])
+        found[unit.name] = sum(own, next(iter(precise.values())).new_zeros(unit.width))
     return found

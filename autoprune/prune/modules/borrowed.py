@@ -75,8 +75,13 @@ def torch_threads(count: int | None) -> Iterator[None]:
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
     """Computes full float32 products inside: TensorFloat-32, cuDNN's default, rounds to 1e-3."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
+    products = torch.backends.cuda.matmul.allow_tf32  # False unless the user has set it
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 @contextlib.contextmanager

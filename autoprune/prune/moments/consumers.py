@@ -5,7 +5,6 @@ Everything in this file follows from shapes and settings; no network runs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -14,12 +13,13 @@ import torch
 from torch import nn
 
 from autoprune.core.unit import Unit
+from autoprune.prune.devices.memory import device_of, machine_bytes, total_bytes
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.structure.structure import Structure
 
 WIDE = 1024  # columns above which moments are in float32, whose rounding errors are far below the ridge
-MEMORY_SHARE = 0.25  # share of the machine's memory that all moments may take together by default
+MEMORY_SHARE = 0.25  # share of the memory, of the machine and of the device, that all moments may take by default
 
 MomentsForm = Literal["columns", "channels"]
 
@@ -103,9 +103,9 @@ def find_consumers(
         model: the network.
         structure: its structure.
         weights: names of weights.
-        limit: the number of bytes that all moments may take together; by default a quarter of the machine's memory. The
-            largest moments are made smaller until they fit: those of columns become those of channels, and then those
-            of blocks of inputs.
+        limit: the number of bytes that all moments may take together; by default a quarter of the memory of the
+            machine, or of the model's device if that has less. The largest moments are made smaller until they fit:
+            those of columns become those of channels, and then those of blocks of inputs.
 
     Returns:
         Consumers by weight name, and the reason for every weight without a regression.
@@ -125,12 +125,15 @@ def find_consumers(
             reasons[name] = consumer
         else:
             found[name] = consumer
-    return _fitting(found, default_limit() if limit is None else limit), reasons
+    return _fitting(found, default_limit(device_of(model)) if limit is None else limit), reasons
 
 
-def default_limit() -> int:
-    """The number of bytes that all moments of a network may take together."""
-    return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+def default_limit(device: torch.device) -> int:
+    """The number of bytes that all moments of a network may take together, on its device and then on the machine.
+
+    It follows from all memory, not from what is free now, so that a run that is continued has the same moments.
+    """
+    return int(MEMORY_SHARE * min(machine_bytes(), total_bytes(device) or machine_bytes()))
 
 
 def _fitting(consumers: Mapping[str, Consumer], limit: int) -> dict[str, Consumer]:

@@ -177,12 +177,16 @@ class Design:
     def _patches(self, flat: torch.Tensor, reads: torch.Tensor) -> torch.Tensor:
         """(g, n, k) rows from (places, channels) values and (n, kernel) places."""
         values = flat[reads.clamp(min=0)].float()  # (n, kernel, channels)
-        nowhere = reads < 0
-        if nowhere.any():
-            values = values.masked_fill(nowhere[:, :, None], 0.0)
+        if self._reads_zeros:  # asked of the settings, as asking the values would fetch them from the device
+            values = values.masked_fill((reads < 0)[:, :, None], 0.0)
         rows, kernel, channels = values.shape
         grouped = values.reshape(rows, kernel, self.groups, channels // self.groups)
         return grouped.permute(2, 0, 3, 1).flatten(2)  # (g, n, channels / g * kernel)
+
+    @property
+    def _reads_zeros(self) -> bool:
+        """Whether rows may have zeros in place of inputs."""
+        return any(axis.transposed or (axis.mode == "zeros" and axis.pads != (0, 0)) for axis in self.axes)
 
     def grouped(self, values: torch.Tensor) -> torch.Tensor:
         """(g, n, c / g) from (n, c)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
+from autoprune.prune.devices.halving import halving
+from autoprune.prune.modules.borrowed import without_tf32
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import Consumer, MomentsForm, find_consumers
 from autoprune.prune.moments.design import Design
@@ -85,7 +88,8 @@ def collect_moments(
     """Collects the second moments of weights' inputs in one pass over the batches.
 
     A weight that several modules use gets the moments of all of them together. Weights that read the same tensors in
-    the same way, such as those of queries, keys and values, share their sums.
+    the same way, such as those of queries, keys and values, share their sums. Where a device has too little memory for
+    the batches, they are halved, and the pass starts again; where rows are sampled, other ones are drawn then.
 
     Args:
         model: the network.
@@ -99,27 +103,38 @@ def collect_moments(
 
     Raises:
         DataError: there are no batches.
+        DeviceMemoryError: the device has too little memory for a pass of one example.
     """
     consumers, reasons = find_consumers(model, structure, weights, limit)
     batches = list(batches)
     if not sum(len(inputs[0]) for inputs in batches):
         raise DataError("expected at least one batch to collect statistics from, got none. Check `calibrate`.")
+    sums = halving(functools.partial(_sums, model, structure, consumers), batches, stage="second moments")
+    reasons |= {name: reason for name, parts in sums.items() if (reason := _unusable(parts.values()))}
+    usable = {name: parts for name, parts in sums.items() if name not in reasons}
+    return _finished(consumers, usable, named_tensors(model).keys()), reasons
+
+
+def _sums(
+    model: nn.Module,
+    structure: Structure,
+    consumers: Mapping[str, Consumer],
+    batches: Sequence[tuple[torch.Tensor, ...]],
+) -> Mapping[str, Mapping[str, Sums]]:
+    """The sums of each consumer, by the parameter that absorbs a constant."""
     apart: set[str] = set()
     while True:
         watch = Watch(consumers, apart, sum(len(inputs[0]) for inputs in batches))
         if _watched(rebuild(model, {}, {}, structure.adapted, share=True).eval(), watch, batches):
-            break
+            return watch.sums
         apart.add(watch.diverged)  # in one more pass, it has its own sums
-    reasons |= {name: reason for name, parts in watch.sums.items() if (reason := _unusable(parts.values()))}
-    usable = {name: parts for name, parts in watch.sums.items() if name not in reasons}
-    return _finished(consumers, usable, named_tensors(model).keys()), reasons
 
 
 def _watched(network: nn.Module, watch: Watch, batches: Sequence[tuple[torch.Tensor, ...]]) -> bool:
     """Fills the sums in one pass; False if a weight must not share the sums of another."""
     watch.attach(network)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_tf32():
             for inputs in batches:
                 watch.begin(len(inputs[0]))
                 network(*copied(inputs))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from autoprune.prune.devices.precision import doubled
 from autoprune.prune.moments.design import Design
 from autoprune.prune.moments.moments import Moments
 from autoprune.prune.moments.ridge import ridged
@@ -24,18 +25,20 @@ def refit(weight: torch.Tensor, moments: Moments, kept: np.ndarray) -> tuple[tor
         kept: the kept indices along its dimension of inputs.
 
     Returns:
-        The float64 weight for the kept inputs and all outputs, and (outputs,) shifts by name of the bias. A weight with
-            inputs first lacks the outputs of groups without inputs; their shift is 0.
+        The float64 weight for the kept inputs and all outputs, and (outputs,) shifts by name of the bias, on the
+            weight's device if that has float64, else on the CPU. A weight with inputs first lacks the outputs of
+            groups without inputs; their shift is 0.
     """
     design = moments.design
-    flat = design.flat(weight.detach().cpu().double())  # (g, o, k)
+    flat = design.flat(doubled(weight.detach()))  # (g, o, k)
     seen = _seen(flat, moments)
     groups = kept_by_group(design, kept, weight.shape[design.input_dim])
     solved = torch.stack([_solved(seen[group], moments, group, inputs) for group, inputs in groups.items()])
     small = solved if moments.form == "columns" else _by_column(solved, design)  # (g', o, kept columns)
     shifts = {}
     for bias, mean in moments.constants.items():
-        shift = torch.zeros(flat.shape[:2], dtype=torch.float64)
+        mean = mean.to(flat.device)
+        shift = flat.new_zeros(flat.shape[:2])
         for index, (group, inputs) in enumerate(groups.items()):
             columns = columns_of(inputs, design.kernel)
             shift[group] = flat[group] @ mean[group] - small[index] @ mean[group][columns]
@@ -85,7 +88,7 @@ def _by_column(seen: torch.Tensor, design: Design) -> torch.Tensor:
 def _solved(weight: torch.Tensor, moments: Moments, group: int, inputs: np.ndarray) -> torch.Tensor:
     """The (o, kept) solution for one group and its kept inputs."""
     columns = columns_of(inputs, moments.block)
-    gram = ridged(moments.gram[group].double())
+    gram = ridged(moments.gram[group].to(weight.device).double())
     factor = torch.linalg.cholesky(gram[columns][:, columns])
     target = weight @ gram[:, columns]  # W H_K + r W_K, with the ridge on the diagonal
     return torch.cholesky_solve(target.T, factor).T

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 
+from autoprune.prune.devices.precision import solvable
 from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.moments.ridge import RIDGE, ridged, strength
 
@@ -18,7 +19,8 @@ RECTIFIED_ROUNDS = 4  # iterations of a rectified fit; twelve gave the same
 class Regression:
     """Solves argmin over V, c of E|V x + c - t|^2 + r|V - V0|^2 for one set of rows x and any number of targets t.
 
-    Second moments are factored once, on first use, in float64 on the CPU; if rows are not finite, this raises
+    Second moments are factored once, on first use, in float64: on the device of the rows if that has it, else on the
+    CPU, where also the many small factors of weights with zeros are. If rows are not finite, this raises
     torch.linalg.LinAlgError.
 
     Args:
@@ -40,15 +42,23 @@ class Regression:
     ) -> None:
         self.mean = rows.mean(dim=1, keepdim=True) if constant else torch.zeros_like(rows[:, :1])
         self.rows = rows - self.mean
-        self.prior = doubled(prior.detach())
         self.constant = constant
         self.stays = stays
+        self.prior = self.doubled(prior.detach())
         self.ridge = ridge
+
+    def solvable(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor where the equations are solved."""
+        return solvable(tensor) if self.stays is None else tensor.cpu()
+
+    def doubled(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in float64 where the equations are solved."""
+        return self.solvable(tensor).double()
 
     @functools.cached_property
     def moments(self) -> torch.Tensor:
-        """(g, k, k) second moments of the rows minus their mean, float64 on the CPU."""
-        return doubled(self.rows.transpose(1, 2) @ self.rows) / self.rows.shape[1]
+        """(g, k, k) float64 second moments of the rows minus their mean."""
+        return self.doubled(self.rows.transpose(1, 2) @ self.rows) / self.rows.shape[1]
 
     @property
     def _ridged(self) -> torch.Tensor:
@@ -67,19 +77,23 @@ class Regression:
         return list(row_factors(self._ridged, self.stays))
 
     def divided(self, products: torch.Tensor) -> torch.Tensor:
-        """Multiplies (g, o, k) products by the inverse of moments plus ridge, for each output over its own columns."""
+        """Multiplies (g, o, k) products by the inverse of moments plus ridge, for each output over its own columns.
+
+        The result is float64, where the equations are solved.
+        """
+        products = self.doubled(products)
         if self.stays is None:
             return torch.cholesky_solve(products.transpose(1, 2), self._factor).transpose(1, 2)
         return solve_rows(products, self._own_factors)
 
     def solve(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Solves for (g, n, o) targets; returns (g, o, k) weights and (g, o) constants, float64 on the CPU."""
+        """Solves for (g, n, o) targets; returns float64 (g, o, k) weights and (g, o) constants."""
         mean = targets.mean(dim=1, keepdim=True) if self.constant else torch.zeros_like(targets[:, :1])
         weight = self.prior if self.ridge == math.inf else self._solved(targets - mean)
-        return weight, doubled(mean)[:, 0] - (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
+        return weight, self.doubled(mean)[:, 0] - (weight @ self.doubled(self.mean).transpose(1, 2))[:, :, 0]
 
     def _solved(self, targets: torch.Tensor) -> torch.Tensor:
-        products = doubled(self.rows.transpose(1, 2) @ targets).transpose(1, 2) / targets.shape[1]  # (g, o, k)
+        products = self.doubled(self.rows.transpose(1, 2) @ targets).transpose(1, 2) / targets.shape[1]  # (g, o, k)
         return self.divided(products + strength(self.moments, self.ridge)[:, :, None] * self.prior)
 
     def solve_rectified(self, targets: torch.Tensor, rectifier: Rectifier) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,12 +112,14 @@ class Regression:
 
     def fitted(self, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """(g, n, o) outputs of weights and constants for the rows."""
-        shift = bias[:, None] + doubled(self.mean) @ weight.transpose(1, 2)  # (g, 1, o)
+        weight = self.doubled(weight)
+        shift = self.doubled(bias)[:, None] + self.doubled(self.mean) @ weight.transpose(1, 2)  # (g, 1, o)
         return self.rows @ weight.to(self.rows).transpose(1, 2) + shift.to(self.rows)
 
     def spread(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(g, o) mean and (g, o) variance of the outputs of (g, o, k) weights for the rows."""
-        mean = (weight @ doubled(self.mean).transpose(1, 2))[:, :, 0]
+        weight = self.doubled(weight)
+        mean = (weight @ self.doubled(self.mean).transpose(1, 2))[:, :, 0]
         return mean, ((weight @ self.moments) * weight).sum(dim=2).clamp(min=0)
 
     def release(self) -> None:
@@ -115,11 +131,6 @@ class Regression:
 def factor_bytes(stays: torch.Tensor) -> int:
     """The memory of a weight's factors, in bytes; its entries stay where the (g, o, k) booleans are True."""
     return 8 * int(stays.sum(dim=2).square().sum())
-
-
-def doubled(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in float64 on the CPU."""
-    return tensor.cpu().double()
 
 
 Factor = tuple[int, torch.Tensor, torch.Tensor]  # the index of an output over all groups, its columns, their factor

@@ -64,13 +64,13 @@ def add_products(total: torch.Tensor, x: torch.Tensor, design: Design) -> None:
 
 
 def row_sums(x: torch.Tensor, design: Design) -> torch.Tensor:
-    """(k,) float64 sums of an input's rows."""
+    """(k,) float32 sums of an input's rows."""
     height, width = x.shape[2:]
-    sums = torch.zeros(x.shape[1], design.kernel, dtype=torch.float64)
+    sums = torch.zeros(x.shape[1], design.kernel, device=x.device)
     for pair in _pairs(design.axes, height, width):
         if pair.first == pair.second:
             rows, columns = (slice(max(0, low), max(0, high)) for low, high in pair.reads)
-            sums[:, pair.first] = x[:, :, rows, columns].sum(dim=(0, 2, 3)).cpu().double()
+            sums[:, pair.first] = x[:, :, rows, columns].sum(dim=(0, 2, 3))
     return sums.flatten()
 
 

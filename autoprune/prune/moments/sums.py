@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.prune.devices.precision import PreciseSum, precise_dtype
 from autoprune.prune.moments.consumers import Consumer
 from autoprune.prune.moments.shifts import add_products, row_sums, shift_macs, shiftable
 
@@ -19,11 +20,12 @@ LEVEL = 10.0  # a mean of so many standard deviations is subtracted before produ
 class Sums:
     """Running sums of x and x x^T over the rows that a weight multiplies, on the device of the model.
 
-    Products are in float32 and added up in float64; in float32 for wide consumers and on devices without float64. The
-    mean of the first rows is subtracted from x, because float32 would lose a variance far below the squared mean. Where
-    there are many more rows than columns, one is taken at random from every few adjacent rows, unless shifted products
-    of all rows take fewer multiplications. The sums are allocated at the start, next to each other: allocated between
-    the rows of two layers, they would keep malloc from reusing that memory.
+    Products are in float32 and added up in float64; in float32 for wide consumers and on devices without float64.
+    Nothing is fetched from the device between rows. The mean of the first rows is subtracted from x, because float32
+    would lose a variance far below the squared mean. Where there are many more rows than columns, one is taken at
+    random from every few adjacent rows, unless shifted products of all rows take fewer multiplications. The sums are
+    allocated at the start, next to each other: allocated between the rows of two layers, they would keep malloc from
+    reusing that memory.
 
     Args:
         consumer: the weight.
@@ -40,8 +42,8 @@ class Sums:
         self.shift: torch.Tensor | None = None  # (g, k)
         self.shifted = False  # whether products are those of shifts
         groups, size = consumer.design.groups * consumer.blocks, consumer.size // consumer.blocks
-        dtype = torch.float32 if device.type == "mps" else consumer.dtype
-        self.first = torch.zeros(consumer.design.groups, consumer.design.columns, dtype=torch.float64)
+        dtype = torch.float32 if consumer.dtype == torch.float32 else precise_dtype(device)
+        self.first = PreciseSum((consumer.design.groups, consumer.design.columns), device)
         self.second = torch.zeros(groups, size, size, dtype=dtype, device=device)
         self._generator = torch.Generator().manual_seed(0)
 
@@ -68,9 +70,9 @@ class Sums:
     def finish(self, centred: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The (g, k) mean, and the second moments about it or about zero. The sums are used up."""
         assert self.shift is not None, "finish comes after add"
-        drift = self.first / self.rows
+        drift = self.first.value() / self.rows
         mean = self.shift.cpu().double() + drift
-        second = self.second.cpu().div_(self.rows)
+        second = self.second.cpu().to(self.consumer.dtype).div_(self.rows)
         second -= self._outer(drift).to(second)
         second.diagonal(dim1=1, dim2=2).clamp_(min=0)  # the difference of two sums may round to less
         if not centred:
@@ -97,11 +99,11 @@ class Sums:
     def _add_shifts(self, x: torch.Tensor) -> None:
         design = self.consumer.design
         if self.shift is None:
-            self.shift = torch.zeros_like(self.first).float()
+            self.shift = torch.zeros(design.groups, design.columns, device=x.device)
         places = max(1, design.count(x[:1]))
         for part in torch.split(x, max(1, max(design.columns, ROWS_BYTES // (4 * x.shape[1])) // places)):
             add_products(self.second[0], part, design)
-        self.first[0] += row_sums(x, design)
+        self.first.add(row_sums(x, design)[None])
         self.rows += design.count(x)
 
     def _sampled(self, count: int, every: int) -> Iterator[torch.Tensor]:
@@ -115,10 +117,10 @@ class Sums:
 
     def _add_rows(self, rows: torch.Tensor) -> None:
         if self.shift is None:
-            self.shift = rows.mean(dim=1) if rows.device.type == "mps" else rows.double().mean(dim=1).float()
+            self.shift = rows.to(precise_dtype(rows.device)).mean(dim=1).float()
         rows -= self.shift[:, None]
         self.rows += rows.shape[1]
-        self.first += rows.sum(dim=1).cpu().double()
+        self.first.add(rows.sum(dim=1))
         lifted = self._lifted(rows)
         if self.second.dtype == torch.float32:
             self.second.baddbmm_(lifted.transpose(1, 2), lifted)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.prune.devices.precision import doubled
 from autoprune.prune.passes.examples import Example
 from autoprune.prune.passes.planned import comparable, running
 from autoprune.prune.passes.precision import LOWER, computing_in
@@ -67,4 +68,4 @@ def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:
 
 def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The entries in float64, in which integers and booleans are compared as well; a part of them at a time."""
-    return (part.cpu().double() for part in torch.split(tensor.reshape(-1), COMPARED_ENTRIES))
+    return (doubled(part) for part in torch.split(tensor.reshape(-1), COMPARED_ENTRIES))

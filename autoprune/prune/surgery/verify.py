@@ -13,6 +13,9 @@ from torch import nn
 
 from autoprune.core.unit import Unit
 from autoprune.errors import UnsupportedModel
+from autoprune.prune.devices.memory import device_of
+from autoprune.prune.devices.precision import has_float64
+from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
 from autoprune.prune.passes.compare import (
@@ -143,9 +146,12 @@ class _Comparison:
         """The tolerance for rounding, if both networks agree in float64: four times its effect on the dense network.
 
         At most LARGEST, and at least OUTPUT_TOLERANCE, which also applies to networks that differ in float64 or do not
-        run in it.
+        run in it. Networks on a device without float64 are compared on the CPU.
         """
         try:
+            if not has_float64(device_of(dense)):
+                small, dense = (copy_model(network).cpu() for network in (small, dense))
+                examples = {name: each.converted(lambda x: x.cpu()) for name, each in examples.items()}
             if max(self.errors(small, dense, examples, torch.float64)) > OUTPUT_TOLERANCE:
                 return OUTPUT_TOLERANCE
             rounded = max(

@@ -6,6 +6,7 @@ rounding only; a lower precision is chosen only if it ranks random candidates as
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.form import DEFAULT_FORM, Form, Trial, Tuning
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.repair import stratified
+from autoprune.prune.devices.halving import halving
 from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.passes.containers import copied
 
@@ -132,9 +134,9 @@ class _Bench:
         """The speed of the faster of two rounds, after a warm-up round."""
         with form.running(self._device):
             network = form.dress(self.scorer.bank.build(self._subnet))
-            batches = self._some(form)
+            batches: Sequence[Batch] = self._some(form)
             with evaluating(network):
-                self._round(network, batches[:1])
+                batches = halving(functools.partial(self._warmed, network), batches, stage="tuning")
                 seconds = min(self._round(network, batches) for _ in range(2))
         return sum(len(batch.inputs[0]) for batch in batches) / seconds
 
@@ -144,6 +146,11 @@ class _Bench:
         wanted = max(form.batch or 0, int((rate or 0) * TIMED_SECONDS), 1)
         taken = list(_first(self.scorer.select, wanted))
         return form.batches(taken if form.batch is None else rebatched(taken, form.batch))
+
+    def _warmed(self, network: nn.Module, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """The batches, after a round with the first of them."""
+        self._round(network, batches[:1])
+        return batches
 
     def _round(self, network: nn.Module, batches: Iterable[Batch]) -> float:
         start = time.perf_counter()

@@ -248,7 +248,7 @@ def test_a_plug_in_gets_a_weight_for_each_group():
 
 
 def test_layers_without_statistics_are_named_with_the_reason(monkeypatch):
-    monkeypatch.setattr(consumers, "default_limit", lambda: 1 << 20)
+    monkeypatch.setattr(consumers, "default_limit", lambda device: 1 << 20)
     model = Net(lambda net, x: net.wide(net.thin(x)), thin=nn.Conv2d(1, 300, 1), wide=nn.Conv2d(300, 2, 3))
     structure = autoprune.find_structure(model, torch.randn(1, 1, 4, 4))
     sparse = sparse_weights(model, structure, [WEIGHTS])
