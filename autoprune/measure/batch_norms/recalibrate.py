@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -52,12 +53,27 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]]) -
 def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
     """Puts batch norms in train mode with reset statistics and cumulative averaging, and restores their momenta."""
     momenta = [norm.momentum for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_Averaging()) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
         norm.training = True
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
+            hook.remove()
             norm.momentum = momentum
+
+
+class _Averaging:
+    """Gives every call of a batch norm the same weight.
+
+    It does what a momentum of None does, with which torch fetches the number of calls from the device in each call.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, norm: nn.Module, args: tuple[Any, ...]) -> None:
+        self.calls += 1
+        cast(_BatchNorm, norm).momentum = 1.0 / self.calls
