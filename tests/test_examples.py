@@ -117,6 +117,20 @@ def test_a_transformer_keeps_its_accuracy_with_less_attention():
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
+def test_a_language_model_keeps_its_perplexity_at_half_of_its_macs(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install 'autoprune[llm]'")
+    pattern = r"([\d.]+) of the MACs, perplexity ([\d.]+) \(([\d.]+) to ([\d.]+)\)"
+    front = numbers(output("language_model", 20, tmp_path), pattern)
+    least = (4 * 3 * 3 * 4) ** (1 / 11)  # of eleven tokens of a pair, four are drawn
+    assert front[-1][0] == 1
+    assert least < front[-1][1] < 1.15 * least
+    assert all(low < value < high for _, value, low, high in front)
+    assert min(value for share, value, *_ in front if share <= 0.5) < 1.05 * front[-1][1]
+    assert front[0][1] > 1.2 * front[-1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
 def test_a_run_is_opened_again_exported_and_searched_for_longer(tmp_path):
     lines = output("open_again", 20, tmp_path)
     assert "opened again: the same front" in lines

@@ -92,6 +92,7 @@ ROOMS: dict[str, set[str]] = {
     "run.fingerprint": {"prune.modules", "plugins"},
     "run.records": {"core", "measure", "errors"},
     "run.session": {
+        "pretrained",
         *("core", "plan", "prune", "prune.modules", "prune.passes", "prune.structure"),
         *("prune.devices", "prune.moments", "prune.criteria", "prune.bank", "prune.compensation"),
         *("measure", "measure.batch_norms", "train", "data", "run.fingerprint", "run.records", "plugins", "errors"),

@@ -40,9 +40,9 @@ class SequencePlan:
         needed = self.calibrate + self.select + self.report
         if count < needed:
             raise DataError(
-                f"{where}: expected at least {needed:,} sequences of {self.length:,} tokens (calibrate "
-                f"{self.calibrate:,}, select {self.select:,}, report {self.report:,}), got {count:,}. Give a longer "
-                "text, or take shorter or fewer sequences."
+                f"{where}: expected at least {needed:,} sequences (calibrate {self.calibrate:,}, select "
+                f"{self.select:,}, report {self.report:,}), got {count:,}. Give a longer text, or take shorter or "
+                "fewer sequences."
             )
         rest = np.random.default_rng(self.seed).permutation(count - self.report)
         calibrate, select, train = np.split(rest, [self.calibrate, self.calibrate + self.select])

@@ -98,6 +98,20 @@ def named_inputs(network: nn.Module, names: Sequence[str] = INPUTS) -> nn.Module
     return network
 
 
+def padded_inputs(network: nn.Module, example: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
+    """The inputs of an example whose last token is padding; None for a network without named inputs.
+
+    Attention of transformers runs other code for a batch with padding, which an example without any does not show.
+    """
+    named = any(isinstance(hook, NamedInputs) for hook in network._forward_pre_hooks.values())
+    ids = example[0]
+    if not named or ids.dim() != 2 or ids.shape[1] < 2:
+        return None
+    mask = torch.ones_like(ids)
+    mask[:, -1] = 0
+    return (ids, mask, *example[2:])
+
+
 @dataclass(frozen=True)
 class NamedInputs:
     """A forward pre-hook that passes positional inputs by name."""

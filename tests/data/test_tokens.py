@@ -37,7 +37,7 @@ def test_another_seed_gives_other_sets_and_the_same_report_set():
 @pytest.mark.parametrize(
     ("given", "changed", "message"),
     [
-        (np.arange(44), {}, r"at least 9 sequences of 5 tokens \(calibrate 3, select 4, report 2\), got 8"),
+        (np.arange(44), {}, r"at least 9 sequences \(calibrate 3, select 4, report 2\), got 8"),
         (np.arange(4), {}, "at least one sequence of 5 tokens, got 4 tokens"),
         (np.arange(60.0), {}, r"whole numbers in one dimension, got torch.float64 of shape \(60,\)"),
         (np.arange(60).reshape(12, 5), {}, r"one dimension, got torch.int64 of shape \(12, 5\)"),

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from small_checkpoints import saved
 
 WORDS = ("the", "a", "cat", "dog", "sees", "runs", "to", "on", "house", "tree", "old", "red", "small", "one", "two")
 
@@ -62,9 +63,3 @@ def llama(tokenizer, tmp_path_factory) -> Path:
     )
     torch.manual_seed(0)
     return saved(transformers.LlamaForCausalLM(config), tokenizer, tmp_path_factory.mktemp("llama"))
-
-
-def saved(network, tokenizer, folder: Path) -> Path:
-    network.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import autoprune
+from autoprune import Data
 from autoprune.cli import app
 from autoprune.data import text
 from autoprune.measure.fitness import language_model
-from autoprune.pretrained import causal_lm
+from autoprune.pretrained import causal_lm, load_tokenizer
+from autoprune.run import read_evaluations
 
+PAGE = Path(__file__).parents[2] / "docs" / "language_models.md"
 SMALL = {"length": 16, "calibrate": 20, "select": 20, "report": 20}
 QUICK = ["search.evaluations=5", "search.front_size=3", "run.threads=1", "compensation=none"]
 
@@ -60,12 +66,35 @@ def test_the_interval_of_each_perplexity_is_in_the_table(run):
         assert float(row["perplexity_low"]) < float(row["perplexity"]) < float(row["perplexity_high"])
 
 
-def test_five_lines_of_python_do_the_same(llama, story):
-    model = causal_lm(llama)
-    data = text(story, tokenizer=llama, **SMALL)
+def test_the_lines_of_the_page_run(llama, story):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    sizes = ", ".join(f"{name}={value}" for name, value in SMALL.items())
+    code = code.replace('"FOLDER"', f'"{llama}"').replace('"FILE"', f'"{story}"').replace("length=512", sizes)
+    quick = 'evaluations=4, front_size=3, compensation="none", progress=False'
+    names: dict[str, Any] = {}
+    exec(code.replace("fitness=language_model)", f"fitness=language_model, {quick})"), names)
+    dense = names["front"][-1]
+    assert dense["kl"] == 0
+    assert math.isclose(dense["perplexity"], perplexity(names["model"], names["data"].report), rel_tol=1e-5)
+    small, whole = (sum(p.numel() for p in names[name].parameters()) for name in ("small", "model"))
+    assert small < whole
+
+
+def test_batches_of_several_lengths_with_padding_are_scored_by_every_candidate(llama, story, tmp_path):
+    """Attention runs other code for them, with an attribute of its own that pruning must find."""
+    lines, coder = story.read_text().splitlines(), load_tokenizer(llama)
+
+    def batches(start, size=8):
+        for at in range(start, start + 3 * size, size):
+            yield coder(lines[at : at + size], padding=True, return_tensors="pt")
+
+    data = Data.from_loaders(batches(0), batches(100), batches(200))
+    assert len({batch.inputs[0].shape for batch in data.select}) > 1
     front = autoprune.search(
-        model, data, objectives=("perplexity", "macs"), fitness=language_model,
-        evaluations=4, front_size=3, compensation="none", progress=False,
+        causal_lm(llama, "bfloat16"), data, objectives=("perplexity", "macs"), fitness=language_model,
+        rules=[{"match": "*heads*", "keep": [0.5]}], evaluations=8, front_size=2, progress=False, out=tmp_path / "run",
     )  # fmt: skip
-    assert front[-1]["kl"] == 0
-    assert math.isclose(front[-1]["perplexity"], perplexity(model, data.report), rel_tol=1e-5)
+    assert front[0]["macs_ratio"] < 1
+    statuses = [found.status for found in read_evaluations(tmp_path / "run")]
+    assert statuses == ["ok"] * len(statuses)
+    assert len(statuses) > 2

@@ -32,6 +32,7 @@ from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.measure.settings import ScorerSettings
 from autoprune.plugins import plugin_name
+from autoprune.pretrained.networks import padded_inputs
 from autoprune.prune.bank.channels import Bank, make_bank
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import WeightBank, make_weight_bank
@@ -351,7 +352,7 @@ def open_session(
     data, (model, notes) = load_data(job), load_model(job)
     code["model"] = architecture(model)
     check_finetune(job, data, model)
-    example = _example_calls(job, data, device)
+    example = _example_calls(job, data, model, device)
     model = model.to(device).eval()
     if any(x.dim() == 4 for x in data.example):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
@@ -373,11 +374,12 @@ def open_session(
     return Session(job, model, data, example, *found, device, progress, recorded, bank_file, code)
 
 
-def _example_calls(job: Job, data: Data, device: torch.device) -> tuple[Example, ...]:
-    """The example of the data, and the further calls of the job."""
-    first = Example(tuple(data.example))
+def _example_calls(job: Job, data: Data, model: nn.Module, device: torch.device) -> tuple[Example, ...]:
+    """The example of the data, one with padding if the network takes some by name, and the further calls of the job."""
+    padded = padded_inputs(model, data.example)
+    own = [Example(tuple(data.example)), *([] if padded is None else [Example(padded, name="padded")])]
     further = () if job.calls is None else as_examples(job.calls())
-    return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((first, *further)))
+    return tuple(each.converted(lambda x: placed(x, device)) for each in as_examples((*own, *further)))
 
 
 def load_data(job: Job) -> Data:
