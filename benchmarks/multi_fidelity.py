@@ -2,11 +2,15 @@
 
     python benchmarks/multi_fidelity.py
     python benchmarks/multi_fidelity.py --data DIR --weights FILE --evaluations 200 --ways screening "screening, auto"
+    python benchmarks/multi_fidelity.py --equal --data DIR --weights FILE --evaluations 100 --ways racing
 
-For each seed `evolution`, and for the ways with auto in their name `auto`, scores 300 networks (`--evaluations`) on all
-2,000 images. Then each way, with networks of the same searcher, goes on until the hypervolume of what it has scored on
-all images is within 0.5 % of that, or three quarters of those images are spent (`fewer` is empty then). Hypervolume is
-over KL to the dense network (up to 2 nats) and the share of the MACs.
+For each seed `evolution`, and for the ways with another searcher in their name that one, scores 300 networks
+(`--evaluations`) on all 2,000 images. Then each way, with networks of the same searcher, goes on until the hypervolume
+of what it has scored on all images is within 0.5 % of that, or three quarters of those images are spent (`fewer` is
+empty then). Hypervolume is over KL to the dense network (up to 2 nats) and the share of the MACs.
+
+With `--equal` each way scores as many networks as its searcher did with full scores, and `fewer` compares the images.
+These runs take half of the selection images, and batch norms anchored on 500 others, as is the default.
 
 Without DIR the networks are those of the synthetic problem of autoprune.testing with nine coupled units, one problem a
 seed: an image's KL is the network's own, times one plus noise of all networks on that image (deviation 1.7) plus noise
@@ -28,7 +32,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,12 +65,14 @@ MEMBERS = 8
 SHARED_NOISE, OWN_NOISE, ALIKE = 1.7, 2.3, 0.09
 UNITS, LEVELS, WAVES = 9, 8, 256
 
-AUTO = ", auto"
+SOURCES = ("evolution", "auto", "random")
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "halving": ("halving", {}),
     "hyperband": ("halving", {"hyperband": True}),
     "asha": ("asha", {}),
     "racing": ("racing", {}),
+    "racing, auto": ("racing", {"source": "auto"}),
+    "racing, random": ("racing", {"source": "random"}),
     "screening": ("screening", {"source": "evolution"}),
     "screening, auto": ("screening", {"source": "auto"}),
 }
@@ -105,12 +111,13 @@ class Counting:
 
 @dataclass
 class Goal:
-    """Says when a search has a front with this hypervolume, or has scored this many images."""
+    """Says when a search has a front with this hypervolume, or has scored this many images or networks."""
 
     problem: Problem
     counting: Counting
     volume: float
     images: float
+    networks: float
     reached: int | None = None
     read: int = 0
 
@@ -120,6 +127,8 @@ class Goal:
         if any(e.ok and e.candidate.fidelity == 1 for e in new) and covered(self.problem, told) >= self.volume:
             self.reached = self.counting.images
             return "reached"
+        if len(self.counting.first) > self.networks:  # the next one has begun, so all others have ended
+            return "networks are scored"
         return "images are spent" if self.counting.images >= self.images else ""
 
 
@@ -130,37 +139,46 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--equal", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     live = bool(options.data)
-    out = options.out or Path(f"results/multi_fidelity_{'resnet20_cifar10' if live else 'synthetic'}.csv")
+    name = "giving_up" if options.equal else "multi_fidelity"
+    out = options.out or Path(f"results/{name}_{'resnet20_cifar10' if live else 'synthetic'}.csv")
     rows: list[Row] = []
     with torch_threads(1):
         opened = live_bench(options) if live else None
         for seed in options.seeds:
             bench = opened or synthetic_bench(seed)
-            for row in compared(bench, options.ways, seed, options.evaluations):
+            for row in compared(bench, options.ways, seed, options.evaluations, equal=options.equal):
                 rows.append(row)
                 print(row, flush=True)
                 write(out, rows, options)
     summarise(rows)
 
 
-def compared(bench: Bench, ways: Sequence[str], seed: int, evaluations: int) -> list[Row]:
+def compared(bench: Bench, ways: Sequence[str], seed: int, evaluations: int, *, equal: bool) -> Iterator[Row]:
     """Full scoring by each of the searchers, and the ways that go with it."""
-    rows = []
-    for source in ("evolution", "auto"):
-        mine = [way for way in ways if way.endswith(AUTO) == (source == "auto")]
+    for source in SOURCES:
+        mine = [way for way in ways if source_of(way) == source]
         if not mine:
             continue
         full = run(bench, source, source, {}, seed, evaluations)
-        rows.append(full)
+        yield full
         for way in mine:
-            goal, most = CLOSE * full["hypervolume"], MOST * full["images"]
-            row = run(bench, way, *WAYS[way], seed, evaluations, goal, most)
-            row["fewer"] = round(full["images"] / row["reached"], 2) if row["reached"] else ""
-            rows.append(row)
-    return rows
+            if equal:
+                row = run(bench, way, *WAYS[way], seed, evaluations, networks=full["networks"])
+                row["fewer"] = round(full["images"] / row["images"], 2)
+            else:
+                goal, most = CLOSE * full["hypervolume"], MOST * full["images"]
+                row = run(bench, way, *WAYS[way], seed, evaluations, goal, most)
+                row["fewer"] = round(full["images"] / row["reached"], 2) if row["reached"] else ""
+            yield row
+
+
+def source_of(way: str) -> str:
+    """The searcher whose networks a way takes, which its name ends with unless it is evolution."""
+    return way.partition(", ")[2] or "evolution"
 
 
 def run(
@@ -172,11 +190,12 @@ def run(
     evaluations: int,
     goal: float = math.inf,
     images: float = math.inf,
+    networks: float = math.inf,
 ) -> Row:
     """One search, measured; the images it had scored when its front was good enough, if ever."""
     searcher = make_searcher(name, bench.problem, seed=seed, **settings)
     counting = Counting(bench.scored_for(searcher))
-    stop = Goal(bench.problem, counting, goal, images)
+    stop = Goal(bench.problem, counting, goal, images, networks)
     evaluator = SerialEvaluator(counting)
     controller = Controller(bench.problem, searcher, evaluator, evaluations, lambda record: None, stop=stop.reason)
     ended = controller.run()
@@ -263,18 +282,18 @@ def noisy(synthetic: Synthetic, noise: Noise, searcher: Searcher, candidate: Can
 
 def live_bench(options: argparse.Namespace) -> Bench:
     """The job, with other training images in place of the test images."""
+    select = SELECT // 2 if options.equal else SELECT
     overrides = {
         "data.calibrate": 500,
-        "data.select": SELECT + FRESH,
+        "data.select": select + FRESH,
         "data.root": options.data,
         "model.weights": options.weights,
-        "search.batch_norms": "batch",
-        "run.tune": "{layout: channels_last, dtype: bfloat16}",
+        "search.batch_norms": "anchored" if options.equal else "batch",
+        "run.tune": "{layout: channels_last}" if options.equal else "{layout: channels_last, dtype: bfloat16}",
     }
     job = load(CONFIG, [f"{key}={value}" for key, value in overrides.items()]).resolve()
-    base = open_session(replace(job, data=lambda: parted(job.data())), silent)
-    select = with_dense_outputs(base.model, base.data.report)
-    fresh = replace(base.scorer, select=select)
+    base = open_session(replace(job, data=lambda: parted(job.data(), select // BATCH)), silent)
+    fresh = replace(base.scorer, select=with_dense_outputs(base.model, base.data.report))
     return Bench(
         base.problem,
         lambda searcher: session_of(base, base.job, searcher).scorer.score,
@@ -282,9 +301,9 @@ def live_bench(options: argparse.Namespace) -> Bench:
     )
 
 
-def parted(data: Data) -> Data:
+def parted(data: Data, batches: int) -> Data:
     """The selection images in two sets: one guides the search, and the other is used only at the end."""
-    return Data(data.calibrate, data.select[: SELECT // BATCH], data.select[SELECT // BATCH :])
+    return Data(data.calibrate, data.select[:batches], data.select[batches:])
 
 
 def session_of(base: Session, job: Job, searcher: Searcher) -> Session:
@@ -296,7 +315,7 @@ def session_of(base: Session, job: Job, searcher: Searcher) -> Session:
 
 def write(path: Path, rows: Sequence[Row], options: argparse.Namespace) -> None:
     """The table, one line a search; its first line is the command."""
-    live = "--data DIR --weights FILE " if options.data else ""
+    live = f"{'--equal ' if options.equal else ''}{'--data DIR --weights FILE ' if options.data else ''}"
     ways = " ".join(f'"{way}"' if " " in way else way for way in options.ways)
     command = f"python benchmarks/multi_fidelity.py {live}--evaluations {options.evaluations} --ways {ways}"
     with path.open("w", newline="") as file:
@@ -313,7 +332,8 @@ def summarise(rows: Sequence[Row]) -> None:
         fewer = [row["fewer"] for row in mine if row["fewer"] != ""]
         times = f", {statistics.mean(fewer):.2f} times fewer ({min(fewer)} to {max(fewer)})" if fewer else ""
         curse, first = (statistics.mean(row[name] for row in mine) for name in ("curse", "curse, first"))
-        print(f"{way}: reached in {len(fewer)} of {len(mine)}{times}; winner's curse {curse:.4f}, first {first:.4f}")
+        volume, reached = statistics.mean(row["hypervolume"] for row in mine), f"reached in {len(fewer)} of {len(mine)}"
+        print(f"{way}: {reached}{times}; hypervolume {volume:.4f}, winner's curse {curse:.4f}, first {first:.4f}")
 
 
 if __name__ == "__main__":

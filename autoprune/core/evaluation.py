@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from autoprune.core.space import Candidate
+from autoprune.core.space import Candidate, Levels
 
 Status = Literal["ok", "infeasible", "failed", "timeout"]
 
@@ -74,6 +74,23 @@ class Evaluation:
             dict(data.get("parts", {})),
             data.get("steps", 0),
         )
+
+
+def partial_scores(evaluations: Iterable[Evaluation]) -> str:
+    """How many networks were scored below full fidelity only, and what that saved; empty if there are none."""
+    reached: dict[Levels, float] = {}
+    for evaluation in evaluations:
+        if evaluation.ok:
+            levels, fidelity = evaluation.candidate.levels, evaluation.candidate.fidelity
+            reached[levels] = max(fidelity, reached.get(levels, 0.0))
+    partial = [fidelity for fidelity in reached.values() if fidelity < 1]
+    if not partial:
+        return ""
+    saved = sum(1 - fidelity for fidelity in partial) / len(reached)
+    return (
+        f"{len(partial):,} of {len(reached):,} networks were scored in part only, which saved {saved:.0%} of what full "
+        "scores of all take"
+    )
 
 
 def merged(before: Evaluation, after: Evaluation) -> Evaluation:

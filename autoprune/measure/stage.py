@@ -6,27 +6,29 @@ import bisect
 import contextlib
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import nn
 
+from autoprune.core.cache import ByteCache
 from autoprune.measure.batch import Batch, divided
-from autoprune.measure.batch_norms.contract import BatchNorms, Inputs
+from autoprune.measure.batch_norms.contract import BatchNorms, Inputs, WrittenStatistics
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.following import Followed
 from autoprune.measure.prefix import Cut, Prefixes
 from autoprune.measure.settings import ScorerSettings
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
-from autoprune.prune.modules.batch_norms import tracked_norms
+from autoprune.prune.modules.batch_norms import NormStatistics, running_statistics, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating, seeded
 from autoprune.prune.modules.skip import within
 from autoprune.prune.passes.containers import copied
 from autoprune.prune.passes.unwritten import unwritten
 
+STATISTICS_BYTES = 64 << 20  # of the statistics that are kept of networks scored in parts
 EXAMPLES = 2  # number of examples of the pass that records the order of calls
 SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count slightly above the intended count
 
@@ -55,7 +57,7 @@ class Stage:
                 return
             cut = self._prefixes.cut(network, subnet.recipe)
             intact = [name for name in tracked_norms(network) if within(name, cut.modules)]
-            settled = self.batch_norms.settled(network, subnet.indices, intact)
+            settled = self._settled(network, subnet, intact)
             with self._followed.following(network), self._reused(network, cut), settled:
                 yield network
 
@@ -94,6 +96,27 @@ class Stage:
         if not self.scoring.reuse_bytes or not self.batch_norms.reuses_prefix:
             return contextlib.nullcontext()
         return self._prefixes.reused(network, cut, self._followed)
+
+    @contextlib.contextmanager
+    def _settled(self, network: nn.Module, subnet: Subnet, intact: Collection[str]) -> Iterator[None]:
+        """Sets the statistics of a network, without passes if a part of its score has set them before."""
+        key = tuple(subnet.counts.items())
+        if key in self._statistics:
+            for name, norm in tracked_norms(network).items():
+                self._statistics[key][name].write(norm)
+            yield
+            return
+        with self.batch_norms.settled(network, subnet.indices, intact):
+            if self.scoring.fidelities and isinstance(self.batch_norms, WrittenStatistics):
+                found = running_statistics(network)
+                size = sum(one.mean.nbytes + one.variance.nbytes for one in found.values())
+                self._statistics.put(key, found, size)
+            yield
+
+    @cached_property
+    def _statistics(self) -> ByteCache[Hashable, dict[str, NormStatistics]]:
+        """The statistics of networks that may be scored on further examples."""
+        return ByteCache(STATISTICS_BYTES)
 
     @property
     def _device(self) -> torch.device:

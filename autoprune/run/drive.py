@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from autoprune.core.contracts import Evaluator, Remarking
-from autoprune.core.evaluation import Evaluation
+from autoprune.core.evaluation import Evaluation, partial_scores
 from autoprune.core.process import ending_forks
 from autoprune.errors import RunFailed
 from autoprune.measure.form import Tuning
@@ -64,7 +64,8 @@ class RunResult:
         additivity: a line on how far the damages of single units add up.
         left_out: the networks that the front lacks because they could not be built or measured.
         failures: the causes, if most evaluations failed.
-        remark: the searcher's remark, such as how many plans lost against uniform networks of equal cost.
+        remark: the searcher's remark, such as how many plans lost against uniform networks of equal cost, and how many
+            networks were scored in part only.
     """
 
     folder: Path | None
@@ -278,7 +279,8 @@ def _finish(
         _report(folder)
     trackers.finished([member.flat() for member in members])
     told, path = tuple(controller.told), folder.path if folder else None
-    remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
+    remarks = [session.searcher.remark if isinstance(session.searcher, Remarking) else "", partial_scores(told)]
+    remark = "; ".join(filter(None, remarks))
     return RunResult(path, members, ended, told, session, additivity_summary(sums), left_out, failures, remark)
 
 

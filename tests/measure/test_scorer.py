@@ -13,6 +13,7 @@ from small_network import SPACE, A, B, Network
 from autoprune.core.evaluation import merged
 from autoprune.core.space import Candidate
 from autoprune.measure.batch import Batch
+from autoprune.measure.batch_norms import two_pass
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import averaging, classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
@@ -119,6 +120,20 @@ def test_parts_since_an_earlier_score_join_to_the_score_of_all(model):
     assert both.candidate == A
     assert both.values == pytest.approx(dict(whole.values))
     assert first.values != both.values
+
+
+@pytest.mark.parametrize("norms", ["anchored", "reestimated"])
+def test_statistics_are_estimated_once_for_all_parts_of_a_score(model, norms, monkeypatch):
+    passes = []
+    monkeypatch.setattr(two_pass, "recalibrate", lambda *given: (passes.append(given[0]), recalibrate(*given)))
+    fresh, kept = (
+        make_scorer(model).with_scoring(fidelities=(0.25, 0.5, 1.0), batch_norms=norms, reuse_gib=0) for _ in range(2)
+    )
+    other = Candidate((0, 1), 0.25)
+    for candidate in (Candidate(A.levels, 0.25), other, Candidate(A.levels, 0.5, since=0.25)):
+        last = kept.score(candidate)
+    assert len(passes) == 2 + (norms == "anchored")  # two networks; anchors are those of the dense network
+    assert last.values == fresh.score(Candidate(A.levels, 0.5, since=0.25)).values
 
 
 def test_values_by_part_are_those_of_the_fitness_on_each(model):

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from autoprune.core.evaluation import partial_scores
 from autoprune.errors import AutopruneError
 from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.report import figures
@@ -59,6 +60,7 @@ def summary(facts: RunFacts) -> str:
     lines = [
         f"<header>\n<p>autoprune report</p>\n<h1>{escape(job_name(facts))}</h1>",
         note(f"{_counted(facts)}. {plural(len(facts.members), 'network')} on the front.", _origin(facts)),
+        note(f"{partial}.") if (partial := partial_scores(facts.told)) else "",
         definition_list(_figures(facts), "figures"),
         _left_out(facts),
         _failures(facts),

@@ -1,16 +1,24 @@
-"""Racing: a network is scored part by part of the selection set, and dropped once it is significantly dominated.
+"""Racing: a network is scored part by part of the selection set, and given up once it is significantly dominated.
 
 After Maron and Moore, Hoeffding Races, NIPS 1993, and Birattari et al., A Racing Algorithm for Configuring
-Metaheuristics, GECCO 2002. Departures: the race is for a front; the statistic is Student's t of the differences to one
-rival on the same parts (paired, as all networks are scored on the same examples in the same order), one-sided, at a
-level that is divided over all rivals and looks (Bonferroni): a network that nothing dominates is dropped with a
-probability of at most `alpha` over its whole race, as far as means over parts of the examples are normal.
+Metaheuristics, GECCO 2002. Departures: the race is for a front; the only rival of a network is the best one that was
+scored on everything and costs no more; the statistic is Student's t of the differences to it on the same parts (paired,
+as all networks are scored on the same examples in the same order), one-sided, with the correction for a sample from a
+finite set, as the mean over all parts is what counts (Cochran, Sampling Techniques, 1977, equation 2.20), at a level
+that is divided over all looks (Bonferroni): a network that its rival would not dominate on the whole selection set is
+given up with a probability of at most `alpha`, as far as means over parts of the examples are normal. A test against
+every cheaper network, at a level divided over them, gives up fewer (docs/tried.md).
+
+The source is told of a network once, at the end of its race. Of one that is given up, it is told what the network is
+expected to have on everything: the rival's values, and the difference on the parts so far. It is still dominated then.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,15 +30,15 @@ from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
 from autoprune.searchers.partial.rungs import ProposalSource, Rungs
 
-FIRST_LOOK = 4  # number of parts at a network's first look, before which it is not dropped
+FIRST_LOOK = 4  # number of parts at a network's first look, before which it is not given up
 GROWTH = 1.5  # ratio of parts from one look at a network to the next
 
 
 class RacingSearch:
     """Networks of `source`, scored on more and more of `parts` equal parts of the examples.
 
-    A rival costs no more in any objective that is a cost, and dominates if it is better in all measured ones. Ends when
-    the source has ended.
+    A rival costs no more in any objective that is a cost, is the best of such networks in the first measured objective,
+    and dominates if it is better in all measured ones. Ends when the source has ended.
 
     Args:
         problem: the problem to search.
@@ -38,7 +46,7 @@ class RacingSearch:
         source: the name of the searcher that proposes networks.
         source_options: its options.
         parts: the number of equal parts of the selection set.
-        alpha: the probability of dropping a network that is not dominated.
+        alpha: the probability of giving up a network that is not dominated.
 
     Raises:
         ConfigError: an option is out of range, or every objective is a cost.
@@ -68,8 +76,8 @@ class RacingSearch:
         self._source = ProposalSource(problem, seed, source, source_options)
         self._looks = looks(parts)
         self._alpha = alpha
-        self._running: dict[Levels, int] = {}  # the look that each network waits for or had last
-        self._parts: dict[Levels, np.ndarray] = {}  # (o, p) losses by part of the networks that race or have finished
+        self._running: dict[Levels, int] = {}  # the look that each network waits for
+        self._finished: dict[Levels, np.ndarray] = {}  # (o, p) losses by part of the networks scored on everything
 
     def ask(self, n: int) -> list[Candidate]:
         while self._rungs.queued < n and self._start():
@@ -90,40 +98,42 @@ class RacingSearch:
     def _learn(self, evaluation: Evaluation) -> None:
         levels = evaluation.candidate.levels
         look = self._running.pop(levels)
-        if look == 0:
-            self._source.tell(evaluation)
         if not is_usable(self._rungs.problem, evaluation):
-            self._parts.pop(levels, None)
+            self._source.tell(evaluation)
             return
-        self._parts[levels] = np.array([[o.loss(x) for x in evaluation.parts[o.name]] for o in self._measured])
+        own = np.array([[o.loss(x) for x in evaluation.parts[o.name]] for o in self._measured])
         if self._looks[look] == self._looks[-1]:
+            self._finished[levels] = own
+            self._source.tell(evaluation)
             return
-        if self._is_dominated(levels):
-            del self._parts[levels]
+        rival = self._rival(levels)
+        if rival is not None and self._is_worse(own, rival):
+            self._source.tell(self._expected(evaluation, own, rival))
             return
         self._running[levels] = look + 1
         self._rungs.add([levels], self._looks[look + 1] - 1)
 
-    def _is_dominated(self, levels: Levels) -> bool:
-        """Whether a rival is significantly better in all measured objectives."""
-        own = self._parts[levels]
-        rivals = [parts[:, : own.shape[1]] for parts in self._rivals(levels)]
-        if not rivals:
-            return False
-        worse = t_statistic(own - np.stack(rivals))  # (r, o)
-        level = self._alpha / (len(rivals) * (len(self._looks) - 1))
-        return bool((worse.min(axis=1) > t_quantile(level, own.shape[1] - 1)).any())
-
-    def _rivals(self, levels: Levels) -> list[np.ndarray]:
-        """The losses by part of all networks that cost no more and have been scored on at least as many parts."""
-        others = [row for row, parts in self._parts.items() if parts.shape[1] >= self._parts[levels].shape[1]]
-        costs = self._rungs.problem.cost_values(np.array(others), self._costs)
-        own = others.index(levels)
-        cheap = np.ones(len(others), dtype=bool)
+    def _rival(self, levels: Levels) -> np.ndarray | None:
+        """The losses by part of the best network that was scored on everything and costs no more; None without one."""
+        rows = [levels, *self._finished]
+        costs = self._rungs.problem.cost_values(np.array(rows), self._costs)
+        cheap = np.ones(len(rows), dtype=bool)
         for name in self._costs:
-            cheap &= costs[name] <= costs[name][own]
-        cheap[own] = False
-        return [self._parts[others[index]] for index in np.flatnonzero(cheap)]
+            cheap &= costs[name] <= costs[name][0]
+        rivals = [self._finished[rows[index]] for index in np.flatnonzero(cheap) if index > 0]
+        return min(rivals, key=lambda parts: float(parts[0].mean()), default=None)
+
+    def _is_worse(self, own: np.ndarray, rival: np.ndarray) -> bool:
+        """Whether a network is significantly worse than its rival in all measured objectives."""
+        seen, parts = own.shape[1], rival.shape[1]
+        worse = t_statistic(own - rival[:, :seen]) / math.sqrt(1 - seen / parts)  # (o,)
+        return bool(worse.min() > t_quantile(self._alpha / (len(self._looks) - 1), seen - 1))
+
+    def _expected(self, evaluation: Evaluation, own: np.ndarray, rival: np.ndarray) -> Evaluation:
+        """An answer with the values expected on everything: the rival's, and the difference on the parts so far."""
+        losses = rival.mean(axis=1) + (own - rival[:, : own.shape[1]]).mean(axis=1)
+        values = {o.name: o.loss(x) for o, x in zip(self._measured, losses.tolist(), strict=True)}  # own inverse
+        return replace(evaluation, values={**evaluation.values, **values})
 
 
 def looks(parts: int) -> tuple[int, ...]:
@@ -142,6 +152,7 @@ def t_statistic(differences: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(mean * math.sqrt(count), deviation, out=sure, where=deviation > 0))
 
 
+@functools.cache
 def t_quantile(level: float, freedom: int) -> float:
     """The t that is exceeded with probability `level`, by bisection."""
     low, high = 0.0, 1.0
