@@ -17,6 +17,8 @@ from autoprune.measure.fitness import classification
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.measure.settings import ScorerSettings
 from autoprune.prune.bank.channels import Bank, make_bank
+from autoprune.prune.bank.weight_units import sparse_weights
+from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.compensation.compensate import compensate
 from autoprune.prune.compensation.reference import make_reference
 from autoprune.prune.criteria import CRITERIA
@@ -131,6 +133,14 @@ class Setting:
         report = verify_positions(self.model, network, self.structure, subnet.positions, self.example, tensors)
         assert report.ok
         return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+
+    def sparse(self, masks: str) -> dict[str, torch.Tensor]:
+        """The tensors of the network of half of each unit with zeros in half of each weight."""
+        weights = sparse_weights(self.model, self.structure, (LevelRule("*", (0.5,), kind="weights"),))
+        bank = self.bank().with_weights(make_weight_bank(self.model, self.structure, weights, masks, self.inputs))
+        counts = {unit.name: max(unit.least, unit.width // 2) for unit in self.structure.units}
+        network = bank.build(bank.subnet({**counts, **{name: own.whole // 2 for name, own in weights.items()}}))
+        return {name: tensor.detach().cpu() for name, tensor in named_tensors(network).items()}
 
     def outputs(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """What the network of half of each unit returns with these tensors."""
