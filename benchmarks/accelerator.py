@@ -5,9 +5,10 @@
 The job of ResNet-20 is configs/cifar10_resnet20.yaml with 60 evaluations and a front of 8. The transformer has six
 layers of width 384 with random weights, patches of 4 x 4 and the same images; its numbers are times, not accuracies.
 Each network goes through the stages of a search one after the other, first on the accelerator, then on the CPU, as far
-as ten minutes allow if the CPU takes 20 times longer. `seconds` are those of the clock, the accelerator waited for; `peak_mib` is the largest memory of tensors on the accelerator in the stage. `difference` is the
-largest difference of the stage's values from the CPU's, as a share of the largest value: of second moments, positions
-in another order, scores (KL), outputs of the fitted network.
+as ten minutes allow if the CPU takes 20 times longer. `seconds` are those of the clock, the accelerator waited for;
+`peak_mib` is the largest memory of tensors on the accelerator in the stage. `difference` is the largest difference of
+the stage's values from the other device's, as a share of the largest value: of second moments and positions, scores
+(KL), and outputs of the fitted network.
 
 Without an accelerator it ends with a sentence and exit code 2. `--device cpu` runs small settings on the CPU, to show
 that the script works, and writes no results. Rows go to results/accelerator.csv.
@@ -48,6 +49,7 @@ LIMIT_SECONDS = 600.0
 SLOWER = 20.0  # a stage is expected to take at most so many times longer on the CPU
 SCORES = 20  # networks that are scored, from the smallest to the dense one
 EVALUATIONS, FRONT = 60, 8
+TINY = ["data.calibrate=60", "data.select=60", "search.batch_norm_examples=60", "run.threads=1"]
 
 Values = Mapping[str, torch.Tensor]
 

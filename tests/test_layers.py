@@ -99,8 +99,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
     "run.forecast": {
-        *("core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "prune.surgery", "prune.moments"),
-        *("prune.criteria", "prune.bank", "prune.compensation", "searchers", "run.session", "run.executors", "errors"),
+        *("core", "measure", "measure.batch_norms", "prune.devices", "prune.modules", "prune.passes", "prune.surgery"),
+        *("prune.moments", "prune.criteria", "prune.bank", "prune.compensation", "searchers"),
+        *("run.session", "run.executors", "errors"),
     },
     "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {

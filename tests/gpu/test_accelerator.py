@@ -11,7 +11,7 @@ from torch import nn
 
 import autoprune
 from autoprune.data import digits
-from autoprune.prune.compensation import compensate
+from autoprune.prune.compensation import reference
 from autoprune.prune.compensation.activations import in_host_memory
 from autoprune.prune.devices.memory import device_of
 from autoprune.zoo import digits_resnet
@@ -62,8 +62,8 @@ def test_a_fit_is_the_same_wherever_activations_are_kept(accelerator, network, p
     setting = Setting.on(accelerator, network)
     bank = setting.bank()
     expected = setting.fitted(bank, jointly=True)
-    if place == "host memory":
-        monkeypatch.setattr(compensate, "free_bytes", lambda device: 1)
+    if place == "host memory":  # also of a device that shares it, for which half precision would be taken
+        monkeypatch.setattr(reference, "free_bytes", lambda device: 1)
     found = setting.fitted(bank, jointly=True, kept_bytes=0)
     assert_close(found, expected, 1e-6)
 

@@ -37,10 +37,9 @@ from autoprune.prune.compensation.activations import OnDisk, PutAway, in_half_pr
 from autoprune.prune.compensation.choice import Sample
 from autoprune.prune.compensation.fit import Fit, LayerFit, has_constant
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.reference import KEPT_SHARE, Batches, Reference, Target, design_at, linear_layers
+from autoprune.prune.compensation.reference import Batches, Reference, Target, design_at, linear_layers
 from autoprune.prune.compensation.walks import Chunk, PrunedWalks, pooled, side_by_side
 from autoprune.prune.devices.halving import halving
-from autoprune.prune.devices.memory import device_of, free_bytes, machine_bytes
 from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating, without_tf32
 from autoprune.prune.modules.copying import named_tensors
@@ -163,14 +162,12 @@ def _compensated(
 @contextlib.contextmanager
 def _keeping(reference: Reference, limit: int | None, spill: Path | None) -> Iterator[PutAway | None]:
     """How activations are kept while passes are paused: at most `limit` bytes where they are."""
-    size, apart = reference.held_bytes, free_bytes(device_of(reference.model)) is not None
+    size, ways = reference.held_bytes, {"half precision": in_half_precision, "host memory": in_host_memory}
+    place = reference.place(size, limit)
+    if place != "disk":
+        yield ways.get(place)
+        return
     limit = reference.kept_limit if limit is None else limit
-    if size <= limit or (apart and size <= KEPT_SHARE * machine_bytes()):
-        yield None if size <= limit else in_host_memory
-        return
-    if not apart and size <= 2 * limit:
-        yield in_half_precision
-        return
     with tempfile.TemporaryDirectory(dir=spill) as folder:
         free = shutil.disk_usage(folder).free
         if free < size:

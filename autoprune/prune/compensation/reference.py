@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from autoprune.core.cache import ByteCache
 from autoprune.errors import DataError
 from autoprune.prune.compensation.activations import Activations
 from autoprune.prune.compensation.flow import Following, Layer, OutputMark, OutputStage
-from autoprune.prune.devices.memory import device_of, free_bytes
+from autoprune.prune.devices.memory import device_of, free_bytes, machine_bytes
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.moments.rectifier import Rectifier
@@ -33,6 +33,7 @@ KEPT_SHARE = 0.5  # share of a device's free memory that they may take; share of
 GOAL_BYTES = 1 << 30  # targets of all layers that fit into this are kept for further networks
 FEW = 3  # number of examples of the pass that tells what there is
 Batches = Sequence[tuple[torch.Tensor, ...]]
+Place = Literal["here", "half precision", "host memory", "disk"]
 Goals = ByteCache[tuple[str, int], Any]
 
 
@@ -114,6 +115,16 @@ class Reference:
         """The largest size of activations that are kept where they are while passes are paused."""
         free = free_bytes(device_of(self.model))
         return KEPT_BYTES if free is None else int(KEPT_SHARE * free)
+
+    def place(self, size: int, limit: int | None = None) -> Place:
+        """Where activations of so many bytes are kept while passes are paused; at most `limit` bytes where they are."""
+        apart = free_bytes(device_of(self.model)) is not None
+        limit = self.kept_limit if limit is None else limit
+        if size <= limit:
+            return "here"
+        if apart:
+            return "host memory" if size <= KEPT_SHARE * machine_bytes() else "disk"
+        return "half precision" if size <= 2 * limit else "disk"
 
     def in_chunks(self, chunks: Batches) -> Reference:
         """The same with the examples in other chunks."""

@@ -12,7 +12,6 @@ from autoprune.prune.compensation.fit import START, has_constant
 from autoprune.prune.compensation.flow import Layer
 from autoprune.prune.compensation.reference import (
     GOAL_BYTES,
-    KEPT_BYTES,
     Reference,
     Target,
     design_at,
@@ -99,13 +98,13 @@ class Fits:
     @property
     def kept_bytes(self) -> int:
         """The activations of paused passes: in memory, in half precision, or on disk, where they take no memory."""
-        held = self.held_bytes
-        return held if held <= KEPT_BYTES else held // 2 if held <= 2 * KEPT_BYTES else 0
+        shares = {"here": 1.0, "half precision": 0.5}
+        return int(shares.get(self._reference.place(self.held_bytes), 0.0) * self.held_bytes)
 
     @property
     def spilled_bytes(self) -> int:
         """The activations of paused passes on disk."""
-        return self.held_bytes if self.held_bytes > 2 * KEPT_BYTES else 0
+        return self.held_bytes if self._reference.place(self.held_bytes) == "disk" else 0
 
     @property
     def held_bytes(self) -> int:

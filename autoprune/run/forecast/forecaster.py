@@ -21,6 +21,7 @@ from autoprune.prune.bank.channels import SOLUTION_CACHE_BYTES
 from autoprune.prune.compensation.reference import EFFORTS, Reference, linear_layers, make_reference
 from autoprune.prune.criteria import CRITERIA, needs_of
 from autoprune.prune.criteria.surgeon import obs
+from autoprune.prune.devices.memory import free_bytes
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.modules.borrowed import seeded
 from autoprune.prune.modules.copying import named_tensors
@@ -93,7 +94,7 @@ class _Forecaster:
         self.evaluations = min(self.job.evaluations, session.space.count)
         self.front_size = self.job.front_size or FRONT_SIZES[0]
         self.workers = _workers(self.job)
-        self.on_device = memory.device_bytes(session.device) is not None
+        self.on_device = free_bytes(session.device) is not None
 
     def forecast(self) -> Forecast:
         """The forecast: each stage holds what earlier ones have kept."""
@@ -115,7 +116,7 @@ class _Forecaster:
             (self.dense.seconds, self.half.seconds),
             memory.resident_bytes(),
             memory.available_bytes(),
-            memory.device_bytes(session.device),
+            free_bytes(session.device),
             0 if self.fits is None else self.fits.spilled_bytes,
             memory.disk_bytes(),
             self.front_size,

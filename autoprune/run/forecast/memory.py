@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 VERSIONS = (  # of groups of processes: the folder, the files with the limit and the use, and the controller's name
     ("sys/fs/cgroup", ("memory.max", "memory.current"), ""),
     ("sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "memory"),
@@ -44,11 +42,6 @@ def resident_bytes() -> int:
     """The memory that this process holds now; 0 where the system does not say."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
-
-
-def device_bytes(device: torch.device) -> int | None:
-    """The bytes that can still be allocated on a device with memory of its own; None if it has none."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def disk_bytes() -> int:

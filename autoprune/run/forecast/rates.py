@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from autoprune.prune.devices.precision import precise_dtype
 from autoprune.run.forecast.bare import timed
 
 ROWS, COLUMNS = 2048, 256  # of the matrices that are timed
@@ -40,7 +41,7 @@ def rates(device: torch.device, threads: int) -> Rates:
     """The rates of a device with so many threads, which torch has now."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(ROWS, COLUMNS, generator=generator).to(device)
-    double = rows.double() if device.type != "mps" else rows
+    double = rows.to(precise_dtype(device))
     square = (double.T @ double).cpu()
     index = torch.randint(ROWS, (ROWS,), generator=generator).to(device)
     on_cpu = torch.device("cpu")
