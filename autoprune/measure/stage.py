@@ -22,6 +22,7 @@ from autoprune.measure.prefix import Cut, Prefixes
 from autoprune.measure.settings import ScorerSettings
 from autoprune.prune.bank.channels import Bank
 from autoprune.prune.bank.subnet import Subnet
+from autoprune.prune.devices.memory import device_of, free_bytes
 from autoprune.prune.modules.batch_norms import NormStatistics, running_statistics, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating, seeded
 from autoprune.prune.modules.skip import within
@@ -29,6 +30,7 @@ from autoprune.prune.passes.containers import copied
 from autoprune.prune.passes.unwritten import unwritten
 
 STATISTICS_BYTES = 64 << 20  # of the statistics that are kept of networks scored in parts
+REUSE_SHARE = 0.25  # share of a device's free memory that outputs of the dense network may take
 EXAMPLES = 2  # number of examples of the pass that records the order of calls
 SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count slightly above the intended count
 
@@ -120,7 +122,7 @@ class Stage:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.bank.model.parameters()).device
+        return device_of(self.bank.model)
 
     @cached_property
     def _dense(self) -> nn.Module:
@@ -155,7 +157,9 @@ class Stage:
 
     @cached_property
     def _prefixes(self) -> Prefixes:
-        return Prefixes(self._dense, self.bank.subnet({}).recipe, self._example, self.scoring.reuse_bytes)
+        free = free_bytes(self._device)
+        limit = self.scoring.reuse_bytes if free is None else min(self.scoring.reuse_bytes, int(REUSE_SHARE * free))
+        return Prefixes(self._dense, self.bank.subnet({}).recipe, self._example, limit)
 
     @cached_property
     def batch_norms(self) -> BatchNorms:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.space import Candidate, SearchSpace
+from autoprune.measure import stage
 from autoprune.measure.batch import Batch
 from autoprune.measure.calls import record_calls
 from autoprune.measure.fitness import classification
@@ -212,6 +213,18 @@ def test_without_room_nothing_is_kept_and_scores_stay_the_same():
     for candidate in probes(scorer.space) * 2:
         assert values(tight, candidate) == values(scorer, candidate)
     assert tight.stage.kept_bytes <= 100 < scorer.stage.kept_bytes
+
+
+def test_what_is_kept_takes_at_most_a_quarter_of_what_a_device_has_free(monkeypatch):
+    scorer = scorer_of(Residual)
+    candidate = probes(scorer.space)[-1]
+    values(scorer, candidate)
+    free = 4 * scorer.stage.kept_bytes
+    for there, kept in ((free, scorer.stage.kept_bytes), (free - 4, 0)):
+        monkeypatch.setattr(stage, "free_bytes", lambda device, there=there: there)
+        other = scorer.with_scoring()
+        values(other, candidate)
+        assert other.stage.kept_bytes == kept
 
 
 def test_the_earliest_cut_goes_where_there_is_no_room_for_all():

@@ -282,8 +282,8 @@ class _Forecaster:
         executor = self.job.executor
         apart = self.workers if executor.name == "processes" else 0
         threads = torch.get_num_threads() if executor.name == "serial" else max(1, int(executor.cpus))
-        host = self._moments + (1 + apart) * self._solutions + apart * WORKER_BYTES
-        stage = self._stage(name, seconds, host, shared + max(1, apart) * own)
+        device = shared + max(1, apart) * own + (1 + apart) * self._solutions
+        stage = self._stage(name, seconds, self._moments + apart * WORKER_BYTES, device)
         return replace(stage, duration=seconds / min(self.workers, networks) / (1 if self.on_device else threads))
 
     @functools.cached_property

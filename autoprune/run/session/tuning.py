@@ -26,6 +26,7 @@ from autoprune.measure.form import DEFAULT_FORM, Form, Trial, Tuning
 from autoprune.measure.scorer import Scorer
 from autoprune.plan.repair import stratified
 from autoprune.prune.devices.halving import halving
+from autoprune.prune.devices.memory import device_of
 from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.passes.containers import copied
 
@@ -101,7 +102,7 @@ class _Bench:
         counts = scorer.space.counts(half)
         # zeros in a weight take the same time as other entries
         self._subnet = scorer.bank.subnet({unit: counts[unit] for unit in counts if unit in scorer.bank.orders})
-        self._device = next(scorer.bank.model.parameters()).device
+        self._device = device_of(scorer.bank.model)
 
     @property
     def examples(self) -> int:

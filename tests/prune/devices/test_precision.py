@@ -4,6 +4,7 @@ import torch
 from autoprune.prune.criteria.loss import drawn_classes
 from autoprune.prune.devices import precision
 from autoprune.prune.devices.precision import PreciseSum, doubled, precise_dtype, solvable
+from autoprune.prune.modules.borrowed import without_tf32
 
 
 def test_mps_has_no_float64_and_others_do():
@@ -35,3 +36,14 @@ def test_classes_are_drawn_as_multinomial_draws_them(classes):
     ours, theirs = (torch.Generator().manual_seed(3) for _ in range(2))
     for chances in torch.randn(20, 1, classes, generator=torch.Generator().manual_seed(4)).softmax(dim=2):
         assert torch.equal(drawn_classes(chances, ours), torch.multinomial(chances, 1, generator=theirs)[:, 0])
+
+
+def test_products_of_proofs_and_fits_are_in_full_float32():
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before, products.allow_tf32 = products.allow_tf32, True
+    try:
+        with without_tf32():
+            assert (products.allow_tf32, convolutions.allow_tf32) == (False, False)
+        assert (products.allow_tf32, convolutions.allow_tf32) == (True, True)
+    finally:
+        products.allow_tf32 = before
