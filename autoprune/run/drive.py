@@ -279,8 +279,10 @@ def _finish(
         _report(folder)
     trackers.finished([member.flat() for member in members])
     told, path = tuple(controller.told), folder.path if folder else None
-    remarks = [session.searcher.remark if isinstance(session.searcher, Remarking) else "", partial_scores(told)]
-    remark = "; ".join(filter(None, remarks))
+    remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
+    if partial := partial_scores(told):
+        events.add("remark", {"done": controller.done, "remark": partial})
+        remark = "; ".join(filter(None, [remark, partial]))
     return RunResult(path, members, ended, told, session, additivity_summary(sums), left_out, failures, remark)
 
 

@@ -118,6 +118,17 @@ def seconds_by_levels(folder):
     return {e.candidate.levels: e.seconds for e in read_evaluations(folder) if e.status != "infeasible"}
 
 
+def test_networks_that_are_scored_in_part_only_are_counted_everywhere_and_never_on_the_front(job, tmp_path):
+    result = search(job("screening", 3), tmp_path / "run")
+    reached = {e.candidate.levels: e.candidate.fidelity for e in result.evaluations}  # the last of each is the highest
+    partial = {levels for levels, fidelity in reached.items() if fidelity < 1}
+    assert result.remark.startswith(f"{len(partial)} of {len(reached)} networks were scored in part only, which saved ")
+    assert result.remark in (tmp_path / "run" / "report.html").read_text()
+    assert result.remark in (tmp_path / "run" / "events.jsonl").read_text()
+    assert partial.isdisjoint(member.levels for member in result.members)
+    assert len(result.members) > 0 < len(partial)
+
+
 def test_a_fork_with_more_evaluations_and_another_seed_evaluates_only_what_is_new(job, tmp_path):
     search(job("random", 15), tmp_path / "first")
     search(job("random", 40, seed=1), tmp_path / "fork", answers=tmp_path / "first")
