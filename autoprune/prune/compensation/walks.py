@@ -203,6 +203,7 @@ class DenseGoal(NamedTuple):
         rows: (n, c) the outputs there.
         examples: the examples that are taken whole, rising.
         whole: the outputs for these.
+        total: the number of all rows.
     """
 
     positions: torch.Tensor
@@ -210,10 +211,11 @@ class DenseGoal(NamedTuple):
     rows: torch.Tensor
     examples: torch.Tensor
     whole: torch.Tensor
+    total: int
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self)
+        return sum(part.nbytes for part in self if isinstance(part, torch.Tensor))
 
 
 @dataclass
@@ -286,6 +288,9 @@ class Chunk:
         if isinstance(dense, str):
             self.lacking = dense
             return
+        if self.event is not None and fit.design.count(self.event.x) != dense.total:
+            self.lacking = "positions are removed from its rows, so they are not those of the dense network"
+            return
         shortcut = None if self.event is None else self.event.shortcut
         goal = fit.kept_of_rows(dense.rows)
         if shortcut is not None:
@@ -341,7 +346,8 @@ class Chunk:
             count = min(self.size, max(1, math.ceil(wanted * self.size / self.total)))
             chosen = torch.linspace(0, self.size - 1, count).long()
         whole = _entries(y, chosen, self.size)
-        return DenseGoal(positions, self._held(positions, rows), fit.design.channels(y, positions), chosen, whole)
+        goal = fit.design.channels(y, positions)
+        return DenseGoal(positions, self._held(positions, rows), goal, chosen, whole, rows)
 
     def _next_of_dense(self) -> Produced | None:
         event: Produced | None = self._ahead.pop(0) if self._ahead else self.dense.resume()

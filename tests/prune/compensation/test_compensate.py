@@ -15,6 +15,8 @@ from networks import (
     PATTERNS,
     SEQUENCE_HEADS,
     SEQUENCES,
+    MeanOfTokens,
+    TokensMixed,
     example_of,
     fingerprint,
     images,
@@ -32,6 +34,7 @@ from autoprune.prune.compensation import activations
 from autoprune.prune.compensation import compensate as compensation
 from autoprune.prune.compensation.compensate import compensate
 from autoprune.prune.compensation.reference import Effort, make_reference
+from autoprune.prune.find import find_structure
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.surgery.surgery import cut, kept_indices, rebuild
 
@@ -562,3 +565,16 @@ def test_a_layer_with_fewer_rows_than_columns_is_no_worse_on_other_examples():
     result = compensate(small, structure, make_reference(model, structure, [(rows,)]), indices)
     assert result.fits["2"].rows < result.fits["2"].columns
     assert error(model, small, others) < error(model, sliced, others)
+
+
+def test_layers_whose_rows_lose_positions_are_left_as_they_are():
+    """Of a pair of linears over the tokens, whose rows are the channels."""
+    model = network((TokensMixed,), MeanOfTokens)
+    example = example_of(model)
+    structure = find_structure(model, example)
+    positions = {"0": np.arange(2), "1.widen": np.arange(3)}
+    small = cut(model, structure, positions)
+    indices = kept_indices(structure.units, positions, named_tensors(model))
+    result = compensate(small, structure, make_reference(model, structure, [(words(12),)]), indices)
+    assert "not those of the dense network" in result.untouched["1.widen"]
+    assert small(example).isfinite().all()
