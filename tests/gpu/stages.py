@@ -31,7 +31,7 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.verify import verify_positions
 
 EXAMPLES, BATCH = 24, 8
-CRITERION_KINDS = ("l2", "pq", "wanda", "obs", "taylor", "fisher", "hap")
+CRITERION_KINDS = ("l2", "wanda", "obs", "taylor", "fisher", "hap")
 
 
 class Convolutional(nn.Module):
@@ -54,7 +54,7 @@ class Convolutional(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two encoder layers and a classifier of the mean token."""
+    """An encoder layer and a classifier of the mean token."""
 
     shape = (5, 6)
 
@@ -62,7 +62,7 @@ class Transformer(nn.Module):
         super().__init__()
         layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True, norm_first=True)
         self.into, self.out = nn.Linear(6, 16), nn.Linear(16, 4)
-        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(self.layers(self.into(x)).mean(dim=1))

@@ -35,19 +35,22 @@ def few(request):
     return Setting.on("cpu", request.param)
 
 
+@pytest.fixture(scope="module")
+def bank(few):
+    return few.bank("l2")
+
+
 def test_moments_take_as_many_fetches_for_more_batches(few):
     assert fetches(few.moments) == fetches(halved(few).moments) > 0
 
 
 @pytest.mark.parametrize("criterion", CRITERION_KINDS)
-def test_orders_take_as_many_fetches_for_more_batches(few, criterion):
-    bank = few.bank("l2")
+def test_orders_take_as_many_fetches_for_more_batches(few, bank, criterion):
     assert fetches(few.orders, bank, criterion) == fetches(halved(few).orders, bank, criterion)
 
 
-def test_a_score_takes_as_many_fetches_for_more_batches(few):
+def test_a_score_takes_as_many_fetches_for_more_batches(few, bank):
     """It fetches whether each tensor is the dense network's, at once, what each least squares needs, and two values."""
-    bank = few.bank("l2")
     first, second = few.scorer(bank), halved(few).scorer(bank)
     for scorer in (first, second):  # what all candidates share
         score(scorer)
@@ -69,9 +72,8 @@ def test_counting_sees_a_fetch_for_each_batch(few):
 
 
 @pytest.mark.parametrize("jointly", [False, True], ids=["alone", "jointly"])
-def test_a_fit_takes_as_many_fetches_for_more_chunks(few, jointly):
+def test_a_fit_takes_as_many_fetches_for_more_chunks(few, bank, jointly):
     """The choice of each ridge and the steps of a joint fit depend on values, of all chunks together."""
-    bank = few.bank("l2")
     subnet = bank.subnet({unit.name: max(unit.least, unit.width // 2) for unit in few.structure.units})
 
     def fitting(reference, network):

@@ -1,5 +1,7 @@
 """Batches are halved where a device has too little memory: here a module refuses more than so many examples."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +35,12 @@ class Narrow(nn.Module):
         if len(x) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore of it.")
         return x
+
+
+@pytest.fixture(autouse=True)
+def quick_release(monkeypatch):
+    """Collecting what failed attempts have left takes a while in a process with many objects."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 @pytest.fixture
