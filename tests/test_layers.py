@@ -81,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
         *("measure.batch_norms", "errors"),
     },
     "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
-    "pretrained": {"errors"},
+    "pretrained": {"prune.modules", "prune.passes", "prune.surgery", "errors"},
     "data": {"measure", "pretrained", "errors"},
     "zoo": {"data", "prune.modules", "errors"},
     "testing": {

@@ -43,7 +43,8 @@ PICKS = (
 )
 FORMATS = (
     "The format to write. 'autoprune' writes recipe.json and weights.safetensors; 'pt2' writes network.pt2, a "
-    "torch.export program; 'pkg.mod:name' or 'path/to/file.py:name' calls an exporter of your own."
+    "torch.export program; 'transformers' writes a checkpoint folder; 'pkg.mod:name' or 'path/to/file.py:name' calls "
+    "an exporter of your own."
 )
 Pick = Annotated[str, typer.Option(metavar="WHICH", help=PICKS)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write; it must not exist yet.")]

@@ -44,6 +44,7 @@ def print_result(result: RunResult, folder: Path) -> None:
 def print_export(out: Path, format: str = "autoprune") -> None:
     loading = {
         "autoprune": f"; load it with autoprune.load(fresh_model, {str(out)!r})",
+        "transformers": f"; load it with from_pretrained({str(out)!r}), as its README.md shows",
         "pt2": f"; load it with torch.export.load({str(out / 'network.pt2')!r}).module()",
     }
     typer.echo(f"written to {out}{loading.get(format, '')}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXPORTERS: dict[str, str] = {
     "autoprune": "autoprune.run.results.export:RecipeExporter",
     "pt2": "autoprune.run.results.program:ProgramExporter",
+    "transformers": "autoprune.pretrained.export:TransformersExporter",
 }
 DEFAULT = "autoprune"
 

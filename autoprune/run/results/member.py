@@ -131,8 +131,8 @@ class Member:
         Args:
             directory: a folder that does not exist yet.
             format: "autoprune" writes recipe.json and weights.safetensors, for `autoprune.load`; "pt2" writes
-                network.pt2, a program for `torch.export.load`. It can also be your own exporter, or its name
-                "module:name".
+                network.pt2, a program for `torch.export.load`; "transformers" writes a checkpoint folder. It can
+                also be your own exporter, or its name "module:name".
 
         Raises:
             ConfigError: the member was read without the model and the data.

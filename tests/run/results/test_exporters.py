@@ -136,7 +136,7 @@ def exporter(write, name="mine"):
 @pytest.mark.parametrize(
     ("format", "error", "message"),
     [
-        ("pt3", ConfigError, "expected a format, one of autoprune, pt2, or .* got 'pt3' .did you mean 'pt2'"),
+        ("pt3", ConfigError, "expected a format, one of autoprune, pt2, tr.* or .* got 'pt3' .did you mean 'pt2'"),
         ("no_such_file.py:Mine", PluginError, "expected a file"),
         ("autoprune.errors:did_you_mean", PluginError, "making the exporter did_you_mean raised TypeError"),
         (nn.Identity, PluginError, "expected an exporter with a name and write.*got a Identity"),
