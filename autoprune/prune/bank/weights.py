@@ -138,7 +138,7 @@ class WeightBank:
             return task.weight * task.keep(checked(self.scores(*given), task.weight, name))
         if task.moments is None:
             return task.weight * task.keep(magnitude(task.weight, None))
-        hessian = ridged(task.moments.gram.double())
+        hessian = ridged(task.moments.gram.double(), task.moments.ridge)
         limit = ORDER_WORK if task.dense else ONCE_WORK
         groups, outputs, columns = task.weight.shape
         if groups * outputs * float(columns) ** 3 <= limit:

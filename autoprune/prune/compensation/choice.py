@@ -10,9 +10,8 @@ import torch
 
 from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.moments.regression import Regression, row_factors, solve_rows
-from autoprune.prune.moments.ridge import ridged, strength
+from autoprune.prune.moments.ridge import RIDGES, ridged, strength
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the mean diagonal of the second moments
 SAMPLED_OUTPUTS = 16  # of each group of a weight with zeros, where every output has a factor of its own
 
 

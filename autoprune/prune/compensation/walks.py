@@ -20,11 +20,10 @@ from autoprune.prune.compensation.joint import Examples
 from autoprune.prune.compensation.pausing import PausingPass
 from autoprune.prune.compensation.reference import Effort, Goals, Reference, Target
 from autoprune.prune.modules.batch_norms import NormStatistics, tracked_norms
+from autoprune.prune.moments.held_out import held_examples, held_rows
 from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.passes.containers import copied
 
-HELD_OUT = 5  # every fifth example is held out from fits
-BLOCKS = 20  # number of blocks of a chunk's rows, of which every fifth is held out if there are few examples
 WHOLE_BYTES = 1 << 28  # limit on the inputs and targets of the whole examples of a joint fit
 
 
@@ -346,8 +345,8 @@ class Chunk:
             count = min(self.size, max(1, math.ceil(wanted * self.size / self.total)))
             chosen = torch.linspace(0, self.size - 1, count).long()
         whole = _entries(y, chosen, self.size)
-        goal = fit.design.channels(y, positions)
-        return DenseGoal(positions, self._held(positions, rows), goal, chosen, whole, rows)
+        goal, held = fit.design.channels(y, positions), held_rows(positions, rows, self.size, self.first, self.total)
+        return DenseGoal(positions, held, goal, chosen, whole, rows)
 
     def _next_of_dense(self) -> Produced | None:
         event: Produced | None = self._ahead.pop(0) if self._ahead else self.dense.resume()
@@ -362,21 +361,10 @@ class Chunk:
         drawn: torch.Tensor = torch.unique(torch.randint(rows, (count,), generator=generator))
         return drawn
 
-    def _held(self, positions: torch.Tensor, rows: int) -> torch.Tensor:
-        """Whether rows are held out: every fifth example, or blocks of rows if there are fewer examples."""
-        if self.total >= HELD_OUT:
-            return self._held_examples(positions // (rows // self.size))
-        blocks = torch.arange(len(positions)) * min(BLOCKS, len(positions)) // len(positions)
-        return blocks % HELD_OUT == HELD_OUT - 1
-
-    def _held_examples(self, examples: torch.Tensor) -> torch.Tensor:
-        """Whether some of the chunk's examples are held out: every fifth of all, and none if there are fewer."""
-        return ((self.first + examples) % HELD_OUT == HELD_OUT - 1) & (self.total >= HELD_OUT)
-
     def _take_examples(self, fit: Fit, feeder: Fit, dense: DenseGoal, shortcut: torch.Tensor | None) -> None:
         """Takes whole examples, those to fit to and those that are held out."""
         x = self.pruned.inputs[feeder.layer.name]
-        out = self._held_examples(dense.examples)
+        out = held_examples(self.first + dense.examples, self.total)
         for held in (False, True):
             places = (out == held).nonzero().squeeze(1)
             if len(places):

@@ -42,6 +42,7 @@ class ConsumerStatistics:
         mean: (k,) means of the inputs, if known.
         centred: whether `gram` is about the mean.
         energy: the energy of the layer's whole dense output, if this is only one of its groups.
+        ridge: the ridge of regressions on the inputs, a share of the mean diagonal of `gram`; None: the usual one.
     """
 
     weight: torch.Tensor
@@ -50,6 +51,7 @@ class ConsumerStatistics:
     mean: torch.Tensor | None = None
     centred: bool = False
     energy: float | None = None
+    ridge: float | None = None
 
     @property
     def square(self) -> torch.Tensor:

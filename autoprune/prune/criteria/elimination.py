@@ -37,13 +37,13 @@ class Elimination:
 
     def __init__(self, consumers: Sequence[ConsumerStatistics], dtype: torch.dtype) -> None:
         self.block = consumers[0].columns.shape[1]
-        self._gram, self._dtype = consumers[0].gram, dtype
+        self._gram, self._ridge, self._dtype = consumers[0].gram, consumers[0].ridge, dtype
         columns = consumers[0].columns.flatten()
         self._kept = columns.clone()
         weight = torch.cat([_scaled(consumer)[:, columns] for consumer in consumers]).to(dtype)
         reduced = torch.linalg.qr(weight, mode="r")[1] if len(weight) > len(columns) else weight
         self.weight = reduced.T.contiguous()  # (k, o)
-        self.inverse = _inverse(self._gram)
+        self.inverse = _inverse(self._gram, self._ridge)
         if not torch.equal(columns, torch.arange(len(self.inverse))):
             self.inverse = self.inverse[columns][:, columns]
         self.inverse = self.inverse.to(dtype)
@@ -99,7 +99,7 @@ class Elimination:
         gram = self._gram
         placed = torch.zeros(len(gram), vectors.shape[1], dtype=torch.float64)
         placed[self._kept] = vectors
-        result = (placed.square() * strength(gram)).sum(dim=0)
+        result = (placed.square() * strength(gram, self._ridge)).sum(dim=0)
         for rows, own in zip(torch.split(gram, ROWS), torch.split(placed, ROWS), strict=True):
             result += (own * (rows.double() @ placed)).sum(dim=0)
         return result
@@ -151,10 +151,10 @@ def _moves(size: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(places[places < left]), np.setdiff1d(np.arange(left, size), places)
 
 
-def _inverse(gram: torch.Tensor) -> torch.Tensor:
+def _inverse(gram: torch.Tensor, ridge: float | None) -> torch.Tensor:
     """(k, k) inverse of the second moments with the ridge, float64; at most two such matrices exist at a time."""
     hessian = gram.to(torch.float64, copy=True)
-    hessian.diagonal().add_(strength(gram))
+    hessian.diagonal().add_(strength(gram, ridge))
     return torch.cholesky_inverse(_factor(hessian))
 
 

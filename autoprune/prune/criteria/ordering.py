@@ -179,7 +179,7 @@ def _groups(unit: Unit, name: str, weight: torch.Tensor, moments: Moments) -> li
     level = mean.mean(dim=2).sign() * mean.square().mean(dim=2).sqrt()
     energy = None if len(gram) == 1 else sum(map(output_energy, seen, gram))
     return [
-        ConsumerStatistics(seen[group], gram[group], own, level[group], moments.centred, energy)
+        ConsumerStatistics(seen[group], gram[group], own, level[group], moments.centred, energy, moments.ridge)
         for group, own in columns.items()
     ]
 

@@ -52,10 +52,10 @@ def _own(statistics: UnitStatistics) -> np.ndarray:
 
 
 def _alike(consumers: Sequence[ConsumerStatistics]) -> list[list[ConsumerStatistics]]:
-    """The consumers that have the same second moments and columns, together: one elimination serves them all."""
+    """The consumers that have the same second moments, ridge and columns, together: one elimination serves them all."""
     alike: dict[object, list[ConsumerStatistics]] = {}
     for consumer in consumers:
-        key = (consumer.gram.data_ptr(), consumer.gram.shape, consumer.columns.numpy().tobytes())
+        key = (consumer.gram.data_ptr(), consumer.gram.shape, consumer.columns.numpy().tobytes(), consumer.ridge)
         alike.setdefault(key, []).append(consumer)
     return list(alike.values())
 

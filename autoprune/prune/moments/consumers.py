@@ -19,6 +19,7 @@ from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.structure.structure import Structure
 
 WIDE = 1024  # columns above which moments are in float32, whose rounding errors are far below the ridge
+SCARCE = 16  # rows a column below which the ridge of regressions is chosen on examples that are held out
 MEMORY_SHARE = 0.25  # share of the memory, of the machine and of the device, that all moments may take by default
 
 MomentsForm = Literal["columns", "channels"]
@@ -69,6 +70,10 @@ class Consumer:
     def dtype(self) -> torch.dtype:
         """The precision of the second moments."""
         return torch.float32 if self.design.columns > WIDE else torch.float64
+
+    def lacks_rows(self, rows: int) -> bool:
+        """Whether so many rows are so few that a ridge is chosen, which takes moments of those held out as well."""
+        return self.form == "columns" and self.blocks == 1 and rows < SCARCE * self.design.columns
 
     def smaller(self) -> Consumer | None:
         """The same consumer with the next smaller second moments; None if there are none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from autoprune.prune.modules.borrowed import without_tf32
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import Consumer, MomentsForm, find_consumers
 from autoprune.prune.moments.design import Design
+from autoprune.prune.moments.held_out import choose_ridge
 from autoprune.prune.moments.sums import Sums
 from autoprune.prune.moments.watch import Diverged, Watch
 from autoprune.prune.passes.containers import copied
@@ -40,6 +41,8 @@ class Moments:
         constants: for every bias that absorbs such a constant, the (g, k) mean of the rows of the modules that add it;
             a batch norm that will be re-estimated needs none.
         seen: the number of rows from which `rows` were sampled.
+        ridge: where there are few rows for the columns, the ridge that is best on a fifth of the examples that is held
+            out, as a share of the mean diagonal; None for the usual one.
     """
 
     design: Design
@@ -50,6 +53,7 @@ class Moments:
     rows: int
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
     seen: int = 0
+    ridge: float | None = None
 
     @property
     def gram(self) -> torch.Tensor:
@@ -112,7 +116,7 @@ def collect_moments(
     sums = halving(functools.partial(_sums, model, structure, consumers), batches, stage="second moments")
     reasons |= {name: reason for name, parts in sums.items() if (reason := _unusable(parts.values()))}
     usable = {name: parts for name, parts in sums.items() if name not in reasons}
-    return _finished(consumers, usable, named_tensors(model).keys()), reasons
+    return _finished(consumers, usable, named_tensors(model)), reasons
 
 
 def _sums(
@@ -158,7 +162,7 @@ def _unusable(parts: Iterable[Sums]) -> str:
 
 
 def _finished(
-    consumers: Mapping[str, Consumer], sums: Mapping[str, Mapping[str, Sums]], biases: Collection[str]
+    consumers: Mapping[str, Consumer], sums: Mapping[str, Mapping[str, Sums]], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, Moments]:
     """The moments of each weight; those of weights that share sums and are centred alike are the same tensor."""
     alike: dict[tuple[frozenset[int], bool], list[str]] = {}
@@ -172,15 +176,22 @@ def _finished(
         parts = {constant: part for constant, part in sums[names[0]].items() if part.rows}
         if waiting[called]:  # the sums are needed once more
             parts = copy.deepcopy(parts)
+        held = next(iter(parts.values())).held_moments(centred) if len(parts) == 1 else None
         gram, mean, own = _merged(list(parts.values()), centred)
         rows, seen = (sum(getattr(part, kind) for part in parts.values()) for kind in ("rows", "seen"))
         for name in names:
             constants = [constant for constant, part in sums[name].items() if part.rows]
-            absorbed = {c: m for c, m in zip(constants, own, strict=True) if centred and c in biases}
-            found[name] = Moments(
-                consumers[name].design, consumers[name].form, gram, mean, centred, rows, absorbed, seen
-            )
+            absorbed = {c: m for c, m in zip(constants, own, strict=True) if centred and c in tensors}
+            design = consumers[name].design
+            ridge = None if held is None else _ridge(design, tensors[name], gram * rows, held)
+            found[name] = Moments(design, consumers[name].form, gram, mean, centred, rows, absorbed, seen, ridge)
     return {name: found[name] for name in sums}
+
+
+def _ridge(design: Design, weight: torch.Tensor, sums: torch.Tensor, held: torch.Tensor) -> float:
+    """The ridge for a weight, from the (g, k, k) sums of products over all rows and over those that are held out."""
+    flat = design.flat(weight.detach().cpu().double())
+    return choose_ridge(flat, sums - held, held, design.kernel)
 
 
 def _merged(parts: Sequence[Sums], centred: bool) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:

@@ -88,7 +88,7 @@ def _by_column(seen: torch.Tensor, design: Design) -> torch.Tensor:
 def _solved(weight: torch.Tensor, moments: Moments, group: int, inputs: np.ndarray) -> torch.Tensor:
     """The (o, kept) solution for one group and its kept inputs."""
     columns = columns_of(inputs, moments.block)
-    gram = ridged(moments.gram[group].to(weight.device).double())
+    gram = ridged(moments.gram[group].to(weight.device).double(), moments.ridge)
     factor = torch.linalg.cholesky(gram[columns][:, columns])
     target = weight @ gram[:, columns]  # W H_K + r W_K, with the ridge on the diagonal
     return torch.cholesky_solve(target.T, factor).T

@@ -10,6 +10,7 @@ from torch import nn
 
 from autoprune.prune.devices.precision import PreciseSum, precise_dtype
 from autoprune.prune.moments.consumers import Consumer
+from autoprune.prune.moments.held_out import held_rows
 from autoprune.prune.moments.shifts import add_products, row_sums, shift_macs, shiftable
 
 ROWS_BYTES = 1 << 22  # size of a piece of rows, which fits into the cache; at least as many rows as columns
@@ -45,6 +46,7 @@ class Sums:
         dtype = torch.float32 if consumer.dtype == torch.float32 else precise_dtype(device)
         self.first = PreciseSum((consumer.design.groups, consumer.design.columns), device)
         self.second = torch.zeros(groups, size, size, dtype=dtype, device=device)
+        self.held: HeldSums | None = None  # of examples that are held out, if there are few rows
         self._generator = torch.Generator().manual_seed(0)
 
     def refuse(self, module: nn.Module, inputs: list[torch.Tensor]) -> bool:
@@ -53,19 +55,25 @@ class Sums:
             self.refused = "queries, keys and values are made of different inputs"
         return bool(self.refused)
 
-    def add(self, x: torch.Tensor, examples: int) -> None:
-        """Adds the rows of an input that belongs to a batch of so many examples."""
+    def add(self, x: torch.Tensor, examples: int, first: int = 0) -> None:
+        """Adds the rows of an input that belongs to a batch of so many examples, which follow the `first` ones."""
         design = self.consumer.design
         count = design.count(x)
         every = max(1, count * self.examples // (examples * ROWS_A_COLUMN * design.columns))
         self.seen += count
         if self.shift is None:
-            self.shifted = self._takes_shifts(x, every)
+            if self.consumer.lacks_rows(count * self.examples // examples):
+                self.held = HeldSums(self.first.value().shape, self.second)
+            self.shifted = self.held is None and self._takes_shifts(x, every)
         if self.shifted:
             self._add_shifts(x.float())
         else:
             for positions in self._sampled(count, every):
-                self._add_rows(design.rows(x, positions))
+                rows = self._shifted_rows(design.rows(x, positions))
+                self._add_rows(rows)
+                if self.held is not None:
+                    held = held_rows(positions, count, examples, first, self.examples).nonzero()[:, 0]
+                    self.held.add(rows[:, held.to(rows.device)])
 
     def finish(self, centred: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The (g, k) mean, and the second moments about it or about zero. The sums are used up."""
@@ -79,6 +87,20 @@ class Sums:
             second += self._outer(mean).to(second)
         self.second = self.second[:0]
         return mean, second
+
+    def held_moments(self, centred: bool) -> torch.Tensor | None:
+        """(g, d, d) sums of products over the rows that are held out, about the mean or about zero; None without any.
+
+        It comes before `finish`.
+        """
+        assert self.shift is not None, "it comes after add"
+        if self.held is None or not 0 < self.held.rows < self.rows:
+            return None
+        point = self.first.value() / self.rows if centred else -self.shift.cpu().double()
+        first = self.held.first.value() - self.held.rows * point
+        second, size = self.held.second.cpu().double(), self.second.shape[1]
+        crossed = first.reshape(len(second), size, -1) @ point.reshape(len(second), size, -1).transpose(1, 2)
+        return second - crossed - crossed.transpose(1, 2) - self.held.rows * self._outer(point)
 
     def _outer(self, mean: torch.Tensor) -> torch.Tensor:
         """The contribution of a (g, k) mean to the second moments."""
@@ -115,10 +137,14 @@ class Sums:
             positions = (positions + offsets).clamp(max=count - 1)
         return iter(torch.split(positions, max(design.columns, ROWS_BYTES // (4 * design.groups * design.columns))))
 
-    def _add_rows(self, rows: torch.Tensor) -> None:
+    def _shifted_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """(g, n, k) rows less the mean of the first ones, in place."""
         if self.shift is None:
             self.shift = rows.to(precise_dtype(rows.device)).mean(dim=1).float()
         rows -= self.shift[:, None]
+        return rows
+
+    def _add_rows(self, rows: torch.Tensor) -> None:
         self.rows += rows.shape[1]
         self.first.add(rows.sum(dim=1))
         lifted = self._lifted(rows)
@@ -135,6 +161,21 @@ class Sums:
             return lifted
         split = lifted.reshape(groups, lifted.shape[1], self.consumer.blocks, -1).transpose(1, 2)
         return split.flatten(0, 1)
+
+
+class HeldSums:
+    """Running sums of the rows that are held out, less the same shift as all rows."""
+
+    def __init__(self, shape: tuple[int, ...], second: torch.Tensor) -> None:
+        self.rows = 0
+        self.first = PreciseSum(shape, second.device)
+        self.second = torch.zeros_like(second)
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Adds (g, n, k) rows."""
+        self.rows += rows.shape[1]
+        self.first.add(rows.sum(dim=1))
+        self.second += rows.transpose(1, 2) @ rows
 
 
 def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:

@@ -39,7 +39,7 @@ class Watch:
         self.sums: dict[str, dict[str, Sums]] = {}
         self.diverged = ""
         self._consumers, self._apart, self._examples = consumers, apart, examples
-        self._first, self._batch = True, 0
+        self._first, self._batch, self._before = True, 0, 0
         self._calls: Counter[str] = Counter()  # of the batch, by weight
         self._leaders: dict[str, str] = {}  # weight -> the weight whose sums it shares, or itself
         self._read: dict[object, tuple[str, weakref.ref[torch.Tensor]]] = {}  # what was read in the batch, and by whom
@@ -57,6 +57,7 @@ class Watch:
 
     def begin(self, examples: int) -> None:
         """Notes that a batch of so many examples follows."""
+        self._before += self._batch
         self._batch = examples
         self._calls.clear()
         self._read.clear()
@@ -80,7 +81,7 @@ class Watch:
         inputs = tensors_in(args, kwargs)
         sums = self.sums[name][caller.constant]
         if not sums.refuse(module, inputs) and self._leads(name, inputs[0]):
-            sums.add(inputs[0].detach(), self._batch)
+            sums.add(inputs[0].detach(), self._batch, self._before)
 
     def _leads(self, name: str, x: torch.Tensor) -> bool:
         """Whether a weight adds what it reads to its sums, because no other weight it shares them with has done so."""

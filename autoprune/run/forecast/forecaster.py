@@ -44,6 +44,7 @@ from autoprune.run.forecast.rates import rates
 from autoprune.run.forecast.statistics import (
     Elimination,
     eliminations,
+    held_out_bytes,
     moments_seconds,
     order_bytes,
     order_seconds,
@@ -321,8 +322,13 @@ class _Forecaster:
 
     @property
     def _collected(self) -> int:
-        """The moments, and what the largest of them takes while products are added to it and it is finished."""
-        return self._moments + PRODUCTS * max((consumer.nbytes for consumer in self.consumers.values()), default=0)
+        """The moments, also of what is held out, and what the largest takes while it is added to and finished."""
+        held_out = held_out_bytes(self.consumers, self.dense.reads, self.norms)
+        return (
+            self._moments
+            + held_out
+            + PRODUCTS * max((consumer.nbytes for consumer in self.consumers.values()), default=0)
+        )
 
     @property
     def _weights(self) -> int:

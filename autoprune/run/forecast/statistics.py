@@ -41,6 +41,17 @@ def moments_seconds(
     return total
 
 
+def held_out_bytes(consumers: Mapping[str, Consumer], reads: Mapping[str, Read], examples: int) -> int:
+    """The size of the moments of the rows that are held out from weights with few rows."""
+    found: dict[object, int] = {}
+    for name, consumer in consumers.items():
+        own = [reads[caller.module] for caller in consumer.callers if caller.module in reads]
+        if own and consumer.lacks_rows(consumer.design.count(own[0].x) * examples // own[0].examples):
+            shared = len(consumer.callers) == 1
+            found[(own[0].tensor, consumer.design) if shared else name] = consumer.nbytes
+    return sum(found.values())
+
+
 def _sums_seconds(consumer: Consumer, read: Read, examples: int, batch: int, rates: Rates) -> float:
     """The seconds of one weight's sums, by sampled rows or by shifts as `Sums` chooses."""
     design, size = consumer.design, consumer.size
