@@ -26,7 +26,7 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.run.fingerprint.fingerprint import fingerprint
 from autoprune.run.records.tensor_file import write_tensors
 
-BANK_FORMAT = 2  # increased whenever the same inputs give a different bank
+BANK_FORMAT = 3  # increased whenever the same inputs give a different bank
 HEADER = "autoprune"
 
 
@@ -38,7 +38,7 @@ def save_bank(bank: Bank, path: Path, key: str) -> None:
     for name, moments in bank.moments.items():
         owner = owners.setdefault(id(moments.stored), name)
         tensors |= _packed(name, moments, with_gram=owner == name)
-        facts[name] = {key: getattr(moments, key) for key in ("centred", "rows", "seen", "form")}
+        facts[name] = {key: getattr(moments, key) for key in ("centred", "rows", "seen", "form", "ridge")}
         facts[name] |= {"constants": list(moments.constants), "size": moments.stored.shape[1], "gram": owner}
     header = {
         "format": BANK_FORMAT,
@@ -87,6 +87,7 @@ def load_bank(path: Path, key: str, model: nn.Module, structure: Structure) -> B
             facts["rows"],
             constants,
             facts["seen"],
+            facts["ridge"],
         )
     orders = {unit: tensors[f"order/{unit}"].numpy() for unit in header["units"]}
     return Bank(model, structure, orders, moments, header["sliced"], header["notes"])
