@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, DataError
 from autoprune.pretrained.folder import check_folder, import_transformers, local, reading
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -62,7 +63,7 @@ def _loaded(kind: str, path: str | Path, dtype: DType, download: bool, trust_rem
     if folder is not None:
         check_folder(folder)
     precision = dtype if dtype == "auto" else getattr(torch, dtype)
-    with reading(path, "a network", download=download, trust_remote_code=trust_remote_code):
+    with reading(path, "a network", download=download, trust_remote_code=trust_remote_code), _quiet(transformers):
         network, info = getattr(transformers, kind).from_pretrained(
             str(folder or path),
             dtype=precision,
@@ -77,6 +78,44 @@ def _loaded(kind: str, path: str | Path, dtype: DType, download: bool, trust_rem
             "random. Load it as the class that it was saved from (model.call)."
         )
     return named_inputs(network.eval())
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Hides the progress bars of transformers, which would stand between the lines of a log."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def check_vocabulary(network: nn.Module, batches: Iterable[Sequence[torch.Tensor]]) -> None:
+    """Checks that a network with named inputs has an embedding for every token.
+
+    Args:
+        network: any network.
+        batches: its inputs, of which the first are token ids.
+
+    Raises:
+        DataError: a token is outside the vocabulary.
+    """
+    size = getattr(getattr(network, "config", None), "vocab_size", None)
+    if not isinstance(size, int) or not _is_named(network):
+        return
+    largest = max((int(inputs[0].max()) for inputs in batches if not inputs[0].is_floating_point()), default=0)
+    if largest >= size:
+        raise DataError(
+            f"expected tokens of the {size:,} that {type(network).__name__} has, got token {largest:,}. Take the "
+            "tokenizer that the network was trained with."
+        )
+
+
+def _is_named(network: nn.Module) -> bool:
+    return any(isinstance(hook, NamedInputs) for hook in network._forward_pre_hooks.values())
 
 
 def named_inputs(network: nn.Module, names: Sequence[str] = INPUTS) -> nn.Module:
@@ -103,9 +142,8 @@ def padded_inputs(network: nn.Module, example: Sequence[torch.Tensor]) -> tuple[
 
     Attention of transformers runs other code for a batch with padding, which an example without any does not show.
     """
-    named = any(isinstance(hook, NamedInputs) for hook in network._forward_pre_hooks.values())
     ids = example[0]
-    if not named or ids.dim() != 2 or ids.shape[1] < 2:
+    if not _is_named(network) or ids.dim() != 2 or ids.shape[1] < 2:
         return None
     mask = torch.ones_like(ids)
     mask[:, -1] = 0

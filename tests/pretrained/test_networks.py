@@ -8,8 +8,10 @@ import shutil
 import pytest
 import torch
 
+from autoprune import Data, search
 from autoprune.data import sentences, text
 from autoprune.errors import ConfigError, DataError
+from autoprune.measure.fitness import language_model
 from autoprune.pretrained import causal_lm, classifier, load_tokenizer, named_inputs
 
 
@@ -34,6 +36,12 @@ def test_a_tokenizer_with_more_entries_than_the_network_is_refused(copied, story
     rewritten(copied, "config.json", vocab_size=10)
     with pytest.raises(ConfigError, match="at most the 10 tokens that config.json .* got one of 19"):
         text(story, copied)
+
+
+def test_tokens_that_the_network_does_not_have_are_refused_before_anything_runs(llama):
+    data = Data.from_tokens(torch.arange(19 * 60) % 60, length=19, calibrate=20, select=20, report=20)
+    with pytest.raises(DataError, match="expected tokens of the 19 that LlamaForCausalLM has, got token 59"):
+        search(causal_lm(llama), data, objectives=("perplexity", "macs"), fitness=language_model, progress=False)
 
 
 def test_a_text_below_one_sequence_and_a_missing_file_are_refused(llama, tmp_path):

@@ -32,7 +32,7 @@ from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.measure.settings import ScorerSettings
 from autoprune.plugins import plugin_name
-from autoprune.pretrained.networks import padded_inputs
+from autoprune.pretrained.networks import check_vocabulary, padded_inputs
 from autoprune.prune.bank.channels import Bank, make_bank
 from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import WeightBank, make_weight_bank
@@ -352,6 +352,7 @@ def open_session(
     data, (model, notes) = load_data(job), load_model(job)
     code["model"] = architecture(model)
     check_finetune(job, data, model)
+    check_vocabulary(model, [batch.inputs for batch in (*data.calibrate, *data.select, *data.report)])
     example = _example_calls(job, data, model, device)
     model = model.to(device).eval()
     if any(x.dim() == 4 for x in data.example):
