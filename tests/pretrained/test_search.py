@@ -80,6 +80,7 @@ def test_the_lines_of_the_page_run(llama, story):
     assert small < whole
 
 
+@pytest.mark.slow
 def test_batches_of_several_lengths_with_padding_are_scored_by_every_candidate(llama, story, tmp_path):
     """Attention runs other code for them, with an attribute of its own that pruning must find."""
     lines, coder = story.read_text().splitlines(), load_tokenizer(llama)
