@@ -1,8 +1,9 @@
-"""Checkpoints of transformers: networks and tokenizers that are read from folders.
+"""Checkpoints of transformers: networks and tokenizers that are read from folders, and networks written to them.
 
-Here: loading by the classes of transformers, and the checks that make their failures sentences. Not here: data,
-measuring, exports. Imports errors alone; data, run and jobs may import this room. transformers is imported when a
-function needs it. Nothing is downloaded unless `download` is set.
+Here: loading by the classes of transformers, the checks that make their failures sentences, and the export format
+`transformers`. Not here: batches, measuring. Imports prune's modules, passes and surgery, and errors; data, run and
+jobs may import this room. transformers is imported when a function needs it. Nothing is downloaded unless `download`
+is set.
 """
 
 from autoprune.pretrained.networks import causal_lm, classifier, encoder, named_inputs
