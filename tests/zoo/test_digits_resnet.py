@@ -7,7 +7,7 @@ import torch
 
 from autoprune.data import digits
 from autoprune.errors import ConfigError
-from autoprune.zoo import digits_resnet
+from autoprune.zoo import digits_resnet, trained
 
 
 def same(left, right):
@@ -15,7 +15,14 @@ def same(left, right):
 
 
 @pytest.fixture
-def cache(tmp_path):
+def few(monkeypatch):
+    """Trains on the first images only, as what is learned from them does not matter."""
+    inputs, labels = trained.digits_train()
+    monkeypatch.setattr(trained, "digits_train", lambda: (inputs[:200], labels[:200]))
+
+
+@pytest.fixture
+def cache(few, tmp_path):
     """A folder with one network of one epoch in it."""
     digits_resnet(epochs=1, cache=tmp_path)
     return tmp_path
@@ -42,6 +49,7 @@ def test_the_second_call_reads_what_the_first_one_trained(cache, caplog):
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("few")
 def test_training_says_so_once(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "autoprune"):
         digits_resnet(epochs=1, cache=tmp_path)
@@ -51,6 +59,7 @@ def test_training_says_so_once(tmp_path, caplog):
     ]
 
 
+@pytest.mark.usefixtures("few")
 def test_the_seed_decides_the_weights(tmp_path):
     torch.manual_seed(1)
     first = digits_resnet(epochs=1, cache=tmp_path / "a")
@@ -65,6 +74,7 @@ def test_other_recipes_have_other_files(cache):
     assert len(list(cache.iterdir())) == 3
 
 
+@pytest.mark.usefixtures("few")
 def test_training_leaves_the_global_generator_alone_and_works_without_gradients(tmp_path):
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -94,18 +104,21 @@ def test_a_damaged_cache_is_reported_and_replaced(cache, caplog, damage):
     assert cached(cache).read_bytes() == sound
 
 
+@pytest.mark.usefixtures("few")
 def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "file").touch()
     assert digits_resnet(epochs=1, cache=tmp_path / "file")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     assert "cannot keep the trained network here" in caplog.text
 
 
+@pytest.mark.usefixtures("few")
 def test_the_cache_is_where_xdg_says(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     digits_resnet(epochs=1)
     assert cached(tmp_path / "autoprune").name.startswith("digits_resnet-")
 
 
+@pytest.mark.usefixtures("few")
 def test_the_cache_is_in_the_home_folder_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

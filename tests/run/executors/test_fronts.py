@@ -70,11 +70,13 @@ def test_two_workers_build_the_front_of_one_process_byte_for_byte(job, tmp_path)
     assert {event["worker"] for event in built} == {"worker-0", "worker-1"}
 
 
+@pytest.mark.slow
 def test_two_workers_train_and_choose_as_one_process_does(job, trainable, tmp_path):
     serial, processes = runs_of(job, tmp_path, 6, data=lambda: trainable, finetune=FineTune(steps=4))
     assert_same_front(serial, processes)
 
 
+@pytest.mark.slow
 def test_what_workers_cannot_measure_is_left_out_with_the_cause_of_one_process(job, acting, tmp_path, caplog):
     fitness = acting("if parameters < 3000: raise ValueError('cannot measure this one')")
     serial, processes = runs_of(job, tmp_path, fitness=fitness)
@@ -84,6 +86,7 @@ def test_what_workers_cannot_measure_is_left_out_with_the_cause_of_one_process(j
     assert caplog.text.count("cannot be built and measured: ValueError") == 2 * len(left_out)
 
 
+@pytest.mark.slow
 def test_workers_get_the_report_set_after_the_search(job, monkeypatch, tmp_path):
     finish, read = drive.finish, []
 

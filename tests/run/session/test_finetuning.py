@@ -93,6 +93,7 @@ def test_a_network_that_goes_up_has_the_values_of_one_trained_from_the_start(tun
         assert {name: evaluation.values[name] for name in measured} == measured
 
 
+@pytest.mark.slow
 def test_values_depend_neither_on_what_is_kept_nor_on_who_trains(tuned):
     processes = Executor("processes", workers=1)
     ways = [{"scoring": Scoring(reuse_gib=0), "executor": processes}, {}]
