@@ -6,7 +6,7 @@ FOLDER is a transformers checkpoint of SmolLM2-135M-Instruct with its tokenizer,
 WikiText-2 at word level. Headings and sentences with unknown words are dropped and punctuation is put back, so
 perplexities compare networks with each other and are not those of papers. Sequences have 256 tokens. The first
 `--calibrate` ones are for moments and fits, the last 24 for the report, which nothing else sees. Widths are uniform:
-the largest ones within each share of the dense MACs, of the neurons of MLPs and of query heads (thirds of each group).
+at most the same share of the neurons of MLPs and of query heads, which go by thirds of each group.
 
     assembled  optimal brain surgeon and least squares (the bank): what a search scores
     fitted     every layer fitted to the dense network's outputs on all calibration sequences: what a front has
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from imagenet import fitted, uniform_within
+from imagenet import fitted
 from processes import in_new_process
 from torch import nn
 from torch.nn import functional
@@ -138,6 +138,20 @@ def token_loss(network: nn.Module, batches: Any) -> dict[str, float]:
         total += float(functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="sum"))
         count += tokens.numel()
     return {"loss": total / count}
+
+
+def uniform_within(session: Session, share: float) -> Candidate:
+    """The largest network within a share of the dense MACs that keeps at most the same share of every unit."""
+    candidates = [uniform(session, kept) for kept in (*LEVELS, 1.0)]
+    macs = {candidate: session.problem.costs_of(candidate)["macs"] for candidate in candidates}
+    return max((c for c in candidates if macs[c] <= share * session.dense_costs["macs"]), key=macs.__getitem__)
+
+
+def uniform(session: Session, kept: float) -> Candidate:
+    """The candidate that keeps at most a share of every unit, and at least its smallest level."""
+    most = ([c for c in counts if c <= kept * max(counts) + 1e-9] or [min(counts)] for counts in session.space.levels)
+    pairs = zip(session.space.levels, most, strict=True)
+    return Candidate(tuple(list(counts).index(max(within)) for counts, within in pairs))
 
 
 def assembled(session: Session, candidate: Candidate) -> nn.Module:
