@@ -190,7 +190,7 @@ def inspection(units, frozen=(), levels=None, uncounted=()):
         kind_shares={unit.kind: {"macs": 0.5, "params": 0.25} for unit in units},
         frozen=tuple(frozen),
         uncounted=tuple(uncounted),
-        forecast=Forecast((Stage("moments", 3.0, 3.0, 2**20),), 1, 1, (0.1, 0.05), 2**20, 2**30, None, 0, 2**30),
+        forecast=Forecast((Stage("moments", 3.0, 3.0, 2**20),), 1, 1, (0.1, 0.05), 2**20, 2**30, None, 0, 2**30, 32),
     )
 
 

@@ -10,7 +10,7 @@ from autoprune.prune.devices import precision
 
 
 def results(network):
-    setting = Setting.on("cpu", network)
+    setting = Setting.on("cpu", network, 48)
     bank = setting.bank()
     return setting.structure, {name: stage(setting, bank) for name, stage in STAGES.items()}
 

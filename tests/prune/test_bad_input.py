@@ -80,7 +80,7 @@ def test_twins_give_one_network_that_repeats_the_dense_one(spread):
     with torch.no_grad():
         model[0].weight[1] = model[0].weight[0] * (1 + spread)
         model[0].bias[1] = model[0].bias[0]
-    bank = bank_of(model, [(images(24),)])
+    bank = bank_of(model, [(images(80),)])
     bank.orders["0"] = np.array([0, 2, 3, 4, 5, 1])
     small = bank.build(bank.subnet({"0": 5}))
     assert finite(small)
@@ -118,7 +118,7 @@ def test_a_solution_beyond_the_range_of_its_type_falls_back_to_slices_with_a_not
         model[0].bias[0] *= 1e-4
         model[2].weight *= 1e5 / model[2].weight.abs().max() * 0.6
     low = model.half()
-    bank = bank_of(low, [(images(8).half(),)])
+    bank = bank_of(low, [(images(80).half(),)])
     bank.orders["0"] = np.arange(6)
     small = bank.build(bank.subnet({"0": 1}))
     assert torch.equal(small[2].weight, low[2].weight[:, :1])

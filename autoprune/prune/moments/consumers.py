@@ -19,7 +19,7 @@ from autoprune.prune.moments.design import Design, design_of
 from autoprune.prune.structure.structure import Structure
 
 WIDE = 1024  # columns above which moments are in float32, whose rounding errors are far below the ridge
-SCARCE = 16  # rows a column below which the ridge of regressions is chosen on examples that are held out
+SCARCE = 8  # rows a column below which the ridge of regressions is chosen on examples that are held out
 MEMORY_SHARE = 0.25  # share of the memory, of the machine and of the device, that all moments may take by default
 
 MomentsForm = Literal["columns", "channels"]

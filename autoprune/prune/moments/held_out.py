@@ -9,6 +9,7 @@ from autoprune.prune.moments.ridge import RIDGE, RIDGES, ridged
 
 EVERY = 5  # one example of so many is held out
 BLOCKS = 20  # the number of blocks of adjacent rows, of which every fifth is held out, if there are too few examples
+NEARLY = 0.1  # share of the least error on held-out rows by which the error with a smaller ridge may be larger
 
 
 def held_examples(examples: torch.Tensor, total: int) -> torch.Tensor:
@@ -32,7 +33,10 @@ def held_rows(positions: torch.Tensor, rows: int, examples: int, first: int, tot
 
 
 def choose_ridge(weight: torch.Tensor, fitted: torch.Tensor, held: torch.Tensor, block: int) -> float:
-    """The ridge of RIDGES with which every second input reproduces a weight's outputs best on rows that are held out.
+    """The smallest ridge that is nearly the best for a weight on rows that are held out, if every second input is kept.
+
+    Ridges are tried from the smallest on, until the error on the held-out rows rises. A small one loses less where few
+    inputs go, so a larger one has to gain more than NEARLY.
 
     Args:
         weight: (g, o, d) float64 weight.
@@ -41,14 +45,14 @@ def choose_ridge(weight: torch.Tensor, fitted: torch.Tensor, held: torch.Tensor,
         block: the number of columns of an input.
     """
     columns = torch.from_numpy(np.flatnonzero(np.arange(weight.shape[2]) // block % 2 == 0))
-    best, least = RIDGE, float("inf")
+    errors: list[float] = []
     for ridge in RIDGES:
         gram = ridged(fitted, ridge)
         factor = torch.linalg.cholesky(gram[:, columns][:, :, columns])
         change = -weight  # of each output, as a function of all inputs
         change[:, :, columns] += torch.cholesky_solve(gram[:, columns] @ weight.transpose(1, 2), factor).transpose(1, 2)
-        error = float(((change @ held) * change).sum())
-        if not error < least:
+        errors.append(float(((change @ held) * change).sum()))
+        if len(errors) > 1 and not errors[-1] < errors[-2]:
             break
-        best, least = ridge, error
-    return best
+    most = (1 + NEARLY) * min(errors)
+    return next((ridge for ridge, error in zip(RIDGES, errors, strict=False) if error <= most), RIDGE)

@@ -37,7 +37,7 @@ def few(examples, seed=1):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("width", "examples"), [(12, 60), (40, 30), (16, 8)])
-def test_the_ridge_is_the_first_minimum_of_the_error_on_every_fifth_example(width, examples, bias):
+def test_the_ridge_is_the_smallest_that_is_nearly_the_first_minimum_on_every_fifth_example(width, examples, bias):
     model, batches = network(width, bias=bias), few(examples)
     moments = collect_moments(model, trace(model, batches[0]), ["2.weight"], batches)[0]["2.weight"]
     x = model[:2](torch.cat([batch[0] for batch in batches])).detach().double().numpy()
@@ -45,7 +45,8 @@ def test_the_ridge_is_the_first_minimum_of_the_error_on_every_fifth_example(widt
     weight = model[2].weight.detach().double().numpy()
     errors = [error_on_held(x, held, weight, kept, ridge, centred=bias) for ridge in RIDGES]
     rises = [i for i in range(1, len(errors)) if errors[i] >= errors[i - 1]]
-    assert moments.ridge == RIDGES[rises[0] - 1 if rises else -1]
+    least = errors[rises[0] - 1 if rises else -1]
+    assert moments.ridge == next(ridge for ridge, error in zip(RIDGES, errors, strict=True) if error <= 1.1 * least)
 
 
 def test_many_rows_for_the_columns_leave_the_usual_ridge():
