@@ -75,13 +75,14 @@ def evaluations(run):
 def assert_same_search(run, name):
     """The rest of the search asks for the same candidates and measures what the earlier version measured.
 
-    Measured values are nearly the same: this version chooses the ridges of weights with few rows. The front has other
-    networks: this version fits them in another way, so that other ones of them dominate.
+    Measured values are the same as far as sums of floats are on another machine, but for KLs: this version chooses the
+    ridges of weights with few rows. The front has other networks, as this version fits them in another way.
     """
     found, whole = evaluations(run), evaluations(STORED / name)
     assert [levels for levels, _ in found] == [levels for levels, _ in whole]
     for (_, values), (_, others) in zip(found, whole, strict=True):
-        assert values == pytest.approx(others, rel=0.03, abs=5e-5)
+        assert values == pytest.approx({**others, "kl": values["kl"]}, rel=1e-3, abs=1e-6)
+        assert values["kl"] == pytest.approx(others["kl"], rel=0.3)
     front = rows(run / "front.csv")
     assert [list(row) for row in front[:1]] == [list(row) for row in rows(STORED / name / "front.csv")[:1]]
     asked = {"-".join(map(str, counts(levels))): values for levels, values in whole}
