@@ -4,6 +4,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 from autoprune.core.options import declared_options
 from autoprune.measure import settings
 from autoprune.measure.settings import Scoring
@@ -38,6 +40,7 @@ for wrong in (lambda: load(job, ["search.passes=0"]), lambda: autoprune.Scoring(
 """
 
 
+@pytest.mark.slow
 def test_a_line_in_the_declaration_is_all_that_a_new_option_needs(tmp_path):
     text = inspect.getsource(settings)
     text = text.replace(DESCRIPTION, f"        passes: number of passes over the examples.\n{DESCRIPTION}")

@@ -59,6 +59,7 @@ def written(network, facts, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_layers_of_different_sizes_and_without_a_branch_load_with_code(dense, structure, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     kept = {"embed_tokens": 11, "head_dim": 2, "layers.0.mlp.gate": 7, "layers.1.self_attn/branch": 0}

@@ -200,6 +200,7 @@ def test_a_run_is_exported_and_solved_after_its_searcher_changed_and_not_after_i
         export(make(**CHANGES["fitness: weight"][0]), run, "macs<=1", tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_in_python_options_of_searchers_are_told_and_forks_are_an_argument(model, data, tmp_path):
     arguments = {"evaluations": 6, "out": tmp_path / "run"}
     autoprune.search(model, data, searcher="random", **arguments)

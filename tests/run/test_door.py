@@ -416,6 +416,7 @@ def test_a_function_gets_the_progress_also_of_what_is_asked_of_the_front_later(m
     assert {step.phase for step in news[seen:]} == {"compare"}
 
 
+@pytest.mark.slow
 def test_the_door_loads_neither_rich_nor_pydantic_before_they_are_needed():
     code = "import sys, autoprune; autoprune.search, autoprune.open_run; print({'rich', 'pydantic'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

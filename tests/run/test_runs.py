@@ -129,6 +129,7 @@ def test_networks_that_are_scored_in_part_only_are_counted_everywhere_and_never_
     assert len(result.members) > 0 < len(partial)
 
 
+@pytest.mark.slow
 def test_a_fork_with_more_evaluations_and_another_seed_evaluates_only_what_is_new(job, tmp_path):
     search(job("random", 15), tmp_path / "first")
     search(job("random", 40, seed=1), tmp_path / "fork", answers=tmp_path / "first")
@@ -152,6 +153,7 @@ def test_a_fork_with_another_model_uses_no_evaluation_and_says_why(job, finished
     assert all(before[levels] != after[levels] for levels in before.keys() & after.keys())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_front_and_another_seed_another_search(job, finished, tmp_path):
     search(job(), tmp_path / "again")
     assert (tmp_path / "again" / "front.csv").read_bytes() == (finished / "front.csv").read_bytes()
@@ -170,6 +172,7 @@ def test_the_users_model_is_bit_identical_after_a_search(job, model, tmp_path):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+@pytest.mark.slow
 def test_every_network_tried_computes_what_its_masked_original_computes(job, tmp_path):
     session = open_session(job(), lambda progress: None)
     result = search(job("random", 25), tmp_path / "run")
@@ -239,6 +242,7 @@ def test_a_bound_nothing_meets_leaves_an_empty_front_and_a_report(job, tmp_path)
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_its_folder_was_made_can_be_resumed_or_started_again(job, finished, tmp_path):
     for name in ("space.json", "environment.json", "journal.jsonl", "front.csv", "report.html"):
         (finished / name).unlink()
@@ -344,6 +348,7 @@ def test_a_run_that_measured_nothing_cannot_be_solved_yet(job, finished):
         solve(job(), finished, "macs=0.5")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_the_threads_it_was_started_with(job, tmp_path):
     search(job("uniform", 2, threads=2), tmp_path / "run")
     front = (tmp_path / "run" / "front.csv").read_bytes()

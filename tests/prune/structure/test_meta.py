@@ -193,6 +193,7 @@ DECODERS = {
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.slow
 def test_networks_of_transformers_have_the_structure_that_they_have_with_weights(kind, masked):
     transformers = pytest.importorskip("transformers")
     made = getattr(transformers, kind)

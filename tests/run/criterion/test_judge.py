@@ -54,6 +54,7 @@ def found(tiny, tmp_path_factory):
     return find_criterion(tiny, path, evaluations=10), path
 
 
+@pytest.mark.slow
 def test_the_file_is_a_plug_in_that_orders_positions_as_the_formula_does(tiny, found):
     criterion = load_plugin(f"{found[1]}:scores")
     session = open_session(tiny, silent)

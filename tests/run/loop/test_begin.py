@@ -45,6 +45,7 @@ print(wins)
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_begin_a_run_at_once_one_has_the_folder(tmp_path):
     import time
 

@@ -27,6 +27,7 @@ def front(model, data):
     return autoprune.search(model, data, rules=(LevelRule("*", (0.5,)),), searcher="uniform", evaluations=2)
 
 
+@pytest.mark.slow
 def test_a_program_computes_what_the_network_computes_for_any_number_of_examples(front, tmp_path):
     network = front[0].build()
     front[0].export(tmp_path / "small", format="pt2")
@@ -178,6 +179,7 @@ def test_a_file_of_the_users_beside_what_a_killed_export_left_is_not_written_to(
         write_export(nn.Identity(), FACTS, (), tmp_path / "small", exporter(lambda *given: None))
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_by_the_command_in_the_format_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(

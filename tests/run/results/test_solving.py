@@ -76,7 +76,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [c if c == "accuracy itself" else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_the_answer_is_the_best_of_all_networks_as_built(case, run):
     changes, column, budgets = CASES[case]
     sign = -1 if "accuracy" in column else 1
@@ -161,6 +163,7 @@ def test_the_next_best_is_the_answer_where_the_best_is_not_what_it_was_masked_to
     assert "left out: a test" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_is_written_is_the_answer(run, tmp_path):
     asked, folder = run(rules=FEWER)
     found = solve(asked, folder, "macs=0.95", tmp_path / "small")

@@ -117,6 +117,7 @@ def test_a_run_with_other_masks_is_not_resumed(job, tmp_path):
         resume(weights_job(job, evaluations=5, masks="magnitude"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_over_weights_has_a_report_and_resumes_to_the_same_front(job, tmp_path):
     first = search(weights_job(job, evaluations=12), tmp_path / "run")
     before = (tmp_path / "run" / "front.csv").read_bytes()

@@ -90,6 +90,7 @@ def test_where_batches_have_their_own_statistics_their_size_stays(session, monke
     assert {trial.form.batch for trial in chosen.trials} == {None}
 
 
+@pytest.mark.slow
 def test_timing_and_ranking_run_on_a_real_network(session, monkeypatch):
     monkeypatch.setattr(tuning, "WORTH_SECONDS", 0.0)
     chosen = tune(session.scorer, session.problem, 300, "kl")

@@ -41,6 +41,7 @@ def run(searcher, synthetic, evaluations):
 
 
 @pytest.mark.parametrize("sampler", ["RandomSampler", "NSGAIIISampler", "TPESampler", "BruteForceSampler"])
+@pytest.mark.slow
 def test_other_samplers_keep_the_contract_too(sampler):
     # few networks of the ladder and few random start-up trials of TPE, so that it leaves both within 10 evaluations
     options = {"n_startup_trials": 4} if sampler == "TPESampler" else None
