@@ -18,7 +18,6 @@ Rows go to results/imagenet_efficientnet_lite0.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from tables import write_table
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,7 +46,6 @@ from autoprune.searchers import make_searcher
 SHARES = (0.85, 0.78, 0.7, 0.5)
 REPORT, SELECT, BATCH = 250, 50, 50
 LEVELS = tuple(step / 32 for step in range(8, 32))
-COLUMNS = ("share", "method", "macs_ratio", "top1", "kl", "core_seconds")
 
 
 def main() -> None:
@@ -157,15 +156,11 @@ def row(
 
 
 def write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    path = Path(__file__).parents[1] / "results" / "imagenet_efficientnet_lite0.csv"
-    with path.open("w", newline="") as file:
-        file.write(
-            f"# python benchmarks/imagenet.py --models DIR --images DIR --size {options.size} "
-            f"--calibrate {options.calibrate} (torch {torch.__version__}, 1 thread)\n"
-        )
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    command = (
+        f"python benchmarks/imagenet.py --models DIR --images DIR --size {options.size} "
+        f"--calibrate {options.calibrate} (torch {torch.__version__}, 1 thread)"
+    )
+    write_table("imagenet_efficientnet_lite0.csv", command, rows)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,17 @@ on the selection set; perplexities and their 95 % confidence intervals are those
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+
+from tables import write_table
 
 import autoprune
 from autoprune.data import text
 from autoprune.measure.fitness import language_model
 from autoprune.pretrained import causal_lm
 
-RESULTS = Path(__file__).parents[1] / "results" / "language_models.csv"
 COUNTS = {"length": 128, "calibrate": 200, "select": 150, "report": 200, "batch_size": 25}
 EVALUATIONS = 50, 100, 200
 SHARES = 1.0, 0.8, 0.65, 0.5
@@ -51,11 +50,7 @@ def rows(folder: str, file: str, evaluations: int) -> Iterator[dict[str, float]]
 
 def main() -> None:
     found = [row for evaluations in EVALUATIONS for row in rows(*sys.argv[1:3], evaluations)]
-    with RESULTS.open("w", newline="") as file:
-        file.write("# python benchmarks/language_models.py stories260K tinystories.txt\n")
-        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    write_table("language_models.csv", "python benchmarks/language_models.py stories260K tinystories.txt", found)
     for row in found:
         print(row)
 

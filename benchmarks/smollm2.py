@@ -17,7 +17,6 @@ at most the same share of the neurons of MLPs and of query heads, which go by th
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import re
 import resource
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from imagenet import fitted
 from processes import in_new_process
+from tables import write_table
 from torch import nn
 from torch.nn import functional
 
@@ -44,7 +44,6 @@ from autoprune.searchers import make_searcher
 SHARES = (0.8, 0.65)
 LENGTH, REPORT, SELECT, BATCH = 256, 24, 4, 4
 LEVELS = tuple(step / 48 for step in range(8, 48))
-COLUMNS = ("share", "method", "macs_ratio", "perplexity", "core_seconds", "peak_mib")
 
 
 def main() -> None:
@@ -185,15 +184,11 @@ def peak_mib() -> float:
 
 
 def write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    path = Path(__file__).parents[1] / "results" / "smollm2.csv"
-    with path.open("w", newline="") as file:
-        file.write(
-            f"# python benchmarks/smollm2.py --model FOLDER --text FILE --calibrate {options.calibrate} "
-            f"(torch {torch.__version__}, 1 thread)\n"
-        )
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    command = (
+        f"python benchmarks/smollm2.py --model FOLDER --text FILE --calibrate {options.calibrate} "
+        f"(torch {torch.__version__}, 1 thread)"
+    )
+    write_table("smollm2.csv", command, rows)
 
 
 if __name__ == "__main__":

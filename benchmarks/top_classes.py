@@ -9,15 +9,12 @@ normal noise. `share` is the mean divergence over the kept classes and the rest,
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import torch
+from tables import write_table
 from torch.nn import functional
 
 from autoprune.measure.top_classes import TopClasses
 
-RESULTS = Path(__file__).parents[1] / "results" / "top_classes.csv"
 CLASSES, TOKENS = 128_256, 32
 
 
@@ -41,11 +38,7 @@ def rows(exponent: float, noise: float) -> list[dict[str, float]]:
 
 def main() -> None:
     found = [row for exponent in (1.0, 1.2, 1.5, 2.0) for noise in (0.1, 0.5, 1.0) for row in rows(exponent, noise)]
-    with RESULTS.open("w", newline="") as file:
-        file.write("# python benchmarks/top_classes.py\n")
-        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    write_table("top_classes.csv", "python benchmarks/top_classes.py", found)
     for row in found:
         print(row)
 

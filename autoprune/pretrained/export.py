@@ -15,7 +15,7 @@ from torch import nn
 
 from autoprune.errors import ConfigError, ExportError
 from autoprune.pretrained.folder import import_transformers, local
-from autoprune.pretrained.networks import named_inputs
+from autoprune.pretrained.networks import named_inputs, padded_inputs
 from autoprune.pretrained.resizing import PREFIX, SECTION, keep_buffers, modelling_file, sizes_of
 from autoprune.pretrained.tokenizers import load_tokenizer
 from autoprune.prune.modules.copies import copy_model
@@ -173,9 +173,7 @@ def _own_class(base: type[nn.Module], directory: Path) -> Any:
 
 def _same_outputs(loaded: nn.Module, network: nn.Module, example: Sequence[torch.Tensor]) -> bool:
     """Whether two networks have the same outputs, also for an example whose last token is padding."""
-    mask = torch.ones_like(example[0])
-    mask[:, -1:] = 0
-    calls = [tuple(example), *([(example[0], mask)] if example[0].dim() == 2 else [])]
+    calls = [inputs for inputs in (tuple(example), padded_inputs(loaded, example)) if inputs is not None]
     outputs = [[_outputs(each, inputs) for inputs in calls] for each in (loaded, network)]
     return all(
         len(ours) == len(theirs) and all(map(torch.equal, ours, theirs)) for ours, theirs in zip(*outputs, strict=True)

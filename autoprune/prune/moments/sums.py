@@ -147,11 +147,7 @@ class Sums:
     def _add_rows(self, rows: torch.Tensor) -> None:
         self.rows += rows.shape[1]
         self.first.add(rows.sum(dim=1))
-        lifted = self._lifted(rows)
-        if self.second.dtype == torch.float32:
-            self.second.baddbmm_(lifted.transpose(1, 2), lifted)
-        else:
-            self.second += lifted.transpose(1, 2) @ lifted
+        _add_squares(self.second, self._lifted(rows))
 
     def _lifted(self, rows: torch.Tensor) -> torch.Tensor:
         """(g * blocks, n * q, d / blocks) from (g, n, k) rows: of the form "channels", kernel positions become rows."""
@@ -175,7 +171,15 @@ class HeldSums:
         """Adds (g, n, k) rows."""
         self.rows += rows.shape[1]
         self.first.add(rows.sum(dim=1))
-        self.second += rows.transpose(1, 2) @ rows
+        _add_squares(self.second, rows)
+
+
+def _add_squares(second: torch.Tensor, rows: torch.Tensor) -> None:
+    """Adds the products of (g, n, d) rows to (g, d, d) sums, in place if they have the same precision."""
+    if second.dtype == torch.float32:
+        second.baddbmm_(rows.transpose(1, 2), rows)
+    else:
+        second += rows.transpose(1, 2) @ rows
 
 
 def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
