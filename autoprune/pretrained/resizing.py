@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType

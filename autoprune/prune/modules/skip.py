@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any
@@ -20,6 +19,9 @@ class Skip(nn.Module):
     one, so that no in-place module after it can write to the shortcut. Code around a module may read its attributes
     before calling it; so flags, numbers and strings are those of the replaced module, including its training mode, and
     that module's parameters are None. Its hooks are dropped, since they may need the parameters.
+
+    In a cache of keys and values of transformers it puts zeros of one head of width 1, as transformers reads the number
+    of cached tokens from a single layer, often the first.
     """
 
     def __init__(self, length: int = 0, replaced: nn.Module | None = None) -> None:
@@ -31,9 +33,21 @@ class Skip(nn.Module):
         self._length = length
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        given = itertools.chain(args, kwargs.values())
+        given = (*args, *kwargs.values())
         zeros = torch.zeros_like(next(value for value in given if isinstance(value, torch.Tensor)))
+        for value in given:
+            if hasattr(value, "get_seq_length"):
+                self._count(value, zeros)
         return (zeros, *(None,) * (self._length - 1)) if self._length else zeros
+
+    def _count(self, cache: Any, tokens: torch.Tensor) -> None:
+        """Makes the layer's part of a cache as long as that of layers with attention."""
+        index, layers = getattr(self, "layer_idx", None), getattr(cache, "layers", None)
+        if index is None or layers is None or tokens.dim() != 3:
+            return
+        if index >= len(layers) or hasattr(layers[index], "get_seq_length"):
+            states = tokens[:, None, :, :1]  # (b, heads, t, d)
+            cache.update(states, states, index)
 
 
 def skip(model: nn.Module, lengths: Mapping[str, int]) -> None:
