@@ -26,7 +26,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem
 from autoprune.core.space import Levels
 from autoprune.plan.damages import damages_by_levels, reference
-from autoprune.plan.ladder import uniform_levels
+from autoprune.plan.ladder import branches_beside_widths, uniform_levels
 
 REGRESSED = 512  # number of most recent networks in the regression
 FACTOR_RIDGE = 0.1  # squared error of a prediction over squared deviation of factors, in logarithms
@@ -47,7 +47,11 @@ class DamageModel:
         self._kept = [np.array(counts) for counts in problem.space.levels]
         self._removed = [1 - shares for shares in problem.space.shares]  # (l,)
         self._reference = reference(problem)
-        self._uniform = {tuple(row): self._share(row) for row in uniform_levels(problem.space).tolist()}
+        branches = branches_beside_widths(problem.space)
+        self._widths = np.setdiff1d(np.arange(len(self._kept)), branches)
+        rows = uniform_levels(problem.space)
+        rows = rows[~rows[:, branches].any(axis=1)]  # networks whose branches all stay
+        self._uniform = {tuple(row): self._share(row) for row in rows.tolist()}
         self._damages: dict[Levels, float] = {}
         self.probed: dict[int, dict[int, Levels]] = {}  # networks that change one unit, by unit and level
         self._others: list[Levels] = []  # networks that change several units
@@ -83,7 +87,7 @@ class DamageModel:
         return table
 
     def _share(self, levels: Sequence[int]) -> float:
-        return float(np.mean([removed[level] for removed, level in zip(self._removed, levels, strict=True)]))
+        return float(np.mean([self._removed[unit][levels[unit]] for unit in self._widths]))
 
     def _zero(self) -> float:
         """The dense network's damage: measured, else 0 by definition, else the least one measured."""
@@ -94,12 +98,15 @@ class DamageModel:
         return 0.0 if self._problem.distortion is not None or math.isinf(least) else least
 
     def _rows(self) -> list[np.ndarray]:
-        """(l,) damages of each unit from its probes; units without probes share the remainder."""
+        """(l,) damages of each unit from its probes; widths without probes share the remainder.
+
+        A branch without a probe has as much as such a width.
+        """
         shares, total = self._uniform_damages()
-        count = len(self._removed)
+        count = len(self._widths)
         shapes = [_grown(removed, shares, total) / count for removed in self._removed]
         ratios = [self._ratios(unit, shape) for unit, shape in enumerate(shapes)]
-        sizes = [float(ratio[-1]) for ratio in ratios if ratio is not None]
+        sizes = [float(ratio[-1]) for unit in self._widths if (ratio := ratios[unit]) is not None]
         missing = count - len(sizes)
         left = max((count - sum(sizes)) / max(missing, 1), SHARED * float(np.mean(sizes or [1.0])), 1e-6)
         rows = [shape * (left if ratio is None else ratio) for shape, ratio in zip(shapes, ratios, strict=True)]

@@ -21,13 +21,22 @@ def ladder(problem: Problem, rungs: int) -> list[Levels]:
 def uniform_levels(space: SearchSpace) -> np.ndarray:
     """(n, u) every level vector that keeps the same share everywhere, each unit at its nearest level.
 
-    From dense to smallest. Of two levels equally near, the one that keeps more is taken.
+    From dense to smallest. Of two levels equally near, the one that keeps more is taken. Branches beside widths stay,
+    except in the smallest network.
     """
     borders = [(share[:-1] + share[1:]) / 2 for share in space.shares]  # below a border the next level is nearer
+    for branch in branches_beside_widths(space):
+        borders[branch] = np.full(1, -1.0)  # below all others
     # one level changes at each border, so shares just below the borders give every uniform network
     cuts = np.concatenate([[np.inf], np.unique(np.concatenate(borders))[::-1]])
     rows = np.stack([(cuts[:, None] <= border).sum(axis=1) for border in borders], axis=1)  # (n, u)
     return np.asarray(rows, dtype=np.int64)
+
+
+def branches_beside_widths(space: SearchSpace) -> list[int]:
+    """The positions of the units that are kept or removed as a whole; none in a space without other units."""
+    found = [unit for unit, counts in enumerate(space.levels) if counts == (1, 0)]
+    return found if len(found) < len(space.units) else []
 
 
 def coarse_to_fine(items: Sequence[Levels]) -> list[Levels]:

@@ -12,10 +12,14 @@ import pytest
 from quick_searchers import QUICK
 
 from autoprune.core.contracts import Searcher
+from autoprune.core.cost import CostModel, Polynomial
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import hypervolume
-from autoprune.core.problem import Profile
-from autoprune.core.space import Candidate
+from autoprune.core.objective import Objective
+from autoprune.core.problem import Problem, Profile
+from autoprune.core.space import Candidate, SearchSpace
 from autoprune.errors import ConfigError, InfeasibleBudget
+from autoprune.plan.joins import restricted
 from autoprune.searchers import SEARCHERS, make_searcher, searcher_options
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
@@ -200,3 +204,42 @@ def test_optuna_sklearn_and_torch_are_not_imported_until_needed():
         "print([name for name in ('optuna', 'sklearn', 'torch') if name in sys.modules])"
     )
     assert python(code).strip() == "[]"
+
+
+def decoder_problem():
+    """Four blocks of a stream, each with attention of some heads and an MLP of some neurons; damages are made up."""
+    names = [f"{block}.{part}" for block in range(4) for part in ("heads", "neurons", "attention", "mlp")]
+    counts = {"heads": (4, 3, 2, 1), "neurons": (8, 6, 4, 2), "attention": (1, 0), "mlp": (1, 0)}
+    levels = [counts[name.partition(".")[2]] for name in names]
+    of = {name: Polynomial.of(name) for name in names}
+    blocks = [(of[f"{b}.heads"] * of[f"{b}.attention"], of[f"{b}.neurons"] * of[f"{b}.mlp"]) for b in range(4)]
+    macs = sum((2 * heads + neurons for heads, neurons in blocks), Polynomial.constant(8))
+    widths = {name: own[0] for name, own in zip(names, levels, strict=True)}
+    objectives = Objective("kl", "min"), Objective("macs", "min")
+    return Problem(SearchSpace(tuple(names), tuple(levels)), objectives, CostModel(widths, {"macs": macs}))
+
+
+def least_divergence(problem, price, evaluations):
+    """The least KL that `auto` finds within 80, 65 and 50 % of the MACs where removing a branch costs `price`."""
+
+    def answer(number, candidate):
+        shares = zip(problem.space.units, problem.space.shares, candidate.levels, strict=True)
+        removed = {unit: 1 - share[level] for unit, share, level in shares}
+        own = {u: x * price if u.endswith(("attention", "mlp")) else x**2 for u, x in removed.items()}
+        return Evaluation(candidate, {"kl": sum(own.values()), **problem.costs_of(candidate)})
+
+    told = []
+    searcher = make_searcher("auto", problem, plans=12, rungs=6)
+    trace(searcher, problem, lambda n, c: told.append(answer(n, c)) or told[-1], evaluations)
+    dense = problem.costs.dense()["macs"]
+    return [min(e.values["kl"] for e in told if e.values["macs"] <= s * dense) for s in (0.8, 0.65, 0.5)]
+
+
+@pytest.mark.parametrize("price", [100.0, 0.4])
+def test_auto_over_depth_and_width_is_not_worse_than_over_widths_alone(price):
+    problem = decoder_problem()
+    widths = np.flatnonzero([counts != (1, 0) for counts in problem.space.levels])
+    alone = least_divergence(restricted(problem, widths, problem.space.dense.levels), price, 60)
+    both = least_divergence(problem, price, 60)
+    assert all(x <= y + 1e-9 for x, y in zip(both, alone, strict=True))
+    assert price > 1 or both[2] < alone[2]

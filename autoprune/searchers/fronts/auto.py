@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, cost_range, primary_cost
@@ -11,7 +13,7 @@ from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import Allocator, reachable
 from autoprune.plan.damage_model import DamageModel
 from autoprune.plan.damages import damage_name, probes
-from autoprune.plan.ladder import coarse_to_fine, ladder
+from autoprune.plan.ladder import branches_beside_widths, coarse_to_fine, ladder
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.common.rivals import UniformRivals
 from autoprune.searchers.fronts.evolution import EvolutionSearch
@@ -32,6 +34,9 @@ class AutoSearch:
     start and no worker idles: a plan made before all answers are in simply knows less. A plan that may be worse than
     the uniform network of equal cost is followed by that network (searchers.common.rivals). The search goes on until
     the space is exhausted, or, if it is large, nothing new is found.
+
+    Branches beside widths are opened in stages: as long as they are not probed, plans keep all of them, and later every
+    plan is accompanied by the one that keeps them, so that depth is removed only where this is measured to be better.
 
     Args:
         problem: the problem to search.
@@ -67,6 +72,7 @@ class AutoSearch:
         self._rules = [ClosedFormSearch(problem, seed=seed, plans=closed_forms)] if closed_forms else []
         self._evolution = EvolutionSearch(problem, seed=seed, population=population, rungs=rungs)
         self._model = DamageModel(problem)
+        self._branches = branches_beside_widths(problem.space)
         self._budgets = _Budgets(problem)
         self._rivals = {cost: UniformRivals(problem, cost) for cost in self._budgets.costs}
         self._opening = self._first_steps()
@@ -103,29 +109,46 @@ class AutoSearch:
         yield coarse_to_fine(ladder(problem, self._rungs))
         for rule in self._rules:
             yield [candidate.levels for candidate in rule.ask(MANY)]
-        first, later = _sketches(len(problem.space.units))
+        first, later = _sketches(len(problem.space.units) - len(self._branches))
         yield self._planned(self._budgets.next(first))
         rows = probes(problem, self._probe_levels) if self._probe_levels else []
+        widths = [row for row in rows if not self._removes_branches(row)]
         lot = max(LOT, -(-len(problem.space.units) // LOTS))
-        for start in range(0, len(rows), lot):
-            yield rows[start : start + lot]
+        for start in range(0, len(widths), lot):
+            yield widths[start : start + lot]
             yield self._planned(self._budgets.next(later))
-        yield self._planned(self._budgets.next(self._plans))
+        if self._branches:
+            yield [row for row in rows if self._removes_branches(row)]
+        yield self._planned(self._budgets.next(self._plans), with_branches=True)
 
     def _later_steps(self) -> Iterator[Iterable[Levels]]:
         """Plans and children in turn, without end."""
         while True:
-            yield self._planned(self._budgets.next(ROUND))
+            yield self._planned(self._budgets.next(ROUND), with_branches=True)
             yield [candidate.levels for candidate in self._evolution.ask(ROUND)]
 
-    def _planned(self, budgets: Budgets) -> Iterator[Levels]:
-        """A plan for each budget that can be met."""
+    def _planned(self, budgets: Budgets, *, with_branches: bool = False) -> Iterator[Levels]:
+        """Plans for the budgets that can be met, each of which keeps all branches, or may remove some."""
         cost, values = budgets
-        allocator = Allocator(self._proposals.problem, self._model.table(), cost)
+        table = self._model.table()
+        allocators = [self._allocator(table, budgets)] if with_branches or not self._branches else []
+        if self._branches:
+            table[self._branches, 1] = np.inf
+            allocators.append(self._allocator(table, budgets))
+        for value in values:
+            for allocator in allocators:
+                for levels in reachable(allocator.sketch, [value]):
+                    self._rivals[cost].planned(levels)
+                    yield levels
+
+    def _allocator(self, table: np.ndarray, budgets: Budgets) -> Allocator:
+        cost, values = budgets
+        allocator = Allocator(self._proposals.problem, table.copy(), cost)
         allocator.expect(values)
-        for levels in reachable(allocator.sketch, values):
-            self._rivals[cost].planned(levels)
-            yield levels
+        return allocator
+
+    def _removes_branches(self, levels: Levels) -> bool:
+        return any(levels[branch] for branch in self._branches)
 
 
 def _sketches(units: int) -> tuple[int, int]:

@@ -37,6 +37,7 @@ from autoprune.core.problem import Problem, primary_cost
 from autoprune.core.process import numpy_seeded
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
+from autoprune.plan.idle import IdleWidths
 from autoprune.plan.ladder import ladder
 from autoprune.plan.repair import MUTATION_STEPS, mutated, repair, stratified
 from autoprune.searchers.common.proposals import Proposals
@@ -110,6 +111,7 @@ class EvolutionSearch:
         self._crossover = _share("crossover", crossover)
         self._swaps = _share("swaps", swaps)
         self._proposals = Proposals(problem)
+        self._idle = IdleWidths(problem)
         self._cost = primary_cost(problem)
         self._rng = np.random.default_rng(seed)
         self._population: list[Individual] = []
@@ -164,7 +166,8 @@ class EvolutionSearch:
         """Breeds until n networks are queued or too many consecutive children are known already."""
         known = 0
         while self._population and self._proposals.queued < n and known < ATTEMPTS:
-            new = self._proposals.add(repair(self._proposals.problem, self._child(), self._rng))
+            child = repair(self._proposals.problem, self._child(), self._rng)
+            new = self._proposals.add(self._idle.dense(child.tolist()))
             known = 0 if new else known + 1
 
     def _child(self) -> np.ndarray:

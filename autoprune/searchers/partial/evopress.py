@@ -21,6 +21,7 @@ from autoprune.core.options import at_least
 from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.errors import ConfigError
+from autoprune.plan.idle import IdleWidths
 from autoprune.plan.ladder import uniform_levels
 from autoprune.searchers.common.goal import make_goal
 from autoprune.searchers.partial.rungs import Rungs
@@ -66,6 +67,7 @@ class EvoPressSearch:
     ) -> None:
         self.fidelities = _checked(shares, survivors)
         self._goal = make_goal(problem, budget)
+        self._idle = IdleWidths(problem)
         self._rungs = Rungs(problem, self.fidelities)
         self._offspring = at_least("offspring", offspring, 1)
         self._survivors = tuple(survivors)
@@ -135,7 +137,7 @@ class EvoPressSearch:
         born: list[Levels] = []
         known = 0
         while len(born) < count and known < ATTEMPTS:
-            levels = make(self._rng)
+            levels = self._idle.dense(make(self._rng))
             known = known + 1 if levels in self._born else 0
             if not known:
                 self._born.add(levels)
