@@ -400,7 +400,10 @@ def test_a_mistake_is_one_sentence_with_line_key_and_remedy(folder, old, new, me
         ("search: {searcher: {name: random, call: x}}", "search.searcher: expected either a name"),
         ("search: {searcher: {call: 'plug.py:Seedless'}}", "expected a function of (problem, seed=...), got one of"),
         ("search: {searcher: 3}", "search.searcher: expected a mapping"),
-        ("criterion: l3", "job.yaml:7: criterion: expected one of activation_mean, activation_variance, bn_scale, "),
+        (
+            "criterion: l3",
+            "job.yaml:7: criterion: expected one of activation_mean, activation_norm, activation_variance, ",
+        ),
         ("criterion: l3", "wanda or {call: ...}, got 'l3'"),
         ("criterion: {name: l2, p: 3}", "criterion.p: unknown argument 'p'; the criterion l2 takes none"),
         ("criterion: {call: 'plug.py:narrow'}", "expected a function of (weights, statistics)"),

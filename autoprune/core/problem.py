@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -74,6 +74,20 @@ def _usable(values: np.ndarray) -> bool:
     return bool((np.isfinite(values) & (values >= 0)).all())
 
 
+@dataclass(frozen=True, eq=False)
+class BlockDistances:
+    """How much the b blocks of the dense network change the hidden states that pass through them.
+
+    Attributes:
+        influence: (b,) means over all tokens of 1 minus the cosine of a block's input and its output.
+        angles: (b + 1, b + 1) mean angles, as shares of a half turn, between the hidden states that enter blocks i and
+            j, at the last token; what leaves the last block is at index b.
+    """
+
+    influence: np.ndarray
+    angles: np.ndarray
+
+
 @dataclass(frozen=True)
 class Problem:
     """A search space and what is optimised over it.
@@ -87,6 +101,7 @@ class Problem:
         bounds: limits on costs in their own units (never a share); they hold for every candidate a searcher proposes.
         distortion: the name of a measured value that grows with damage (0 when dense, e.g. "kl"), or None.
         profiles: statistics of units that need no evaluation, by name; read-only, and a unit may have none.
+        block_distances: measures the distances between hidden states before and after each block, or None.
     """
 
     space: SearchSpace
@@ -95,6 +110,7 @@ class Problem:
     bounds: tuple[Bound, ...] = ()
     distortion: str | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
+    block_distances: Callable[[], BlockDistances] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profiles", ReadOnly(self.profiles))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,8 @@ Kind = Literal["channels", "neurons", "heads", "head_dim", "branches", "experts"
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SPARSE_KINDS: tuple[Kind, ...] = ("weights", "pattern")
+
+_BLOCK = re.compile(r"(.*\d)\.")  # the longest beginning of a name that ends with a number and is not all of it
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,26 @@ class Unit:
         return Unit(
             data["name"], data["kind"], data["width"], slots, data["normalised"], data["least"], data["multiple"]
         )
+
+
+def block_of(branch: str) -> str:
+    """The name of the module that a branch belongs to with the other branches of its block.
+
+    >>> block_of("model.layers.0.self_attn/branch")
+    'model.layers.0'
+    """
+    path = branch.partition("/")[0]
+    found = _BLOCK.match(path)
+    return found[1] if found else path
+
+
+def blocks_of(branches: Iterable[str]) -> dict[str, list[str]]:
+    """The branches of each block, from the first block to the last, by the numbers in their names."""
+    found: dict[str, list[str]] = {}
+    for branch in branches:
+        found.setdefault(block_of(branch), []).append(branch)
+    return dict(sorted(found.items(), key=lambda pair: _by_number(pair[0])))
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

@@ -19,7 +19,7 @@ from torch.nn import functional
 from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.language import IGNORED, LANGUAGE_MEASURES, language_model
-from autoprune.measure.outputs import dense_tensor, described, main_tensor
+from autoprune.measure.outputs import angles, dense_tensor, described, main_tensor
 from autoprune.measure.top_classes import TopClasses, kept_classes
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
@@ -69,8 +69,8 @@ def classification(
             pruned network's; it needs no labels and is smoother than accuracy on few examples. Of more than 8,192
             classes the dense network's 1,024 most likely ones and all others together are compared, which gives a lower
             bound (top_classes.py). `mse` is the mean
-            squared difference of the logits from the dense network's. `loss` is the cross entropy with the targets, in
-            nats.
+            squared difference of the logits from the dense network's, and `angular` the angle between both, as a share
+            of a half turn. `loss` is the cross entropy with the targets, in nats.
 
     Returns:
         The measures by name.
@@ -223,6 +223,10 @@ def _mse(output: torch.Tensor, batch: Batch) -> torch.Tensor:
     return (output - dense_tensor(batch)).square().flatten(1).mean(dim=1).sum()
 
 
+def _angular(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return angles(logits, dense_tensor(batch)).sum()
+
+
 def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     return functional.cross_entropy(logits, _target(batch), reduction="sum")
 
@@ -231,6 +235,7 @@ MEASURES: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {
     "accuracy": _hits,
     "kl": _kl,
     "mse": _mse,
+    "angular": _angular,
     "loss": _loss,
 }
 
@@ -244,9 +249,10 @@ def _target(batch: Batch) -> torch.Tensor:
 def kept_for(fitness: Fitness) -> Callable[[Any], Any]:
     """What is kept of the dense network's outputs for a fitness: for the KL of many classes TopClasses suffice."""
     options = fitness.keywords if isinstance(fitness, functools.partial) else {}
+    whole = bool({"mse", "angular"}.intersection(options.get("report", ())))
     if _called(fitness) is language_model:
-        return lambda output: kept_classes(main_tensor(output))
-    if _called(fitness) is not classification or "mse" in options.get("report", ()):
+        return main_tensor if whole else lambda output: kept_classes(main_tensor(output))
+    if _called(fitness) is not classification or whole:
         return lambda output: output
 
     def kept(output: Any) -> Any:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
-from autoprune.measure.outputs import dense_tensor, described, main_tensor
+from autoprune.measure.outputs import angles, dense_tensor, described, main_tensor
 from autoprune.measure.top_classes import TopClasses
 
 IGNORED = -100  # the label of a token that is not predicted, such as padding, as in torch and transformers
@@ -39,7 +39,8 @@ def language_model(
         report: names of the measures to return. `perplexity` is exp of `loss`, which is the cross entropy in nats.
             `kl` is sum p (log p - log q) in nats, with p the dense network's probabilities and q the pruned network's;
             of more than 8,192 tokens in the vocabulary the dense network's 1,024 most likely ones and all others
-            together are compared, which gives a lower bound (top_classes.py).
+            together are compared, which gives a lower bound (top_classes.py). `angular` is the angle between the
+            logits of both networks, as a share of a half turn.
         interval: also returns `perplexity_low` and `perplexity_high`, the 95 % confidence interval of the perplexity,
             by a bootstrap over sequences, whose tokens depend on each other.
 
@@ -78,7 +79,7 @@ def _measured_rows(model: nn.Module, batch: Batch, names: Sequence[str]) -> Iter
             f"language_model expects a label for each token, got logits of shape {tuple(logits.shape)} and targets of "
             f"shape {tuple(labels.shape)}"
         )
-    dense = _dense_rows(batch) if "kl" in names else [None] * len(labels)
+    dense = _dense_rows(batch) if {"kl", "angular"}.intersection(names) else [None] * len(labels)
     for row, label, other in zip(logits, labels, dense, strict=True):  # one by one, since float32 logits are large
         counted = label[1:] != IGNORED
         chosen, target = row[:-1][counted].float(), label[1:][counted]
@@ -130,10 +131,16 @@ def _kl(logits: torch.Tensor, target: torch.Tensor, dense: Logits | None) -> tor
     return functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
 
 
+def _angular(logits: torch.Tensor, target: torch.Tensor, dense: Logits | None) -> torch.Tensor:
+    assert isinstance(dense, torch.Tensor)  # what measure.fitness keeps of the dense network for this measure
+    return angles(logits, dense.float()).sum()
+
+
 LANGUAGE_MEASURES: dict[str, Callable[[torch.Tensor, torch.Tensor, Logits | None], torch.Tensor]] = {
     "perplexity": _loss,
     "loss": _loss,
     "kl": _kl,
+    "angular": _angular,
 }
 
 

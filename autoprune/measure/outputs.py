@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from autoprune.errors import DataError
 from autoprune.measure.batch import Batch
@@ -50,3 +51,13 @@ def dense_tensor(batch: Batch) -> torch.Tensor:
         )
     outputs: torch.Tensor = main_tensor(batch.dense)
     return outputs
+
+
+def angles(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """(...,) angles between the vectors along the last dimension, as shares of a half turn; exactly 0 for equal ones.
+
+    Source:
+        Kahan, How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?, 2006, section 12.
+    """
+    one, other = functional.normalize(x.float(), dim=-1), functional.normalize(y.float(), dim=-1)
+    return 2 / torch.pi * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))

@@ -25,6 +25,8 @@ SEARCHERS: dict[str, str] = {
     "genetic": "autoprune.searchers.one_budget.genetic:GeneticSearch",
     "annealing": "autoprune.searchers.one_budget.annealing:AnnealingSearch",
     "bees": "autoprune.searchers.one_budget.bees:BeesSearch",
+    "depth": "autoprune.searchers.rules.depth:DepthSearch",
+    "two_stage": "autoprune.searchers.rules.two_stage:TwoStageSearch",
     "greedy": "autoprune.searchers.rules.greedy:GreedySearch",
     "legr": "autoprune.searchers.one_budget.legr:LegrSearch",
     "halving": "autoprune.searchers.partial.halving:HalvingSearch",

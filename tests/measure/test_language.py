@@ -75,6 +75,18 @@ def test_kl_is_that_of_torch_and_zero_for_the_dense_network_itself():
     assert language_model(dense, batches)["kl"] == 0
 
 
+def test_the_angle_between_logits_is_a_share_of_a_half_turn_and_zero_for_the_dense_network_itself():
+    dense, opposite, x = Bigrams(), Bigrams(), ids(3, 5)
+    opposite.table.weight.neg_()
+    opposite.table.weight[0] = dense.table.weight[0].flip(0) * dense.table.weight[0].sign()
+    batches = with_dense_outputs(dense, own_targets(x), functools.partial(language_model, report=("angular",)))
+    assert language_model(dense, batches, ("angular",)) == {"angular": 0}
+    pairs = [(dense.table.weight[a], opposite.table.weight[a]) for a in x[:, :-1].flatten().tolist()]
+    cosines = [float((u @ v) / (u.norm() * v.norm())) for u, v in pairs]
+    expected = sum(math.acos(max(-1, cosine)) / math.pi for cosine in cosines) / len(cosines)
+    assert language_model(opposite, batches, ("angular",))["angular"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_of_a_large_vocabulary_the_most_likely_tokens_are_kept_and_bound_the_kl():
     words = LARGEST_WHOLE + 1
     dense, other, x = Bigrams(0, words), Bigrams(1, words), ids(2, 3)
@@ -131,7 +143,7 @@ def test_only_the_logits_of_the_dense_network_are_kept():
 
 def test_wrong_calls_are_refused_with_a_sentence():
     network, x = Bigrams(), ids(2, 5)
-    with pytest.raises(PluginError, match="can report perplexity, loss, kl; got 'hits'"):
+    with pytest.raises(PluginError, match="can report perplexity, loss, kl, angular; got 'hits'"):
         language_model(network, own_targets(x), ("hits",))
     with pytest.raises(DataError, match="at least one batch"):
         language_model(network, [])

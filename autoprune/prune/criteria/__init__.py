@@ -7,7 +7,14 @@ has its own file, and `CRITERIA` lists the names that jobs may use.
 
 from __future__ import annotations
 
-from autoprune.prune.criteria.activations import activation_mean, activation_variance, flap, relative, wanda
+from autoprune.prune.criteria.activations import (
+    activation_mean,
+    activation_norm,
+    activation_variance,
+    flap,
+    relative,
+    wanda,
+)
 from autoprune.prune.criteria.contract import (
     ConsumerStatistics,
     Criterion,
@@ -23,6 +30,7 @@ from autoprune.prune.criteria.surgeon import obs
 
 CRITERIA: dict[str, Criterion] = {
     "activation_mean": activation_mean,
+    "activation_norm": activation_norm,
     "activation_variance": activation_variance,
     "bn_scale": bn_scale,
     "fisher": fisher,

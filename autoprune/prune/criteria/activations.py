@@ -47,6 +47,17 @@ def activation_variance(weights: UnitWeights, statistics: UnitStatistics) -> tor
 
 
 @needs("moments")
+def activation_norm(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """The root mean square of a position's activations in consumers' inputs.
+
+    Source:
+        The first stage of 2SSP (Sandri et al. 2025, https://arxiv.org/abs/2501.17771, equation 2). Departure: the norm
+        is taken over all tokens together, where the paper averages the norms of single sequences.
+    """
+    return _over_consumers(statistics, lambda c: c.square).sqrt()
+
+
+@needs("moments")
 def activation_mean(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     """The absolute mean of a position's activations in consumers' inputs.
 

@@ -1,7 +1,7 @@
 """Statistics of the loss for criteria that request them: gradients and the Hessian's trace over producer weights.
 
 Calibration data have no labels. The loss is the cross entropy with a class that the dense network itself gives: its
-prediction, or, for gradients of single examples, a class drawn from its output.
+prediction, or, for gradients of single examples, a class drawn from its output. Language models predict the tokens.
 """
 
 from __future__ import annotations
@@ -107,12 +107,22 @@ def _singly(batches: Batches) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _loss(model: nn.Module, inputs: tuple[torch.Tensor, ...], drawn: torch.Generator | None = None) -> torch.Tensor:
-    """The mean cross entropy with the predicted classes, or with classes drawn from the output."""
+    """The mean cross entropy with the predicted classes, or with classes drawn from the output.
+
+    For a language model it is that of the tokens of the inputs, each with the logits at the token before it; with
+    `drawn`, of tokens drawn from these logits.
+    """
     logits = next(iter(tensors_of(model(*copied(inputs)))))
+    tokens = inputs[0]
+    if logits.dim() == 3 and logits.shape[:2] == tokens.shape and not tokens.is_floating_point():
+        logits = logits[:, :-1].flatten(0, 1)
+        if drawn is None:
+            return functional.cross_entropy(logits, tokens[:, 1:].flatten())
     if logits.dim() != 2 or not logits.is_floating_point():
         raise PluginError(
-            f"expected a network that returns (examples, classes) for a criterion of gradients, got "
-            f"{tuple(logits.shape)} of {logits.dtype}. Take another criterion."
+            "expected a network that returns (examples, classes), or (examples, tokens, vocabulary) for (examples, "
+            f"tokens), for a criterion of gradients, got {tuple(logits.shape)} of {logits.dtype}. Take another "
+            "criterion."
         )
     if drawn is None:
         return functional.cross_entropy(logits, logits.argmax(dim=1))

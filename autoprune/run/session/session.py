@@ -18,11 +18,11 @@ from autoprune.core.contracts import Searcher, fidelities_of, reads_parts
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import build_space
 from autoprune.core.objective import Objective
-from autoprune.core.problem import Problem
+from autoprune.core.problem import BlockDistances, Problem
 from autoprune.core.process import ending_forks
 from autoprune.core.space import SearchSpace
 from autoprune.core.sparse import SparseWeight, with_sparse_costs
-from autoprune.core.unit import Unit
+from autoprune.core.unit import Unit, blocks_of
 from autoprune.data import Data
 from autoprune.errors import BankError, ConfigError, DataError
 from autoprune.measure.batch import Batch, shuffled
@@ -38,6 +38,7 @@ from autoprune.prune.bank.weight_units import sparse_units, sparse_weights
 from autoprune.prune.bank.weights import WeightBank, make_weight_bank
 from autoprune.prune.compensation.reference import EFFORTS, Reference, make_reference
 from autoprune.prune.criteria import CRITERIA
+from autoprune.prune.criteria.hidden_states import block_distances
 from autoprune.prune.criteria.profiles import make_profiles
 from autoprune.prune.find import find_structure
 from autoprune.prune.modules.borrowed import torch_threads
@@ -126,9 +127,15 @@ class Session:
 
     @property
     def profiled(self) -> Problem:
-        """The problem with the profiles of units that closed-form rules read."""
+        """The problem with the profiles of units that closed-form rules read, and the distances between its blocks."""
         units = [self.structure.unit(name) for name in self.sliced]
-        return replace(self.problem, profiles=make_profiles(self.model, units, self.bank.moments))
+        profiles = make_profiles(self.model, units, self.bank.moments)
+        return replace(self.problem, profiles=profiles, block_distances=self._block_distances)
+
+    def _block_distances(self) -> BlockDistances:
+        branches = [name for name in self.sliced if self.structure.unit(name).is_branch]
+        with ending_forks():
+            return block_distances(self.model, list(blocks_of(branches)), self._batch_norm_inputs)
 
     @functools.cached_property
     def searcher(self) -> Searcher:

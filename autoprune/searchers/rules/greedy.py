@@ -7,12 +7,16 @@ https://arxiv.org/abs/1804.03230, algorithm 1: for each unit the widest level th
 cost, which falls from round to round; the least loss per cost saved is kept. Departures: no fine-tuning between rounds;
 if bounds forbid the dense network the path starts at the widest uniform network within them; a unit that cannot save
 enough alone offers its last level.
+
+With `stages` the units take turns, as in Munoz, Yuan and Jain, MultiPruner: Balanced Structure Removal in Foundation
+Models, 2025, https://arxiv.org/abs/2501.09949: first branches, then neurons, then heads, each for a share of what has
+to go.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -25,6 +29,7 @@ from autoprune.plan.greedy import unit_costs
 from autoprune.plan.ladder import ladder
 from autoprune.searchers.common.goal import make_goal
 from autoprune.searchers.common.proposals import Proposals
+from autoprune.searchers.rules.stages import Stages
 
 GreedyRule = Literal["autoslim", "netadapt"]
 
@@ -32,7 +37,7 @@ GreedyRule = Literal["autoslim", "netadapt"]
 class GreedySearch:
     """One path, whose networks and all alternatives tried along it form a whole front from one run.
 
-    Ends at the smallest network, or if all alternatives of a round failed.
+    Ends at the smallest network, at the budget of the stages, or if all alternatives of a round failed.
 
     Args:
         problem: the problem to search.
@@ -40,6 +45,9 @@ class GreedySearch:
         rule: "autoslim" or "netadapt".
         first_cut: for netadapt, the share of the dense cost that the first round saves.
         decay: for netadapt, round k saves `first_cut * decay ** k` of the dense cost.
+        stages: patterns of unit names (* ? [abc]), each with its share of the cost to save; units are narrowed only in
+            the stage of the first pattern that matches them. None: all units all the time.
+        budget: with stages, the share of the first cost at which the path ends.
 
     Raises:
         ConfigError: an option is out of range.
@@ -53,13 +61,16 @@ class GreedySearch:
         rule: GreedyRule = "autoslim",
         first_cut: float = 0.025,
         decay: float = 0.96,
+        stages: Mapping[str, float] | None = None,
+        budget: float = 0.5,
     ) -> None:
         if rule not in get_args(GreedyRule):
             raise ConfigError(f"expected rule to be one of {list(get_args(GreedyRule))}, got {rule!r}")
         if not (0 < first_cut < 1 and 0 < decay <= 1):
             raise ConfigError(f"expected first_cut and decay as shares, got {first_cut!r} and {decay!r}")
         self._proposals = Proposals(problem)
-        self._goal = make_goal(problem, 1.0)
+        self._goal = make_goal(problem, 1.0 if stages is None else budget)
+        self._stages = None if stages is None else Stages(problem, self._goal.cost, self._goal.budget, stages)
         self._rule, self._first_cut, self._decay = rule, first_cut, decay
         self._at: Levels | None = None
         self._round = 0
@@ -106,8 +117,8 @@ class GreedySearch:
         now = costs[0, at[0]]
         wanted = self._first_cut * self._decay**self._round * problem.reach()[self._goal.cost][1]
         rows = []
-        for unit, level in enumerate(at):
-            narrower = np.arange(level + 1, sizes[unit])
+        for unit in range(len(at)) if self._stages is None else self._stages.open_units(at):
+            narrower = np.arange(at[unit] + 1, sizes[unit])
             if self._rule == "netadapt" and len(narrower):
                 enough = narrower[now - costs[unit, narrower] >= wanted]
                 narrower = enough if len(enough) else narrower[-1:]

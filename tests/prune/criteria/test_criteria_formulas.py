@@ -19,7 +19,14 @@ from autoprune.prune.criteria import (
     needs_of,
     order_positions,
 )
-from autoprune.prune.criteria.activations import activation_mean, activation_variance, flap, relative, wanda
+from autoprune.prune.criteria.activations import (
+    activation_mean,
+    activation_norm,
+    activation_variance,
+    flap,
+    relative,
+    wanda,
+)
 from autoprune.prune.criteria.gradients import fisher, hap, taylor
 from autoprune.prune.criteria.magnitudes import bn_scale, fpgm, l2, lamp, pq, pq_index
 
@@ -109,6 +116,7 @@ def test_activations_are_those_of_a_positions_columns():
     assert activation_variance(WEIGHTS, CENTRED).tolist() == [13, 41]
     assert activation_variance(WEIGHTS, ABOUT_ZERO).tolist() == [8, 25]
     assert activation_mean(WEIGHTS, CENTRED).tolist() == [3, 4]
+    assert activation_norm(WEIGHTS, ABOUT_ZERO).tolist() == pytest.approx([13**0.5, 41**0.5])
 
 
 def test_relative_importance_is_the_share_of_a_weight_in_its_column_and_in_its_row():

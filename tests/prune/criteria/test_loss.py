@@ -48,6 +48,18 @@ def loss_of(model, x, weight):
     return F.cross_entropy(logits, model(x).argmax(dim=1))
 
 
+def test_a_language_model_predicts_the_token_after_each():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 7))
+    tokens = torch.tensor([[1, 5, 2, 6], [0, 3, 3, 4]])
+    structure = trace(model, (tokens,))
+    found = collect_gradients(model, structure, structure.units, [(tokens,)], ["gradients"])["1"]
+    loss = F.cross_entropy(model(tokens[:, :3]).transpose(1, 2), tokens[:, 1:])
+    slope = torch.autograd.grad(loss, model[1].weight)[0]
+    expected = (slope * model[1].weight).sum(dim=1)
+    assert torch.allclose(found.gradients[0].float(), expected.detach(), atol=1e-6)
+
+
 def test_gradients_are_the_sum_of_weight_times_gradient_for_every_batch(small):
     found = collect(small, BATCHES, "gradients")["a"]
     for row, (x,) in zip(found.gradients, BATCHES, strict=True):
