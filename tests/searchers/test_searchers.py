@@ -23,7 +23,7 @@ from autoprune.plan.joins import restricted
 from autoprune.searchers import SEARCHERS, make_searcher, searcher_options
 from autoprune.testing import check_searcher, synthetic_problem, trace
 
-UNSEEDED = {"uniform", "closed_form", "additive", "greedy", "knapsack"}
+UNSEEDED = {"uniform", "closed_form", "additive", "depth", "two_stage", "greedy", "knapsack"}
 ONE_BUDGET = {"genetic", "annealing", "bees", "spdy", "evopress"}  # and legr, until its plans
 
 

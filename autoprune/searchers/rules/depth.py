@@ -31,7 +31,8 @@ class DepthSearch(StepwiseSearch):
 
     A block consists of the branches whose names agree up to their last number; other units stay dense. In a space
     without branches every unit counts as a block, which is removed by its smallest level. Networks outside the bounds
-    are left out; a block that cannot be removed alone within them comes last.
+    are left out, and a block that cannot be removed alone within them comes last; if none is left, the smallest network
+    of the space is proposed.
 
     Args:
         problem: the problem to search.
@@ -57,9 +58,14 @@ class DepthSearch(StepwiseSearch):
         self._offset, self._blocks = first, blocks[first : len(blocks) - last]
 
     def _steps(self) -> Iterator[list[Levels]]:
-        """The networks to measure, step by step; a step uses the answers to the ones before."""
-        count = len(self._blocks)
         yield [self._without(())]
+        yield from self._depths()
+        if not self._proposals.losses:
+            yield [self._problem.space.smallest.levels]
+
+    def _depths(self) -> Iterator[list[Levels]]:
+        """The networks that give the order, then those of all depths."""
+        count = len(self._blocks)
         if self._order == "angle":
             angles = self._distances().angles
             yield [self._without(self._least_turned(angles, n)) for n in range(1, count + 1)]

@@ -71,7 +71,7 @@ class TwoStageSearch(StepwiseSearch):
             return 0
         dense = self._problem.reach()[self._goal.cost][1]
         of_blocks = min(share * dense / (branches + mlps), 1.0)
-        return round(len(self._branches) * of_blocks ** (mlps / branches / self._alpha))
+        return round(len(self._branches) * float(of_blocks ** (mlps / branches / self._alpha)))
 
     def _parts(self) -> tuple[float, float]:
         """The costs of all branches, and of all widths beside them."""
