@@ -40,7 +40,7 @@ def test_all_measurements_come_from_one_pass():
     model = nn.Identity()
     model.register_forward_hook(lambda *_: passes.append(1))
     values = classification(model, [Batch((LOGITS,), torch.tensor([0, 0]), DENSE)], tuple(MEASURES))
-    assert (set(values), len(passes)) == ({"accuracy", "kl", "mse", "loss"}, 1)
+    assert (set(values), len(passes)) == ({"accuracy", "kl", "mse", "angular", "loss"}, 1)
 
 
 def test_what_classification_cannot_report_is_refused():

@@ -35,8 +35,8 @@ class AutoSearch:
     the uniform network of equal cost is followed by that network (searchers.common.rivals). The search goes on until
     the space is exhausted, or, if it is large, nothing new is found.
 
-    Branches beside widths are opened in stages: as long as they are not probed, plans keep all of them, and later every
-    plan is accompanied by the one that keeps them, so that depth is removed only where this is measured to be better.
+    Branches beside widths are opened in stages: the search begins with that of the widths alone, up to its plans. Then
+    branches are probed, and every plan that may remove some is accompanied by the one that keeps them.
 
     Args:
         problem: the problem to search.
@@ -117,33 +117,34 @@ class AutoSearch:
         for start in range(0, len(widths), lot):
             yield widths[start : start + lot]
             yield self._planned(self._budgets.next(later))
+        budgets = self._budgets.next(self._plans)
+        yield self._planned(budgets)
         if self._branches:
             yield [row for row in rows if self._removes_branches(row)]
-        yield self._planned(self._budgets.next(self._plans), with_branches=True)
+            yield self._planned(budgets, removing=(True,))
 
     def _later_steps(self) -> Iterator[Iterable[Levels]]:
         """Plans and children in turn, without end."""
         while True:
-            yield self._planned(self._budgets.next(ROUND), with_branches=True)
+            yield self._planned(self._budgets.next(ROUND), removing=(True, False) if self._branches else (False,))
             yield [candidate.levels for candidate in self._evolution.ask(ROUND)]
 
-    def _planned(self, budgets: Budgets, *, with_branches: bool = False) -> Iterator[Levels]:
-        """Plans for the budgets that can be met, each of which keeps all branches, or may remove some."""
+    def _planned(self, budgets: Budgets, *, removing: Sequence[bool] = (False,)) -> Iterator[Levels]:
+        """For each budget that can be met, the plan that may remove branches, the one that keeps them, or both."""
         cost, values = budgets
-        table = self._model.table()
-        allocators = [self._allocator(table, budgets)] if with_branches or not self._branches else []
-        if self._branches:
-            table[self._branches, 1] = np.inf
-            allocators.append(self._allocator(table, budgets))
+        allocators = [self._allocator(budgets, removes) for removes in removing]
         for value in values:
             for allocator in allocators:
                 for levels in reachable(allocator.sketch, [value]):
                     self._rivals[cost].planned(levels)
                     yield levels
 
-    def _allocator(self, table: np.ndarray, budgets: Budgets) -> Allocator:
+    def _allocator(self, budgets: Budgets, removes: bool) -> Allocator:
         cost, values = budgets
-        allocator = Allocator(self._proposals.problem, table.copy(), cost)
+        table = self._model.table()
+        if not removes:
+            table[self._branches, 1:] = np.inf
+        allocator = Allocator(self._proposals.problem, table, cost)
         allocator.expect(values)
         return allocator
 
