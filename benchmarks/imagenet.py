@@ -1,34 +1,46 @@
-"""Networks with ImageNet weights that work without training: what fits to the dense network add to assembled ones.
+"""Networks with ImageNet weights that work without training, beside torch-pruning: uniform and planned widths.
 
     python benchmarks/imagenet.py --models DIR --images DIR [--size 160] [--calibrate 600]
 
 `--models` has efficientnet_lite0.py, whose function `model` returns EfficientNet-Lite0 with its ImageNet weights;
 `--images` has load.py, whose function `load` returns 1,000 images, one a class, most likely training images, so that
 accuracies compare networks with each other and are no quotes. They are shuffled; the first `--calibrate` are for norms,
-moments and fits, and the last 250 for the report, which nothing else sees. Widths are uniform: the largest ones within
-each share of the dense MACs.
+moments and fits, the next 150 for the search, and the last 250 for the report, which nothing else sees.
 
-    l2         filters of largest L2 norm, batch norms re-estimated: what tools without compensation do
-    assembled  optimal brain surgeon and least squares (the bank), anchored batch norms: what a search scores
-    fitted     every layer fitted to the dense network's outputs on all calibration images: what a front has
+    torch-pruning l1, l2     uniform ratios, filters of largest L1 or L2 norm
+    torch-pruning global     the L2 norms of all layers ranked together, divided by the largest of their group
+    assembled                uniform widths, optimal brain surgeon and least squares (the bank), anchored batch norms
+    fitted                   and every layer fitted to the dense network's outputs on all calibration images
+    planned                  widths by exact allocation over the KL of four probes a unit, or those that the search
+                             measured, whichever has the lower KL on the selection images; assembled
+    planned, fitted          and fitted: what a front has
 
-Rows go to results/imagenet_efficientnet_lite0.csv.
+Batch norms of torch-pruning's networks are re-estimated on the calibration images. All networks are the largest ones
+within each share of the dense MACs, as far as the method allows. `core_seconds` of planned networks leave out the
+search, which has a row of its own. Rows go to results/imagenet_efficientnet_lite0.csv.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from compensation.setting import macs as macs_of
 from tables import write_table
 from torch import nn
 from torch.nn import functional as F
+from training_free import PROBE_LEVELS, evaluations
+from zoo.models import declare_torchvision_operators
 
+from autoprune.core.evaluation import Evaluation
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
 from autoprune.core.space import Candidate
@@ -36,15 +48,19 @@ from autoprune.data import Data
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
+from autoprune.plan.allocation import plan
+from autoprune.plan.damages import damage_table
 from autoprune.plan.ladder import uniform_levels
 from autoprune.prune.compensation.compensate import compensate
-from autoprune.prune.shrink import shrink
 from autoprune.run.session.job import Job, silent
 from autoprune.run.session.session import Session, open_session
 from autoprune.searchers import make_searcher
 
 SHARES = (0.85, 0.78, 0.7, 0.5)
-REPORT, SELECT, BATCH = 250, 50, 50
+REPORT, SELECT, BATCH = 250, 150, 50
+RIVALS = {"l1": 1, "l2": 2, "global": 2}  # the norm that ranks filters
+PLANS = 8
+RATIO_STEPS = 10  # halvings of the interval of torch-pruning's ratios
 LEVELS = tuple(step / 32 for step in range(8, 32))
 
 
@@ -57,18 +73,34 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the dense MACs")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    declare_torchvision_operators()  # torch-pruning imports torchvision
     model = loaded(options.models / "efficientnet_lite0.py").model()
     data = split(loaded(options.images / "load.py"), options.size, options.calibrate)
     session = open_session(job(model, data), silent)
-    rows = [row(session, data, model, 1.0, "dense", None, 0.0)]
+    rows = [row(session, data, model, 1.0, "dense", 0.0)]
+    start = time.process_time()
+    scored = evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=PLANS)
+    rows.append({"method": f"search of {len(scored)}", "core_seconds": f"{time.process_time() - start:.1f}"})
     for share in options.shares:
-        chosen = uniform_within(session, share)
-        for method, build in {"l2": by_norm, "assembled": session.scorer.network, "fitted": fitted}.items():
+        for method, build in methods(session, share, scored).items():
             start = time.process_time()
-            network = build(chosen) if method == "assembled" else build(session, chosen)
-            rows.append(row(session, data, network, share, method, chosen, time.process_time() - start))
+            network = build()
+            rows.append(row(session, data, network, share, method, time.process_time() - start))
             print(rows[-1], flush=True)
     write(rows, options)
+
+
+def methods(session: Session, share: float, scored: Sequence[Evaluation]) -> dict[str, Callable[[], nn.Module]]:
+    """What makes a network within a share of the dense MACs, by method."""
+    budget = share * session.dense_costs["macs"]
+    uniform, planned = uniform_within(session, budget), planned_within(session, budget, scored)
+    return {
+        **{f"torch-pruning {method}": partial(rival, session, budget, method) for method in RIVALS},
+        "assembled": partial(session.scorer.network, uniform),
+        "fitted": partial(fitted, session, uniform),
+        "planned": partial(session.scorer.network, planned),
+        "planned, fitted": partial(fitted, session, planned),
+    }
 
 
 def loaded(path: Path) -> ModuleType:
@@ -108,16 +140,52 @@ def job(model: nn.Module, data: Data) -> Job:
     )
 
 
-def uniform_within(session: Session, share: float) -> Candidate:
-    """The largest uniform widths within a share of the dense MACs."""
+def uniform_within(session: Session, budget: float) -> Candidate:
+    """The largest uniform widths within a number of MACs."""
     candidates = [Candidate(tuple(levels.tolist())) for levels in uniform_levels(session.space)]
     macs = {candidate: session.problem.costs_of(candidate)["macs"] for candidate in candidates}
-    return max((c for c in candidates if macs[c] <= share * session.dense_costs["macs"]), key=macs.__getitem__)
+    return max((c for c in candidates if macs[c] <= budget), key=macs.__getitem__)
 
 
-def by_norm(session: Session, candidate: Candidate) -> nn.Module:
-    network = shrink(session.model, session.structure, session.space.counts(candidate))
-    recalibrate(network, session.scorer.calibrate)
+def planned_within(session: Session, budget: float, scored: Sequence[Evaluation]) -> Candidate:
+    """The better of the plan and of what the search has measured within a number of MACs, by KL."""
+    planned = Candidate(plan(session.problem, damage_table(session.problem, scored), "macs", budget))
+    measured = {e.candidate: e.values["kl"] for e in scored if e.values["macs"] <= budget}
+    measured.setdefault(planned, session.scorer.score(planned).values["kl"])
+    return min(measured, key=measured.__getitem__)
+
+
+def rival(session: Session, budget: float, method: str) -> nn.Module:
+    """torch-pruning's largest network within a number of MACs, with re-estimated batch norms.
+
+    Fang et al. 2023, https://arxiv.org/abs/2301.12900. All layers but the classifier's outputs are pruned.
+    """
+    keeps, removes, best = 0.0, 1.0, None
+    for _ in range(RATIO_STEPS):
+        ratio = (keeps + removes) / 2
+        network = at_ratio(session.model, session.data.example, ratio, method)
+        if macs_of(network, session.data.example) > budget:
+            keeps = ratio
+        else:
+            removes, best = ratio, network
+    if best is None:
+        raise ValueError(f"torch-pruning {method}: no ratio below 1 brings the MACs within {budget:.3g}")
+    recalibrate(best, session.scorer.calibrate)
+    return best
+
+
+def at_ratio(model: nn.Module, example: tuple[torch.Tensor, ...], ratio: float, method: str) -> nn.Module:
+    import torch_pruning as tp
+
+    network = copy.deepcopy(model)
+    tp.pruner.BasePruner(
+        network,
+        example,
+        importance=tp.importance.GroupMagnitudeImportance(p=RIVALS[method], normalizer="max"),
+        global_pruning=method == "global",
+        pruning_ratio=ratio,
+        ignored_layers=[module for module in network.modules() if isinstance(module, nn.Linear)],
+    ).step()
     return network
 
 
@@ -135,7 +203,6 @@ def row(
     network: nn.Module,
     share: float,
     method: str,
-    candidate: Candidate | None,
     seconds: float,
 ) -> dict[str, Any]:
     """Top-1 and the KL divergence to the dense network on the report images."""
@@ -144,7 +211,7 @@ def row(
         dense, small = (model(*batch.inputs).log_softmax(dim=1) for model in (session.model, network))
         right += int((small.argmax(dim=1) == batch.target).sum())
         divergence += float((dense.exp() * (dense - small)).sum())
-    ratio = 1.0 if candidate is None else session.problem.costs_of(candidate)["macs"] / session.dense_costs["macs"]
+    ratio = macs_of(network, data.example) / macs_of(session.model, data.example)
     return {
         "share": share,
         "method": method,

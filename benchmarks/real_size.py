@@ -2,9 +2,10 @@
 
     python benchmarks/real_size.py moments|order|fit MODEL ...
 
-MODEL is resnet50, vit_b_16, convnext_tiny or densenet121 of torchvision at 224 x 224, or bert of transformers in its
-base size with 128 tokens; weights are random, batch norms settled, and the inputs noise. One thread. Rows go to
-results/real_size_moments.csv, results/real_size_order.csv and results/real_size_fit.csv; those of other models stay.
+MODEL is resnet50, vit_b_16, convnext_tiny or densenet121 of torchvision at 224 x 224, bert of transformers in its base
+size with 128 tokens, or detector, that of detector.py at 640 x 640; weights are random, batch norms settled, and the
+inputs noise. One thread. Rows go to results/real_size_moments.csv, results/real_size_order.csv and
+results/real_size_fit.csv; those of other models stay.
 
 `bare_ms` are processor milliseconds a forward pass takes for an example, in batches as for the moments. `moments`:
 `bare_passes` is what the second moments of an example take, as a multiple of that; `predicted_mib` is the memory that
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detector import Detector
 from processes import in_new_process
 from torch import nn
 from zoo.models import declare_torchvision_operators
@@ -54,7 +56,7 @@ Inputs = tuple[torch.Tensor, ...]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=BATCHES)
-    parser.add_argument("models", nargs="+", choices=(*TORCHVISION, "bert"), metavar="MODEL")
+    parser.add_argument("models", nargs="+", choices=(*TORCHVISION, "bert", "detector"), metavar="MODEL")
     arguments = parser.parse_args()
     for model in arguments.models:
         row = in_new_process(measured, arguments.part, model).result
@@ -128,6 +130,9 @@ def made(name: str, count: int) -> tuple[nn.Module, list[Inputs]]:
 
         model: nn.Module = BertForSequenceClassification(BertConfig())
         batches: list[Inputs] = [(torch.randint(3, 30_000, (BATCH, 128)),) for _ in range(count)]
+    elif name == "detector":
+        model = Detector()
+        batches = [(torch.randn(BATCH, 3, 640, 640),) for _ in range(count)]
     else:
         from torchvision.models import get_model
 
