@@ -10,10 +10,10 @@ moments and fits, the next 150 for the search, and the last 250 for the report, 
     torch-pruning l1, l2     uniform ratios, filters of largest L1 or L2 norm
     torch-pruning global     the L2 norms of all layers ranked together, divided by the largest of their group
     assembled                uniform widths, optimal brain surgeon and least squares (the bank), anchored batch norms
-    fitted                   and every layer fitted to the dense network's outputs on all calibration images
     planned                  widths by exact allocation over the KL of four probes a unit, or those that the search
                              measured, whichever has the lower KL on the selection images; assembled
-    planned, fitted          and fitted: what a front has
+    fitted                   the same widths, every layer fitted to the dense network's outputs on all calibration
+                             images: what a front has
 
 Batch norms of torch-pruning's networks are re-estimated on the calibration images. All networks are the largest ones
 within each share of the dense MACs, as far as the method allows. `core_seconds` of planned networks leave out the
@@ -97,9 +97,8 @@ def methods(session: Session, share: float, scored: Sequence[Evaluation]) -> dic
     return {
         **{f"torch-pruning {method}": partial(rival, session, budget, method) for method in RIVALS},
         "assembled": partial(session.scorer.network, uniform),
-        "fitted": partial(fitted, session, uniform),
         "planned": partial(session.scorer.network, planned),
-        "planned, fitted": partial(fitted, session, planned),
+        "fitted": partial(fitted, session, planned),
     }
 
 
