@@ -13,7 +13,7 @@ tokens) grows along one axis at a time, in steps of two. One thread; every size 
     fit        the fit of this network to the dense one, on all examples
 
 `core_seconds` are processor seconds; `peak_mib` is by how much the process grew at most in that stage. `of_seconds` and
-`of_mib` are the exponents e of a growth as size ** e from the size of half as much to this one. Rows go to
+`of_mib` are the exponents e of a growth as size ** e from half the size to this one; none for a few MiB. Rows go to
 results/stage_growth.csv.
 """
 
@@ -41,6 +41,7 @@ from autoprune.prune.moments.moments import collect_moments
 from autoprune.prune.structure.trace import trace
 
 BATCH = 8
+LEAST_MIB = 16.0  # growth of the process below which an exponent would be noise
 
 
 class Size(NamedTuple):
@@ -81,12 +82,13 @@ def columns(now: Taken, before: Taken | None) -> dict[str, Any]:
         "core_seconds": f"{now.core_seconds:.3f}",
         "peak_mib": round(now.peak_mib),
         "of_seconds": "" if before is None else exponent(now.core_seconds, before.core_seconds),
-        "of_mib": "" if before is None else exponent(now.peak_mib, before.peak_mib),
+        "of_mib": "" if before is None else exponent(now.peak_mib, before.peak_mib, LEAST_MIB),
     }
 
 
-def exponent(now: float, before: float) -> str:
-    return f"{math.log2(now / before):.2f}" if min(now, before) > 0 else ""
+def exponent(now: float, before: float, least: float = 0.0) -> str:
+    """The exponent of a growth between two sizes; empty if a figure is too small to tell."""
+    return f"{math.log2(now / before):.2f}" if min(now, before) > least else ""
 
 
 def stages(size: Size) -> dict[str, Taken]:
