@@ -51,12 +51,14 @@ class Profile:
         shape: the shape of the producing weight as (out, in, ...kernel).
         fluctuation: (n,) variances of each position's activation.
         outlier_share: the share of the unit's weights whose |weight| times input norm lies far above the unit's mean.
+        block: the number of the block that the unit is in, from 0; None outside of blocks.
     """
 
     magnitudes: np.ndarray
     shape: tuple[int, ...]
     fluctuation: np.ndarray | None = None
     outlier_share: float | None = None
+    block: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("magnitudes", "fluctuation"):

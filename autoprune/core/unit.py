@@ -146,22 +146,22 @@ class Unit:
         )
 
 
-def block_of(branch: str) -> str:
-    """The name of the module that a branch belongs to with the other branches of its block.
+def block_of(unit: str) -> str:
+    """The name of the module that a unit belongs to with the others of its block; that of its own module in none.
 
     >>> block_of("model.layers.0.self_attn/branch")
     'model.layers.0'
     """
-    path = branch.partition("/")[0]
+    path = unit.partition("/")[0]
     found = _BLOCK.match(path)
     return found[1] if found else path
 
 
-def blocks_of(branches: Iterable[str]) -> dict[str, list[str]]:
-    """The branches of each block, from the first block to the last, by the numbers in their names."""
+def blocks_of(units: Iterable[str]) -> dict[str, list[str]]:
+    """The units of each block, from the first block to the last, by the numbers in their names."""
     found: dict[str, list[str]] = {}
-    for branch in branches:
-        found.setdefault(block_of(branch), []).append(branch)
+    for unit in units:
+        found.setdefault(block_of(unit), []).append(unit)
     return dict(sorted(found.items(), key=lambda pair: _by_number(pair[0])))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from autoprune.core.problem import Profile
-from autoprune.core.unit import Unit
+from autoprune.core.unit import Unit, block_of, blocks_of
 from autoprune.prune.criteria import ConsumerStatistics
 from autoprune.prune.criteria.ordering import unit_consumers, unit_weights
 from autoprune.prune.modules.copying import named_tensors
@@ -24,7 +25,15 @@ def make_profiles(model: nn.Module, units: Sequence[Unit], moments: Mapping[str,
     The profiles of units whose consumers have no moments lack fluctuation and outliers.
     """
     tensors = named_tensors(model)
-    return {unit.name: _profile(unit, tensors, moments) for unit in units if not unit.is_branch}
+    blocks = _numbered_blocks(units)
+    profiles = {unit.name: _profile(unit, tensors, moments) for unit in units if not unit.is_branch}
+    return {name: replace(profile, block=blocks.get(name)) for name, profile in profiles.items()}
+
+
+def _numbered_blocks(units: Sequence[Unit]) -> dict[str, int]:
+    """The number of the block that each unit is in; units that are in none are left out."""
+    inside = [unit.name for unit in units if block_of(unit.name) != unit.name.partition("/")[0]]
+    return {name: number for number, own in enumerate(blocks_of(inside).values()) for name in own}
 
 
 def _profile(unit: Unit, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, Moments]) -> Profile:

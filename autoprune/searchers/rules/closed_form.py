@@ -106,6 +106,22 @@ def owl(outlier_shares: np.ndarray, share: KeptShare, spread: float = 0.08) -> n
     return np.asarray(np.clip(raised + np.interp(wanted, means, ends), 0, 1))
 
 
+def incremental(blocks: np.ndarray, share: KeptShare) -> np.ndarray:
+    """(u,) kept shares of units in the (u,) blocks with these numbers, which fall from block to block.
+
+    The incremental pruning ratio of Ling et al., SlimGPT: Layer-wise Structured Pruning for Large Language Models,
+    NeurIPS 2024, https://arxiv.org/abs/2412.18110: block i of n loses r_0 + (r_{n-1} - r_0) log(i + 1) / log(n), as
+    errors of early blocks add up behind them. Departure: where the paper chooses both ends, the first loses nothing as
+    long as the last has something left, and then the last loses all: r_0 = max(0, 1 - 2 share) and
+    r_{n-1} = min(1, 2 - 2 share).
+    """
+    kept = _share(share)[..., None]
+    count = int(np.max(blocks)) + 1
+    rise = np.log(np.asarray(blocks) + 1) / math.log(count) if count > 1 else np.full(len(blocks), 0.5)
+    first, last = np.maximum(0.0, 1 - 2 * kept), np.minimum(1.0, 2 - 2 * kept)
+    return np.asarray(1 - (first + (last - first) * rise))
+
+
 def sap(
     magnitudes: UnitArrays, gamma: KeptShare, *, eta: float = 0.0, most: float = 0.9, p: float = 0.5, q: float = 1.0
 ) -> np.ndarray:

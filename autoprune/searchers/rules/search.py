@@ -58,6 +58,10 @@ def _sap(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
     return closed_form.sap(_magnitudes(profiles), gamma, most=1.0)
 
 
+def _incremental(profiles: Sequence[Profile], dials: np.ndarray) -> np.ndarray:
+    return closed_form.incremental(np.array([profile.block for profile in profiles], dtype=int), dials)
+
+
 CLOSED_FORM_RULES: Mapping[str, ClosedFormRule] = {
     "erk": ClosedFormRule(lambda profiles, dials: closed_form.erk([p.shape for p in profiles], dials), ("shape",)),
     "global_magnitude": ClosedFormRule(
@@ -69,6 +73,7 @@ CLOSED_FORM_RULES: Mapping[str, ClosedFormRule] = {
     "flap": ClosedFormRule(_counted(_flap), ("magnitudes", "fluctuation")),
     "owl": ClosedFormRule(_owl, ("outlier_share",)),
     "sap": ClosedFormRule(_sap, ("magnitudes",)),
+    "slimgpt": ClosedFormRule(_incremental, ("block",)),
 }
 NAMES = ("uniform", *CLOSED_FORM_RULES)
 

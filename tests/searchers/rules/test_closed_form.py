@@ -10,6 +10,7 @@ from autoprune.searchers.rules.closed_form import (
     erk,
     flap_counts,
     global_magnitude,
+    incremental,
     lamp_counts,
     lamp_scores,
     owl,
@@ -164,3 +165,12 @@ def test_arguments_out_of_range_are_errors(call, message):
 def test_many_shares_at_once_are_those_one_by_one(rule):
     shares = np.array([0.0, 0.125, 0.5, 0.875, 1.0])
     assert rule(shares).tolist() == [rule(share).tolist() for share in shares.tolist()]
+
+
+def test_incremental_shares_rise_with_the_logarithm_of_the_block():
+    """Four blocks, the second of two units: log(2) / log(4) is a half."""
+    blocks = np.array([0, 1, 1, 3])
+    assert incremental(blocks, 1.0).tolist() == [1, 1, 1, 1]
+    assert incremental(blocks, 0.75).tolist() == pytest.approx([1, 0.75, 0.75, 0.5])
+    assert incremental(blocks, 0.25).tolist() == pytest.approx([0.5, 0.25, 0.25, 0])
+    assert incremental(np.array([0, 0]), 0.3).tolist() == pytest.approx([0.3, 0.3])

@@ -21,7 +21,9 @@ def profiled(problem, *, fluctuation=True, outliers=True):
     for number, (unit, counts) in enumerate(zip(problem.space.units, problem.space.levels, strict=True)):
         magnitudes, spread = rng.lognormal(0, 1, (2, counts[0]))
         shape, share = (counts[0], 4 * (number + 1), 3, 3), float(rng.random())
-        profiles[unit] = Profile(magnitudes, shape, spread if fluctuation else None, share if outliers else None)
+        profiles[unit] = Profile(
+            magnitudes, shape, spread if fluctuation else None, share if outliers else None, number
+        )
     return replace(problem, profiles=profiles)
 
 
