@@ -32,14 +32,19 @@ SHARES = 1.0, 0.8, 0.65, 0.5
 PRESETS = Path(__file__).parents[1] / "configs" / "presets"
 
 
+def searched(folder: str, file: str, evaluations: int, *, cost: str = "macs", seed: int = 0) -> autoprune.PrunedFront:
+    """The front of a search by `auto` over widths."""
+    data = text(file, tokenizer=folder, separator="\n\n\n", seed=seed, **COUNTS)
+    return autoprune.search(
+        causal_lm(folder), data, objectives=("perplexity", cost), rules=[{"match": "*", "levels": 8}],
+        fitness=language_model, evaluations=evaluations, front_size=16, threads=1, seed=seed,
+    )  # fmt: skip
+
+
 def rows(folder: str, file: str, evaluations: int) -> Iterator[dict[str, Any]]:
     """The rows of a search by `auto` over widths."""
-    data = text(file, tokenizer=folder, separator="\n\n\n", **COUNTS)
     started = time.process_time()
-    front = autoprune.search(
-        causal_lm(folder), data, objectives=("perplexity", "macs"), rules=[{"match": "*", "levels": 8}],
-        fitness=language_model, evaluations=evaluations, front_size=16, threads=1,
-    )  # fmt: skip
+    front = searched(folder, file, evaluations)
     seconds = round(time.process_time() - started)
     return within_shares(front, {"evaluations": evaluations, "seconds": seconds})
 

@@ -17,3 +17,11 @@ def write_table(name: str, command: str, rows: Sequence[Mapping[str, Any]]) -> N
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The rows of results/`name`, none if there is no such file."""
+    if not (RESULTS / name).exists():
+        return []
+    with (RESULTS / name).open(newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
