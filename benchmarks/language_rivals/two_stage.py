@@ -37,13 +37,14 @@ def two_stage(setting: Setting) -> Iterator[Pruned]:
 def published_count(setting: Setting, budget: Budget) -> int:
     layers = setting.model.config.num_hidden_layers
     whole = everything(setting.model.config)
-    total = setting.dense_costs[budget.cost]
-    attention, mlp = (
-        total * (1 - setting.ratios(part)[budget.cost]) / layers
-        for part in (whole.without(attention=range(layers)), whole.without(mlp=range(layers)))
-    )
-    share = (1 - budget.share) * total / (layers * (attention + mlp))
-    return round(layers * share ** (mlp / attention / ALPHA))
+    parts = whole.without(attention=range(layers)), whole.without(mlp=range(layers))
+    attention, mlp = (1 - setting.ratios(rest)[budget.cost] for rest in parts)  # shares of the dense cost
+    return attention_count(layers, (1 - budget.share) / (attention + mlp), mlp / attention)
+
+
+def attention_count(layers: int, share: float, ratio: float) -> int:
+    """The number of attentions that go with a share of the layers' cost, if an MLP costs `ratio` attentions."""
+    return round(layers * share ** (ratio / ALPHA))
 
 
 def first_stage(setting: Setting, budget: Budget, count: int) -> Kept | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from language_rivals import depth, linear_map, slicing, widths
+from language_rivals import depth, linear_map, slicing, two_stage, widths
 from language_rivals.decoder import Kept, costs, cut, everything, projections
 from language_rivals.refit import refitted
 from language_rivals.setting import Budget, Setting
@@ -131,6 +131,11 @@ def test_a_layer_without_effect_goes_first_and_its_map_is_the_identity(setting: 
     assert logits(first.network, setting) == pytest.approx(logits(setting.model, setting), abs=1e-5)
     assert linear_map.spans(setting)[0] == (1, 2)
     assert linear_map.linear_map(setting, 1, 2, 1e-9) == pytest.approx(torch.eye(16), abs=1e-4)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.25, 1), (0.375, 2), (0.5, 5)])
+def test_2ssp_removes_as_many_attentions_of_llama_3_8b_as_published(share: float, count: int) -> None:
+    assert two_stage.attention_count(32, share, 4.2) == count
 
 
 def test_widths_are_the_largest_within_the_budget(setting: Setting) -> None:
