@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import language_models
@@ -63,7 +63,14 @@ def main() -> None:
     for row in rows(options):
         print(row, flush=True)
         found[key(row)] = row
-        write_table(TABLE, "python benchmarks/language_rivals.py stories260K tinystories.txt", list(found.values()))
+        write_table(TABLE, command(list(found.values())), list(found.values()))
+
+
+def command(found: Sequence[Row]) -> str:
+    """The command that makes the rows."""
+    seeds = " ".join(sorted({str(row["seed"]) for row in found}))
+    costs = " ".join(cost for cost in COSTS if any(row["cost"] == cost for row in found))
+    return f"python benchmarks/language_rivals.py stories260K tinystories.txt --seeds {seeds} --costs {costs}"
 
 
 def key(row: Row) -> tuple[str, ...]:
