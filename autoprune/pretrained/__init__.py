@@ -6,7 +6,8 @@ jobs may import this room. transformers is imported when a function needs it. No
 is set.
 """
 
+from autoprune.pretrained.biases import add_biases
 from autoprune.pretrained.networks import causal_lm, classifier, encoder, named_inputs
 from autoprune.pretrained.tokenizers import load_tokenizer
 
-__all__ = ["causal_lm", "classifier", "encoder", "load_tokenizer", "named_inputs"]
+__all__ = ["add_biases", "causal_lm", "classifier", "encoder", "load_tokenizer", "named_inputs"]

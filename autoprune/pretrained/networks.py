@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import ConfigError, DataError
+from autoprune.pretrained.biases import Biases, add_biases
 from autoprune.pretrained.folder import check_folder, import_transformers, local, reading
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -20,7 +21,12 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # the order of the i
 
 
 def causal_lm(
-    path: str | Path, dtype: DType = "auto", *, download: bool = False, trust_remote_code: bool = False
+    path: str | Path,
+    dtype: DType = "auto",
+    *,
+    biases: Biases = "configured",
+    download: bool = False,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """A language model that predicts the next token, as `AutoModelForCausalLM` reads it; in eval mode.
 
@@ -30,6 +36,7 @@ def causal_lm(
     Args:
         path: the folder of the checkpoint, or the name of one whose files are in the cache of transformers.
         dtype: the precision of the parameters; "auto" for that of the checkpoint.
+        biases: which layers without a bias get one for what their removed inputs contributed; see `add_biases`.
         download: fetches files that are not there.
         trust_remote_code: runs Python code of the checkpoint.
 
@@ -39,21 +46,31 @@ def causal_lm(
     Raises:
         ConfigError: transformers is not installed, or the checkpoint is missing, incomplete or needs code.
     """
-    return _loaded("AutoModelForCausalLM", path, dtype, download, trust_remote_code)
+    return add_biases(_loaded("AutoModelForCausalLM", path, dtype, download, trust_remote_code), biases)
 
 
 def classifier(
-    path: str | Path, dtype: DType = "auto", *, download: bool = False, trust_remote_code: bool = False
+    path: str | Path,
+    dtype: DType = "auto",
+    *,
+    biases: Biases = "configured",
+    download: bool = False,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """A classifier of texts, as `AutoModelForSequenceClassification` reads it; see `causal_lm`."""
-    return _loaded("AutoModelForSequenceClassification", path, dtype, download, trust_remote_code)
+    return add_biases(_loaded("AutoModelForSequenceClassification", path, dtype, download, trust_remote_code), biases)
 
 
 def encoder(
-    path: str | Path, dtype: DType = "auto", *, download: bool = False, trust_remote_code: bool = False
+    path: str | Path,
+    dtype: DType = "auto",
+    *,
+    biases: Biases = "configured",
+    download: bool = False,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """A network without a head, as `AutoModel` reads it, for fitness `embedding`; see `causal_lm`."""
-    return _loaded("AutoModel", path, dtype, download, trust_remote_code)
+    return add_biases(_loaded("AutoModel", path, dtype, download, trust_remote_code), biases)
 
 
 def _loaded(kind: str, path: str | Path, dtype: DType, download: bool, trust_remote_code: bool) -> nn.Module:

@@ -79,6 +79,9 @@ def resize(network: nn.Module, sizes: Mapping[str, Any]) -> None:
         parent, _, own = name.rpartition(".")
         module = network.get_submodule(parent)
         old = getattr(module, own)
+        if old is None:  # a bias that the class does not have
+            setattr(module, own, nn.Parameter(module.weight.new_zeros(shape)))
+            continue
         if list(old.shape) == list(shape):
             continue
         new = old.detach()[tuple(map(slice, shape))].clone()
