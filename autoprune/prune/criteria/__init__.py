@@ -24,6 +24,7 @@ from autoprune.prune.criteria.contract import (
     needs_of,
     order_positions,
 )
+from autoprune.prune.criteria.experts import mone, reap
 from autoprune.prune.criteria.gradients import fisher, hap, taylor
 from autoprune.prune.criteria.magnitudes import bn_scale, fpgm, l1, l2, lamp, pq, random
 from autoprune.prune.criteria.surgeon import obs
@@ -40,9 +41,11 @@ CRITERIA: dict[str, Criterion] = {
     "l1": l1,
     "l2": l2,
     "lamp": lamp,
+    "mone": mone,
     "obs": obs,
     "pq": pq,
     "random": random,
+    "reap": reap,
     "relative": relative,
     "taylor": taylor,
     "wanda": wanda,

@@ -72,6 +72,23 @@ class ConsumerStatistics:
 
 
 @dataclass(frozen=True)
+class RoutedStatistics:
+    """What the router and n experts did on the calibration examples, float64; 0 for an expert that got no row.
+
+    Attributes:
+        rows: (n,) the number of rows, such as tokens, that each expert got.
+        weight: (n,) the sum of the router's weights over these.
+        salience: (n,) the mean of the router's weight times the norm of the expert's output.
+        deviation: (n, d) the standard deviations of the d outputs of each expert.
+    """
+
+    rows: torch.Tensor
+    weight: torch.Tensor
+    salience: torch.Tensor
+    deviation: torch.Tensor
+
+
+@dataclass(frozen=True)
 class UnitStatistics:
     """Statistics of a unit's consumers, and of the loss if they were requested.
 
@@ -84,6 +101,7 @@ class UnitStatistics:
         curvature: (n,) the trace of the loss' Hessian over all producer weights of a position.
         produced: (p, n), for head dimensions: the share of each position in the energy of what each of p slices of the
             producers puts out, such as queries, keys and values.
+        routed: for experts, what the router gave them and what they made of it.
     """
 
     consumers: tuple[ConsumerStatistics, ...]
@@ -91,10 +109,11 @@ class UnitStatistics:
     sample_gradients: torch.Tensor | None = None
     curvature: torch.Tensor | None = None
     produced: torch.Tensor | None = None
+    routed: RoutedStatistics | None = None
 
 
 Criterion = Callable[[UnitWeights, UnitStatistics], torch.Tensor]
-Need = Literal["moments", "gradients", "sample_gradients", "curvature"]
+Need = Literal["moments", "gradients", "sample_gradients", "curvature", "routing"]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -114,8 +133,8 @@ def needs(*names: Need) -> Callable[[Function], Function]:
 
     Args:
         *names: "moments" for the second moments of consumers; a unit without them is ordered by l2 instead, which is
-            noted. The other names are fields of UnitStatistics, which take backward passes and are collected only if
-            they are declared.
+            noted. "routing" for the field `routed` of experts, which takes one more pass. The other names are fields of
+            UnitStatistics, which take backward passes. They are collected only if they are declared.
 
     Returns:
         A decorator for the criterion.

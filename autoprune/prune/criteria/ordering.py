@@ -24,6 +24,7 @@ from autoprune.prune.criteria.contract import PRODUCERS
 from autoprune.prune.criteria.elimination import output_energy
 from autoprune.prune.criteria.loss import collect_gradients
 from autoprune.prune.criteria.magnitudes import l2
+from autoprune.prune.criteria.routing import collect_routing
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import consumers_of
 from autoprune.prune.moments.moments import Moments
@@ -49,7 +50,7 @@ def order_units(
         units: the units to order.
         criterion: gives the scores.
         moments: second moments, by name of the consumer's weight.
-        batches: inputs of the model, which are run again if the criterion needs statistics of the loss.
+        batches: inputs of the model, which are run again if the criterion needs statistics of the loss or of experts.
 
     Returns:
         (n,) positions by unit name, those that stay longest first, and remarks by unit name.
@@ -58,7 +59,7 @@ def order_units(
     orders = {unit.name: np.arange(unit.width) for unit in units if unit.is_branch}
     notes = {}
     for unit, weights, statistics in criterion_inputs(model, structure, units, moments, batches, wanted):
-        deprived = "moments" in wanted and not statistics.consumers
+        deprived = "moments" in wanted and not statistics.consumers and statistics.routed is None
         if deprived:
             notes[unit.name] = "ordered by l2, as none of its consumers has second moments"
         orders[unit.name] = order_positions(l2 if deprived else criterion, weights, statistics, unit.name).numpy()
@@ -75,17 +76,20 @@ def criterion_inputs(
 ) -> Iterator[tuple[Unit, UnitWeights, UnitStatistics]]:
     """Yields each unit with the inputs of a criterion that declares the needs `wanted`.
 
-    Branches are left out, because they have no order. Statistics of the loss take passes over the batches.
+    Branches are left out, because they have no order. Statistics of the loss, and those of
+    experts, take passes over the batches.
     """
     tensors, scales = named_tensors(model), batch_norm_scales(model)
     ordered = [unit for unit in units if not unit.is_branch]
     loss: dict[str, UnitStatistics] = {}
-    if ordered and set(wanted) - {"moments"}:
+    routed = collect_routing(model, structure, ordered, batches) if "routing" in wanted else {}
+    if ordered and set(wanted) - {"moments", "routing"}:
         loss = collect_gradients(model, structure, ordered, batches, wanted)
     for unit in ordered:
         consumers = unit_consumers(unit, tensors, moments)
         produced = energy_shares(unit, tensors, moments)
-        statistics = replace(loss.get(unit.name, UnitStatistics(())), consumers=consumers, produced=produced)
+        of_loss = loss.get(unit.name, UnitStatistics(()))
+        statistics = replace(of_loss, consumers=consumers, produced=produced, routed=routed.get(unit.name))
         yield (
             unit,
             unit_weights(unit, tensors, scales),
