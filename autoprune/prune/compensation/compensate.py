@@ -4,7 +4,8 @@ Examples go through the dense and the pruned network in chunks, side by side: ev
 all chunks have come there. Before a layer runs, its weights are solved for: an affine ridge regression from the layer's
 input *in the pruned network*, errors of earlier layers included, to the dense network's output at the kept channels;
 after its batch norm, if it has one, which absorbs the constant. A layer whose output is added to a shortcut is fitted
-to the dense network's sum less the pruned network's shortcut, so that it also repairs the shortcut. Batch norms that
+to the dense network's sum less the pruned network's shortcut, so that it also repairs the shortcut. Where the residual
+branches behind it are removed, the sum is that behind them: the layer takes up what is linear in them. Batch norms that
 belong to no fitted layer are re-estimated, anchored to the dense network's own statistics. The classifier is a layer
 like any other: its target is the dense logits. No labels and no gradients.
 
@@ -17,6 +18,10 @@ Least-squares repair of layers one after the other is He, Zhang, Sun 2017 (https
 3.3). Departures: the target is the residual sum, producers are refitted too and take a following ReLU into account, the
 prior of the ridge is the weight that the bank has already compensated, and two layers with only a ReLU between them are
 finally fitted together (compensation.joint). In a weight with zeros each output is solved for on its remaining columns.
+
+The sum behind removed branches as the target is ReplaceMe, Shopkhoev et al. 2025 (https://arxiv.org/abs/2505.02819,
+section 2.2). Departure: they fit a matrix by which the layer's outputs are multiplied; all weights of the layer on its
+inputs have more freedom.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from autoprune.prune.compensation.activations import OnDisk, PutAway, in_half_pr
 from autoprune.prune.compensation.choice import Sample
 from autoprune.prune.compensation.fit import Fit, LayerFit, has_constant
 from autoprune.prune.compensation.flow import Layer
-from autoprune.prune.compensation.reference import Batches, Reference, Target, design_at, linear_layers
+from autoprune.prune.compensation.reference import Batches, Reference, Target, behind_gaps, design_at, linear_layers
 from autoprune.prune.compensation.walks import Chunk, PrunedWalks, pooled, side_by_side
 from autoprune.prune.devices.halving import halving
 from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
@@ -143,11 +148,12 @@ def _compensated(
 ) -> Compensation:
     """Fits the layers of a network whose passes keep their activations as said while they are paused."""
     layers, untouched = linear_layers(network, structure)
+    behind = behind_gaps(reference.layers, [*layers, *untouched])
     stays = {name: _stays(layer) for name, layer in layers.items() if f"{name}.weight" in sparse}
     large = {name: reason for name, layer in layers.items() if (reason := _too_large(layer, stays.get(name)))}
     layers = {name: layer for name, layer in layers.items() if name in reference.layers and name not in large}
     feeders = _feeders(layers, reference.layers) if jointly else {}
-    pruned = PrunedWalks(layers, tracked_norms(network), reference.layers, feeders)
+    pruned = PrunedWalks(layers, tracked_norms(network), reference.layers, feeders, behind)
     with (
         keeping as put_away,
         evaluating(network),
@@ -267,7 +273,8 @@ class _Run:
             index = None if kept is None else torch.from_numpy(kept).to(device)
             feeder = self.fits.get(self.pruned.feeders.get(name, ""))
             feeds = name in self.pruned.feeders.values()
-            self.fits[name] = Fit(layer, design, target, index, feeder, feeds, self.stays.get(name))
+            goal = self.pruned.behind.get(name, name)
+            self.fits[name] = Fit(layer, design, target, goal, index, feeder, feeds, self.stays.get(name))
         return self.fits[name]
 
     def _settle(self, chunks: Sequence[Chunk], *, together: bool) -> None:

@@ -54,6 +54,8 @@ class Fit:
         layer: the layer.
         design: its design.
         target: what is known of the dense network's outputs.
+        goal: the layer of the dense network whose output is the target: this one, or, where residual branches that
+            follow are removed, the last layer of these, whose sum the network is to have instead of its own.
         kept: the kept channels of the target; None for all.
         feeder: the fit of the layer whose rectified output is the input, if the two are fitted jointly.
         feeds: whether it is such a feeder itself.
@@ -65,6 +67,7 @@ class Fit:
     layer: Layer
     design: Design
     target: Target
+    goal: str
     kept: torch.Tensor | None
     feeder: Fit | None = None
     feeds: bool = False

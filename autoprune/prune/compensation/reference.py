@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ GOAL_BYTES = 1 << 30  # targets of all layers that fit into this are kept for fu
 FEW = 3  # number of examples of the pass that tells what there is
 Batches = Sequence[tuple[torch.Tensor, ...]]
 Place = Literal["here", "half precision", "host memory", "disk"]
-Goals = ByteCache[tuple[str, int], Any]
+Goals = ByteCache[tuple[str, str, int], Any]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Target:
         rectifier: that operator if it is a rectifier, such as a ReLU.
         feeder: the layer whose rectified output this one reads, if nothing else reads that.
         most_rows: the largest number of rows for its own fit.
+        onto: the layer whose sum it is added to, as in a chain of residual branches.
+        since: the layers that run between both sums; the last one is the layer itself.
     """
 
     summed: bool
@@ -74,6 +77,30 @@ class Target:
     rectifier: Rectifier | None
     feeder: str | None
     most_rows: int
+    onto: str | None = None
+    since: tuple[str, ...] = ()
+
+
+def behind_gaps(targets: Mapping[str, Target], present: Collection[str]) -> dict[str, str]:
+    """For each layer before removed branches, the last layer of these, whose sum in the dense network is its target.
+
+    Args:
+        targets: what is known of the dense network's layers.
+        present: the layers of the pruned network.
+    """
+    gone = {
+        target.onto: name
+        for name, target in targets.items()
+        if target.onto is not None and not set(target.since) & set(present)
+    }
+    found = {}
+    for name in present:
+        last = name
+        while last in gone:
+            last = gone[last]
+        if last != name:
+            found[name] = last
+    return found
 
 
 @dataclass(frozen=True)
@@ -234,6 +261,8 @@ class _Seen:
     summed: bool = False
     reads: Counter[OutputStage] = field(default_factory=Counter)
     reader: Rectifier | None = None  # the last rectifier that read the output
+    onto: str | None = None
+    since: tuple[str, ...] = ()
 
     @property
     def rectifier(self) -> Rectifier | None:
@@ -244,6 +273,15 @@ class _Seen:
     def feeds_one(self) -> bool:
         """Whether exactly one operator reads the rectified output."""
         return self.rectifier is not None and self.reads[OutputStage.RECTIFIED] == 1
+
+
+class _Sum(NamedTuple):
+    """A tensor that is the sum of a layer's output and a shortcut, and the number of layers that ran before."""
+
+    tensor: weakref.ref[torch.Tensor]
+    version: int
+    layer: str
+    entered: int
 
 
 def _observed(
@@ -266,16 +304,29 @@ class _Observer(Following):
         self.seen: dict[str, _Seen] = {}
         self.refused: dict[str, str] = {}
         self._feeders: dict[str, str] = {}
+        self._sums: dict[int, _Sum] = {}  # by the id of the tensor
+        self._adding: str | None = None
+        self._entered: list[str] = []  # layers in the order in which they run
 
     def target(self, name: str) -> Target:
         seen, feeder = self.seen[name], self._feeders.get(name)
         known = feeder if feeder in self.seen and self.seen[feeder].feeds_one else None
-        return Target(seen.summed, seen.reads[OutputStage.FINAL] == 1, seen.rectifier, known, seen.most_rows)
+        once = seen.reads[OutputStage.FINAL] == 1
+        return Target(seen.summed, once, seen.rectifier, known, seen.most_rows, seen.onto, seen.since)
+
+    def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Handles a call as others do, and remembers the sums of layers' outputs with other tensors."""
+        output = super().function(func, args, kwargs)
+        if self._adding is not None:
+            own = _Sum(weakref.ref(output), output._version, self._adding, len(self._entered))
+            self._sums[id(output)], self._adding = own, None
+        return output
 
     def entered(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
         design = design_at(layer)
         self.live = max(self.live, self.activations.nbytes // self.size)
         self.peak = max(self.peak, x.nbytes // self.size)
+        self._entered.append(layer.name)
         if layer.name in self.seen:
             self.refused[layer.name] = "it is called more than once in a forward pass"
         elif design.count(x) % self.size or len(x) % self.size:
@@ -294,7 +345,11 @@ class _Observer(Following):
 
     def added(self, layer: str, y: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         if layer in self.seen:
-            self.seen[layer].summed = True
+            seen, before = self.seen[layer], self._sums.get(id(other))
+            seen.summed = True
+            if before is not None and before.tensor() is other and before.version == other._version:
+                seen.onto, seen.since = before.layer, tuple(self._entered[before.entered :])
+            self._adding = layer
         return y
 
     def read(self, mark: OutputMark, rectifier: Rectifier | None) -> None:

@@ -84,6 +84,7 @@ class PrunedWalks(Following):
         norms: the batch norms.
         targets: what is known of the layers' targets.
         feeders: the layer with which each one is fitted jointly.
+        behind: for each layer before removed branches, the layer of the dense network whose sum is its target.
     """
 
     def __init__(
@@ -92,10 +93,11 @@ class PrunedWalks(Following):
         norms: Mapping[str, _BatchNorm],
         targets: Mapping[str, Target],
         feeders: Mapping[str, str],
+        behind: Mapping[str, str],
     ) -> None:
         sums = {name for name in layers if targets[name].summed and targets[name].read_once}
         super().__init__(layers, norms, sums.union(feeders.values()))
-        self.targets, self.feeders = targets, feeders
+        self.targets, self.feeders, self.behind = targets, feeders, behind
         self._written = {id(layer.norm) for layer in layers.values()}
 
     def estimates(self, norm: str) -> bool:
@@ -321,7 +323,7 @@ class Chunk:
 
     def _dense_goal(self, fit: Fit, effort: Effort) -> DenseGoal | str:
         """What the dense network returns for the layer, from an earlier fit if it is kept, or why there is nothing."""
-        key = fit.layer.name, self.first
+        key = fit.layer.name, fit.goal, self.first
         if key in self.goals:
             kept: DenseGoal = self.goals[key]
             return kept
@@ -332,7 +334,7 @@ class Chunk:
 
     def _of_dense(self, fit: Fit, effort: Effort) -> DenseGoal | str:
         """What the dense network returns for the layer, or why there is nothing to fit to."""
-        y = next((event.y for event in iter(self._next_of_dense, None) if event.name == fit.layer.name), None)
+        y = next((event.y for event in iter(self._next_of_dense, None) if event.name == fit.goal), None)
         if y is None:
             return "the dense network calls it at another point"
         rows = fit.design.count_outputs(y)
@@ -393,7 +395,9 @@ def side_by_side(
         pruned: follows the passes through it.
         put_away: how activations are kept while a pass is paused.
     """
-    wanted = {name: layer for name, layer in reference.linear.items() if name in pruned.layers}
+    wanted = {
+        name: layer for name, layer in reference.linear.items() if name in (*pruned.layers, *pruned.behind.values())
+    }
     dense = DenseWalks(wanted, tracked_norms(reference.model), pruned)
     shelves: tuple[Shelf, Shelf] = {}, {}
     chunks, first = [], 0
