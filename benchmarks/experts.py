@@ -31,7 +31,7 @@ from autoprune.measure.fitness import language_model
 from autoprune.pretrained import named_inputs
 from autoprune.prune.criteria import CRITERIA, Criterion, UnitStatistics, UnitWeights
 from autoprune.run.session.job import Job, silent
-from autoprune.run.session.session import open_session
+from autoprune.run.session.session import Session, open_session
 from autoprune.searchers import make_searcher
 
 LENGTH = 128
@@ -47,9 +47,13 @@ def main() -> None:
     network = trained(data, sys.argv[1])
     orders: dict[str, Criterion] = {name: CRITERIA[name] for name in ("reap", "mone", "l2")}
     orders |= {f"random, seed {seed}": functools.partial(drawn, seed) for seed in SEEDS}
-    rows = [{"order": "dense", "experts": EXPERTS, **dense(network, data)}]
+    rows: list[dict[str, object]] = []
     for name, criterion in orders.items():
-        rows.append({"order": name, "experts": KEPT, **pruned(network, data, criterion)})
+        session = opened(network, data, criterion)
+        if not rows:
+            perplexity = measured(session, session.model)
+            rows = [{"order": "dense", "experts": EXPERTS, "assembled": perplexity, "fitted": perplexity}]
+        rows.append({"order": name, "experts": KEPT, **pruned(session)})
         print(rows[-1], flush=True)
     write_table("experts.csv", "python benchmarks/experts.py stories260K tinystories.txt (1 thread)", rows)
 
@@ -79,12 +83,8 @@ def trained(data: Data, folder: str) -> nn.Module:
     return named_inputs(network.eval())
 
 
-def dense(network: nn.Module, data: Data) -> dict[str, float]:
-    return {name: perplexity(network, data) for name in ("assembled", "fitted")}
-
-
-def pruned(network: nn.Module, data: Data, criterion: Criterion) -> dict[str, float]:
-    """The perplexities of the network with the experts that the criterion keeps."""
+def opened(network: nn.Module, data: Data, criterion: Criterion) -> Session:
+    """A session that searches experts alone, whose order is that of the criterion."""
     job = Job(
         name="experts",
         model=lambda: network,
@@ -95,15 +95,18 @@ def pruned(network: nn.Module, data: Data, criterion: Criterion) -> dict[str, fl
         criterion=criterion,
         fitness=language_model,
     )
-    session = open_session(job, silent)
+    return open_session(job, silent)
+
+
+def pruned(session: Session) -> dict[str, float]:
+    """The perplexities of the networks with half of the experts."""
     chosen = Candidate((1,) * len(session.space.units))
     networks = {"assembled": session.scorer.network(chosen), "fitted": fitted(session, chosen)}
-    return {name: perplexity(small, data) for name, small in networks.items()}
+    return {name: measured(session, small) for name, small in networks.items()}
 
 
-def perplexity(network: nn.Module, data: Data) -> float:
-    with torch.no_grad():
-        return round(language_model(network, data.report)["perplexity"], 2)
+def measured(session: Session, network: nn.Module) -> float:
+    return round(session.scorer.measure(network, session.reported)["perplexity"], 2)
 
 
 def drawn(seed: int, weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:

@@ -26,7 +26,7 @@ def mixture():
     from autoprune.pretrained import named_inputs
 
     config = transformers.MixtralConfig(
-        hidden_size=8, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
         num_local_experts=4, num_experts_per_tok=2, vocab_size=19, max_position_embeddings=32, bos_token_id=1,
         eos_token_id=2, initializer_range=0.5,
     )  # fmt: skip

@@ -79,7 +79,10 @@ def collect_gradients(
                 for unit in units:
                     table = torch.stack([row[unit.name] for row in rows]).cpu().double()  # (pieces, n)
                     found[unit.name][need] = (lengths @ table) / lengths.sum() if need == "curvature" else table
-    return {name: UnitStatistics((), **fields) for name, fields in found.items()}
+    return {
+        name: UnitStatistics((), own.get("gradients"), own.get("sample_gradients"), own.get("curvature"))
+        for name, own in found.items()
+    }
 
 
 def _differentiable(

@@ -33,7 +33,7 @@ from autoprune.errors import DataError
 from autoprune.prune.compensation import activations
 from autoprune.prune.compensation import compensate as compensation
 from autoprune.prune.compensation.compensate import compensate
-from autoprune.prune.compensation.reference import Effort, make_reference
+from autoprune.prune.compensation.reference import Effort, behind_gaps, make_reference
 from autoprune.prune.find import find_structure
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.surgery.surgery import cut, kept_indices, rebuild
@@ -578,3 +578,38 @@ def test_layers_whose_rows_lose_positions_are_left_as_they_are():
     result = compensate(small, structure, make_reference(model, structure, [(words(12),)]), indices)
     assert "not those of the dense network" in result.untouched["1.widen"]
     assert small(example).isfinite().all()
+
+
+class Residual(nn.Module):
+    """A linear layer beside a shortcut; with `twice`, a second one that reads the same tensor."""
+
+    def __init__(self, c: int = 8, *, twice: bool = False):
+        super().__init__()
+        self.fc, self.also = nn.Linear(c, c), nn.Linear(c, c) if twice else None
+
+    def forward(self, x):
+        return x + self.fc(x) if self.also is None else x + self.fc(x) + self.also(x)
+
+
+@pytest.mark.parametrize("gone", [("2.fc/branch",), ("2.fc/branch", "3.fc/branch")])
+def test_a_layer_takes_up_what_is_linear_in_removed_branches_behind_it(gone):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), Residual(), Residual(), Residual()).eval()
+    tokens, others = torch.randn(64, 4, 5), torch.randn(16, 4, 5)
+    structure = autoprune.find_structure(model, tokens[:2])
+    small = cut(model, structure, {name: np.arange(0) for name in gone})
+    with torch.no_grad():
+        assert not torch.allclose(small(others), model(others), atol=0.1)
+        compensate(small, structure, make_reference(model, structure, [(tokens,)]), {})
+        torch.testing.assert_close(small(others), model(others), rtol=1e-3, atol=1e-3)
+
+
+def test_a_sum_that_a_layer_still_reads_stays_the_target():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), Residual(), Residual(twice=True)).eval()
+    tokens = torch.randn(8, 4, 5)
+    targets = make_reference(model, autoprune.find_structure(model, tokens[:2]), [(tokens,)]).layers
+    assert (targets["2.fc"].onto, targets["2.also"].onto) == ("1.fc", "2.fc")
+    assert behind_gaps(targets, ["0", "1.fc", "2.also"]) == {"1.fc": "2.fc"}
+    assert behind_gaps(targets, ["0", "1.fc", "2.fc"]) == {"2.fc": "2.also"}
+    assert behind_gaps(targets, ["0", "1.fc"]) == {"1.fc": "2.also"}
