@@ -80,7 +80,7 @@ def resize(network: nn.Module, sizes: Mapping[str, Any]) -> None:
         module = network.get_submodule(parent)
         old = getattr(module, own)
         if old is None:  # a bias that the class does not have
-            setattr(module, own, nn.Parameter(torch.zeros_like(module.get_parameter("weight")[:, 0])))
+            setattr(module, own, nn.Parameter(module.get_parameter("weight").new_zeros(shape)))
             continue
         if list(old.shape) == list(shape):
             continue
