@@ -104,10 +104,13 @@ def _without(gone, gate, x):
     return made, chances / chances.sum(dim=1, keepdim=True), index
 
 
-def test_units_of_other_kinds_are_ordered_by_obs(mixture, structure):
+def test_units_of_other_kinds_are_ordered_by_obs_and_experts_by_reap(mixture, structure):
     names = [unit.name for unit in structure.units if unit.kind == "heads"]
-    reap, obs = (make_bank(mixture, structure, names, CRITERIA[name], [(IDS,)]) for name in ("reap", "obs"))
-    assert reap.orders[names[0]].tolist() == obs.orders[names[0]].tolist()
+    reap, obs = (make_bank(mixture, structure, [*names, EXPERTS], CRITERIA[name], [(IDS,)]) for name in ("reap", "obs"))
+    assert {name: order.tolist() for name, order in reap.orders.items()} == {
+        name: order.tolist() for name, order in obs.orders.items()
+    }
+    assert obs.notes[EXPERTS].startswith("ordered by reap, as none of its consumers has second moments")
 
 
 def test_a_checkpoint_with_fewer_experts_is_one_of_the_plain_class(mixture, structure, tmp_path):

@@ -22,6 +22,7 @@ from autoprune.prune.criteria import (
 )
 from autoprune.prune.criteria.contract import PRODUCERS
 from autoprune.prune.criteria.elimination import output_energy
+from autoprune.prune.criteria.experts import reap
 from autoprune.prune.criteria.loss import collect_gradients
 from autoprune.prune.criteria.magnitudes import l2
 from autoprune.prune.criteria.routing import collect_routing
@@ -42,7 +43,7 @@ def order_units(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Orders the positions of units by a criterion.
 
-    Units without the consumer moments that the criterion needs are ordered by l2.
+    Units without the consumer moments that the criterion needs are ordered by l2, or by reap if they are experts.
 
     Args:
         model: the dense network.
@@ -58,11 +59,13 @@ def order_units(
     wanted = needs_of(criterion)
     orders = {unit.name: np.arange(unit.width) for unit in units if unit.is_branch}
     notes = {}
-    for unit, weights, statistics in criterion_inputs(model, structure, units, moments, batches, wanted):
-        deprived = "moments" in wanted and not statistics.consumers and statistics.routed is None
-        if deprived:
-            notes[unit.name] = "ordered by l2, as none of its consumers has second moments"
-        orders[unit.name] = order_positions(l2 if deprived else criterion, weights, statistics, unit.name).numpy()
+    also = wanted | {"routing"} if "moments" in wanted else wanted
+    for unit, weights, statistics in criterion_inputs(model, structure, units, moments, batches, also):
+        own = criterion
+        if "moments" in wanted and not statistics.consumers and not ("routing" in wanted and statistics.routed):
+            own = reap if statistics.routed else l2
+            notes[unit.name] = f"ordered by {own.__name__}, as none of its consumers has second moments"
+        orders[unit.name] = order_positions(own, weights, statistics, unit.name).numpy()
     return orders, notes
 
 

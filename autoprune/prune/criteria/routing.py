@@ -36,13 +36,16 @@ def collect_routing(
     Returns:
         The statistics by unit name, without units whose modules are called in another way.
     """
+    experts = [unit for unit in units if unit.kind == "experts"]
+    if not experts:
+        return {}
     network = rebuild(model, {}, {}, structure.adapted, share=True).eval()
-    routed = {unit.name: _Routed(unit.width) for unit in units if unit.kind == "experts"}
-    for unit in units:
-        for name in unit.modules if unit.name in routed else ():
+    routed = {unit.name: _Routed(unit.width) for unit in experts}
+    for unit in experts:
+        for name in unit.modules:
             network.get_submodule(name).register_forward_pre_hook(routed[unit.name].add, with_kwargs=True)
     with torch.no_grad(), without_tf32(), whole_batches(batches, stage="statistics of experts"):
-        for inputs in batches if routed else ():
+        for inputs in batches:
             network(*copied(inputs))
     return {name: sums.finished() for name, sums in routed.items() if sums.rows}
 
