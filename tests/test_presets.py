@@ -53,6 +53,31 @@ def test_a_preset_begins_with_the_command_that_runs_it_and_links_its_source(pres
     assert any("https://" in line for line in rest if line.startswith("#"))
 
 
+def named_settings(preset):
+    """The settings of the command in the first comment."""
+    comment = preset.read_text().partition("\n#\n")[0]
+    return [part.split()[0] for part in comment.split("--set ")[1:]]
+
+
+# presets with further settings, but for the one whose guide is a measure of classifiers alone
+FOR_LANGUAGE = [p for p in PRESETS if len(named_settings(p)) > 1 and "guide: mse" not in p.read_text()]
+
+
+@pytest.mark.parametrize("preset", FOR_LANGUAGE, ids=lambda path: path.stem)
+def test_the_further_settings_of_a_command_fit_a_language_model(at_root, preset):
+    settings = named_settings(preset)
+    spec = load("configs/llm.yaml", ["model.path=here", "data.text=here.txt", *settings])
+    assert {key.partition("=")[0] for key in settings} <= {"search", "space", "criterion", "compensation"}
+    for key, _, value in (setting.partition("=") for setting in settings):
+        if key == "space":
+            written = yaml.safe_load((ROOT / value).read_text())["units"]
+            assert [rule.match for rule in spec.space.units] == [rule["match"] for rule in written]
+        elif key == "criterion":
+            assert spec.criterion.name == value
+        elif key == "compensation":
+            assert spec.compensation == value
+
+
 def test_there_is_a_preset_for_most_searchers():
     named = [yaml.safe_load(preset.read_text())["searcher"] for preset in PRESETS]
     used = {entry if isinstance(entry, str) else entry.get("name") for entry in named}
