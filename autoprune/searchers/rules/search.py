@@ -11,6 +11,7 @@ from autoprune.core.options import at_least
 from autoprune.core.problem import Problem, Profile, cost_range, primary_cost
 from autoprune.core.space import Levels
 from autoprune.errors import ConfigError
+from autoprune.plan.ladder import branches_beside_widths
 from autoprune.searchers.rules import closed_form
 from autoprune.searchers.rules.planned import PlannedSearch
 
@@ -138,6 +139,7 @@ def _ladder(problem: Problem, name: str, cost: str) -> tuple[np.ndarray, np.ndar
     else:
         shares = CLOSED_FORM_RULES[name].shares([problem.profiles[unit] for unit in units], DIALS)
     rows = nearest_levels(problem, shares)
+    rows[:, branches_beside_widths(problem.space)] = 0  # only the uniform rule takes spaces with branches
     rows = rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
     rows = rows[problem.feasible(rows)]
     return rows, problem.cost_values(rows, (cost,))[cost]

@@ -15,6 +15,7 @@ from autoprune.core.problem import BlockDistances, Problem
 from autoprune.core.space import SearchSpace
 from autoprune.errors import ConfigError
 from autoprune.searchers import make_searcher
+from autoprune.searchers.rules.search import plans_of
 from autoprune.testing import trace
 
 LOSSES = np.array([5.0, 1.0, 4.0, 2.0])  # of the network without each block alone
@@ -119,6 +120,13 @@ def test_two_stages_narrow_all_neurons_and_then_remove_the_branches_of_least_los
     assert all(set(levels[:4]) == {2} for levels in last)
     gone = {frozenset(int(name[2]) for name in removed_branches(problem, levels)) for levels in last}
     assert gone == {frozenset({1, other}) for other in (0, 2, 3)}  # the first round removed the branch of block 1
+
+
+def test_the_uniform_rule_keeps_branches_beside_widths():
+    problem = branch_problem(2, (4, 3, 2, 1))
+    plans = [levels for _, levels in plans_of(problem, "uniform", "macs")]
+    assert {levels[0] for levels in plans} == {0, 1, 2, 3}
+    assert not any(removed_branches(problem, levels) for levels in plans)
 
 
 def test_stages_open_branches_then_neurons_until_the_budget():
