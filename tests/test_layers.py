@@ -107,7 +107,7 @@ ROOMS: dict[str, set[str]] = {
     "run.results": {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.structure", "prune.surgery"),
         *("prune.bank", "prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
-        *("plugins", "errors"),
+        *("pretrained", "plugins", "errors"),
     },
     "run.report": {"core", "run.fingerprint", "run.records", "run.results", "errors"},
     "run.criterion": {
@@ -131,7 +131,7 @@ ROOMS: dict[str, set[str]] = {
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
         *("measure", "train", "data", "run", "run.records", "run.report", "run.results"),
-        *("run.session", "config", "console", "plugins", "errors"),
+        *("run.session", "pretrained", "config", "console", "plugins", "errors"),
     },
     "config": {
         *("core", "searchers", "prune.criteria", "prune.bank", "measure", "train"),

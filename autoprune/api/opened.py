@@ -11,6 +11,7 @@ from torch import nn
 from autoprune.api.progress import Relay
 from autoprune.core.evaluation import Evaluation
 from autoprune.errors import RunNotFound
+from autoprune.pretrained.saving import without_saving
 from autoprune.run import after, drive
 from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import check_new
@@ -44,7 +45,7 @@ class OpenedRun:
     def build(self, member: Member) -> nn.Module:
         """Builds the network of a member."""
         with self._opened() as session:
-            return rebuild_member(session, member).network
+            return without_saving(rebuild_member(session, member).network)
 
     def export(self, member: Member, directory: Path, format: Format) -> None:
         """Writes the network of a member into a new folder."""

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +15,12 @@ import torch
 from torch import nn
 
 from autoprune.errors import ConfigError, ExportError
+from autoprune.pretrained.card import model_card
+from autoprune.pretrained.drafts import Draft, drafts
 from autoprune.pretrained.folder import import_transformers, local
 from autoprune.pretrained.networks import named_inputs, padded_inputs
-from autoprune.pretrained.resizing import PREFIX, SECTION, keep_buffers, modelling_file, sizes_of
+from autoprune.pretrained.resizing import PREFIX, SECTION, modelling_file, sizes_of
 from autoprune.pretrained.tokenizers import load_tokenizer
-from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.passes.containers import tensors_of
 from autoprune.prune.surgery.surgery import Recipe
 
@@ -40,15 +42,25 @@ class Facts(Protocol):
     @property
     def measured(self) -> Mapping[str, Any]: ...
 
+    @property
+    def origin(self) -> Mapping[str, Any]: ...
 
+
+@dataclass(frozen=True)
 class TransformersExporter:
     """Writes config.json, model.safetensors, the tokenizer and a model card, for `from_pretrained`.
 
     A network that its class of transformers can describe with other numbers in config.json, such as a uniform one, is a
-    checkpoint of that class. Any other gets a modelling file, which `trust_remote_code=True` runs.
+    checkpoint of that class. Any other gets a modelling file, which `trust_remote_code=True` runs. Layers of which
+    nothing is left are not written.
+
+    Attributes:
+        max_shard_size: the size of a file of weights, such as "5GB"; larger weights are written to several files.
+        name: the name of the format.
     """
 
-    name = "transformers"
+    max_shard_size: str = "5GB"
+    name: str = field(default="transformers", init=False)
 
     def write(self, network: nn.Module, facts: Facts, example: Sequence[torch.Tensor], directory: Path) -> None:
         """Writes the folder, loads it again and compares the outputs, which are the same to the bit.
@@ -62,22 +74,28 @@ class TransformersExporter:
                 f"expected a network that torch and transformers can run alone, got adapters in "
                 f"{', '.join(facts.recipe.adapted[:3])}. Export it in the format 'autoprune'."
             )
-        plain = _plain_config(network, facts)
-        _save(network, facts, directory, plain, auto)
-        loaded = _loaded(type(facts.dense), directory)
-        if plain is not None and not _same_outputs(loaded, network, example):
-            plain = None
-            for file in directory.iterdir():
-                file.unlink()
-            _save(network, facts, directory, None, auto)
-            loaded = _loaded(type(facts.dense), directory)
-        if not _same_outputs(loaded, network, example):
-            raise ExportError(
-                "expected the checkpoint to have the network's outputs to the bit, they differ. Export the network in "
-                "the format 'autoprune'."
-            )
+        draft = self._written(network, facts, example, directory, auto)
         _save_tokenizer(facts.dense, directory)
-        (directory / "README.md").write_text(_card(facts, auto, own_code=plain is None), encoding="utf-8")
+        source = Path(getattr(facts.dense.config, "_name_or_path", "")).name or type(facts.dense).__name__
+        card = model_card(source, auto, facts.measured, facts.origin, own_code=not draft.plain)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
+    def _written(
+        self, network: nn.Module, facts: Facts, example: Sequence[torch.Tensor], directory: Path, auto: str
+    ) -> Draft:
+        """Writes the first form of the network that has its outputs when it is loaded again."""
+        failure: ExportError | None = None
+        for draft in drafts(network, facts.dense, facts.recipe):
+            for file in directory.iterdir():  # those of the form that failed
+                file.unlink()
+            _save(draft, directory, auto, self.max_shard_size)
+            try:
+                _check(_loaded(type(facts.dense), directory), network, example)
+                return draft
+            except ExportError as error:
+                failure = error
+        assert failure is not None
+        raise failure
 
 
 def _auto_class(transformers: Any, network: nn.Module) -> str:
@@ -93,45 +111,21 @@ def _auto_class(transformers: Any, network: nn.Module) -> str:
     )
 
 
-def _plain_config(network: nn.Module, facts: Facts) -> Any:
-    """A configuration with which the network's class has all of its tensors; None if there is none."""
-    config = copy.deepcopy(facts.dense.config)
-    for name, value in _uniform_sizes(network, facts.recipe).items():
-        if hasattr(config, name):
-            setattr(config, name, value)
-    try:
-        with torch.device("meta"):
-            plain = type(facts.dense)(config)
-    except Exception:  # a class may raise anything for sizes that do not fit each other
-        return None
-    return config if sizes_of(plain, {}, {}) == sizes_of(network, {}, {}) else None
-
-
-def _uniform_sizes(network: nn.Module, recipe: Recipe) -> dict[str, int]:
-    """The sizes that all layers share, by their names in configurations."""
-    found: dict[str, set[int]] = {}
-    for attributes in recipe.sizes.values():
-        for path, value in attributes.items():
-            found.setdefault(path.rpartition(".")[2], set()).add(value)
-    for module in network.modules():
-        for name, projection in (("num_attention_heads", "q_proj"), ("num_key_value_heads", "k_proj")):
-            if hasattr(module, "head_dim") and isinstance(getattr(module, projection, None), nn.Linear):
-                found.setdefault(name, set()).add(getattr(module, projection).out_features // module.head_dim)
-    return {name: min(values) for name, values in found.items() if len(values) == 1}
-
-
-def _save(network: nn.Module, facts: Facts, directory: Path, plain: Any, auto: str) -> None:
-    small: Any = copy_model(network)
-    config = plain if plain is not None else copy.deepcopy(facts.dense.config)
-    config.dtype = next(network.parameters()).dtype
-    if plain is None:
-        for name in _resized_buffers(network, facts.dense):
-            keep_buffers(small.get_submodule(name.rpartition(".")[0]))
-        setattr(config, SECTION, sizes_of(network, facts.recipe.sizes, facts.recipe.skipped))
-    small.config = config
-    small.save_pretrained(directory)
-    if plain is None:
-        _add_code(directory, type(facts.dense), type(config), auto)
+def _save(draft: Draft, directory: Path, auto: str, max_shard_size: str) -> None:
+    config = copy.deepcopy(draft.config)
+    config.dtype = next(draft.network.parameters()).dtype
+    if not draft.plain:
+        setattr(config, SECTION, sizes_of(draft.network, draft.sizes, draft.skipped))
+    draft.network.config = config
+    kind: Any = type(draft.network)
+    kind.save_pretrained(
+        draft.network,
+        directory,
+        max_shard_size=max_shard_size,
+        save_original_format=draft.plain,  # names that transformers turns into its own for its classes alone
+    )
+    if not draft.plain:
+        _add_code(directory, kind, type(config), auto)
 
 
 def _add_code(directory: Path, base: type[nn.Module], config: type[Any], auto: str) -> None:
@@ -142,12 +136,6 @@ def _add_code(directory: Path, base: type[nn.Module], config: type[Any], auto: s
     own = {"AutoConfig": f"{MODELLING}.{PREFIX}Config", auto: f"{MODELLING}.{PREFIX}{base.__name__}"}
     written |= {"model_type": model_type, "architectures": [f"{PREFIX}{base.__name__}"], "auto_map": own}
     (directory / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-
-
-def _resized_buffers(network: nn.Module, dense: nn.Module) -> list[str]:
-    """The buffers that have another shape than in the dense network."""
-    own = dict(dense.named_buffers())
-    return [name for name, buffer in network.named_buffers() if own[name].shape != buffer.shape]
 
 
 def _loaded(base: type[nn.Module], directory: Path) -> nn.Module:
@@ -171,13 +159,17 @@ def _own_class(base: type[nn.Module], directory: Path) -> Any:
     return getattr(module, f"{PREFIX}{base.__name__}")
 
 
-def _same_outputs(loaded: nn.Module, network: nn.Module, example: Sequence[torch.Tensor]) -> bool:
-    """Whether two networks have the same outputs, also for an example whose last token is padding."""
+def _check(loaded: nn.Module, network: nn.Module, example: Sequence[torch.Tensor]) -> None:
+    """Raises ExportError unless two networks have the same outputs, also for an example whose last token is padding."""
     calls = [inputs for inputs in (tuple(example), padded_inputs(loaded, example)) if inputs is not None]
     outputs = [[_outputs(each, inputs) for inputs in calls] for each in (loaded, network)]
-    return all(
+    if not all(
         len(ours) == len(theirs) and all(map(torch.equal, ours, theirs)) for ours, theirs in zip(*outputs, strict=True)
-    )
+    ):
+        raise ExportError(
+            "expected the checkpoint to have the network's outputs to the bit, they differ. Export the network in the "
+            "format 'autoprune'."
+        )
 
 
 def _outputs(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -196,30 +188,3 @@ def _save_tokenizer(dense: nn.Module, directory: Path) -> None:
         load_tokenizer(source).save_pretrained(directory)
     except ConfigError as error:
         _log.warning("the checkpoint has no tokenizer: %s", error)
-
-
-def _card(facts: Facts, auto: str, *, own_code: bool) -> str:
-    """The model card: where the network comes from, its measurements, and how it is loaded."""
-    source = Path(getattr(facts.dense.config, "_name_or_path", "")).name or type(facts.dense).__name__
-    numbers = {name: value for name, value in facts.measured.items() if isinstance(value, int | float)}
-    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in numbers.items())
-    trust = ", trust_remote_code=True" if own_code else ""
-    return f"""---
-library_name: transformers
-tags: [pruned]
----
-
-# {source}, pruned
-
-Made from {source} by autoprune: layers are smaller, and weights are fitted to the original network's outputs.
-
-| | |
-|---|---|
-{rows}
-
-```python
-from transformers import {auto}
-
-model = {auto}.from_pretrained("FOLDER"{trust})
-```
-"""

@@ -90,6 +90,14 @@ def resize(network: nn.Module, sizes: Mapping[str, Any]) -> None:
         else:
             module.register_buffer(own, new)
             keep_buffers(module)
+    keep_computed_buffers(network)
+
+
+def keep_computed_buffers(network: nn.Module) -> None:
+    """Keeps the buffers of modules that compute them from a configuration, whose numbers pruning changes."""
+    for module in network.modules():
+        if hasattr(module, "config") and next(module.buffers(recurse=False), None) is not None:
+            keep_buffers(module)
 
 
 def keep_buffers(module: nn.Module) -> None:
@@ -103,7 +111,8 @@ def modelling_file(base: type[nn.Module], config: type, model_type: str) -> str:
     """The source of a module with a class `Pruned...` and its configuration, subclasses of those of transformers."""
     header = _HEADER.format(base=base.__name__, section=SECTION, step=attributes._STEP.pattern)
     names = {"base": base.__name__, "config": config.__name__, "model_type": model_type}
-    pieces = (attributes.steps_of, attributes._at, attributes._changed, put, within, Skip, skip, resize, keep_buffers)
+    numbers = (attributes.steps_of, attributes._at, attributes._changed, put)
+    pieces = (*numbers, within, Skip, skip, resize, keep_computed_buffers, keep_buffers)
     sources = [inspect.getsource(piece) for piece in pieces]
     return "\n\n".join([header, *sources, _CLASS.format(prefix=PREFIX, section=SECTION, **names)])
 

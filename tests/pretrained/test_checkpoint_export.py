@@ -53,6 +53,11 @@ def pruned(dense, structure, kept):
     return cut(dense, structure, positions).eval(), facts
 
 
+def cut_logits(dense, structure, kept):
+    with torch.no_grad():
+        return pruned(dense, structure, kept)[0](IDS).logits
+
+
 def written(network, facts, folder):
     folder.mkdir()
     TransformersExporter().write(network, facts, (IDS,), folder)
@@ -90,6 +95,49 @@ def test_a_uniform_network_is_a_checkpoint_of_the_plain_class(dense, structure, 
     with torch.no_grad():
         assert torch.equal(loaded(IDS).logits, network(IDS).logits)
     assert "trust_remote_code" not in (folder / "README.md").read_text()
+
+
+EMPTIED = {"layers.0.self_attn/branch": 0, "layers.0.mlp/branch": 0}
+
+
+@pytest.mark.parametrize(("also", "code"), [({"gate_proj": 9}, False), ({"layers.1.self_attn/branch": 0}, True)])
+def test_layers_of_which_nothing_is_left_are_not_written(dense, structure, tmp_path, monkeypatch, also, code):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    network, facts = pruned(dense, structure, {**EMPTIED, **also})
+    folder = written(network, facts, tmp_path / f"small_{code}")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["num_hidden_layers"] == 1
+    assert ("auto_map" in config) == code
+    loaded = causal_lm(folder, trust_remote_code=code)
+    assert len(loaded.model.layers) == 1
+    with torch.no_grad():
+        assert torch.equal(loaded(IDS).logits, network(IDS).logits)
+
+
+def test_weights_are_read_from_and_written_to_several_files(dense, structure, tmp_path):
+    dense.save_pretrained(tmp_path / "dense", max_shard_size="5KB")
+    assert len(list((tmp_path / "dense").glob("model-*.safetensors"))) > 1
+    sharded = causal_lm(tmp_path / "dense")
+    network, facts = pruned(sharded, structure, {"gate_proj": 12})
+    folder = tmp_path / "small"
+    folder.mkdir()
+    TransformersExporter(max_shard_size="5KB").write(network, facts, (IDS,), folder)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    with torch.no_grad():
+        assert torch.equal(causal_lm(folder)(IDS).logits, cut_logits(dense, structure, {"gate_proj": 12}))
+
+
+def test_the_card_says_how_the_network_was_made(dense, structure, tmp_path):
+    network, facts = pruned(dense, structure, {"gate_proj": 12})
+    job = {"model": {"path": "/home/someone/llama"}, "data": {"text": "/home/someone/story.txt", "length": 16}}
+    origin = {"job": job, "examples": {"calibrate": 20, "report": 9}}
+    measured = {"candidate": "2-2", "macs": 10}
+    folder = written(network, ExportFacts(dense, facts.recipe, measured, origin), tmp_path / "small")
+    card = (folder / "README.md").read_text()
+    assert "autoprune export RUN --pick 2-2 --out FOLDER --format transformers" in card
+    assert "Examples: 20 to calibrate, 9 to report." in card
+    assert "text: story.txt" in card
+    assert "someone" not in card
 
 
 def test_a_network_of_no_class_of_transformers_is_refused(dense, structure, tmp_path):

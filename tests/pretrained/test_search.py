@@ -16,6 +16,7 @@ import autoprune
 from autoprune import Data
 from autoprune.cli import app
 from autoprune.data import text
+from autoprune.errors import ExportError
 from autoprune.measure.fitness import language_model
 from autoprune.pretrained import causal_lm, load_tokenizer
 from autoprune.run import read_evaluations
@@ -66,7 +67,7 @@ def test_the_interval_of_each_perplexity_is_in_the_table(run):
         assert float(row["perplexity_low"]) < float(row["perplexity"]) < float(row["perplexity_high"])
 
 
-def test_the_lines_of_the_page_run(llama, story):
+def test_the_lines_of_the_page_run(llama, story, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     sizes = ", ".join(f"{name}={value}" for name, value in SMALL.items())
     code = code.replace('"FOLDER"', f'"{llama}"').replace('"FILE"', f'"{story}"').replace("length=512", sizes)
@@ -78,6 +79,9 @@ def test_the_lines_of_the_page_run(llama, story):
     assert math.isclose(dense["perplexity"], perplexity(names["model"], names["data"].report), rel_tol=1e-5)
     small, whole = (sum(p.numel() for p in names[name].parameters()) for name in ("small", "model"))
     assert small < whole
+    with pytest.raises(ExportError, match="got a pruned one, .* Export it with format 'transformers'"):
+        names["small"].save_pretrained("small")
+    names["model"].save_pretrained(tmp_path / "dense")
 
 
 @pytest.mark.slow

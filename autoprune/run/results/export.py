@@ -17,6 +17,7 @@ from torch import nn
 
 from autoprune.errors import AutopruneError, RecipeError
 from autoprune.plugins import home_of
+from autoprune.pretrained.saving import without_saving
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.modules.skip import within
 from autoprune.prune.modules.wrappers import unwrapped
@@ -87,7 +88,7 @@ def load(model: nn.Module, directory: str | Path, *, any_class: bool = False, an
     """
     model, _ = unwrapped(model)
     directory = as_path("directory", directory)
-    return _assembled(model, *_read(directory), directory, any_class=any_class, any_output=any_output)
+    return without_saving(_assembled(model, *_read(directory), directory, any_class=any_class, any_output=any_output))
 
 
 def _assembled(

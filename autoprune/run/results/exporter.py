@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -34,11 +34,14 @@ class ExportFacts:
         dense: the network that it was pruned from.
         recipe: turns the dense network into the small one.
         measured: the small network's measurements, its row of the front.
+        origin: where it comes from: the content of the job file ("job") and the number of examples of each set
+            ("examples"); empty if that is not known.
     """
 
     dense: nn.Module
     recipe: Recipe
     measured: Mapping[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -224,7 +224,9 @@ def write_member(session: Session, built: Built, directory: Path, exporter: Expo
     recipe = session.bank.subnet(built.member.counts).recipe
     exporter = exporter or find_exporter(DEFAULT)
     dense = session.model if is_builtin_exporter(exporter) else copy_model(session.model)  # users' code may write to it
-    facts = ExportFacts(dense, recipe, built.member.to_json())
+    examples = {name: facts["examples"] for name, facts in session.data.description["sets"].items()}
+    origin = {"job": session.job.document, "examples": examples}
+    facts = ExportFacts(dense, recipe, built.member.to_json(), origin)
     write_export(built.network, facts, session.data.example, directory, exporter)
     return built.member
 
