@@ -5,7 +5,8 @@
 With names of presets, such as shortgpt, it measures these instead, and writes language_presets.csv. FOLDER is a
 checkpoint of transformers (benchmarks/llama2c.py writes one of stories260K), TEXT a UTF-8 file whose documents are
 separated by two empty lines. Of the networks of a front within a share, the row has the one that is best on the
-selection set; perplexities and their 95 % confidence intervals are those on the report set.
+selection set; perplexities and their 95 % confidence intervals are those on the report set. Layers get no biases
+(benchmarks/biases.py shows what these are worth).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def searched(folder: str, file: str, evaluations: int, *, cost: str = "macs", se
     """The front of a search by `auto` over widths."""
     data = text(file, tokenizer=folder, separator="\n\n\n", seed=seed, **COUNTS)
     return autoprune.search(
-        causal_lm(folder), data, objectives=("perplexity", cost), rules=[{"match": "*", "levels": 8}],
+        causal_lm(folder, biases="none"), data, objectives=("perplexity", cost), rules=[{"match": "*", "levels": 8}],
         fitness=language_model, evaluations=evaluations, front_size=16, threads=1, seed=seed,
     )  # fmt: skip
 
@@ -53,7 +54,13 @@ def preset_rows(folder: str, file: str, preset: str) -> Iterator[dict[str, Any]]
     """The rows of a preset, with the settings that its first comment names."""
     comment = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8").partition("\n#\n")[0]
     settings = [words[0] for part in comment.split("--set ")[1:] if (words := part.split())]
-    settings += [f"model.path={folder}", f"data.text={file}", 'data.separator="\\n\\n\\n"', "run.threads=1"]
+    settings += [
+        f"model.path={folder}",
+        "model.biases=none",
+        f"data.text={file}",
+        'data.separator="\\n\\n\\n"',
+        "run.threads=1",
+    ]
     settings += [f"data.{name}={count}" for name, count in COUNTS.items()]
     started = time.process_time()
     result = search(load("configs/llm.yaml", settings).resolve(), None)
