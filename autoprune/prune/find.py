@@ -10,6 +10,7 @@ from torch import nn
 from autoprune.errors import UnsupportedModel
 from autoprune.prune.modules.wrappers import unwrapped
 from autoprune.prune.passes.examples import Examples, examples_for
+from autoprune.prune.passes.shortened import shortened
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
 from autoprune.prune.surgery.alone import check_alone
@@ -28,7 +29,9 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
         example_inputs: one call of the model: a tensor, a tuple of positional or a dict of keyword arguments, or a
             `call` of another method. Several calls, which are related in one structure, are a list of such examples or
             a dict of `call`s by name: give them where one call does not run the whole model. MACs are those of the
-            first call in eval mode, so pass a single example there to count per example.
+            first call in eval mode, so pass a single example there to count per example. Calls whose only tensors are
+            tokens and masks of more than 256 tokens are traced in full; where fewer tokens run the same operators,
+            units are verified on the first 256, with a note.
 
     Returns:
         The structure. Its `unmet` are parameters that no call has read; its `notes` name the parts that were not
@@ -48,9 +51,10 @@ def find_structure(model: nn.Module, example_inputs: Examples) -> Structure:
     model, notes = unwrapped(model)
     _check_finite(model)
     examples = examples_for(model, example_inputs)
-    checked = [note for example in examples for note in check_alone(model, example)]
-    structure = demote_wrong_units(model, trace(model, examples), examples)
-    return replace(structure, notes=(*notes, *structure.notes, *checked))
+    short, told = shortened(model, examples)
+    checked = [note for example in short for note in check_alone(model, example)]
+    structure = demote_wrong_units(model, trace(model, examples), short)
+    return replace(structure, notes=(*notes, *structure.notes, *told, *checked))
 
 
 def _check_finite(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,12 +10,11 @@ from torch import nn
 
 from autoprune.prune.devices.precision import doubled
 from autoprune.prune.passes.examples import Example
-from autoprune.prune.passes.planned import comparable, running
+from autoprune.prune.passes.planned import comparable, pieces, running
 from autoprune.prune.passes.precision import LOWER, computing_in
 from autoprune.prune.passes.watch import OperatorWatch
 
 OUTPUT_TOLERANCE = 1e-4  # smallest tolerance, relative to the largest output
-COMPARED_ENTRIES = 1 << 22  # entries that are compared at once
 
 
 def outputs(
@@ -59,13 +58,8 @@ def largest_difference(small: torch.Tensor, reference: torch.Tensor) -> float:
     if not reference.numel() or reference.is_meta:
         return 0.0
     scale, difference = torch.zeros(2, dtype=torch.float64)
-    for own, other in zip(_chunks(small), _chunks(reference), strict=True):
+    for own, other in zip(map(doubled, pieces(small)), map(doubled, pieces(reference)), strict=True):
         scale = torch.maximum(scale, other.abs().max())
         difference = torch.maximum(difference, (own - other).abs().max())
     error = float((difference / scale.clamp_min(torch.finfo(torch.float32).tiny)).item())
     return error if np.isfinite(error) else float("inf")
-
-
-def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The entries in float64, in which integers and booleans are compared as well; a part of them at a time."""
-    return (doubled(part) for part in torch.split(tensor.reshape(-1), COMPARED_ENTRIES))

@@ -95,10 +95,14 @@ class Masked(Route):
 
 def _zeroed(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
     """Runs a contraction with zeros at removed positions."""
+    return execute(_with_zeros(arguments, stays))
+
+
+def _with_zeros(arguments: Mapping[str, Any], stays: Stays) -> dict[str, Any]:
     changed = dict(arguments)
     for (name, dim), mask in stays.items():
         changed[name] = changed[name].index_fill(dim, (~mask).nonzero().squeeze(1), 0)
-    return execute(changed)
+    return changed
 
 
 def _selected(arguments: Mapping[str, Any], stays: Stays) -> dict[str, Any]:
@@ -167,12 +171,20 @@ def _largest(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
 
 
 def _attention(arguments: dict[str, Any], stays: Stays, execute: Execute) -> Any:
-    changed = _selected(arguments, stays)
+    """Leaves out tokens, and puts zeros at removed head dimensions.
+
+    With head dimensions left out, queries would be smaller than values: no fused kernel takes these, and the scores of
+    all heads would be in memory at once.
+    """
     rank = arguments["key"].dim()
+    within = {(name, dim): mask for (name, dim), mask in stays.items() if dim == rank - 1}
+    changed = _selected(arguments, {place: mask for place, mask in stays.items() if place not in within})
     mask, tokens = arguments.get("attn_mask"), stays.get(("key", rank - 2))
     if mask is not None and tokens is not None and mask.shape[-1] == len(tokens):
         changed["attn_mask"] = _take(mask, mask.dim() - 1, tokens)
-    return execute(changed)
+    if within and changed.get("scale") is None:  # it follows from the number of head dimensions
+        changed["scale"] = int(next(iter(within.values())).sum()) ** -0.5
+    return execute(_with_zeros(changed, within))
 
 
 MASKED_OPERATORS: dict[str, Callable[[dict[str, Any], Stays, Execute], Any]] = {

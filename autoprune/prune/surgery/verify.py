@@ -135,12 +135,18 @@ class _Comparison:
         """The difference of the outputs by call and output, the larger one of both modes."""
         found: dict[tuple[str, int], float] = {}
         for each in self._given(examples):
-            left = precise_outputs(small, examples[each.example], train=each.train, dtype=dtype)
-            right = self._masked(dense, each, examples, dtype)
-            pairs = list(zip(left, right, strict=True)) if len(left) == len(right) else []
-            for place, error in enumerate([largest_difference(*pair) for pair in pairs] or [float("inf")]):
+            for place, error in enumerate(self._errors_in(each, small, dense, examples, dtype)):
                 found[each.example, place] = max(error, found.get((each.example, place), 0.0))
         return tuple(found.values())
+
+    def _errors_in(
+        self, each: Pass, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example], dtype: torch.dtype
+    ) -> list[float]:
+        """The difference of each output in one pass, whose outputs are freed before the next one."""
+        left = precise_outputs(small, examples[each.example], train=each.train, dtype=dtype)
+        right = self._masked(dense, each, examples, dtype)
+        pairs = list(zip(left, right, strict=True)) if len(left) == len(right) else []
+        return [largest_difference(*pair) for pair in pairs] or [float("inf")]
 
     def tolerance(self, small: nn.Module, dense: nn.Module, examples: Mapping[str, Example]) -> float:
         """The tolerance for rounding, if both networks agree in float64: four times its effect on the dense network.

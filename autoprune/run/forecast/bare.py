@@ -131,4 +131,4 @@ class _Watch:
         known = next((index for index, other in enumerate(self._tensors) if other() is x), len(self._tensors))
         if known == len(self._tensors):
             self._tensors.append(weakref.ref(x))
-        self.reads[name] = Read(torch.empty(x.shape, device="meta"), self._examples, known, calls)
+        self.reads[name] = Read(torch.empty(x.shape, dtype=x.dtype, device="meta"), self._examples, known, calls)

@@ -12,6 +12,7 @@ import torch
 from autoprune.core.unit import Unit
 from autoprune.prune.criteria.surgeon import EXACT, ROUND_SHARE, WIDE
 from autoprune.prune.moments.consumers import Consumer, consumers_of
+from autoprune.prune.moments.held_out import EVERY
 from autoprune.prune.moments.shifts import shift_macs, shiftable
 from autoprune.prune.moments.sums import ROWS_A_COLUMN, ROWS_BYTES
 from autoprune.run.forecast.bare import Read
@@ -42,14 +43,22 @@ def moments_seconds(
 
 
 def held_out_bytes(consumers: Mapping[str, Consumer], reads: Mapping[str, Read], examples: int) -> int:
-    """The size of the moments of the rows that are held out from weights with few rows."""
+    """The size of the rows that are held out from weights with few rows, and of their moments where they are many."""
     found: dict[object, int] = {}
     for name, consumer in consumers.items():
         own = [reads[caller.module] for caller in consumer.callers if caller.module in reads]
-        if own and consumer.lacks_rows(consumer.design.count(own[0].x) * examples // own[0].examples):
+        rows = consumer.design.count(own[0].x) * examples // own[0].examples if own else 0
+        if own and consumer.lacks_rows(rows):
             shared = len(consumer.callers) == 1
-            found[(own[0].tensor, consumer.design) if shared else name] = consumer.nbytes
+            found[(own[0].tensor, consumer.design) if shared else name] = _held_bytes(consumer, rows, own[0].x.dtype)
     return sum(found.values())
+
+
+def _held_bytes(consumer: Consumer, rows: int, dtype: torch.dtype) -> int:
+    """The size of the held ones of so many rows, of which as many as columns wait at most, and of their products."""
+    design, held = consumer.design, math.ceil(rows / EVERY)
+    waiting = design.groups * design.columns * min(held, design.columns) * min(dtype.itemsize, 4)
+    return waiting + (consumer.nbytes if held >= design.columns else 0)
 
 
 def _sums_seconds(consumer: Consumer, read: Read, examples: int, batch: int, rates: Rates) -> float:

@@ -12,6 +12,7 @@ from autoprune.prune.moments.held_out import choose_ridge, held_rows
 from autoprune.prune.moments.moments import collect_moments
 from autoprune.prune.moments.refit import refit
 from autoprune.prune.moments.ridge import RIDGES
+from autoprune.prune.moments.sums import HeldSums
 from autoprune.prune.structure.trace import trace
 
 
@@ -47,6 +48,23 @@ def test_the_ridge_is_the_smallest_that_is_nearly_the_first_minimum_on_every_fif
     rises = [i for i in range(1, len(errors)) if errors[i] >= errors[i - 1]]
     least = errors[rises[0] - 1 if rises else -1]
     assert moments.ridge == next(ridge for ridge, error in zip(RIDGES, errors, strict=True) if error <= 1.1 * least)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(3,), (3, 2), (7, 6, 2, 1)])
+def test_rows_that_are_held_out_take_no_more_memory_than_the_square_of_their_columns(sizes, dtype):
+    torch.manual_seed(0)
+    parts = [torch.randn(1, size, 8).to(dtype).float() for size in sizes]
+    shift = parts[0].mean(dim=1, keepdim=True)
+    sums = HeldSums((1, 8), torch.zeros(1, 8, 8), dtype)
+    for part in parts:
+        sums.add(part, shift)
+    waiting = sum(rows.nbytes for rows in sums._waiting)
+    assert waiting <= 8 * 8 * dtype.itemsize
+    rows = (torch.cat(parts, dim=1) - shift)[0].double()
+    assert sums.rows == len(rows)
+    torch.testing.assert_close(sums.first.value()[0], rows.sum(dim=0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(sums.second()[0].double(), rows.T @ rows, rtol=0, atol=1e-4)
 
 
 def test_many_rows_for_the_columns_leave_the_usual_ridge():

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import autoprune
 from autoprune.prune.structure.axes import PIECES, Atom, concatenate, cut_axis, leaves, unify
@@ -45,6 +47,49 @@ def test_differences_of_neighbouring_positions_do_not_take_an_axis_apart():
     long = autoprune.find_structure(model, torch.randint(0, 16, (1, TOKENS)))
     assert kinds(long) == kinds(short)
     assert ("neurons", 12) in kinds(long)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the number of entries of the largest tensor that an operator returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        self.entries = max([self.entries, *(x.numel() for x in tree_leaves(output) if isinstance(x, torch.Tensor))])
+        return output
+
+
+def test_verify_never_has_the_scores_of_all_heads_in_memory():
+    torch.manual_seed(0)
+    model, ids = Packed().eval(), torch.randint(0, 16, (1, TOKENS))
+    structure = autoprune.find_structure(model, ids[:, :8])
+    assert "head_dim" in {unit.kind for unit in structure.units}
+    small = autoprune.shrink(model, structure, 0.5)
+    with Largest() as largest:
+        assert autoprune.verify(model, small, structure, ids).ok
+    assert largest.entries < TOKENS**2
+
+
+class Windowed(Packed):
+    """Runs one operator more on sequences that are longer than its window."""
+
+    def forward(self, ids):
+        output = super().forward(ids)
+        return output if ids.shape[1] <= 512 else output.tanh()
+
+
+@pytest.mark.parametrize(("kind", "tokens", "shorter"), [(Packed, 600, 1), (Packed, 250, 0), (Windowed, 600, 0)])
+def test_units_are_verified_on_fewer_tokens_if_these_run_the_same_operators(kind, tokens, shorter):
+    torch.manual_seed(0)
+    model, ids = kind().eval(), torch.randint(0, 16, (1, tokens))
+    structure = autoprune.find_structure(model, ids)
+    assert sum("was verified on the first 256 of" in note for note in structure.notes) == shorter
+    traced = trace(model, ids)
+    assert kinds(structure) == kinds(traced)
+    assert structure.cost == traced.cost
 
 
 def test_pieces_of_positions_that_stay_leave_the_axis_whole():
