@@ -28,10 +28,18 @@ def assumed(tensor: torch.Tensor) -> torch.Tensor | None:
 
 
 class KnownValues(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Follows known values through a pass on the meta device; `given` are its inputs with their values."""
+    """Follows known values through passes on the meta device.
 
-    def __init__(self, given: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+    Args:
+        given: inputs with their values.
+        assuming: whether unknown integers and booleans count as ones, which is enough where only shapes matter.
+    """
+
+    def __init__(
+        self, given: Iterable[tuple[torch.Tensor, torch.Tensor | None]] = (), *, assuming: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._assuming = assuming
         self._values: ByTensor[torch.Tensor] = by_tensor()
         self._note([(tensor, value.clone()) for tensor, value in given if value is not None])
 
@@ -58,14 +66,20 @@ class KnownValues(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         """Whether an operator on the meta device gives what known values decide."""
         tensors = _tensors(given)
         on_meta = any(tensor.is_meta for tensor in tensors) or torch.device("meta") in tree_leaves(given)
-        known = all(tensor in self._values or not tensor.is_meta for tensor in tensors)
+        known = all(self._known(tensor) for tensor in tensors)
         certain = "empty" not in func._schema.name and torch.Tag.nondeterministic_seeded not in func.tags
         return on_meta and known and certain
+
+    def _known(self, tensor: torch.Tensor) -> bool:
+        small = tensor.numel() <= MOST_ENTRIES and not tensor.is_floating_point() and not tensor.is_complex()
+        return tensor in self._values or not tensor.is_meta or (self._assuming and small)
 
     def _value(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.device):
             return torch.device("cpu")
-        return self._values.get(leaf, leaf) if isinstance(leaf, torch.Tensor) else leaf
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_meta:
+            return leaf
+        return self._values[leaf] if leaf in self._values else assumed(leaf)
 
     def _note(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         for tensor, value in pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ from autoprune.prune.modules.borrowed import seeded
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.prune.moments.consumers import find_consumers, measured_weights
 from autoprune.prune.passes.containers import copied
+from autoprune.prune.passes.known import KnownValues
 from autoprune.prune.surgery.surgery import cut
 from autoprune.run.executors.evaluator import workers_here
 from autoprune.run.forecast import memory
@@ -59,6 +61,9 @@ PRODUCTS = 4  # matrices of the size of second moments that exist for a moment: 
 GRADIENTS = 3  # a forward and a backward pass, as a multiple of a forward pass
 WORKER_BYTES = 300 << 20  # of a worker process with its libraries, before it scores anything
 COUNTED_EXAMPLES = 3  # of the pass that shows what a fit holds
+WITHOUT_VALUES = (
+    "The network is on the meta device, where passes take no time: times are those of the other work alone, on the CPU."
+)
 
 
 def make_forecast(session: Session, structure_seconds: float) -> Forecast:
@@ -87,7 +92,9 @@ class _Forecaster:
         zeros = [] if self.job.masks == "magnitude" else list(session.weights)
         weights = [*measured_weights(self.units), *zeros]
         self.consumers, _ = find_consumers(self.model, session.structure, weights)
-        self.rates = rates(session.device, torch.get_num_threads())
+        self.has_values = session.device.type != "meta"
+        device = session.device if self.has_values else torch.device("cpu")
+        self.rates = rates(device, torch.get_num_threads())
         self.on_cpu = rates(torch.device("cpu"), torch.get_num_threads())
         self.inputs: Inputs = tuple(placed(x, session.device) for x in data.calibrate[0].inputs)
         self.batch = max(len(batch.inputs[0]) for batch in (*data.calibrate, *data.select))
@@ -99,6 +106,10 @@ class _Forecaster:
 
     def forecast(self) -> Forecast:
         """The forecast: each stage holds what earlier ones have kept."""
+        with contextlib.nullcontext() if self.has_values else KnownValues(assuming=True):
+            return self._forecast()
+
+    def _forecast(self) -> Forecast:
         session = self.session
         copied = self._collected if self.on_device else 0  # moments are added up on the device
         stages = [
@@ -115,13 +126,13 @@ class _Forecaster:
             self.workers,
             torch.get_num_threads(),
             (self.dense.seconds, self.half.seconds),
-            memory.resident_bytes(),
+            memory.resident_bytes() + (0 if self.has_values else self._weights),
             memory.available_bytes(),
             free_bytes(session.device),
             0 if self.fits is None else self.fits.spilled_bytes,
             memory.disk_bytes(),
             self.front_size,
-            tuple(note for note in (*notes, self._advice) if note),
+            tuple(note for note in (*notes, "" if self.has_values else WITHOUT_VALUES, self._advice) if note),
         )
 
     def _choose_front_size(self) -> list[str]:
