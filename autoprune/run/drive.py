@@ -43,6 +43,7 @@ from autoprune.run.results.front_file import LeftOut
 from autoprune.run.results.member import Member
 from autoprune.run.results.members import finish
 from autoprune.run.session.dense import check_reported, measure_dense
+from autoprune.run.session.device import check_values
 from autoprune.run.session.emptied import EmptiedWeights
 from autoprune.run.session.job import Job, OnProgress, silent
 from autoprune.run.session.session import Session, open_session
@@ -94,6 +95,7 @@ def search(job: Job, path: Path | None, progress: OnProgress = silent, answers: 
         answers: the folder of a run whose evaluations are reused for the same networks, if they are still valid.
     """
     check_given(job)
+    check_values(job.device)
     clean = without(secrets_of(job))
     with guarded(), contextlib.ExitStack() as stack:
         folder: RunFolder | None = None

@@ -312,10 +312,8 @@ class _Run:
 
     def _sample(self) -> Sample:
         """The rows of all chunks, which no longer keep them."""
-        parts = [chunk.sample for chunk in self.chunks if chunk.sample]
-        for chunk in self.chunks:
-            chunk.sample = None
-        return Sample.joined(parts)
+        given = [chunk.give_sample() for chunk in self.chunks]
+        return Sample.joined([sample for sample in given if sample])
 
     def _solve_with_feeder(self, fit: Fit, feeder: Fit) -> bool:
         """Fits both layers together, and takes the rows that the second one then has; False if it is right already."""

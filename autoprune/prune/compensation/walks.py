@@ -306,6 +306,11 @@ class Chunk:
             positions, held, goal = self._drawn
             self.sample = Sample(fit.design.rows(x, positions), goal, held)
 
+    def give_sample(self) -> Sample | None:
+        """The rows and targets, which are no longer kept here."""
+        sample, self.sample, self._drawn = self.sample, None, None
+        return sample
+
     def input_of(self, fit: Fit) -> torch.Tensor:
         """The input of the layer that is waited for; behind a feeder that of its present weights."""
         if self._input is None:

@@ -24,3 +24,12 @@ def pick_device(name: str) -> torch.device:
 def placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Moves a tensor to the device; images become channels-last, the fastest layout for convolutions."""
     return x.to(device, memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
+
+
+def check_values(name: str) -> None:
+    """Raises ConfigError if a search cannot run on the named device because its tensors have no values."""
+    if name.partition(":")[0] == "meta":
+        raise ConfigError(
+            "run.device: expected a device with values for a search, got 'meta', where autoprune inspect forecasts a "
+            "run. Choose cpu or an accelerator, and load the network's weights."
+        )

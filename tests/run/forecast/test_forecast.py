@@ -56,6 +56,15 @@ def test_the_inspection_has_the_forecast(job):
     assert found.to_json()["forecast"]["workers"] == 1
 
 
+def test_a_network_without_weights_is_forecast_with_them_and_not_searched(job):
+    here, there = (inspect_job(job(device=device)).forecast for device in ("cpu", "meta"))
+    for name in ("moments", "order"):
+        assert stage(there, name).memory == stage(here, name).memory
+    assert any("times are those of the other work" in note for note in there.notes)
+    with pytest.raises(ConfigError, match="got 'meta', where autoprune inspect forecasts"):
+        search(job(device="meta"), None)
+
+
 def test_moments_take_the_bytes_of_their_shapes_besides_the_examples(job):
     found = stage(forecast_of(job()), "moments")
     assert MOMENTS <= found.memory < MOMENTS + 20 * 2**20
