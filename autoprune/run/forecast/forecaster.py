@@ -47,6 +47,7 @@ from autoprune.run.forecast.statistics import (
     Elimination,
     eliminations,
     held_out_bytes,
+    kept_bytes,
     moments_seconds,
     order_bytes,
     order_seconds,
@@ -329,17 +330,18 @@ class _Forecaster:
 
     @property
     def _moments(self) -> int:
-        return sum(consumer.nbytes for consumer in self.consumers.values())
+        """The moments, once they are collected."""
+        return kept_bytes(self.consumers, self.dense.reads)
 
     @property
     def _collected(self) -> int:
-        """The moments, also of what is held out, and what the largest takes while it is added to and finished."""
+        """The moments of all weights, also of what is held out, and what the largest takes while it is added to.
+
+        Which of them are shared shows in the first pass.
+        """
         held_out = held_out_bytes(self.consumers, self.dense.reads, self.norms)
-        return (
-            self._moments
-            + held_out
-            + PRODUCTS * max((consumer.nbytes for consumer in self.consumers.values()), default=0)
-        )
+        sizes = [consumer.nbytes for consumer in self.consumers.values()]
+        return sum(sizes) + held_out + PRODUCTS * max(sizes, default=0)
 
     @property
     def _weights(self) -> int:

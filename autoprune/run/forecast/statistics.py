@@ -42,6 +42,16 @@ def moments_seconds(
     return total
 
 
+def kept_bytes(consumers: Mapping[str, Consumer], reads: Mapping[str, Read]) -> int:
+    """The size of the second moments once they are collected, of which weights that read the same tensor share one."""
+    found: dict[object, int] = {}
+    for name, consumer in consumers.items():
+        read = reads.get(consumer.callers[0].module) if len(consumer.callers) == 1 else None
+        key = name if read is None else (read.tensor, consumer.design, consumer.form, consumer.blocks)
+        found[key] = consumer.nbytes
+    return sum(found.values())
+
+
 def held_out_bytes(consumers: Mapping[str, Consumer], reads: Mapping[str, Read], examples: int) -> int:
     """The size of the rows that are held out from weights with few rows, and of their moments where they are many."""
     found: dict[object, int] = {}
