@@ -61,6 +61,11 @@ def local(path: str | Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def _is_path(path: str | Path) -> bool:
+    """Whether a text can be no name on the hub, which has at most one slash."""
+    return isinstance(path, Path) or path.startswith((".", "~", "/")) or path.count("/") > 1 or Path(path).exists()
+
+
 @contextmanager
 def reading(path: str | Path, what: str, *, download: bool, trust_remote_code: bool) -> Iterator[None]:
     """Turns failures of transformers to read something into a ConfigError.
@@ -81,6 +86,10 @@ def reading(path: str | Path, what: str, *, download: bool, trust_remote_code: b
             raise ConfigError(
                 f"{path}: {what} needs Python code of the checkpoint, which runs only if you trust it. Read the .py "
                 "files, then set trust_remote_code: true."
+            ) from error
+        if local(path) is None and _is_path(path):
+            raise ConfigError(
+                f"{path}: expected the folder of a checkpoint, where there is none. Check the path."
             ) from error
         if local(path) is None and not download:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -146,6 +147,13 @@ def test_a_network_of_no_class_of_transformers_is_refused(dense, structure, tmp_
     with pytest.raises(ExportError, match="of a class of transformers that .* read, got a Linear"):
         written(network, other, tmp_path / "small")
     assert isinstance(find_exporter("transformers"), TransformersExporter)
+
+
+def test_a_network_whose_class_cannot_hold_its_widths_is_refused(dense, structure, tmp_path):
+    network, facts = pruned(dense, structure, {"gate_proj": 12})
+    adapted = dataclasses.replace(facts.recipe, adapted=("model.layers.0.mlp",))
+    with pytest.raises(ExportError, match="transformers can run alone, got adapters in model.layers.0.mlp"):
+        written(network, dataclasses.replace(facts, recipe=adapted), tmp_path / "small")
 
 
 def test_a_network_that_computes_something_else_is_refused(dense, structure, tmp_path):

@@ -59,6 +59,13 @@ def test_the_name_of_a_checkpoint_is_not_downloaded_unless_that_is_asked_for(mon
             read("nobody/nothing")
 
 
+def test_a_path_without_a_folder_is_no_name_of_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    for path in (str(tmp_path / "none"), tmp_path / "none", "./none"):
+        with pytest.raises(ConfigError, match="none: expected the folder of a checkpoint, where there is none"):
+            causal_lm(path)
+
+
 def test_a_checkpoint_that_needs_code_says_so(copied):
     rewritten(copied, "config.json", model_type="own", architectures=["Own"], auto_map={"AutoConfig": "own.Own"})
     with pytest.raises(ConfigError, match="needs Python code of the checkpoint, .* trust_remote_code: true"):
