@@ -24,7 +24,7 @@ def causal_lm(
     path: str | Path,
     dtype: DType = "auto",
     *,
-    biases: Biases = "configured",
+    biases: Biases = "none",
     download: bool = False,
     trust_remote_code: bool = False,
 ) -> nn.Module:
@@ -53,7 +53,7 @@ def classifier(
     path: str | Path,
     dtype: DType = "auto",
     *,
-    biases: Biases = "configured",
+    biases: Biases = "none",
     download: bool = False,
     trust_remote_code: bool = False,
 ) -> nn.Module:
@@ -65,7 +65,7 @@ def encoder(
     path: str | Path,
     dtype: DType = "auto",
     *,
-    biases: Biases = "configured",
+    biases: Biases = "none",
     download: bool = False,
     trust_remote_code: bool = False,
 ) -> nn.Module:

@@ -68,7 +68,7 @@ def test_a_class_without_switches_gets_biases_only_where_all_are_wanted():
 
 
 def test_the_bias_of_a_layer_keeps_the_average_of_its_dense_output(llama):
-    dense = causal_lm(llama)
+    dense = causal_lm(llama, biases="configured")
     small, *_ = exported(dense, {MLPS[0]: 3})
     means = []
     for network in (dense, small):
@@ -82,13 +82,15 @@ def test_the_bias_of_a_layer_keeps_the_average_of_its_dense_output(llama):
 
 
 def test_exports_keep_created_biases(llama, tmp_path):
-    dense = causal_lm(llama)
+    dense = causal_lm(llama, biases="configured")
     network, facts, _ = exported(dense, dict.fromkeys(MLPS, 6))
     assert network.model.layers[0].mlp.down_proj.bias.any()
     for exporter, folder in ((RecipeExporter(), tmp_path / "recipe"), (TransformersExporter(), tmp_path / "plain")):
         folder.mkdir()
         exporter.write(network, facts, (IDS,), folder)
-    assert torch.equal(logits(autoprune.load(causal_lm(llama), tmp_path / "recipe")), logits(network))
+    assert torch.equal(
+        logits(autoprune.load(causal_lm(llama, biases="configured"), tmp_path / "recipe")), logits(network)
+    )
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert (config["architectures"], config["mlp_bias"]) == (["LlamaForCausalLM"], True)
     assert torch.equal(logits(causal_lm(tmp_path / "plain")), logits(network))
