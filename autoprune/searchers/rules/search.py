@@ -139,7 +139,7 @@ def _ladder(problem: Problem, name: str, cost: str) -> tuple[np.ndarray, np.ndar
     else:
         shares = CLOSED_FORM_RULES[name].shares([problem.profiles[unit] for unit in units], DIALS)
     rows = nearest_levels(problem, shares)
-    rows[:, branches_beside_widths(problem.space)] = 0  # only the uniform rule takes spaces with branches
+    rows[:-1, branches_beside_widths(problem.space)] = 0  # as in plan.ladder; other rules take no space with branches
     rows = rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])]
     rows = rows[problem.feasible(rows)]
     return rows, problem.cost_values(rows, (cost,))[cost]

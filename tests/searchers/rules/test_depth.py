@@ -122,11 +122,12 @@ def test_two_stages_narrow_all_neurons_and_then_remove_the_branches_of_least_los
     assert gone == {frozenset({1, other}) for other in (0, 2, 3)}  # the first round removed the branch of block 1
 
 
-def test_the_uniform_rule_keeps_branches_beside_widths():
+def test_the_uniform_rule_keeps_branches_beside_widths_until_the_smallest_network():
     problem = branch_problem(2, (4, 3, 2, 1))
     plans = [levels for _, levels in plans_of(problem, "uniform", "macs")]
     assert {levels[0] for levels in plans} == {0, 1, 2, 3}
-    assert not any(removed_branches(problem, levels) for levels in plans)
+    assert not any(removed_branches(problem, levels) for levels in plans[:-1])
+    assert plans[-1] == problem.space.smallest.levels
 
 
 def test_stages_open_branches_then_neurons_until_the_budget():
