@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import torch
 
 from autoprune.prune.moments.rectifier import Rectifier
-from autoprune.prune.moments.regression import Regression, row_factors, solve_rows
+from autoprune.prune.moments.regression import OUTPUTS, Regression, row_factors, solve_rows
 from autoprune.prune.moments.ridge import RIDGES, ridged, strength
 
 SAMPLED_OUTPUTS = 16  # of each group of a weight with zeros, where every output has a factor of its own
@@ -52,7 +52,8 @@ class Choice(NamedTuple):
 def choose_ridge(regression: Regression, sample: Sample, rectifier: Rectifier | None) -> Choice:
     """Fits the rows that are not held out with each ridge, from the smallest on, until the error on the others rises.
 
-    Fits are in float32, as only their errors are used. Those of a weight with zeros are of a sample of its outputs.
+    Fits are in float32, as only their errors are used. Those of a weight with zeros, and of one with more than OUTPUTS
+    outputs, are of a sample of its outputs.
     Where a ReLU reads the output, an error at a negative target counts only as far as the output is positive.
 
     Args:
@@ -64,9 +65,8 @@ def choose_ridge(regression: Regression, sample: Sample, rectifier: Rectifier | 
     if not sample.suffices:
         return Choice(math.inf, math.nan)
     outputs = regression.prior.shape[1]
-    some = torch.arange(outputs)
-    if regression.stays is not None:
-        some = torch.linspace(0, outputs - 1, min(outputs, SAMPLED_OUTPUTS)).long()
+    most = OUTPUTS if regression.stays is None else SAMPLED_OUTPUTS
+    some = torch.linspace(0, outputs - 1, most).long() if outputs > most else torch.arange(outputs)
     goal = sample.goal[:, sample.held][:, :, some]
     variance = float(goal.var(dim=1, correction=0).mean())
     best, last = Choice(math.nan, math.inf), math.inf

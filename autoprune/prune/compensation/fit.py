@@ -106,7 +106,7 @@ class Fit:
         (prior, bias), (_, rows, columns) = self._folded(), sample.rows.shape
         variance = float(sample.goal.var(dim=1, correction=0).mean())
         self.regression = Regression(sample.rows, prior, constant=constant, stays=self.stays)
-        left = float((self.regression.fitted(prior, bias) - sample.goal).square().mean())
+        left = self.regression.error(prior, bias, sample.goal)
         if left <= UNCHANGED * variance:
             self.result = LayerFit(left / variance if variance > 0 else 0.0, math.inf, rows, columns)
             return False

@@ -14,6 +14,7 @@ from autoprune.prune.moments.rectifier import Rectifier
 from autoprune.prune.moments.ridge import RIDGE, ridged, strength
 
 RECTIFIED_ROUNDS = 4  # iterations of a rectified fit; twelve gave the same
+OUTPUTS = 4096  # of each group that are solved for at once; a language model has one for each token of its vocabulary
 
 
 class Regression:
@@ -88,13 +89,20 @@ class Regression:
 
     def solve(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Solves for (g, n, o) targets; returns float64 (g, o, k) weights and (g, o) constants."""
+        groups = output_groups(targets.shape[2]) if self.stays is None else [slice(None)]
+        weights, constants = zip(*(self._solved(targets[:, :, own], own) for own in groups), strict=True)
+        return torch.cat(weights, dim=1), torch.cat(constants, dim=1)
+
+    def _solved(self, targets: torch.Tensor, own: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weights and constants of some of the outputs."""
+        prior = self.prior[:, own]
         mean = targets.mean(dim=1, keepdim=True) if self.constant else torch.zeros_like(targets[:, :1])
-        weight = self.prior if self.ridge == math.inf else self._solved(targets - mean)
+        weight = prior if self.ridge == math.inf else self._moved(prior, targets - mean)
         return weight, self.doubled(mean)[:, 0] - (weight @ self.doubled(self.mean).transpose(1, 2))[:, :, 0]
 
-    def _solved(self, targets: torch.Tensor) -> torch.Tensor:
+    def _moved(self, prior: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         products = self.doubled(self.rows.transpose(1, 2) @ targets).transpose(1, 2) / targets.shape[1]  # (g, o, k)
-        return self.divided(products + strength(self.moments, self.ridge)[:, :, None] * self.prior)
+        return self.divided(products + strength(self.moments, self.ridge)[:, :, None] * prior)
 
     def solve_rectified(self, targets: torch.Tensor, rectifier: Rectifier) -> tuple[torch.Tensor, torch.Tensor]:
         """Solves like `solve`, for outputs that a ReLU reads: any output fits a negative target if it is negative.
@@ -116,6 +124,14 @@ class Regression:
         shift = self.doubled(bias)[:, None] + self.doubled(self.mean) @ weight.transpose(1, 2)  # (g, 1, o)
         return self.rows @ weight.to(self.rows).transpose(1, 2) + shift.to(self.rows)
 
+    def error(self, weight: torch.Tensor, bias: torch.Tensor, targets: torch.Tensor) -> float:
+        """The mean square of the outputs of weights and constants less (g, n, o) targets."""
+        total = 0.0
+        for own in output_groups(targets.shape[2]):
+            left = (self.fitted(weight[:, own], bias[:, own]) - targets[:, :, own]).square().mean()
+            total += float(left) * (own.stop - own.start)
+        return total / targets.shape[2]
+
     def spread(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(g, o) mean and (g, o) variance of the outputs of (g, o, k) weights for the rows."""
         weight = self.doubled(weight)
@@ -126,6 +142,11 @@ class Regression:
         """Frees the rows; only `spread` works afterwards."""
         _ = self.moments
         self.rows = self.rows[:, :0]
+
+
+def output_groups(outputs: int) -> list[slice]:
+    """The outputs of a weight in groups of at most OUTPUTS."""
+    return [slice(first, min(first + OUTPUTS, outputs)) for first in range(0, outputs, OUTPUTS)]
 
 
 def factor_bytes(stays: torch.Tensor) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.prune.moments import regression
 from autoprune.prune.moments.rectifier import RELU
 from autoprune.prune.moments.regression import Regression, factor_bytes
 from autoprune.prune.moments.ridge import RIDGE
@@ -57,3 +58,13 @@ def test_rows_that_are_not_finite_are_an_error_with_zeros_too():
     stays = torch.tensor([[[True, True, False, True]]])
     with pytest.raises(torch.linalg.LinAlgError):
         Regression(rows, drawn(1, 1, 4), constant=True, stays=stays).solve(drawn(1, 50, 1))
+
+
+def test_outputs_in_groups_have_the_solutions_and_the_error_of_all_at_once(monkeypatch):
+    rows, prior, targets = drawn(2, 100, 5), drawn(2, 7, 5, seed=1), drawn(2, 100, 7, seed=2)
+    weight, bias = Regression(rows, prior, constant=True).solve(targets)
+    monkeypatch.setattr(regression, "OUTPUTS", 3)
+    grouped = Regression(rows, prior, constant=True)
+    torch.testing.assert_close(grouped.solve(targets), (weight, bias))
+    expected = np.square(rows.numpy() @ weight.mT.numpy() + bias.numpy()[:, None] - targets.numpy()).mean()
+    assert grouped.error(weight, bias, targets) == pytest.approx(expected, rel=1e-5)
