@@ -18,9 +18,9 @@ import sys
 from collections.abc import Iterator
 
 import torch
-from imagenet import fitted
 from smollm2 import uniform
 from tables import write_table
+from training_free import fit
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
@@ -43,7 +43,7 @@ def rows(folder: str, file: str, widths: str, share: float) -> Iterator[dict[str
     for which in BIASES:
         session = opened(folder, file, which, SPACES[widths])
         chosen = within(session, share)
-        measured = {"assembled": session.scorer.network(chosen), "fitted": fitted(session, chosen)}
+        measured = {"assembled": session.scorer.network(chosen), "fitted": fit(session, chosen)}
         macs = session.problem.costs_of(chosen)["macs"] / session.dense_costs["macs"]
         perplexity = {
             name: round(session.scorer.measure(network, session.reported)["perplexity"], 2)

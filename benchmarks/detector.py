@@ -31,8 +31,8 @@ class Split(nn.Module):
         for block in self.blocks:
             y = block(parts[-1])
             parts.append(parts[-1] + y if self.shortcut else y)
-        y = self.leave(torch.cat(parts, dim=1))
-        return y  # type: ignore[no-any-return]
+        y: torch.Tensor = self.leave(torch.cat(parts, dim=1))
+        return y
 
 
 class Pyramid(nn.Module):
@@ -46,8 +46,8 @@ class Pyramid(nn.Module):
         parts = [self.enter(x)]
         for _ in range(3):
             parts.append(F.max_pool2d(parts[-1], 5, 1, 2))
-        y = self.leave(torch.cat(parts, dim=1))
-        return y  # type: ignore[no-any-return]
+        y: torch.Tensor = self.leave(torch.cat(parts, dim=1))
+        return y
 
 
 class Detector(nn.Module):

@@ -23,13 +23,12 @@ import copy
 import re
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from compensation.setting import macs
+from compensation.setting import largest_within, macs
 from scipy.stats import kendalltau
 from smollm2 import prose
 from tables import write_table
@@ -44,11 +43,11 @@ from autoprune.measure.fitness import embedding
 from autoprune.pretrained import encoder
 from autoprune.prune.find import find_structure
 from autoprune.prune.shrink import shrink
+from autoprune.prune.structure.structure import Structure
 
 SHARES = (0.75, 0.5)
 COUNTS = {"length": 48, "calibrate": 500, "select": 200, "report": 200, "batch_size": 50}
 EVALUATIONS, FRONT = 200, 16
-STEPS = 10  # halvings of the interval of shares
 SHORTEST = 40  # characters of a sentence
 
 Inputs = tuple[torch.Tensor, ...]
@@ -67,13 +66,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     seconds = round(time.process_time() - start)
     dense = encoder(options.folder).eval()
-    makers: dict[str, Callable[[float], nn.Module]] = {
-        "uniform l2": partial(largest, partial(uniform, dense, data.example), dense, data),
-        "torch-pruning": partial(largest, partial(rival, dense, data.example), dense, data),
-        "auto": partial(member, front),
-    }
+    example, structure = data.example, find_structure(dense, data.example)
+    removing = {"uniform l2": partial(uniform, dense, structure), "torch-pruning": partial(rival, dense, example)}
     for share in SHARES:
-        rows += [row(method, share, make(share), dense, data) for method, make in makers.items()]
+        budget = share * macs(dense, example)
+        networks = {name: largest_within(make, budget, example) for name, make in removing.items()}
+        networks["auto"] = member(front, share)
+        rows += [row(method, share, network, dense, data) for method, network in networks.items()]
     command = f"python benchmarks/encoder.py FOLDER TEXT (torch {torch.__version__}, 1 thread)"
     write_table("encoder.csv", command, [*rows, {"method": "search", "core_seconds": seconds}])
 
@@ -99,30 +98,13 @@ def member(front: PrunedFront, share: float) -> nn.Module:
     return max(within, key=lambda member: member["select_cosine"]).build()
 
 
-def largest(make: Callable[[float], nn.Module], dense: nn.Module, data: Data, share: float) -> nn.Module:
-    """The network that keeps the largest share of every layer within a share of the dense MACs."""
-    budget = share * macs(dense, data.example)
-    least, most, best = 0.0, 1.0, None
-    for _ in range(STEPS):
-        kept = (least + most) / 2
-        network = make(kept)
-        if macs(network, data.example) > budget:
-            most = kept
-        else:
-            least, best = kept, network
-    if best is None:
-        raise ValueError(f"no share of the widths brings the MACs within {share:.0%}")
-    return best
-
-
-def uniform(dense: nn.Module, example: Inputs, kept: float) -> nn.Module:
+def uniform(dense: nn.Module, structure: Structure, ratio: float) -> nn.Module:
     """Heads and neurons of largest L2 norm, weights as they were."""
-    structure = find_structure(dense, example)
     units = [unit for unit in structure.units if unit.kind in ("heads", "neurons")]
-    return shrink(dense, structure, {unit.name: max(unit.least, round(kept * unit.width)) for unit in units})
+    return shrink(dense, structure, {unit.name: max(unit.least, round((1 - ratio) * unit.width)) for unit in units})
 
 
-def rival(dense: nn.Module, example: Inputs, kept: float) -> nn.Module:
+def rival(dense: nn.Module, example: Inputs, ratio: float) -> nn.Module:
     """Heads and neurons by torch-pruning.
 
     Fang et al. 2023, https://arxiv.org/abs/2301.12900.
@@ -137,11 +119,11 @@ def rival(dense: nn.Module, example: Inputs, kept: float) -> nn.Module:
         network,
         example,
         importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=1 - kept,
+        pruning_ratio=ratio,
         ignored_layers=[m for m in network.modules() if isinstance(m, nn.Linear) and m not in roots],
         num_heads={attention.query: attention.num_attention_heads for attention in attentions},
         prune_num_heads=True,
-        head_pruning_ratio=1 - kept,
+        head_pruning_ratio=ratio,
         output_transform=lambda output: output.last_hidden_state.sum(),
     )
     pruner.step()

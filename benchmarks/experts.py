@@ -19,9 +19,9 @@ import functools
 import sys
 
 import torch
-from imagenet import fitted
 from tables import write_table
 from torch import nn
+from training_free import fit
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
@@ -101,7 +101,7 @@ def opened(network: nn.Module, data: Data, criterion: Criterion) -> Session:
 def pruned(session: Session) -> dict[str, float]:
     """The perplexities of the networks with half of the experts."""
     chosen = Candidate((1,) * len(session.space.units))
-    networks = {"assembled": session.scorer.network(chosen), "fitted": fitted(session, chosen)}
+    networks = {"assembled": session.scorer.network(chosen), "fitted": fit(session, chosen)}
     return {name: measured(session, small) for name, small in networks.items()}
 
 

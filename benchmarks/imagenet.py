@@ -33,11 +33,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from compensation.setting import largest_within
 from compensation.setting import macs as macs_of
 from tables import write_table
 from torch import nn
 from torch.nn import functional as F
-from training_free import PROBE_LEVELS, evaluations
+from training_free import PROBE_LEVELS, evaluations, fit, planned_within
 from zoo.models import declare_torchvision_operators
 
 from autoprune.core.evaluation import Evaluation
@@ -48,10 +49,7 @@ from autoprune.data import Data
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.measure.fitness import classification
-from autoprune.plan.allocation import plan
-from autoprune.plan.damages import damage_table
 from autoprune.plan.ladder import uniform_levels
-from autoprune.prune.compensation.compensate import compensate
 from autoprune.run.session.job import Job, silent
 from autoprune.run.session.session import Session, open_session
 from autoprune.searchers import make_searcher
@@ -60,7 +58,6 @@ SHARES = (0.85, 0.78, 0.7, 0.5)
 REPORT, SELECT, BATCH = 250, 150, 50
 RIVALS = {"l1": 1, "l2": 2, "global": 2}  # the norm that ranks filters
 PLANS = 8
-RATIO_STEPS = 10  # halvings of the interval of torch-pruning's ratios
 LEVELS = tuple(step / 32 for step in range(8, 32))
 
 
@@ -98,7 +95,7 @@ def methods(session: Session, share: float, scored: Sequence[Evaluation]) -> dic
         **{f"torch-pruning {method}": partial(rival, session, budget, method) for method in RIVALS},
         "assembled": partial(session.scorer.network, uniform),
         "planned": partial(session.scorer.network, planned),
-        "fitted": partial(fitted, session, planned),
+        "fitted": partial(fit, session, planned),
     }
 
 
@@ -146,29 +143,13 @@ def uniform_within(session: Session, budget: float) -> Candidate:
     return max((c for c in candidates if macs[c] <= budget), key=macs.__getitem__)
 
 
-def planned_within(session: Session, budget: float, scored: Sequence[Evaluation]) -> Candidate:
-    """The better of the plan and of what the search has measured within a number of MACs, by KL."""
-    planned = Candidate(plan(session.problem, damage_table(session.problem, scored), "macs", budget))
-    measured = {e.candidate: e.values["kl"] for e in scored if e.values["macs"] <= budget}
-    measured.setdefault(planned, session.scorer.score(planned).values["kl"])
-    return min(measured, key=measured.__getitem__)
-
-
 def rival(session: Session, budget: float, method: str) -> nn.Module:
     """torch-pruning's largest network within a number of MACs, with re-estimated batch norms.
 
     Fang et al. 2023, https://arxiv.org/abs/2301.12900. All layers but the classifier's outputs are pruned.
     """
-    keeps, removes, best = 0.0, 1.0, None
-    for _ in range(RATIO_STEPS):
-        ratio = (keeps + removes) / 2
-        network = at_ratio(session.model, session.data.example, ratio, method)
-        if macs_of(network, session.data.example) > budget:
-            keeps = ratio
-        else:
-            removes, best = ratio, network
-    if best is None:
-        raise ValueError(f"torch-pruning {method}: no ratio below 1 brings the MACs within {budget:.3g}")
+    example = session.data.example
+    best = largest_within(lambda ratio: at_ratio(session.model, example, ratio, method), budget, example)
     recalibrate(best, session.scorer.calibrate)
     return best
 
@@ -185,13 +166,6 @@ def at_ratio(model: nn.Module, example: tuple[torch.Tensor, ...], ratio: float, 
         pruning_ratio=ratio,
         ignored_layers=[module for module in network.modules() if isinstance(module, nn.Linear)],
     ).step()
-    return network
-
-
-def fitted(session: Session, candidate: Candidate) -> nn.Module:
-    subnet = session.scorer.subnet(candidate)
-    network = session.bank.build(subnet)
-    compensate(network, session.structure, session.reference, subnet.indices)
     return network
 
 

@@ -19,17 +19,16 @@ with half of every width takes, joint fits included, as a multiple of a pass of 
 from __future__ import annotations
 
 import argparse
-import csv
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detector import Detector
 from processes import in_new_process
+from tables import read_table, write_table
 from torch import nn
 from zoo.models import declare_torchvision_operators
 
@@ -45,7 +44,6 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.structure.trace import trace
 from autoprune.prune.surgery.surgery import cut, kept_indices
 
-COLUMNS = ("model", "units", "examples", "bare_ms", "seconds", "bare_passes", "peak_mib", "predicted_mib", "detail")
 TORCHVISION = ("resnet50", "vit_b_16", "convnext_tiny", "densenet121")
 BATCH = 8
 BATCHES = {"moments": 32, "order": 1, "fit": 8}
@@ -159,15 +157,10 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def write(part: str, row: dict[str, Any]) -> None:
-    path = Path(__file__).parents[1] / "results" / f"real_size_{part}.csv"
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [old for old in csv.DictReader(line for line in lines if line[:1] != "#") if old["model"] != row["model"]]
+    table = f"real_size_{part}.csv"
+    kept = [old for old in read_table(table) if old["model"] != row["model"]]
     names = " ".join([*(old["model"] for old in kept), row["model"]])
-    with path.open("w", newline="") as file:
-        file.write(f"# python benchmarks/real_size.py {part} {names}\n")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, row])
+    write_table(table, f"python benchmarks/real_size.py {part} {names}", [*kept, row])
 
 
 if __name__ == "__main__":

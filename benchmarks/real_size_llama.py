@@ -18,14 +18,13 @@ have no weights; the weights are counted. Rows go to results/real_size_llama.csv
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from real_size_memory import MIB, Meter, llama
+from tables import read_table, write_table
 from torch import nn
 
 from autoprune import Objective, Scoring
@@ -46,7 +45,7 @@ from autoprune.run.inspection import inspect_job
 from autoprune.run.session.job import Job, NamedSearcher
 from autoprune.searchers import SEARCHERS
 
-RESULTS = Path(__file__).parents[1] / "results" / "real_size_llama.csv"
+TABLE = "real_size_llama.csv"
 COLUMNS = ("network", "layers", "stage", "seconds", "passes", "peak_mib", "whole_seconds", "whole_mib", "detail")
 LAYERS, SEQUENCES, LENGTH, BATCH = 22, 16, 512, 8
 LIMIT = 3 << 30  # bytes of the second moments of all 22 layers
@@ -221,13 +220,9 @@ def moments_bytes(moments: dict[str, Moments], layers: int, *, held: bool) -> in
 def write(rows: list[Row]) -> None:
     """Replaces the rows of the same network, layers and stage."""
     new = {tuple(str(row[key]) for key in COLUMNS[:3]) for row in rows}
-    known = list(csv.DictReader(RESULTS.read_text().splitlines()[1:])) if RESULTS.exists() else []
-    kept = [row for row in known if tuple(row[key] for key in COLUMNS[:3]) not in new]
-    with RESULTS.open("w", newline="") as file:
-        file.write("# python benchmarks/real_size_llama.py measure --layers 1; and forecast\n")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
+    known = [row for row in read_table(TABLE) if tuple(row[key] for key in COLUMNS[:3]) not in new]
+    every = [{key: row.get(key, "") for key in COLUMNS} for row in (*known, *rows)]
+    write_table(TABLE, "python benchmarks/real_size_llama.py measure --layers 1; and forecast", every)
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from imagenet import fitted
 from processes import in_new_process
 from tables import write_table
 from torch import nn
 from torch.nn import functional
+from training_free import fit
 
 from autoprune.core.levels import LevelRule
 from autoprune.core.objective import Objective
@@ -64,7 +64,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = [row(session, session.model, 1.0, "dense", None, 0.0, before)]
     for share in options.shares:
         chosen = uniform_within(session, share)
-        for method, build in {"assembled": assembled, "fitted": fitted}.items():
+        for method, build in {"assembled": assembled, "fitted": fit}.items():
             start = time.process_time()
             network = build(session, chosen)
             rows.append(row(session, network, share, method, chosen, time.process_time() - start, before))

@@ -239,7 +239,11 @@ def best_measured(bench: Bench, target: float, scored: Sequence[Evaluation]) -> 
 
 def best_planned(bench: Bench, target: float, scored: Sequence[Evaluation]) -> Candidate:
     """The better of the plan for exactly this target and what was measured within it, by KL."""
-    session, budget = bench.session, target * bench.dense_macs
+    return planned_within(bench.session, target * bench.dense_macs, scored)
+
+
+def planned_within(session: Session, budget: float, scored: Sequence[Evaluation]) -> Candidate:
+    """The better of the plan for a number of MACs and of what was measured within it, by KL."""
     planned = Candidate(plan(session.problem, damage_table(session.problem, scored), "macs", budget))
     measured = {e.candidate: e.values["kl"] for e in scored if e.values["macs"] <= budget}
     measured.setdefault(planned, session.scorer.score(planned).values["kl"])
@@ -260,7 +264,9 @@ def stitched(session: Session, candidate: Candidate) -> nn.Module:
     return network
 
 
-def fit(session: Session, candidate: Candidate, *, jointly: bool, reference: Reference | None = None) -> nn.Module:
+def fit(
+    session: Session, candidate: Candidate, *, jointly: bool = True, reference: Reference | None = None
+) -> nn.Module:
     subnet = session.scorer.subnet(candidate)
     network = session.bank.build(subnet)
     compensate(network, session.structure, reference or session.reference, subnet.indices, jointly=jointly)

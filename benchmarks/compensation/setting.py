@@ -21,6 +21,7 @@ from autoprune.zoo import resnet20, resnet32
 NETWORKS = {"resnet20": resnet20, "resnet32": resnet32}
 T = TypeVar("T")
 CALIBRATE, SELECT = 4000, 2000
+STEPS = 10  # halvings of the interval of ratios: finer than a channel of the widest layer
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -101,6 +102,22 @@ def macs(model: nn.Module, example: tuple[torch.Tensor, ...]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*example)
     return int(counter.get_total_flops()) // 2
+
+
+def largest_within(make: Callable[[float], nn.Module], budget: float, example: tuple[torch.Tensor, ...]) -> nn.Module:
+    """The network with the least ratio to remove, to 1/1024, that has at most so many multiply-accumulates."""
+    keeps, removes = 0.0, 1.0
+    best = None
+    for _ in range(STEPS):
+        ratio = (keeps + removes) / 2
+        network = make(ratio)
+        if macs(network, example) > budget:
+            keeps = ratio
+        else:
+            removes, best = ratio, network
+    if best is None:
+        raise ValueError(f"no ratio to remove below 1 brings the MACs within {budget:.3g}")
+    return best
 
 
 def forget_peak() -> None:

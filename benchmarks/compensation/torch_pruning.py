@@ -17,9 +17,8 @@ import torch_pruning as tp
 from torch import nn
 
 from autoprune.measure.batch_norms.recalibrate import recalibrate
-from compensation.setting import Pruned, Setting, macs
+from compensation.setting import Pruned, Setting, largest_within, macs
 
-STEPS = 10  # halvings of the interval of ratios: finer than a channel of the widest layer
 Scope = Literal["uniform", "global"]
 NORMS = {"uniform": 1, "global": 2}
 
@@ -27,17 +26,7 @@ NORMS = {"uniform": 1, "global": 2}
 def prune(setting: Setting, target: float, scope: Scope) -> Pruned:
     """The network with the least ratio, to 1/1024, that brings the MACs to the target or below."""
     budget = target * macs(setting.model, setting.data.example)
-    keeps, removes = 0.0, 1.0
-    best = None
-    for _ in range(STEPS):
-        ratio = (keeps + removes) / 2
-        network = at_ratio(setting, ratio, scope)
-        if macs(network, setting.data.example) > budget:
-            keeps = ratio
-        else:
-            removes, best = ratio, network
-    if best is None:
-        raise ValueError(f"torch-pruning, {scope}: no ratio below 1 brings the MACs down to {target:.0%}")
+    best = largest_within(lambda ratio: at_ratio(setting, ratio, scope), budget, setting.data.example)
     recalibrate(best, setting.calibrate)
     return Pruned(best, f"torch-pruning {version('torch-pruning')} {scope} L{NORMS[scope]}")
 
