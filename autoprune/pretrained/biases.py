@@ -43,7 +43,8 @@ def add_biases(network: nn.Module, which: Biases = "configured") -> nn.Module:
         return network
     for name in _configured(network) if which == "configured" else list(_linear(network)):
         module = network.get_submodule(name)
-        module.bias = nn.Parameter(module.weight.new_zeros(len(module.weight)))  # type: ignore[operator, arg-type]
+        weight = module.get_parameter("weight")
+        module.register_parameter("bias", nn.Parameter(weight.new_zeros(len(weight))))
     return network
 
 

@@ -88,10 +88,11 @@ def behind_gaps(targets: Mapping[str, Target], present: Collection[str]) -> dict
         targets: what is known of the dense network's layers.
         present: the layers of the pruned network.
     """
+    here = frozenset(present)
     gone = {
         target.onto: name
         for name, target in targets.items()
-        if target.onto is not None and not set(target.since) & set(present)
+        if target.onto is not None and here.isdisjoint(target.since)
     }
     found = {}
     for name in present:

@@ -400,9 +400,8 @@ def side_by_side(
         pruned: follows the passes through it.
         put_away: how activations are kept while a pass is paused.
     """
-    wanted = {
-        name: layer for name, layer in reference.linear.items() if name in (*pruned.layers, *pruned.behind.values())
-    }
+    names = {*pruned.layers, *pruned.behind.values()}
+    wanted = {name: layer for name, layer in reference.linear.items() if name in names}
     dense = DenseWalks(wanted, tracked_norms(reference.model), pruned)
     shelves: tuple[Shelf, Shelf] = {}, {}
     chunks, first = [], 0

@@ -79,8 +79,8 @@ def criterion_inputs(
 ) -> Iterator[tuple[Unit, UnitWeights, UnitStatistics]]:
     """Yields each unit with the inputs of a criterion that declares the needs `wanted`.
 
-    Branches are left out, because they have no order. Statistics of the loss, and those of
-    experts, take passes over the batches.
+    Branches are left out, because they have no order. Statistics of the loss, and those of experts, take passes over
+    the batches.
     """
     tensors, scales = named_tensors(model), batch_norm_scales(model)
     ordered = [unit for unit in units if not unit.is_branch]
