@@ -109,7 +109,11 @@ ROOMS: dict[str, set[str]] = {
         *("prune.bank", "prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
         *("pretrained", "plugins", "errors"),
     },
-    "run.report": {"core", "run.fingerprint", "run.records", "run.results", "errors"},
+    "run.audits": {
+        *("core", "plan", "prune.modules", "prune.bank", "prune.criteria", "prune.compensation", "measure"),
+        *("measure.batch_norms", "train", "run.records", "run.session", "run.results", "errors"),
+    },
+    "run.report": {"core", "run.audits", "run.fingerprint", "run.records", "run.results", "errors"},
     "run.criterion": {
         *("core", "prune.modules", "prune.criteria", "measure", "run.loop", "run.records", "run.session", "errors"),
     },
@@ -126,11 +130,11 @@ ROOMS: dict[str, set[str]] = {
             "errors",
         ),
         *("run.fingerprint", "run.records", "run.session", "run.executors", "run.forecast", "run.loop", "run.results"),
-        *("run.report", "run.criterion"),
+        *("run.audits", "run.report", "run.criterion"),
     },
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
-        *("measure", "train", "data", "run", "run.records", "run.report", "run.results"),
+        *("measure", "train", "data", "run", "run.audits", "run.records", "run.report", "run.results"),
         *("run.session", "pretrained", "config", "console", "plugins", "errors"),
     },
     "config": {

@@ -11,6 +11,8 @@ from typing import Any, NoReturn, overload
 from autoprune.api.opened import OpenedRun
 from autoprune.api.table import html_table, text_table
 from autoprune.errors import ConfigError, RunNotFound
+from autoprune.run.audits.request import ORDERS, AuditRequest
+from autoprune.run.audits.results import GuideAudit
 from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import RunFolder, as_path, write_text
 from autoprune.run.report import write_report
@@ -146,6 +148,52 @@ class PrunedFront(Sequence[Member]):
         members = self.members if self._is_finished() else ()
         found = self._run.solve(members, budget, None if out is None else as_path("out", out))
         return replace(found, builder=self._run)
+
+    def audit(
+        self,
+        networks: int = 20,
+        *,
+        band: str | None = None,
+        steps: int | None = None,
+        epochs: int | None = None,
+        seeds: int = 2,
+        scratch: bool = False,
+        orders: Sequence[str] = ORDERS,
+        lr: float = 0.01,
+        scratch_lr: float | None = None,
+        loss: str = "cross_entropy",
+    ) -> GuideAudit:
+        """Trains networks of one budget, and shows which value before training foretells the best one.
+
+        Half of the networks are the best that the search measured within the band, half are random ones; every fifth is
+        repeated with its positions in other orders. Every value that networks may be compared by is measured before
+        training on the selection set, and the trained networks on the report set. The method needs the model and data
+        with a train set. In a run folder, it writes audit.json, audit.csv and the report, and goes on where an earlier
+        call was stopped.
+
+        Args:
+            networks: the number of networks, without those in other orders.
+            band: the budget, such as "macs=0.45..0.55" (up to 1 a share of dense); by default that of the middle member
+                of the front and 5 % to each side.
+            steps: the number of training steps.
+            epochs: passes over the train set, in place of `steps`; one by default.
+            seeds: how often each network is trained, with the examples in another order.
+            scratch: whether the networks are also trained from new random weights, for as many steps and for as much
+                compute as the dense network takes in as many steps.
+            orders: criteria that order the positions of networks at the same widths.
+            lr: the learning rate.
+            scratch_lr: the learning rate from new random weights; `lr` by default.
+            loss: "cross_entropy", "kl" or "mse", as in `FineTune`.
+
+        Returns:
+            Kendall's tau of each value before training with each after it, with its interval and a verdict in words.
+
+        Raises:
+            ConfigError: an argument is out of bounds, the band has fewer than three networks, the data have no train
+                set, or the model and the data are not known.
+        """
+        request = AuditRequest(networks, band, steps, epochs, seeds, scratch, tuple(orders), lr, scratch_lr, loss)
+        return self._run.audit(self._front, request)
 
     def resume(self) -> PrunedFront:
         """Continues the run from its journal.

@@ -13,9 +13,13 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.errors import RunNotFound
 from autoprune.pretrained.saving import without_saving
 from autoprune.run import after, drive
+from autoprune.run.auditing import audit_session
+from autoprune.run.audits.request import AuditRequest
+from autoprune.run.audits.results import GuideAudit
 from autoprune.run.drive import RunResult
-from autoprune.run.records.folder import check_new
+from autoprune.run.records.folder import RunFolder, check_new
 from autoprune.run.results.exporter import Format
+from autoprune.run.results.front_file import FrontFile
 from autoprune.run.results.member import Member
 from autoprune.run.results.members import export_member, rebuild_member
 from autoprune.run.results.solving import solve_within
@@ -60,6 +64,12 @@ class OpenedRun:
             out = out.absolute()
         with self._opened() as session:
             return solve_within(session, members, self._evaluations(), budget, out)
+
+    def audit(self, front: FrontFile, request: AuditRequest) -> GuideAudit:
+        """Audits the guide, see `run.auditing.audit`."""
+        folder = None if self.path is None else RunFolder.open(self.path)
+        with self._opened() as session:
+            return audit_session(session, front, self._evaluations(), request, folder)
 
     def resume(self) -> RunResult:
         """Continues the run."""

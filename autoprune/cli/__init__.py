@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
+from autoprune.cli.auditing import audit
 from autoprune.cli.commands import app
 from autoprune.cli.signals import INTERRUPTED
 
 __all__ = ["app", "main"]
+
+app.command()(audit)
 
 
 def main() -> None:

@@ -73,12 +73,12 @@ def located_errors(spec: JobSpec) -> Iterator[None]:
 
 
 @contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """Adds to an interrupt or an OSError a note that says how to continue the run."""
+def resumable(folder: Path, command: str = "resume") -> Iterator[None]:
+    """Adds to an interrupt or an OSError a note that says which command continues the run."""
     job = (folder / "job.yaml").absolute()  # the job's own code may change the current directory
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
         if not isinstance(error, AutopruneError) and job.exists():
-            error.add_note(f"All measurements are kept; continue with: autoprune resume {shlex.quote(str(folder))}")
+            error.add_note(f"All measurements are kept; continue with: autoprune {command} {shlex.quote(str(folder))}")
         raise

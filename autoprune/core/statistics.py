@@ -48,3 +48,24 @@ def kendall_tau(x: Sequence[float], y: Sequence[float]) -> float:
     order = np.sign(values[:, :, None] - values[:, None, :])  # (2, n, n), every pair twice
     untied = (order != 0).sum(axis=(1, 2))
     return float((order[0] * order[1]).sum() / math.sqrt(untied.prod())) if untied.all() else math.nan
+
+
+def kendall_p(x: Sequence[float], y: Sequence[float]) -> float:
+    """The two-sided p value of `kendall_tau`: how likely one as far from 0 is if x and y are unrelated; NaN like tau.
+
+    It is that of the normal approximation with the variance for ties.
+
+    Source: Kendall, Rank Correlation Methods, 1970, section 4.10, as in scipy.stats.kendalltau(method="asymptotic").
+    """
+    tau, n = kendall_tau(x, y), len(x)
+    if math.isnan(tau):
+        return math.nan
+    ties = [np.unique(values, return_counts=True)[1].astype(float) for values in (x, y)]
+    pairs, ordered = n * (n - 1) / 2, n * (n - 1.0)
+    tied = [float((t * (t - 1)).sum()) / 2 for t in ties]
+    triples = math.prod(float((t * (t - 1) * (t - 2)).sum()) for t in ties)
+    fives = sum(float((t * (t - 1) * (2 * t + 5)).sum()) for t in ties)
+    variance = (ordered * (2 * n + 5) - fives) / 18 + 2 * math.prod(tied) / ordered
+    variance += triples / (9 * ordered * (n - 2)) if n > 2 else 0.0
+    score = tau * math.sqrt(math.prod(pairs - own for own in tied))
+    return math.erfc(abs(score) / math.sqrt(2 * variance))

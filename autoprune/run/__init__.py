@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.run.after import export, read_evaluations, solve
+    from autoprune.run.auditing import audit
+    from autoprune.run.audits.request import AuditRequest, check_audit
     from autoprune.run.criterion.judge import find_criterion
     from autoprune.run.criterion.plugin import table_of
     from autoprune.run.drive import RunResult, resume, search
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
     from autoprune.run.results.requests import check_export, check_solve
 
 _HOMES = {
+    "AuditRequest": "autoprune.run.audits.request",
     "Inspection": "autoprune.run.inspection",
     "RunResult": "autoprune.run.drive",
+    "audit": "autoprune.run.auditing",
+    "check_audit": "autoprune.run.audits.request",
     "check_export": "autoprune.run.results.requests",
     "check_solve": "autoprune.run.results.requests",
     "export": "autoprune.run.after",
@@ -42,8 +47,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditRequest",
     "Inspection",
     "RunResult",
+    "audit",
+    "check_audit",
     "check_export",
     "check_solve",
     "export",

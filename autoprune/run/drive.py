@@ -278,7 +278,7 @@ def _finish(
     sums = additivity(session.problem, controller.told)
     if folder is not None:
         write_text(folder.additivity, additivity_csv(sums))
-        _report(folder)
+        report_or_warn(folder)
     trackers.finished([member.flat() for member in members])
     told, path = tuple(controller.told), folder.path if folder else None
     remark = session.searcher.remark if isinstance(session.searcher, Remarking) else ""
@@ -288,7 +288,7 @@ def _finish(
     return RunResult(path, members, ended, told, session, additivity_summary(sums), left_out, failures, remark)
 
 
-def _report(folder: RunFolder) -> None:
+def report_or_warn(folder: RunFolder) -> None:
     """Writes the report. A failure is only logged, as the report shows data that the folder has already."""
     try:
         write_report(short(folder.path))  # the report shows commands with this path

@@ -17,12 +17,14 @@ STATISTICS_EXAMPLES = 500  # training examples that batch norm statistics are re
 class TrainingSet:
     """Labelled examples, the size of a batch, and the checksum `sha256` of the examples.
 
-    Every epoch has its own order, the same for all networks and runs. The last incomplete batch is dropped.
+    Every epoch has its own order, the same for all networks and runs with the same `seed`. The last incomplete batch is
+    dropped.
     """
 
     examples: Batch
     size: int
     sha256: str = ""
+    seed: int = 0
 
     @staticmethod
     def of(batches: Sequence[Batch], sha256: str = "") -> TrainingSet:
@@ -39,6 +41,6 @@ class TrainingSet:
         """The training batch used at `step` (0-based)."""
         count = self.examples.examples
         epoch, place = divmod(step, count // self.size)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(epoch))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(epoch + (self.seed << 32)))
         rows = order[place * self.size : (place + 1) * self.size]
         return self.examples.placed(lambda x: x[rows.to(x.device)])

@@ -75,6 +75,18 @@ class RunFolder:
         return self.path / "additivity.csv"
 
     @property
+    def audit_records(self) -> Path:
+        return self.path / "audit.jsonl"
+
+    @property
+    def audit_json(self) -> Path:
+        return self.path / "audit.json"
+
+    @property
+    def audit_csv(self) -> Path:
+        return self.path / "audit.csv"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -83,13 +83,19 @@ class Journal:
     `append` returns, the operating system has the record, so it survives a killed process. It is on disk within
     `SYNC_SECONDS` of work, so a machine that loses power repeats only that much work.
 
+    Args:
+        path: the file.
+        repair: whether damaged lines are set aside first.
+        command: the command that continues what the journal records, for messages.
+
     Raises:
         JournalLocked: another process writes to it; the message names the process.
         JournalError: it is damaged, of a later version, or cannot be written to.
     """
 
-    def __init__(self, path: Path, *, repair: bool = False) -> None:
+    def __init__(self, path: Path, *, repair: bool = False, command: str = "resume") -> None:
         self.path = path
+        self._command = command
         self.records: list[dict[str, Any]] = []
         self._repair = repair
         self._process = os.getpid()
@@ -163,7 +169,7 @@ class Journal:
         except OSError as error:
             raise JournalError(
                 f"{self.path} cannot be written: {error.strerror}. Its content is intact: free space, or get the right "
-                f"to write there, and continue with: autoprune resume {self.path.parent}"
+                f"to write there, and continue with: autoprune {self._command} {self.path.parent}"
             ) from error
 
     def _read_owner(self) -> str:

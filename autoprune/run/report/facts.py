@@ -20,6 +20,7 @@ from autoprune.core.space import Candidate, SearchSpace
 from autoprune.core.statistics import kendall_tau
 from autoprune.core.unit import Unit
 from autoprune.errors import AutopruneError, RunDamaged, RunNotFound
+from autoprune.run.audits.results import GuideAudit
 from autoprune.run.records.documents import damaged, read_checked, understanding
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.records.journal import read_run, told_evaluations
@@ -43,6 +44,7 @@ class RunFacts:
         modules: names of the modules with tensors, in the order of the network.
         units: all units, searched or not.
         additivity: how far damages of single units add up.
+        guide_audit: the last audit of the guide; None if there was none.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class RunFacts:
     modules: tuple[str, ...]
     units: tuple[Unit, ...]
     additivity: str = ""
+    guide_audit: GuideAudit | None = None
 
     @property
     def members(self) -> Sequence[Member]:
@@ -160,7 +163,16 @@ def read_facts(path: Path) -> RunFacts:
         modules=modules,
         units=units,
         additivity=_first_line(folder.additivity),
+        guide_audit=_read_guide_audit(folder),
     )
+
+
+def _read_guide_audit(folder: RunFolder) -> GuideAudit | None:
+    if not folder.audit_json.is_file():
+        return None
+    document = read_checked(folder.audit_json)
+    with understanding(folder.audit_json):
+        return GuideAudit.from_json(document)
 
 
 def _read_space(folder: RunFolder) -> SearchSpace:

@@ -15,6 +15,7 @@ from autoprune.run.fingerprint.secrets import redacted
 from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import RunFacts
+from autoprune.run.report.guides import guide_audit
 from autoprune.run.report.markup import Cell, definition_list, note, percent, plural, section, table
 
 STYLE = Path(__file__).with_name("style.css")
@@ -25,7 +26,7 @@ PARTS = 40  # largest number of frozen parts in the list
 def page(facts: RunFacts) -> str:
     """The whole report as one HTML document."""
     drawn = (figures.front_section, figures.allocation, coupling, figures.progress, figures.audit)
-    sections = (*drawn, frozen, environment)
+    sections = (*drawn, guide_audit, frozen, environment)
     title = escape(job_name(facts))
     return "\n".join(
         [
