@@ -157,11 +157,13 @@ class Fit:
     def put(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         """Writes (g, o, k) weights and (g, o) constants.
 
-        A batch norm gets the statistics of its new input, so that re-estimating it changes nothing.
+        A batch norm gets the statistics of its new input, so that re-estimating it changes nothing. Before it, each
+        output keeps the norm of its weights, as the batch norm undoes any scale: the step size of a later training
+        depends on that norm (van Laarhoven 2017, https://arxiv.org/abs/1706.05350, section 2).
         """
         module, norm = self.layer.module, self.layer.norm
-        write(module.weight, self.design.shaped(weight))
         if norm is None:
+            write(module.weight, self.design.shaped(weight))
             if module.bias is not None:
                 write(module.bias, bias.flatten())
             return
@@ -169,10 +171,18 @@ class Fit:
             write(module.bias, torch.zeros(bias.numel()))
         assert self.regression, "what is written was solved for, or jointly after that"
         mean, variance = self.regression.spread(weight)
-        write(norm.running_mean, mean.flatten())
-        write(norm.running_var, variance.flatten())
-        write(norm.weight, torch.sqrt(variance + norm.eps).flatten())
+        scale = self._rescaled(weight).to(mean)
+        write(module.weight, self.design.shaped(weight * scale[:, :, None].to(weight)))
+        write(norm.running_mean, (mean * scale).flatten())
+        write(norm.running_var, (variance * scale**2).flatten())
+        write(norm.weight, (torch.sqrt(variance * scale**2 + norm.eps) / scale).flatten())
         write(norm.bias, (self.regression.doubled(bias) + mean).flatten())
+
+    def _rescaled(self, weight: torch.Tensor) -> torch.Tensor:
+        """(g, o) factors that give new weights the norms of the present ones; 1 where either has none."""
+        present = self.design.flat(cast(torch.Tensor, self.layer.module.weight).detach().to(weight)).norm(dim=2)
+        norms = weight.norm(dim=2)
+        return torch.where((present > 0) & (norms > 0), present / norms, torch.ones_like(norms))
 
     def _sample(self, x: torch.Tensor, examples: Examples) -> Sample:
         """Some rows of whole examples, enough to start a joint fit from."""

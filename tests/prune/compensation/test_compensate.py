@@ -206,6 +206,19 @@ def test_batch_norms_hold_the_statistics_of_what_they_read():
         assert float((small(images) - before).square().mean()) < 1e-3 * float(before.var())
 
 
+def test_outputs_before_a_batch_norm_keep_the_norms_of_their_weights():
+    """The rate that suits the trained network then suits the fitted one too."""
+    model = made(Block(), Block())
+    _, small, _ = halved(model, photos(64))
+    fitted, result = repaired(model, photos(64))
+    norms = [
+        [dict(network.named_modules())[name].weight.flatten(1).norm(dim=1) for name in result.fits if "conv" in name]
+        for network in (small, fitted)
+    ]
+    assert len(norms[0]) >= 4
+    torch.testing.assert_close(norms[1], norms[0])
+
+
 def test_a_batch_norm_in_front_of_its_layer_is_estimated_anew_and_anchored():
     first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
     pooled = nn.Sequential(first, nn.AvgPool2d(2), nn.BatchNorm2d(8), nn.ReLU(), second, nn.Flatten(), nn.LazyLinear(5))
