@@ -81,6 +81,9 @@ ROOMS: dict[str, set[str]] = {
         *("measure.batch_norms", "errors"),
     },
     "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
+    "train.recovery": {
+        *("core", "measure", "train", "prune.devices", "prune.modules", "prune.passes", "plugins", "errors"),
+    },
     "pretrained": {"prune.modules", "prune.passes", "prune.surgery", "errors"},
     "data": {"measure", "pretrained", "errors"},
     "zoo": {"data", "prune.modules", "errors"},

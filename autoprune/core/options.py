@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from autoprune.errors import ConfigError, did_you_mean
 
 LARGEST_OPTION = 1_000_000  # upper limit of integer options: population sizes, numbers of plans or probes
-Section = Literal["search", "run"]
+Section = Literal["search", "run", "recover"]
 
 
 def at_least(option: str, value: int, least: int) -> int:

@@ -15,10 +15,10 @@ STATISTICS_EXAMPLES = 500  # training examples that batch norm statistics are re
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Labelled examples, the size of a batch, and the checksum `sha256` of the examples.
+    """Training examples, the size of a batch, and the checksum `sha256` of the examples.
 
-    Every epoch has its own order, the same for all networks and runs with the same `seed`. The last incomplete batch is
-    dropped.
+    Every epoch has its own order, which follows from `seed`, the same for all networks and runs. The last incomplete
+    batch is dropped.
     """
 
     examples: Batch
@@ -27,9 +27,31 @@ class TrainingSet:
     seed: int = 0
 
     @staticmethod
-    def of(batches: Sequence[Batch], sha256: str = "") -> TrainingSet:
-        """Joins the examples of the batches; the largest gives the batch size. DataError if they cannot be joined."""
-        return TrainingSet(gathered(batches), max(batch.examples for batch in batches), sha256)
+    def of(batches: Sequence[Batch], sha256: str = "", size: int | None = None, seed: int = 0) -> TrainingSet:
+        """Joins the examples of the batches.
+
+        Args:
+            batches: the examples.
+            sha256: their checksum.
+            size: the largest size of a batch, which is smaller for fewer examples; None for that of the largest given.
+            seed: the seed of their orders.
+
+        Raises:
+            DataError: the batches cannot be joined.
+        """
+        whole = gathered(batches)
+        largest = max(batch.examples for batch in batches)
+        return TrainingSet(whole, min(size or largest, whole.examples), sha256, seed)
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of batches of an epoch."""
+        return self.examples.examples // self.size
+
+    @property
+    def least(self) -> torch.Tensor:
+        """(c,) the least value of each channel of the first input, which is black in images."""
+        return self.examples.inputs[0].amin(dim=(0, 2, 3))
 
     @property
     def statistics_inputs(self) -> list[tuple[torch.Tensor, ...]]:
@@ -40,7 +62,7 @@ class TrainingSet:
     def batch(self, step: int) -> Batch:
         """The training batch used at `step` (0-based)."""
         count = self.examples.examples
-        epoch, place = divmod(step, count // self.size)
+        epoch, place = divmod(step, self.per_epoch)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(epoch + (self.seed << 32)))
         rows = order[place * self.size : (place + 1) * self.size]
         return self.examples.placed(lambda x: x[rows.to(x.device)])

@@ -81,13 +81,7 @@ class FineTune:
     def loss_of(self, output: Any, batch: Batch) -> torch.Tensor:
         """The loss of a step. PluginError if it cannot be computed from this output."""
         if callable(self.loss):
-            value = self.loss(output, batch)
-            if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
-                raise PluginError(
-                    f"expected finetune.loss to return a scalar tensor with a gradient, of shape (), got "
-                    f"{_shown(value)}"
-                )
-            return value
+            return checked_loss("finetune.loss", self.loss(output, batch))
         main = main_output(output)
         if not isinstance(main, torch.Tensor) or (self.loss != "mse" and main.dim() != 2):
             shown = tuple(main.shape) if isinstance(main, torch.Tensor) else type(output).__name__
@@ -102,6 +96,13 @@ class FineTune:
                 "function of (output, batch)."
             )
         return LOSSES[self.loss](main, batch) / batch.examples
+
+
+def checked_loss(key: str, value: Any) -> torch.Tensor:
+    """The value of a user's loss function; `key` is its setting. PluginError if it is no scalar with a gradient."""
+    if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
+        raise PluginError(f"expected {key} to return a scalar tensor with a gradient, of shape (), got {_shown(value)}")
+    return value
 
 
 def _shown(value: object) -> str:

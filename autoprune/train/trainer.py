@@ -15,7 +15,7 @@ unrelated to that of a network trained on statistics of batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +31,7 @@ from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune, Loss
+from autoprune.train.zeros import KeptZeros
 
 
 @dataclass(eq=False)
@@ -40,28 +41,26 @@ class Learner:
     Attributes:
         network: the network.
         optimizer: its optimizer.
-        masks: the nonzero entries of sparse weights, by name; the other entries stay zero.
+        zeros: the zeros of its sparse weights, which stay zeros.
         done: the number of steps taken.
     """
 
     network: nn.Module
     optimizer: torch.optim.SGD
-    masks: Mapping[str, torch.Tensor]
+    zeros: KeptZeros
     done: int = 0
 
     @staticmethod
     def of(network: nn.Module, plan: FineTune, sparse: Collection[str] = ()) -> Learner:
         """A learner before its first step. Parameters that need no gradient are not trained."""
-        tensors = named_tensors(network)
-        masks = {name: tensors[name].detach() != 0 for name in sparse if name in tensors}
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         sgd = torch.optim.SGD(trained, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
-        return Learner(network, sgd, masks)
+        return Learner(network, sgd, KeptZeros.of(network, sparse))
 
     @property
     def nbytes(self) -> int:
         """The number of bytes of the network, its momentum and its masks."""
-        held = [*named_tensors(self.network).values(), *self.masks.values()]
+        held = [*named_tensors(self.network).values(), *self.zeros.masks.values()]
         momentum = [value for state in self.optimizer.state.values() for value in state.values()]
         return sum(tensor.nbytes for tensor in (*held, *momentum) if isinstance(tensor, torch.Tensor))
 
@@ -86,11 +85,9 @@ class Learner:
             torch.autograd.backward(loss)
         return loss.item()
 
-    @torch.no_grad()
     def _step(self) -> None:
         self.optimizer.step()
-        for name, mask in self.masks.items():
-            self.network.get_parameter(name).mul_(mask)
+        self.zeros.restore(self.network)
         self.done += 1
 
 
@@ -118,7 +115,7 @@ class Trainer:
         learner.train(self.plan, self.examples, steps)
         network = copy_model(learner.network)
         recalibrate(network, self.examples.statistics_inputs)
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in _trained_tensors(network)):
+        if not is_finite(network):
             raise TrainingDiverged(_diverged("finite weights and statistics", "others", learner.done, self.plan))
         return network
 
@@ -154,10 +151,11 @@ class FineTuning:
         return Trainer(self.plan, self.examples, keep_bytes)
 
 
-def _trained_tensors(network: nn.Module) -> list[torch.Tensor]:
-    """Parameters and batch norm statistics. Other buffers may hold infinities, as attention masks do."""
+def is_finite(network: nn.Module) -> bool:
+    """Whether parameters and batch norm statistics are finite. Other buffers may hold infinities, as masks do."""
     statistics = [NormStatistics.of(norm) for norm in tracked_norms(network).values()]
-    return [*network.parameters(), *(tensor for own in statistics for tensor in (own.mean, own.variance))]
+    tensors = [*network.parameters(), *(tensor for own in statistics for tensor in (own.mean, own.variance))]
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def _diverged(expected: str, got: str, done: int, plan: FineTune) -> str:

@@ -1,0 +1,33 @@
+"""Exponential moving averages of the tensors of a network in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from autoprune.train.recovery.schedule import decay
+
+
+class Averages:
+    """The moving averages of floating-point parameters and buffers, by name.
+
+    Args:
+        tensors: the tensors before the first step, with which the averages begin.
+        most: the largest decay.
+
+    Source:
+        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; the exponential form is that
+        of Tarvainen and Valpola, Mean Teachers, 2017, equation 2.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], most: float) -> None:
+        self._most = most
+        self.tensors = {name: x.detach().clone() for name, x in tensors.items() if x.is_floating_point()}
+
+    @torch.no_grad()
+    def add(self, tensors: Mapping[str, torch.Tensor], step: int) -> None:
+        """Adds the tensors after a step (0-based): average = d average + (1 - d) tensor, with the decay d."""
+        share = decay(step, self._most)
+        for name, average in self.tensors.items():
+            average.lerp_(tensors[name], 1 - share)

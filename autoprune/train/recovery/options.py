@@ -1,0 +1,118 @@
+"""The options of recovery: the training of a pruned network until it is deployed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from autoprune.core.options import LARGEST_OPTION, Option, option_problems, raise_problems, whole, word
+from autoprune.plugins import plugin_name
+from autoprune.train.finetune import Loss
+from autoprune.train.recovery.augment import Augment
+
+RECOVERY_LOSSES = ("distillation", "cross_entropy", "kl", "mimic")
+LABELLED = ("distillation", "cross_entropy")  # losses that need targets
+TAUGHT = ("distillation", "kl", "mimic")  # losses that compare with the dense network
+AUGMENTATIONS = ("none", "flip_crop")
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The options of the training that recovers a pruned network. One of `epochs` and `steps` is required.
+
+    Attributes:
+        epochs: the number of passes over the training examples.
+        steps: the number of steps, each on one batch; instead of epochs.
+        loss: the loss of a step. "cross_entropy" compares with the targets, "kl" with the dense network's class
+            probabilities, "distillation" is their weighted sum, and "mimic" is the mean squared difference from the
+            dense network's features, the input of the last layer before global pooling. Or a function (output, batch)
+            -> scalar tensor, whose batch has the dense network's output for the same, augmented inputs as `dense`.
+        optimizer: sgd, stochastic gradient descent with momentum, or adamw.
+        lr: highest learning rate; it follows half a cosine after the warm-up.
+        warmup: share of the steps over which the learning rate rises linearly.
+        momentum: momentum of sgd.
+        weight_decay: weight decay of weights; norms and biases have none.
+        ema: decay of the exponential moving average of weights and buffers, which is measured and kept in place of the
+            trained ones; 0 for none.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        temperature: what logits are divided by in the KL, which is multiplied by its square.
+        distill: share of the KL in the loss distillation; the cross entropy has the rest.
+        batch_size: examples of a step.
+        accumulate: number of parts of a step's batch whose gradients are added up; more need less memory.
+        clip: largest norm of the gradient of a step; 0 for no limit.
+        precision: number format of the passes; weights stay in float32.
+        augment: random changes of the inputs: none, or flip_crop for images, or a function (batch) -> batch.
+        evaluate: number of steps between two measurements on the selection set; None for one after every epoch.
+        seed: seed of the order of examples, the augmentation and dropout.
+
+    Raises:
+        ConfigError: an option is out of bounds; the error lists all of them.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    loss: str | Loss = "distillation"
+    optimizer: Annotated[Literal["sgd", "adamw"], Option("recover")] = "sgd"
+    lr: Annotated[float, Option("recover", most=1000)] = 0.01
+    warmup: Annotated[float, Option("recover", most=0.9)] = 0.05
+    momentum: Annotated[float, Option("recover", most=0.9999)] = 0.9
+    weight_decay: Annotated[float, Option("recover", most=1000)] = 1e-4
+    ema: Annotated[float, Option("recover", most=0.999999)] = 0.0
+    label_smoothing: Annotated[float, Option("recover", most=0.99)] = 0.0
+    temperature: Annotated[float, Option("recover", least=0.01, most=1000)] = 2.0
+    distill: Annotated[float, Option("recover", most=1)] = 0.5
+    batch_size: Annotated[int, Option("recover", least=1, most=LARGEST_OPTION)] = 64
+    accumulate: Annotated[int, Option("recover", least=1, most=LARGEST_OPTION)] = 1
+    clip: Annotated[float, Option("recover", most=1e9)] = 0.0
+    precision: Annotated[Literal["float32", "bfloat16", "float16"], Option("recover")] = "float32"
+    augment: str | Augment = "none"
+    evaluate: int | None = None
+    seed: Annotated[int, Option("recover", most=2**31 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        counts = {"epochs": self.epochs, "steps": self.steps, "evaluate": self.evaluate}
+        raise_problems(
+            [
+                *_one_length(self.epochs, self.steps),
+                *(found for name, n in counts.items() if n is not None for found in whole(name, n, 1, LARGEST_OPTION)),
+                *([] if callable(self.loss) else _choice("loss", self.loss, RECOVERY_LOSSES, "(output, batch)")),
+                *([] if callable(self.augment) else _choice("augment", self.augment, AUGMENTATIONS, "(batch)")),
+                *option_problems(self),
+            ]
+        )
+
+    def steps_of(self, per_epoch: int) -> int:
+        """The number of steps, given the number of batches in an epoch."""
+        return self.steps if self.epochs is None else self.epochs * per_epoch  # type: ignore[return-value]  # one is given
+
+    def warmup_of(self, steps: int) -> int:
+        """The number of steps of the warm-up, rounded up; at least one step comes after it."""
+        return min(math.ceil(self.warmup * steps), steps - 1)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the loss needs targets, as far as is known."""
+        return self.loss in LABELLED
+
+    @property
+    def taught(self) -> bool:
+        """Whether the dense network's output or features are computed in every step."""
+        return callable(self.loss) or self.loss in TAUGHT
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as plain values; functions by their names."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: plugin_name(value) if callable(value) else value for name, value in plain.items()}
+
+
+def _one_length(epochs: object, steps: object) -> list[str]:
+    if (epochs is None) != (steps is None):
+        return []
+    got = "neither" if epochs is None else f"epochs={epochs!r} and steps={steps!r}"
+    return [f"expected either epochs or steps, got {got}. Give one of them, such as epochs=10."]
+
+
+def _choice(name: str, value: object, known: tuple[str, ...], signature: str) -> list[str]:
+    return [f"{problem}. Or give a function of {signature}." for problem in word(name, value, known)]
