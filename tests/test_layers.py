@@ -76,9 +76,10 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.modules", "prune.passes", "prune.structure", "prune.surgery", "prune.criteria", "errors"),
     },
     "measure.batch_norms": {"measure", "prune.devices", "prune.modules", "prune.passes", "prune.surgery", "errors"},
+    "measure.harm": {"core", "measure", "prune.devices", "prune.modules", "errors"},
     "measure": {
         *("core", "prune.devices", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank"),
-        *("measure.batch_norms", "errors"),
+        *("measure.batch_norms", "measure.harm", "errors"),
     },
     "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
     "train.recovery": {
@@ -109,7 +110,8 @@ ROOMS: dict[str, set[str]] = {
     "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.structure", "prune.surgery"),
-        *("prune.bank", "prune.compensation", "measure", "run.fingerprint", "run.records", "run.session", "run.loop"),
+        *("prune.bank", "prune.compensation", "measure", "measure.harm"),
+        *("run.fingerprint", "run.records", "run.session", "run.loop"),
         *("pretrained", "plugins", "errors"),
     },
     "run.audits": {

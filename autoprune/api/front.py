@@ -109,6 +109,8 @@ class PrunedFront(Sequence[Member]):
         Bounds on costs alone pick the best measured network, bounds on measurements alone the cheapest one by the
         first cost; bounds on both pick the best measured network. `accuracy` is measured on the report set and
         `select_accuracy` on the selection set; if a member is picked by the latter, its `accuracy` stays unbiased.
+        `agreement` is the share of examples of the report set for which a network predicts the class that the dense
+        network predicts; its bound is compared with the lower end of the 95 % interval.
 
         Args:
             which: bounds on costs ("macs<=0.5,params<=100000"; a value of at most 1 is a share of the dense network's

@@ -38,8 +38,9 @@ Settings = Annotated[
 PICKS = (
     "The network to choose. 'macs<=0.5' chooses the best measured network within bounds on costs (a value up to 1 is a "
     "share of the dense network's cost). 'accuracy>=0.97' chooses the cheapest network, by the first cost, within "
-    "bounds on measurements; bounds on both choose the best measured network. '#3' chooses that row of the front, "
-    "and '2-2-2-4' that candidate."
+    "bounds on measurements; bounds on both choose the best measured network. 'agreement>=0.97' bounds the share of "
+    "report examples on which a network predicts the dense network's class, by the lower end of its 95 % interval. "
+    "'#3' chooses that row of the front, and '2-2-2-4' that candidate."
 )
 FORMATS = (
     "The format to write. 'autoprune' writes recipe.json and weights.safetensors; 'pt2' writes network.pt2, a "

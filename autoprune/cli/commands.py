@@ -146,6 +146,9 @@ def front(
     folder: Run,
     form: Annotated[Format, typer.Option("--format", help="The format to print.")] = Format.table,
     pick: Annotated[str | None, typer.Option(metavar="WHICH", help=PICKS)] = None,
+    harm: Annotated[
+        bool, typer.Option("--harm", help="Also show the agreement with the dense network and the recalls of classes.")
+    ] = False,
     to_optuna: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Write every evaluation to a database, such as sqlite:///study.db."),
@@ -157,7 +160,8 @@ def front(
 
         if to_optuna is None:
             found = run.show_front(folder, pick)
-            console.print_members(found.members, form, found.numbers)
+            members = [member.with_harm() for member in found.members] if harm else found.members
+            console.print_members(members, form, found.numbers)
             if found.why:
                 typer.echo(found.why, err=form is not Format.table)
             if form is Format.table:

@@ -16,9 +16,13 @@ from autoprune.errors import ConfigError
 Direction = Literal["min", "max"]
 
 KNOWN_DIRECTIONS: Mapping[str, Direction] = {
-    **dict.fromkeys(("accuracy", "cosine"), "max"),
+    **dict.fromkeys(("accuracy", "cosine", "agreement", "worst_class", "corrupted_accuracy"), "max"),
     **dict.fromkeys(
-        ("kl", "mse", "loss", "perplexity", "distance", "layer", "macs", "params", "nonzeros", "effective_macs"), "min"
+        (
+            *("kl", "mse", "loss", "perplexity", "distance", "layer", "group_gap"),
+            *("macs", "params", "nonzeros", "effective_macs"),
+        ),
+        "min",
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoprune.core.evaluation import Evaluation
@@ -33,12 +33,14 @@ class Choice:
         objectives: the front's objectives.
         dense: the dense costs by name: they say which values are costs, and what a bound of at most 1 is a share of.
         names: the candidates' names; empty if they have none.
+        cautious: the names of values that are the lower ends of 95 % confidence intervals, which sentences say.
     """
 
     members: Sequence[Evaluation]
     objectives: Sequence[Objective]
     dense: Mapping[str, float]
     names: Sequence[str] = ()
+    cautious: Collection[str] = ()
 
     def pick(self, text: str) -> Picked:
         """The member that `text` names.
@@ -123,7 +125,8 @@ class Choice:
 
     def _said(self, bound: Bound) -> str:
         share = f" ({bound.value / self.dense[bound.name]:.4g} of dense)" if self.dense.get(bound.name) else ""
-        return f"{bound.name} {bound.sense} {bound.value:g}{share}"
+        end = " (by the lower end of its 95 % interval)" if bound.name in self.cautious else ""
+        return f"{bound.name} {bound.sense} {bound.value:g}{share}{end}"
 
     def _why_empty(self, text: str, bounds: Sequence[Bound]) -> str:
         if not self.members:
@@ -140,7 +143,8 @@ class Choice:
     def _figure(self, name: str, index: int) -> str:
         value = self._value(index, name)
         share = f" ({value / self.dense[name]:.4f} of dense)" if self.dense.get(name) else ""
-        return f"{name} {value:g}{share}"
+        end = " at the lower end of its 95 % interval" if name in self.cautious else ""
+        return f"{name} {value:g}{share}{end}"
 
     def _range(self, name: str) -> str:
         values = [member.values[name] for member in self.members if name in member.values]

@@ -75,6 +75,10 @@ def _check_batch(batch: Batch, where: str, *, labelled: bool) -> None:
     lengths = [len(x) for x in (*batch.inputs, *targets)]
     if len(set(lengths)) != 1:
         raise DataError(f"{where}: expected inputs and target of one length, got lengths {lengths}")
+    if batch.group is not None and len(batch.group) != lengths[0]:
+        raise DataError(
+            f"{where}: expected a group for each of the {lengths[0]} examples, got {len(batch.group)} groups"
+        )
 
 
 def _check_finite(name: str, batch: Batch, seen: int) -> None:
@@ -131,8 +135,9 @@ def _sha256(digests: Sequence[bytes], batches: Sequence[Batch]) -> str:
     content = hashlib.sha256(_layout(batches[0]).encode())
     content.update(b"".join(digests))
     for batch in batches:
-        if batch.target is not None:
-            content.update(_rows(batch.target).tobytes())
+        for x in (batch.target, batch.group):
+            if x is not None:
+                content.update(_rows(x).tobytes())
     return content.hexdigest()
 
 

@@ -54,10 +54,13 @@ def check_whole(name: str, value: object, least: int) -> None:
         raise DataError(f"expected {name} as a whole number of at least {least}, got {value!r}")
 
 
-def to_batches(name: str, columns: Sequence[object], batch_size: int, *, labelled: bool) -> tuple[Batch, ...]:
+def to_batches(
+    name: str, columns: Sequence[object], batch_size: int, *, labelled: bool, group: object = None
+) -> tuple[Batch, ...]:
     """Whole arrays as batches in their order, the last one possibly smaller.
 
-    `columns` are the inputs and, if `labelled`, the target as the last one; all of n examples.
+    `columns` are the inputs and, if `labelled`, the target as the last one; all of n examples. `group` has the group of
+    each example.
     """
     if labelled and len(columns) < 2:
         raise DataError(
@@ -70,13 +73,30 @@ def to_batches(name: str, columns: Sequence[object], batch_size: int, *, labelle
     lengths = [len(x) for x in (*inputs, *([] if target is None else [target]))]
     if not lengths or len(set(lengths)) != 1:
         raise DataError(f"{name}: expected arrays of one length, one row an example, got lengths {lengths}")
-    return tuple(_slices(inputs, target, batch_size))
+    groups = None if group is None else to_group(group, f"groups[{name!r}]", lengths[0])
+    return tuple(_slices(inputs, target, groups, batch_size))
 
 
-def _slices(inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, batch_size: int) -> Iterator[Batch]:
+def to_group(values: object, where: str, count: int) -> torch.Tensor:
+    """(n,) the groups of n examples, whole numbers from 0, as int64. DataError if they are anything else."""
+    group = to_tensor(values, where)
+    whole = group.dtype in (torch.int64, torch.bool, *_CLASS_INDEX)
+    if not whole or group.ndim != 1 or bool((group < 0).any()):
+        got = f"shape {tuple(group.shape)} of {str(group.dtype).removeprefix('torch.')}"
+        low = f" from {int(group.min())} on" if whole and group.ndim == 1 else ""
+        raise DataError(f"{where}: expected one whole number from 0 on for each example, got {got}{low}")
+    if len(group) != count:
+        raise DataError(f"{where}: expected a group for each of the {count} examples, got {len(group)} groups")
+    return group.long()
+
+
+def _slices(
+    inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, group: torch.Tensor | None, batch_size: int
+) -> Iterator[Batch]:
     for start in range(0, len(inputs[0]), batch_size):
         rows = slice(start, start + batch_size)
-        yield Batch(tuple(x[rows] for x in inputs), None if target is None else target[rows])
+        own_target, own_group = (None if x is None else x[rows] for x in (target, group))
+        yield Batch(tuple(x[rows] for x in inputs), own_target, group=own_group)
 
 
 def as_columns(values: object) -> Sequence[object]:
@@ -96,7 +116,9 @@ def to_batch(item: object, where: str, *, labelled: bool) -> Batch:
     if labelled and target is None:
         raise DataError(f"{where}: expected inputs and a target, got inputs alone. Let the loader yield (x, y).")
     tensors = tuple(to_tensor(x, f"{where}, input {i}") for i, x in enumerate(inputs))
-    return Batch(tensors, to_target(target, f"{where}, target") if labelled else None)
+    group = item.group if isinstance(item, Batch) else None
+    found = None if group is None else to_group(group, f"{where}, group", len(tensors[0]))
+    return Batch(tensors, to_target(target, f"{where}, target") if labelled else None, group=found)
 
 
 def _take_apart(item: object, where: str) -> tuple[Sequence[object], object | None]:

@@ -13,6 +13,7 @@ from autoprune.data.checks import describe
 from autoprune.data.convert import Array, as_columns, check_whole, to_batch, to_batches
 from autoprune.data.padding import from_dict, without_padding
 from autoprune.data.tokens import SequencePlan, sequences
+from autoprune.errors import DataError
 from autoprune.measure.batch import Batch
 
 
@@ -79,6 +80,7 @@ class Data:
         train: Sequence[Array] | Iterable[Any] | None = None,
         batch_size: int = 100,
         *,
+        groups: Mapping[str, Array] | None = None,
         description: Mapping[str, Any] | None = None,
     ) -> Data:
         """Makes the sets from numpy arrays or tensors, copied: `Data.from_arrays((x,), (x2, y2), (x3, y3))`.
@@ -92,21 +94,25 @@ class Data:
             report: inputs and target.
             train: inputs and target; neither a tuple nor a list (a DataLoader, for example) is kept as it is.
             batch_size: examples per batch.
+            groups: the group of each example, whole numbers from 0, for the set "report", "select" or both, as in
+                `{"report": age}`. The harm of pruning is then also measured by group. Without them the groups are the
+                classes.
             description: JSON values to record.
 
         Returns:
             The sets.
 
         Raises:
-            DataError: see the class.
+            DataError: groups are of another length than the labels or of another set; or see the class.
         """
         check_whole("batch_size", batch_size, 1)
+        groups = _checked_groups(groups)
         if isinstance(train, tuple | list):
             train = to_batches("train", train, batch_size, labelled=True)
         return Data(
             calibrate=to_batches("calibrate", as_columns(calibrate), batch_size, labelled=False),
-            select=to_batches("select", as_columns(select), batch_size, labelled=True),
-            report=to_batches("report", as_columns(report), batch_size, labelled=True),
+            select=to_batches("select", as_columns(select), batch_size, labelled=True, group=groups.get("select")),
+            report=to_batches("report", as_columns(report), batch_size, labelled=True, group=groups.get("report")),
             train=train,
             description=description or {},
         )
@@ -193,6 +199,15 @@ def sets_of(ids: Array, plan: SequencePlan, where: str, description: Mapping[str
         sets["train"] or None,
         {**description, **facts, "indices": recorded},
     )
+
+
+def _checked_groups(groups: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    """The groups by set. DataError if they are anything else."""
+    found = {} if groups is None else groups
+    if not isinstance(found, Mapping) or not {*found} <= {"select", "report"}:
+        got = f"the sets {list(found)}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        raise DataError(f"groups: expected arrays for the sets select and report, as in {{'report': age}}, got {got}")
+    return found
 
 
 def _collect(name: str, loader: Iterable[Any], *, labelled: bool) -> tuple[Batch, ...]:

@@ -13,22 +13,24 @@ from autoprune.errors import DataError
 
 
 class Batch(NamedTuple):
-    """A batch of examples: inputs, targets and the dense network's outputs.
+    """A batch of examples: inputs, targets, the dense network's outputs and the groups of the examples.
 
     Attributes:
         inputs: the model's positional arguments, (b, ...) each.
         target: (b,) class labels, or any other targets that the fitness expects; None if unlabelled.
         dense: the dense network's output for the inputs. The scorer fills it in, so that a fitness can compare with it.
+        group: (b,) the group of each example, a whole number from 0; None if the data have no groups.
     """
 
     inputs: tuple[torch.Tensor, ...]
     target: torch.Tensor | None = None
     dense: Any = None  # a tensor, or whatever nest of tensors the network returns
+    group: torch.Tensor | None = None
 
     def placed(self, place: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Returns the batch with `place` applied to every tensor, for example to move it to another device."""
-        target = None if self.target is None else place(self.target)
-        return Batch(tuple(map(place, self.inputs)), target, tree_map_only(torch.Tensor, place, self.dense))
+        target, group = (None if x is None else place(x) for x in (self.target, self.group))
+        return Batch(tuple(map(place, self.inputs)), target, tree_map_only(torch.Tensor, place, self.dense), group)
 
     @property
     def examples(self) -> int:
@@ -90,8 +92,8 @@ def gathered(batches: Sequence[Batch]) -> Batch:
             "batch size in run.tune, a searcher that scores on parts of the selection set, finetune."
         )
     inputs = tuple(torch.cat([batch.inputs[i] for batch in batches]) for i in range(len(first.inputs)))
-    target = _joined([batch.target for batch in batches])
-    return Batch(inputs, target, joined_outputs([batch.dense for batch in batches]))
+    target, group = (_joined([getattr(batch, name) for batch in batches]) for name in ("target", "group"))
+    return Batch(inputs, target, joined_outputs([batch.dense for batch in batches]), group)
 
 
 def _joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:

@@ -18,8 +18,17 @@ from torch.nn import functional
 
 from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
+from autoprune.measure.harm.fitness import BY_GROUP, FAIR, fair_classification
 from autoprune.measure.language import IGNORED, LANGUAGE_MEASURES, language_model
-from autoprune.measure.outputs import angles, dense_tensor, described, main_tensor
+from autoprune.measure.outputs import (
+    MEASURES,
+    dense_tensor,
+    described,
+    logits_of,
+    main_tensor,
+    squared_error,
+    total,
+)
 from autoprune.measure.top_classes import TopClasses, kept_classes
 
 Fitness = Callable[[nn.Module, Sequence[Batch]], float | Mapping[str, float]]
@@ -70,7 +79,8 @@ def classification(
             classes the dense network's 1,024 most likely ones and all others together are compared, which gives a lower
             bound (top_classes.py). `mse` is the mean
             squared difference of the logits from the dense network's, and `angular` the angle between both, as a share
-            of a half turn. `loss` is the cross entropy with the targets, in nats.
+            of a half turn. `loss` is the cross entropy with the targets, in nats. `agreement` is the share of examples
+            for which both networks predict the same class; it needs no labels.
 
     Returns:
         The measures by name.
@@ -87,7 +97,7 @@ def classification(
     sums: dict[str, list[torch.Tensor]] = {name: [] for name in report}
     count = 0
     for batch in batches:
-        logits = _logits(model(*batch.inputs))
+        logits = logits_of(model(*batch.inputs))
         for name in report:
             sums[name].append(MEASURES[name](logits, batch))
         count += len(logits)
@@ -111,14 +121,9 @@ def reconstruction(model: nn.Module, batches: Sequence[Batch]) -> dict[str, floa
         output = main_tensor(model(*batch.inputs))
         if not isinstance(output, torch.Tensor):
             raise PluginError(f"reconstruction expects a network that returns a tensor, got {described(output)}")
-        sums.append(_mse(output, batch))
+        sums.append(squared_error(output, batch))
         count += len(output)
     return {"mse": total(sums) / count}
-
-
-def total(parts: Sequence[torch.Tensor]) -> float:
-    """The sum in float64 of one number of each batch, which are fetched from their device together."""
-    return sum(torch.stack(list(parts)).tolist(), 0.0)
 
 
 @averaging
@@ -166,6 +171,17 @@ def reporting(fitness: Fitness, guide: str | None) -> Fitness:
     return functools.partial(cast(Callable[..., Any], fitness), report=(*own, guide))
 
 
+def is_classification(fitness: Fitness) -> bool:
+    """Whether a fitness is a built-in one of networks that return scores of classes."""
+    return _called(fitness) in (classification, fair_classification)
+
+
+def share_names(fitness: Fitness) -> tuple[str, ...]:
+    """The names of values that are means over examples of values from 0 to 1, for which Wilson's interval holds."""
+    known = ("accuracy", *(("agreement", "corrupted_accuracy") if is_classification(fitness) else ()))
+    return known if averages(fitness) or is_classification(fitness) else ()
+
+
 def interval_names(fitness: Fitness) -> tuple[str, ...]:
     """The names of values whose confidence intervals a fitness can compute, from single sequences."""
     perplexity = _called(fitness) is language_model and "perplexity" in (reported_names(fitness, None) or ())
@@ -194,7 +210,7 @@ def _reported(fitness: Fitness) -> tuple[str, ...]:
 
 def _measures(fitness: Fitness) -> Collection[str]:
     """The names that a built-in fitness can report if it is asked to."""
-    return MEASURES if fitness is classification else LANGUAGE_MEASURES if fitness is language_model else ()
+    return next((names for known, names in ASKED if known is fitness), ())
 
 
 def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | None:
@@ -207,52 +223,13 @@ def reported_names(fitness: Fitness, guide: str | None) -> tuple[str, ...] | Non
     return tuple(dict.fromkeys((*own, *also, *(("layer",) if guide == "layer" else ()))))
 
 
-def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return (logits.argmax(dim=1) == _target(batch)).sum()
-
-
-def _kl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    if isinstance(batch.dense, TopClasses):
-        return batch.dense.divergence(logits).sum()
-    log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(dense_tensor(batch), dim=1)
-    return functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
-
-
-def _mse(output: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The sum over examples of the mean squared difference within each."""
-    return (output - dense_tensor(batch)).square().flatten(1).mean(dim=1).sum()
-
-
-def _angular(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return angles(logits, dense_tensor(batch)).sum()
-
-
-def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return functional.cross_entropy(logits, _target(batch), reduction="sum")
-
-
-MEASURES: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {
-    "accuracy": _hits,
-    "kl": _kl,
-    "mse": _mse,
-    "angular": _angular,
-    "loss": _loss,
-}
-
-
-def _target(batch: Batch) -> torch.Tensor:
-    if batch.target is None:
-        raise DataError("classification needs targets: give select and report batches labels")
-    return batch.target
-
-
 def kept_for(fitness: Fitness) -> Callable[[Any], Any]:
     """What is kept of the dense network's outputs for a fitness: for the KL of many classes TopClasses suffice."""
-    options = fitness.keywords if isinstance(fitness, functools.partial) else {}
-    whole = bool({"mse", "angular"}.intersection(options.get("report", ())))
+    names = reported_names(fitness, None) or ()
+    whole = bool({"mse", "angular", "group_gap"}.intersection(names))
     if _called(fitness) is language_model:
         return main_tensor if whole else lambda output: kept_classes(main_tensor(output))
-    if _called(fitness) is not classification or whole:
+    if not is_classification(fitness) or whole:
         return lambda output: output
 
     def kept(output: Any) -> Any:
@@ -262,20 +239,18 @@ def kept_for(fitness: Fitness) -> Callable[[Any], Any]:
     return kept
 
 
-def _logits(output: Any) -> torch.Tensor:
-    logits = main_tensor(output)
-    if isinstance(logits, torch.Tensor) and logits.dim() == 2:
-        return logits
-    raise PluginError(
-        f"classification expects a network that returns (b, classes) logits, got {described(output)}. Set fitness to "
-        "autoprune.measure.fitness:reconstruction with `guide: mse`, or to a function of your own."
-    )
-
-
 # the built-in fitnesses, and the names that they report without options
 REPORTED: tuple[tuple[Fitness, tuple[str, ...]], ...] = (
     (classification, ("accuracy", "kl")),
     (reconstruction, ("mse",)),
     (language_model, ("perplexity", "kl")),
     (embedding, ("cosine", "distance")),
+    (fair_classification, FAIR),
+)
+
+# the names that a built-in fitness can also report
+ASKED: tuple[tuple[Fitness, Collection[str]], ...] = (
+    (classification, MEASURES),
+    (language_model, LANGUAGE_MEASURES),
+    (fair_classification, (*MEASURES, *BY_GROUP)),
 )

@@ -74,11 +74,12 @@ def _named(batch: Batch) -> Named:
     """Every tensor of a batch, by a name for messages."""
     inputs = {f"input {index}": x for index, x in enumerate(batch.inputs)}
     target = {} if batch.target is None else {"the target": batch.target}
+    group = {} if batch.group is None else {"the group": batch.group}
     dense = tensors_of(batch.dense)
     outputs = {
         f"the dense output {index}" if len(dense) > 1 else "the dense output": x for index, x in enumerate(dense)
     }
-    return {**inputs, **target, **outputs}
+    return {**inputs, **target, **group, **outputs}
 
 
 def _lent(batch: Batch) -> Batch:

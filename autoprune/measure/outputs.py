@@ -1,16 +1,16 @@
-"""The tensor in a network's output that a fitness measures."""
+"""The tensor in a network's output that a fitness measures, and the measures of a classifier's scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from autoprune.errors import DataError
+from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
-from autoprune.measure.top_classes import TopClasses
+from autoprune.measure.top_classes import TopClasses, top_class
 
 NAMED = ("logits", "last_hidden_state")  # the main tensors of the outputs of transformers
 
@@ -61,3 +61,66 @@ def angles(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     one, other = functional.normalize(x.float(), dim=-1), functional.normalize(y.float(), dim=-1)
     return 2 / torch.pi * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The (b, classes) logits in a network's output. PluginError if there are none."""
+    logits = main_tensor(output)
+    if isinstance(logits, torch.Tensor) and logits.dim() == 2:
+        return logits
+    raise PluginError(
+        f"classification expects a network that returns (b, classes) logits, got {described(output)}. Set fitness to "
+        "autoprune.measure.fitness:reconstruction with `guide: mse`, or to a function of your own."
+    )
+
+
+def target_of(batch: Batch) -> torch.Tensor:
+    """The targets of a batch. DataError if it has none."""
+    if batch.target is None:
+        raise DataError("classification needs targets: give select and report batches labels")
+    return batch.target
+
+
+def total(parts: Sequence[torch.Tensor]) -> float:
+    """The sum in float64 of one number of each batch, which are fetched from their device together."""
+    return sum(torch.stack(list(parts)).tolist(), 0.0)
+
+
+def squared_error(output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The sum over examples of the mean squared difference within each."""
+    return (output - dense_tensor(batch)).square().flatten(1).mean(dim=1).sum()
+
+
+def _hits(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return (logits.argmax(dim=1) == target_of(batch)).sum()
+
+
+def _agreement(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    dense = batch.dense if isinstance(batch.dense, TopClasses) else dense_tensor(batch)
+    return (logits.argmax(dim=1) == top_class(dense)).sum()
+
+
+def _kl(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    if isinstance(batch.dense, TopClasses):
+        return batch.dense.divergence(logits).sum()
+    log_q, log_p = functional.log_softmax(logits, dim=1), functional.log_softmax(dense_tensor(batch), dim=1)
+    return functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+
+
+def _angular(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return angles(logits, dense_tensor(batch)).sum()
+
+
+def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return functional.cross_entropy(logits, target_of(batch), reduction="sum")
+
+
+# sums over the examples of a batch
+MEASURES: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {
+    "accuracy": _hits,
+    "kl": _kl,
+    "mse": squared_error,
+    "angular": _angular,
+    "loss": _loss,
+    "agreement": _agreement,
+}

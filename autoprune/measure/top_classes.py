@@ -63,6 +63,12 @@ def kept_classes(output: Any) -> Any:
     return TopClasses.of(output) if many and output.shape[-1] > LARGEST_WHOLE else output
 
 
+def top_class(dense: Any) -> torch.Tensor:
+    """(b,) the classes with the largest scores in a dense output of the form (b, classes)."""
+    top: torch.Tensor = dense.indices[:, 0].long() if isinstance(dense, TopClasses) else dense.argmax(dim=1)
+    return top
+
+
 def number_of_classes(dense: Any) -> int:
     """The number of logits that a dense output holds for each example; 0 if it is not of the form (b, classes)."""
     if isinstance(dense, TopClasses):

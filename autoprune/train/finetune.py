@@ -11,7 +11,7 @@ import torch
 
 from autoprune.errors import ConfigError, PluginError
 from autoprune.measure.batch import Batch
-from autoprune.measure.fitness import MEASURES
+from autoprune.measure.outputs import MEASURES
 from autoprune.prune.passes.containers import main_output
 
 Loss = Callable[[Any, Batch], torch.Tensor]  # (output of the network, batch) -> mean loss over the batch

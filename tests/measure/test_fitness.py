@@ -64,10 +64,10 @@ def test_dense_outputs_are_filled_in_by_the_network_in_eval_mode():
 
 
 def test_a_batch_moves_with_everything_it_has():
-    full, empty = Batch((LOGITS, LOGITS), TARGET, LOGITS), Batch((LOGITS,))
+    full, empty = Batch((LOGITS, LOGITS), TARGET, LOGITS, TARGET), Batch((LOGITS,))
     moved = full.placed(lambda x: x.to("meta"))
-    assert {t.device.type for t in (*moved.inputs, moved.target, moved.dense)} == {"meta"}
-    assert empty.placed(lambda x: x.to("meta"))[1:] == (None, None)
+    assert {t.device.type for t in (*moved.inputs, moved.target, moved.dense, moved.group)} == {"meta"}
+    assert empty.placed(lambda x: x.to("meta"))[1:] == (None, None, None)
 
 
 def test_a_float_is_recorded_under_the_objective_and_a_dict_under_its_names():

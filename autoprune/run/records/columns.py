@@ -11,6 +11,8 @@ from autoprune.errors import ConfigError
 SELECT = "select_"  # prefix of values of the built network, measured on the selection set
 SEARCH = "search_"  # prefix of values measured on the selection set during the search, before compensation
 LOW, HIGH = "_low", "_high"  # suffixes of the ends of an interval
+HARM = ("agreement", "recall_worst", "recall_drop", "intensification", "flipped")  # of Member.harm, as columns
+CAUTIOUS = ("agreement",)  # values that a pick compares by the lower end of their interval
 RATIO = "_ratio"  # suffix of a cost as a share of the dense network's
 
 ROW = (
@@ -24,6 +26,7 @@ ROW = (
     "kept",
     "fit",
     "solved",
+    "harm",
 )
 EVALUATION = ("fidelity", "status", "cause", "seconds", "worker", "examples", "parts", "steps")  # of a study
 OWN = frozenset((*ROW, *EVALUATION))

@@ -16,6 +16,7 @@ from autoprune.run.report import figures
 from autoprune.run.report.coupling import coupling
 from autoprune.run.report.facts import RunFacts
 from autoprune.run.report.guides import guide_audit
+from autoprune.run.report.harmed import harmed
 from autoprune.run.report.markup import Cell, definition_list, note, percent, plural, section, table
 
 STYLE = Path(__file__).with_name("style.css")
@@ -26,7 +27,7 @@ PARTS = 40  # largest number of frozen parts in the list
 def page(facts: RunFacts) -> str:
     """The whole report as one HTML document."""
     drawn = (figures.front_section, figures.allocation, coupling, figures.progress, figures.audit)
-    sections = (*drawn, guide_audit, frozen, environment)
+    sections = (*drawn, guide_audit, harmed, frozen, environment)
     title = escape(job_name(facts))
     return "\n".join(
         [
@@ -42,7 +43,7 @@ def page(facts: RunFacts) -> str:
             "<body>",
             "<main>",
             summary(facts),
-            *(make(facts) for make in sections),
+            *filter(None, (make(facts) for make in sections)),
             "</main>",
             "</body>",
             "</html>",

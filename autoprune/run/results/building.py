@@ -16,7 +16,9 @@ from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
 from autoprune.errors import VerifyError
 from autoprune.measure.batch import Batch
-from autoprune.measure.fitness import with_interval
+from autoprune.measure.fitness import is_classification, with_interval
+from autoprune.measure.harm.predictions import predictions
+from autoprune.measure.harm.summary import summary
 from autoprune.measure.scorer import Scorer, cause_of
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.bank.weights import emptied_weights
@@ -55,6 +57,8 @@ class Measurements:
         fit: the result of its fit; empty if it is not fitted.
         steps: its number of training steps.
         emptied: names of its weights without any entry left.
+        harm: its agreement with the dense network and its recalls on the report set (measure.harm.summary); empty if
+            the fitness is not one of classes.
     """
 
     report: Mapping[str, float]
@@ -63,6 +67,7 @@ class Measurements:
     fit: Mapping[str, Any]
     steps: int
     emptied: tuple[str, ...]
+    harm: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Measurements:
@@ -156,8 +161,9 @@ def built_and_measured(
         measured = _with_interval(scorer).measure(network, parts.reported)
         as_built = scorer.measure(network, scorer.select)
         emptied = tuple(emptied_weights(network, named_tensors(dense)))
+        harm = summary(predictions(network, parts.reported)) if is_classification(scorer.fitness) else {}
     found = {} if fit is None else fit.to_json()
-    return network, Measurements(measured, as_built, report.worst, found, steps, emptied)
+    return network, Measurements(measured, as_built, report.worst, found, steps, emptied, harm)
 
 
 def _with_interval(scorer: Scorer) -> Scorer:

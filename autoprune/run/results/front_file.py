@@ -14,7 +14,7 @@ from autoprune.core.objective import Direction, Objective
 from autoprune.core.pick import Choice, Picked
 from autoprune.core.space import Candidate
 from autoprune.errors import RunNotFound
-from autoprune.run.records.columns import SELECT
+from autoprune.run.records.columns import CAUTIOUS, SELECT
 from autoprune.run.records.documents import read_checked, understanding
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.results.member import Member
@@ -83,10 +83,15 @@ class FrontFile:
         )
 
     def pick(self, text: str) -> Picked:
-        """The index of the member that a text finds, with the reason; bounds may be on any column (core.pick)."""
+        """The index of the member that a text finds, with the reason.
+
+        Bounds may be on any column and on the values of `Member.harm` (core.pick).
+        """
         objectives = [Objective(name, direction) for name, direction in self.objectives]
-        rows = [Evaluation(Candidate(member.levels), _numbers(member)) for member in self.members]
-        return Choice(rows, objectives, self.dense, [member.candidate for member in self.members]).pick(text)
+        members = [member.with_harm() for member in self.members]
+        rows = [Evaluation(Candidate(member.levels), _numbers(member)) for member in members]
+        cautious = {name for name in CAUTIOUS if any(name in member.intervals for member in members)}
+        return Choice(rows, objectives, self.dense, [member.candidate for member in members], cautious).pick(text)
 
     def picked(self, text: str) -> Member:
         """The member that a text finds."""
@@ -151,4 +156,6 @@ def to_csv(members: Sequence[Member]) -> str:
 
 
 def _numbers(member: Member) -> dict[str, float]:
-    return {name: float(value) for name, value in member.flat().items() if isinstance(value, int | float)}
+    """The numbers of a member by column, with the lower end of the interval of those that a pick is cautious about."""
+    numbers = {name: float(value) for name, value in member.flat().items() if isinstance(value, int | float)}
+    return numbers | {name: member.intervals[name][0] for name in CAUTIOUS if name in member.intervals}

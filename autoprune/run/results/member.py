@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,7 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import frozen
 from autoprune.core.space import Candidate
 from autoprune.errors import ConfigError
-from autoprune.run.records.columns import HIGH, LOW, OWN, RATIO, SEARCH, SELECT
+from autoprune.run.records.columns import HARM, HIGH, LOW, OWN, RATIO, SEARCH, SELECT
 from autoprune.run.records.folder import as_path
 from autoprune.run.results.exporter import DEFAULT, Format
 
@@ -50,6 +50,8 @@ class Member:
         emptied: the number of weights without any entry left; None if the front does not count them.
         emptied_weights: the names of these weights; None if they were not determined.
         solved: the kind of the network and the reason for it, if it answers a budget; None for a member of a front.
+        harm: on the report set, the agreement with the dense network, and the recalls of classes
+            (measure.harm.summary); None if the fitness is not one of classes.
     """
 
     candidate: str
@@ -68,10 +70,11 @@ class Member:
     emptied: int | None = None
     emptied_weights: tuple[str, ...] | None = None
     solved: Mapping[str, Any] | None = None
+    harm: Mapping[str, Any] | None = None
     builder: Builder | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("counts", "costs", "ratios", "report", "select", "search", "intervals", "fit", "solved"):
+        for name in ("counts", "costs", "ratios", "report", "select", "search", "intervals", "fit", "solved", "harm"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,6 +160,16 @@ class Member:
         hidden = {*self._ends(), *(SELECT + name for name in self.select), *(SEARCH + name for name in self.search)}
         return {name: value for name, value in self.flat().items() if name not in hidden}
 
+    def with_harm(self) -> Member:
+        """The same network with the values of `harm` among those of `report`, so that they are columns of a table.
+
+        Values that the fitness itself reports under one of these names stay.
+        """
+        harm = self.harm or {}
+        values = {name: harm[name] for name in HARM if name in harm and name not in self.report}
+        pairs = {name: (harm[name + LOW], harm[name + HIGH]) for name in values if name + LOW in harm}
+        return replace(self, report={**self.report, **values}, intervals={**self.intervals, **pairs})
+
     def _ends(self) -> dict[str, float]:
         pairs = ((name, *interval) for name, interval in self.intervals.items())
         return {column: end for name, low, high in pairs for column, end in ((name + LOW, low), (name + HIGH, high))}
@@ -182,6 +195,7 @@ class Member:
             **_given("finetune_steps", self.steps),
             **({} if named or self.emptied is None else counted),  # all members have the count if one has
             **({} if self.solved is None else {"solved": dict(self.solved)}),
+            **({} if self.harm is None else {"harm": dict(self.harm)}),
         }
 
     @staticmethod
@@ -218,6 +232,7 @@ class Member:
             emptied=row.get("emptied"),
             emptied_weights=None if names is None else tuple(names),
             solved=row.get("solved"),
+            harm=row.get("harm"),
         )
 
 

@@ -16,7 +16,7 @@ from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import wilson
 from autoprune.errors import PluginError, RunFailed, VerifyError
-from autoprune.measure.fitness import averages, interval_names
+from autoprune.measure.fitness import interval_names, share_names
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.modules.copies import copy_model
 from autoprune.run.fingerprint.secrets import without
@@ -259,6 +259,7 @@ def _member(session: Session, evaluation: Evaluation, measured: Measurements) ->
         density=costs["nonzeros"] / costs["params"] if session.weights else None,
         fit=measured.fit,
         steps=measured.steps if session.job.finetune else None,
+        harm=measured.harm or None,
         emptied=len(measured.emptied) if counted else None,
         emptied_weights=measured.emptied if counted else None,
     )
@@ -279,10 +280,12 @@ def _ends(session: Session) -> set[str]:
 
 
 def _intervals(session: Session, measured: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """The 95 % confidence intervals by name: those that the fitness computes, and those of accuracies, given the number
-    of examples.
+    """The 95 % confidence intervals by name: those that the fitness computes, and those of shares, given the number of
+    examples.
     """
     computed = {name: (measured[name + LOW], measured[name + HIGH]) for name in interval_names(session.job.fitness)}
-    if not averages(session.job.fitness) or not 0 <= measured.get("accuracy", -1) <= 1:
+    shares = [name for name in share_names(session.job.fitness) if 0 <= measured.get(name, -1) <= 1]
+    if not shares:
         return computed
-    return computed | {"accuracy": wilson(measured["accuracy"], sum(batch.examples for batch in session.reported))}
+    count = sum(batch.examples for batch in session.reported)
+    return computed | {name: wilson(measured[name], count) for name in shares}

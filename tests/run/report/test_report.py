@@ -469,6 +469,27 @@ def test_fits_of_layers_are_told_over_all_networks(tmp_path: Path) -> None:
     assert "stem30.01 to 10.125 to 0.52 of 3" in text
 
 
+def test_a_class_whose_recall_falls_is_flagged(tmp_path: Path) -> None:
+    harm = {
+        **{"agreement": 0.9, "agreement_low": 0.85, "agreement_high": 0.94, "flipped": 0.06, "flips": [7, 3]},
+        **{"recall_worst": 0.5, "recall_worst_class": 3, "recall_drop": 0.25, "recall_drop_class": 3},
+        **{"recall_drop_low": 0.1, "recall_drop_high": 0.375, "classes": [[3, 40, 0.75, 0.5, 0.1, 0.375]]},
+        "notes": ["Without examples, and thus left out: class 5."],
+    }
+    page = report_of(write_run(tmp_path / "run", [ROWS[0], {**ROWS[1], "harm": harm}, ROWS[2]]))
+    assert "Who is harmed" in page.text
+    assert (
+        "Warning: in 2-2 the recall of class 3 falls from 75.0% to 50.0%, by 25.0 points (95 % interval 10.0 to 37.5)."
+    ) in page.text
+    assert "2-2: 7, 3" in page.text
+    assert "Without examples, and thus left out: class 5." in page.text
+    assert page.text.count("Warning: in") == 1
+
+
+def test_a_front_that_was_not_measured_by_class_has_no_such_section(tmp_path: Path) -> None:
+    assert "Who is harmed" not in report_of(write_run(tmp_path / "run")).text
+
+
 def test_frozen_parts_come_with_their_reason_and_uncounted_operators_by_name(tmp_path: Path) -> None:
     frozen = [["layer9.pad", 0.125, "padded in"]]
     text = report_of(write_run(tmp_path / "run", frozen=frozen, uncounted=["aten::roll"])).text

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from autoprune.core.space import Candidate
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, InfeasibleBudget
 from autoprune.run.results.front_file import FrontFile, to_csv
 from autoprune.run.results.member import Member
 
@@ -43,6 +43,9 @@ CSV = (
     "accuracy_high,select_accuracy,select_kl,search_kl,verify_error,emptied,finetune_steps\n"
     "1-3,50,10,1.0,0.25,0.25,0.25,0.5,0.75,3.0,0.5,0.5,0.875,0.625,0.25,1.0,1e-07,1,30\n"
 )
+
+
+HARM = {"agreement": 0.9, "agreement_low": 0.8, "agreement_high": 0.95, "recall_worst": 0.25, "flips": [4, 2]}
 
 
 @pytest.fixture
@@ -137,3 +140,33 @@ def test_nothing_changes_a_member_and_it_is_pickled_as_one_that_was_read_alone(m
     assert again.builder is None
     assert copy.deepcopy(built) is copy.copy(built) is built
     assert json.dumps(again.report) == json.dumps(dict(member.report))
+
+
+def test_values_of_harm_are_columns_on_request_alone(member):
+    member = Member.from_json({**ROW, "harm": HARM}, DENSE)
+    assert json.dumps(member.to_json()) == json.dumps({**ROW, "harm": HARM})
+    assert to_csv([member]) == CSV
+    wide = member.with_harm()
+    assert (wide["agreement"], wide["agreement_low"], wide["recall_worst"]) == (0.9, 0.8, 0.25)
+    assert wide.intervals["agreement"] == (0.8, 0.95)
+    own = replace(member, report={**member.report, "agreement": 0.5}).with_harm()
+    assert own["agreement"] == 0.5
+    assert "agreement" not in own.intervals
+
+
+def test_a_pick_compares_the_lower_end_of_the_agreement(member):
+    member = replace(member, harm=HARM)
+    larger = replace(
+        member,
+        candidate="2-3",
+        costs={**member.costs, "macs": 100},
+        harm={"agreement": 0.97, "agreement_low": 0.96, "agreement_high": 0.98},
+    )
+    front = FrontFile((member, larger), (("select_accuracy", "max"), ("macs", "min")), DENSE)
+    assert front.pick("agreement>=0.8").index == 0
+    found = front.pick("agreement>=0.9")  # which the smaller network has, but its lower end is below
+    assert found.index == 1
+    assert found.why == "cheapest by macs among 1 with agreement >= 0.9 (by the lower end of its 95 % interval)"
+    assert front.pick("recall_worst>=0.2").index == 0
+    with pytest.raises(InfeasibleBudget, match=r"2-3, with agreement 0\.96 at the lower end of its 95 % interval"):
+        front.pick("agreement>=0.97")
