@@ -274,3 +274,37 @@ def test_a_loader_without_targets_or_batches_is_nothing_to_train_on():
         unlabelled.training(1)
     with pytest.raises(DataError, match="train: expected at least one batch of examples, got none"):
         Data.from_arrays(**sets(train=iter([]))).training(1)
+
+
+def test_groups_go_with_their_examples_and_into_the_hash():
+    x, y = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float32), np.arange(5) % 2
+    sets = (x[0],), (x[1], y), (x[2], y)
+    data = Data.from_arrays(*sets, batch_size=3, groups={"report": np.array([0, 2, 1, 1, 0])})
+    assert [batch.group.tolist() for batch in data.report] == [[0, 2, 1], [1, 0]]
+    assert data.select[0].group is None
+    plain = Data.from_arrays(*sets, batch_size=3).description["sets"]
+    assert data.description["sets"]["select"] == plain["select"]
+    assert data.description["sets"]["report"]["sha256"] != plain["report"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"report": np.arange(4)}, r"groups\['report'\]: expected a group for each of the 5 examples, got 4 groups"),
+        ({"report": np.full(5, 0.5)}, "expected one whole number from 0 on for each example, got .* of float64"),
+        ({"report": np.full(5, -1)}, "expected one whole number from 0 on for each example, got .* from -1 on"),
+        ({"train": np.arange(5)}, r"groups: expected arrays for the sets select and report, .* the sets \['train'\]"),
+    ],
+)
+def test_groups_of_another_kind_are_refused(groups, message):
+    x, y = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float32), np.arange(5) % 2
+    with pytest.raises(DataError, match=message):
+        Data.from_arrays((x[0],), (x[1], y), (x[2], y), groups=groups)
+
+
+def test_a_batch_brings_its_groups():
+    x, y = torch.rand(3, 4, 2), torch.arange(4)
+    report = [Batch((x[2],), y, group=torch.tensor([1, 0, 1, 0]))]
+    assert Data.from_loaders([x[0]], [(x[1], y)], report).report[0].group.tolist() == [1, 0, 1, 0]
+    with pytest.raises(DataError, match="report, batch 0, group: expected a group for each of the 4 examples, got 3"):
+        Data.from_loaders([x[0]], [(x[1], y)], [Batch((x[2],), y, group=torch.arange(3))])

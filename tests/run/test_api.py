@@ -22,12 +22,14 @@ def test_a_front_is_iterable_has_a_length_and_builds_smaller_networks(front, mod
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
-def test_a_picked_network_does_what_its_row_says(front, data):
+def test_a_picked_network_does_what_its_row_says(front, model, data):
     member = front.pick("macs<=0.5")
     small = member.build()
     with torch.no_grad():
         hits = sum(int((small(*b.inputs).argmax(1) == b.target).sum()) for b in data.report)
+        same = sum(int((small(*b.inputs).argmax(1) == model(*b.inputs).argmax(1)).sum()) for b in data.report)
     assert hits / 60 == member.report["accuracy"]
+    assert same / 60 == member.harm["agreement"]
 
 
 def test_nothing_is_written_without_a_folder(model, data, tmp_path, monkeypatch):

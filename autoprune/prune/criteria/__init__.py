@@ -25,7 +25,7 @@ from autoprune.prune.criteria.contract import (
     order_positions,
 )
 from autoprune.prune.criteria.experts import mone, reap
-from autoprune.prune.criteria.gradients import fisher, hap, taylor
+from autoprune.prune.criteria.gradients import fisher, hap, taylor, undecayed
 from autoprune.prune.criteria.magnitudes import bn_scale, fpgm, l1, l2, lamp, pq, random
 from autoprune.prune.criteria.surgeon import obs
 
@@ -48,6 +48,7 @@ CRITERIA: dict[str, Criterion] = {
     "reap": reap,
     "relative": relative,
     "taylor": taylor,
+    "undecayed": undecayed,
     "wanda": wanda,
 }
 

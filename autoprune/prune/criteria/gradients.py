@@ -22,6 +22,21 @@ def taylor(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     return collected(statistics.gradients, "gradients").double().square().mean(dim=0)
 
 
+@needs("gradients")
+def undecayed(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
+    """The absolute mean over batches of sum_s g_s w_s, with the gradients of the loss without weight decay.
+
+    If g are gradients of an objective with the weight decay lambda |w|^2 / 2, these are g - lambda w. They are
+    collected from the loss alone, so there is nothing to subtract.
+
+    Source:
+        Good et al., Recall Distortion in Neural Network Pruning and the Undecayed Pruning Algorithm, 2022
+        (https://arxiv.org/abs/2206.02976). Departures: there are no labels; the class is the dense network's own
+        prediction. The network is not trained between removals.
+    """
+    return collected(statistics.gradients, "gradients").double().mean(dim=0).abs()
+
+
 @needs("sample_gradients")
 def fisher(weights: UnitWeights, statistics: UnitStatistics) -> torch.Tensor:
     """Half the mean over examples of (sum_s g_s w_s)^2, with the sum over a position's producer weights s.

@@ -27,7 +27,7 @@ from autoprune.prune.criteria.activations import (
     relative,
     wanda,
 )
-from autoprune.prune.criteria.gradients import fisher, hap, taylor
+from autoprune.prune.criteria.gradients import fisher, hap, taylor, undecayed
 from autoprune.prune.criteria.magnitudes import bn_scale, fpgm, l2, lamp, pq, pq_index
 
 NOTHING = UnitStatistics(())
@@ -135,6 +135,11 @@ def test_scores_of_several_consumers_are_added(name):
 def test_taylor_is_the_mean_square_over_batches():
     statistics = UnitStatistics((), gradients=torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
     assert taylor(WEIGHTS, statistics).tolist() == [5, 2]
+
+
+def test_undecayed_is_the_absolute_mean_over_batches():
+    statistics = UnitStatistics((), gradients=torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
+    assert undecayed(WEIGHTS, statistics).tolist() == [2, 1]
 
 
 def test_fisher_is_half_the_mean_square_over_examples():

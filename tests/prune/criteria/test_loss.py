@@ -152,7 +152,16 @@ def test_several_producers_of_a_unit_are_added():
     assert torch.allclose(found.float(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["taylor", "fisher", "hap"])
+def test_undecayed_is_the_gradient_of_an_objective_less_its_weight_decay(small):
+    (x,), weight, decay = BATCHES[0], small.a.weight.detach().clone().requires_grad_(), 0.3
+    objective = loss_of(small, x, weight) + decay * weight.square().sum() / 2
+    slope = torch.autograd.grad(objective, weight)[0] - decay * weight.detach()
+    statistics = collect(small, [(x,)], "gradients")["a"]
+    expected = (slope * weight.detach()).sum(dim=1).abs()
+    assert torch.allclose(CRITERIA["undecayed"](None, statistics).float(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["taylor", "fisher", "hap", "undecayed"])
 def test_flags_modes_and_gradients_of_the_model_stay_as_they_were(name):
     model = network([Residual], PooledHead).train()
     model[0].weight.requires_grad_(False)
