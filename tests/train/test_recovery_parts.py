@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from autoprune.errors import ConfigError, DataError, PluginError, UnsupportedModel
 from autoprune.measure.batch import Batch
+from autoprune.train.averages import Averages, decay
+from autoprune.train.optimizers import make_optimizer
 from autoprune.train.recovery.augment import FlipCrop, flip_crop
-from autoprune.train.recovery.averages import Averages
 from autoprune.train.recovery.features import feature_site, recording
-from autoprune.train.recovery.optimizers import make_optimizer
 from autoprune.train.recovery.options import Recovery
-from autoprune.train.recovery.schedule import decay, rate
+from autoprune.train.recovery.schedule import rate
 from autoprune.train.recovery.terms import loss_of
 
 TARGET = torch.tensor([0, 1, 2, 3, 0, 1])

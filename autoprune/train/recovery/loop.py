@@ -23,9 +23,9 @@ from autoprune.prune.devices.memory import device_of
 from autoprune.prune.modules.borrowed import repeatable, seeded, training
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
+from autoprune.train.averages import Averages
+from autoprune.train.optimizers import make_optimizer, trained_parameters
 from autoprune.train.recovery.augment import Augment, flip_crop
-from autoprune.train.recovery.averages import Averages
-from autoprune.train.recovery.optimizers import make_optimizer, trained_parameters
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judge, Outcome, Point
 from autoprune.train.recovery.schedule import rate

@@ -1,4 +1,4 @@
-"""The learning rate of each step, and the decay of averaged weights."""
+"""The learning rate of each step."""
 
 from __future__ import annotations
 
@@ -17,11 +17,3 @@ def rate(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
-
-
-def decay(step: int, most: float) -> float:
-    """The share of the average that a step (0-based) leaves: (1 + n) / (10 + n) after n steps, at most `most`.
-
-    The weights of the first steps are forgotten sooner this way, so that short trainings can be averaged, too.
-    """
-    return min(most, (1 + step) / (10 + step))

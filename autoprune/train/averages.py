@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import torch
 
-from autoprune.train.recovery.schedule import decay
-
 
 class Averages:
     """The moving averages of floating-point parameters and buffers, by name.
@@ -31,3 +29,11 @@ class Averages:
         share = decay(step, self._most)
         for name, average in self.tensors.items():
             average.lerp_(tensors[name], 1 - share)
+
+
+def decay(step: int, most: float) -> float:
+    """The share of the average that a step (0-based) leaves: (1 + n) / (10 + n) after n steps, at most `most`.
+
+    The weights of the first steps are forgotten sooner this way, so that short trainings can be averaged, too.
+    """
+    return min(most, (1 + step) / (10 + step))

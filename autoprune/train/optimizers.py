@@ -1,12 +1,33 @@
-"""The optimizers of recovery."""
+"""The optimizers of trainings."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.train.recovery.options import Recovery
+
+
+class OptimizerOptions(Protocol):
+    """The options of a training that its optimizer has."""
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer: sgd or adamw."""
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate."""
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of sgd."""
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay of weights."""
 
 
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -14,7 +35,7 @@ def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def make_optimizer(network: nn.Module, options: Recovery) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimizer, in which norms and biases, the parameters of one dimension, do not decay.
 
     Raises:
@@ -23,7 +44,7 @@ def make_optimizer(network: nn.Module, options: Recovery) -> torch.optim.Optimiz
     trained = trained_parameters(network)
     if not trained:
         raise ConfigError(
-            "recovery: expected a network with parameters to train, got none that requires a gradient. Call "
+            "expected a network with parameters to train, got none that requires a gradient. Call "
             "network.requires_grad_(True)."
         )
     groups = [
