@@ -296,6 +296,16 @@ def test_the_front_is_a_table_csv_or_json(finished):
     assert [row["macs"] for row in printed] == [int(row["macs"]) for row in rows]
 
 
+def test_harm_is_printed_and_written(finished):
+    result = call("harm", "done", "--pick", "#1", "-q")
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(call("front", "done", "--format", "json", "--pick", "#1").stdout)
+    assert result.stdout.startswith(f"network {row['candidate']}\n  agreement with the dense network")
+    assert "picked row 1 of" in result.stdout
+    assert [*json.loads((finished / "harm.json").read_text())["networks"]] == [row["candidate"]]
+    assert "agreement" in next(csv.reader(io.StringIO(call("front", "done", "--harm", "--format", "csv").stdout)))
+
+
 def test_a_pick_prints_one_network(finished):
     (row,) = json.loads(call("front", "done", "--format", "json", "--pick", "macs<=1").stdout)
     assert row["macs_ratio"] <= 1
@@ -394,7 +404,7 @@ def test_export_writes_the_picked_network_and_not_over_another(finished):
     assert "already there" in again.stderr
 
 
-@pytest.mark.parametrize("command", [["front"], ["resume"], ["export", "--pick", "macs<=1", "--out", "x"]])
+@pytest.mark.parametrize("command", [["front"], ["harm"], ["resume"], ["export", "--pick", "macs<=1", "--out", "x"]])
 def test_a_folder_that_is_no_run_is_told(folder, command):
     result = call(command[0], "nowhere", *command[1:])
     assert result.exit_code == 2

@@ -118,6 +118,9 @@ ROOMS: dict[str, set[str]] = {
         *("core", "plan", "prune.modules", "prune.bank", "prune.criteria", "prune.compensation", "measure"),
         *("measure.batch_norms", "train", "run.records", "run.session", "run.results", "errors"),
     },
+    "run.harms": {
+        *("core", "prune.devices", "prune.modules", "prune.bank", "measure", "measure.harm", "errors"),
+    },
     "run.report": {"core", "run.audits", "run.fingerprint", "run.records", "run.results", "errors"},
     "run.criterion": {
         *("core", "prune.modules", "prune.criteria", "measure", "run.loop", "run.records", "run.session", "errors"),
@@ -131,11 +134,12 @@ ROOMS: dict[str, set[str]] = {
             "prune.passes",
             "prune.structure",
             "measure",
+            "measure.harm",
             "plugins",
             "errors",
         ),
         *("run.fingerprint", "run.records", "run.session", "run.executors", "run.forecast", "run.loop", "run.results"),
-        *("run.audits", "run.report", "run.criterion"),
+        *("run.audits", "run.harms", "run.report", "run.criterion"),
     },
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),

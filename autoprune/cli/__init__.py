@@ -11,11 +11,13 @@ import sys
 
 from autoprune.cli.auditing import audit
 from autoprune.cli.commands import app
+from autoprune.cli.harming import harm
 from autoprune.cli.signals import INTERRUPTED
 
 __all__ = ["app", "main"]
 
 app.command()(audit)
+app.command()(harm)
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from autoprune.run.criterion.judge import find_criterion
     from autoprune.run.criterion.plugin import table_of
     from autoprune.run.drive import RunResult, resume, search
+    from autoprune.run.harming import harm
+    from autoprune.run.harms.wording import lottery, worded
     from autoprune.run.inspection import Inspection, inspect_job
     from autoprune.run.report import write_report
     from autoprune.run.results.export import load
@@ -34,8 +36,10 @@ _HOMES = {
     "export": "autoprune.run.after",
     "export_study": "autoprune.run.results.optuna",
     "find_criterion": "autoprune.run.criterion.judge",
+    "harm": "autoprune.run.harming",
     "inspect_job": "autoprune.run.inspection",
     "load": "autoprune.run.results.export",
+    "lottery": "autoprune.run.harms.wording",
     "read_evaluations": "autoprune.run.after",
     "read_front": "autoprune.run.results.front_file",
     "resume": "autoprune.run.drive",
@@ -43,6 +47,7 @@ _HOMES = {
     "show_front": "autoprune.run.results.front_file",
     "solve": "autoprune.run.after",
     "table_of": "autoprune.run.criterion.plugin",
+    "worded": "autoprune.run.harms.wording",
     "write_report": "autoprune.run.report",
 }
 
@@ -57,8 +62,10 @@ __all__ = [
     "export",
     "export_study",
     "find_criterion",
+    "harm",
     "inspect_job",
     "load",
+    "lottery",
     "read_evaluations",
     "read_front",
     "resume",
@@ -66,6 +73,7 @@ __all__ = [
     "show_front",
     "solve",
     "table_of",
+    "worded",
     "write_report",
 ]
 

@@ -87,6 +87,10 @@ class RunFolder:
         return self.path / "audit.csv"
 
     @property
+    def harm(self) -> Path:
+        return self.path / "harm.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

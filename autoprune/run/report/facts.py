@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class RunFacts:
         units: all units, searched or not.
         additivity: how far damages of single units add up.
         guide_audit: the last audit of the guide; None if there was none.
+        harms: the harm that `autoprune harm` measured, by the name of the network.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class RunFacts:
     units: tuple[Unit, ...]
     additivity: str = ""
     guide_audit: GuideAudit | None = None
+    harms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def members(self) -> Sequence[Member]:
@@ -164,7 +166,18 @@ def read_facts(path: Path) -> RunFacts:
         units=units,
         additivity=_first_line(folder.additivity),
         guide_audit=_read_guide_audit(folder),
+        harms=_read_harms(folder, front),
     )
+
+
+def _read_harms(folder: RunFolder, front: FrontFile) -> Mapping[str, Mapping[str, Any]]:
+    """The content of harm.json for the networks of the front."""
+    if not folder.harm.is_file():
+        return {}
+    document = read_checked(folder.harm)
+    with understanding(folder.harm):
+        found = {name: dict(values) for name, values in document["networks"].items()}
+    return {member.candidate: found[member.candidate] for member in front.members if member.candidate in found}
 
 
 def _read_guide_audit(folder: RunFolder) -> GuideAudit | None:

@@ -18,6 +18,7 @@ CLASSES = 3  # number of classes with the largest drops that are shown of each n
 def harmed(facts: RunFacts) -> str:
     """The section, if the members of the front were measured by class."""
     measured = {member.candidate: member.harm for member in facts.members if member.harm}
+    measured |= facts.harms
     if not measured:
         return ""
     head = ["network", "agreement with dense", "least recall", "worst drop of a recall", "intensification", "flipped"]
@@ -33,6 +34,7 @@ def harmed(facts: RunFacts) -> str:
             "parentheses are 95 % confidence intervals; the worst of many classes looks worse than it is."
         ),
         _worst_classes(measured),
+        _in_depth(facts.harms),
         *(note(sentence) for sentence in dict.fromkeys(s for harm in measured.values() for s in harm["notes"])),
         _flips(measured),
     )
@@ -61,10 +63,11 @@ def _flags(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _flag(name: str, harm: Mapping[str, Any]) -> str:
     _, _, dense, pruned, low, high = harm["classes"][0]
+    chance = " The interval includes 0, so this may be chance." if low <= 0 else ""
     return note(
         f"Warning: in {name} the recall of class {harm['recall_drop_class']} falls from {percent(dense)} to "
         f"{percent(pruned)}, by {100 * harm['recall_drop']:.1f} points (95 % interval {100 * low:.1f} to "
-        f"{100 * high:.1f})."
+        f"{100 * high:.1f}).{chance}"
     )
 
 
@@ -79,6 +82,21 @@ def _worst_classes(measured: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     head = ["network", "where its recall falls most", "examples", "dense", "pruned", "points"]
     return table(head, rows) if rows else ""
+
+
+def _in_depth(harms: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `autoprune harm` measured beyond the recalls."""
+    rows: list[list[Cell]] = [[name, *_depth(harm)] for name, harm in harms.items()]
+    head = ["network", "accuracy on corrupted inputs", "share of dense", "gap of losses", "loses most", "least spread"]
+    return table(head, rows) if rows else ""
+
+
+def _depth(harm: Mapping[str, Any]) -> list[Cell]:
+    corrupted, relative, gap = (harm.get(n) for n in ("corrupted_accuracy", "corrupted_relative", "group_gap"))
+    first = harm["losses"][0] if harm.get("losses") else None
+    loses = f"group {first['group']}: {first['excess']:.3f} nats" if first else ""
+    spread = percent(harm["spread_least"]) + (", collapsed" if harm["collapsed"] else "")
+    return [corrupted, "" if relative is None else percent(relative), gap, loses, spread]
 
 
 def _flips(measured: Mapping[str, Mapping[str, Any]]) -> str:
