@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoprune.api.front import PrunedFront as PrunedFront
     from autoprune.api.opening import open_run as open_run
+    from autoprune.api.rounds import prune_in_rounds as prune_in_rounds
     from autoprune.api.searching import search as search
     from autoprune.core.cost import Formula as Formula
     from autoprune.core.cost import Polynomial as Polynomial
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from autoprune.run.session.job import Executor as Executor
     from autoprune.run.session.job import Progress as Progress
     from autoprune.train.finetune import FineTune as FineTune
+    from autoprune.train.rounds.options import Rounds as Rounds
+    from autoprune.train.rounds.rounds import RoundsOutcome as RoundsOutcome
 
 _HOMES = {
     "AutopruneError": "autoprune.errors",
@@ -68,6 +71,8 @@ _HOMES = {
     "Problem": "autoprune.core.problem",
     "Progress": "autoprune.run.session.job",
     "PrunedFront": "autoprune.api.front",
+    "Rounds": "autoprune.train.rounds.options",
+    "RoundsOutcome": "autoprune.train.rounds.rounds",
     "Scoring": "autoprune.measure.settings",
     "SearchSpace": "autoprune.core.space",
     "Structure": "autoprune.prune.structure.structure",
@@ -84,6 +89,7 @@ _HOMES = {
     "needs": "autoprune.prune.criteria.contract",
     "recalibrate": "autoprune.measure.batch_norms.recalibrate",
     "open_run": "autoprune.api.opening",
+    "prune_in_rounds": "autoprune.api.rounds",
     "search": "autoprune.api.searching",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",

@@ -434,6 +434,8 @@ def test_one_mistake_is_one_line_without_a_traceback(folder):
         (["solve", "done", "--budget", "macs>=0.4"], "expected a budget on one of ['macs', 'params']"),
         (["solve", "done", "--budget", "mac=0.4"], "did you mean 'macs'?"),
         (["solve", "done", "--budget", "macs=0.4", "--out", "."], "expected a new folder"),
+        (["audit", "done", "--band", "mac=0.4..0.5"], "did you mean 'macs'?"),
+        (["audit", "done", "--steps", "0", "--seeds", "0"], "2 mistakes"),
         (["export", "done", "--pick", "macs<=0.5", "--out", "done"], "done is already there. Give another --out."),
         (["export", "done", "--pick", "macs<=0.5", "--out", "job.yaml"], "job.yaml is already there"),
         (["export", "done", "--pick", "macs<=0.5", "--out", "job.yaml/small"], "job.yaml is a file"),
@@ -575,7 +577,7 @@ def test_help_lists_the_commands_without_importing_torch(folder):
     code += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
     done = python("-c", code, cwd=folder)
     assert done.stdout.splitlines()[-1] == "0 False"
-    for command in ("inspect", "search", "resume", "front", "solve", "export", "report"):
+    for command in ("inspect", "search", "resume", "front", "solve", "export", "audit", "report"):
         assert f"{command} " in done.stdout
 
 

@@ -81,6 +81,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.devices", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank"),
         *("measure.batch_norms", "measure.harm", "errors"),
     },
+    "train.rounds": {"core", "train", "prune.bank", "prune.modules", "errors"},
     "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
     "train.recovery": {
         *("core", "measure", "train", "prune.devices", "prune.modules", "prune.passes", "plugins", "errors"),
@@ -143,7 +144,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
-        *("measure", "train", "data", "run", "run.audits", "run.records", "run.report", "run.results"),
+        *("measure", "train", "train.rounds", "data", "run", "run.audits", "run.records", "run.report", "run.results"),
         *("run.session", "pretrained", "config", "console", "plugins", "errors"),
     },
     "config": {
@@ -155,7 +156,8 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {  # resolves the public names
         *("api", "core", "prune", "prune.modules", "prune.passes", "prune.structure", "prune.structure.rules"),
-        *("prune.surgery", "prune.criteria", "measure", "measure.batch_norms", "train", "data", "run.results"),
+        *("prune.surgery", "prune.criteria", "measure", "measure.batch_norms", "train", "train.rounds", "data"),
+        "run.results",
         *("run.session", "errors"),
     },
 }

@@ -38,7 +38,7 @@ def sparse_weights(model: nn.Module, structure: Structure, rules: Sequence[Level
     asked = [rule for rule in rules if rule.kind in SPARSE_KINDS]
     if not asked:
         return {}
-    offered = [w for name in _plain_weights(model) if (w := _weight(model, structure, name)) is not None]
+    offered = [w for name in plain_weights(model) if (w := _weight(model, structure, name)) is not None]
     chosen = (_first(weight, asked, model.get_parameter(weight.unit).shape[1]) for weight in offered)
     return {weight.unit: weight for weight in chosen if weight is not None}
 
@@ -55,7 +55,7 @@ def _unit(weight: SparseWeight, rows: int = 1) -> Unit:
     return Unit(weight.unit, "weights", weight.whole, slots, least=0)
 
 
-def _plain_weights(model: nn.Module) -> list[str]:
+def plain_weights(model: nn.Module) -> list[str]:
     """Names of the weights that belong to a single module, which only multiplies its input by the weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     return [

@@ -13,6 +13,7 @@ from autoprune.core.statistics import kendall_p, kendall_tau
 RESAMPLES = 1000  # bootstrap samples of networks
 ENDS = 0.025, 0.975  # the quantiles at the ends of an interval
 STRONG, SOME = 0.6, 0.3  # least values of tau for these words
+UNSURE = 0.05  # p values above it are those of unrelated orders, as all of three or four networks are
 SIGMAS = 2.0  # standard deviations of the seeds' noise that an inversion must exceed
 
 
@@ -58,17 +59,17 @@ def agreement(
         same_widths: losses before and after of groups of networks that have the same widths.
     """
     before, after = losses
-    tau = kendall_tau(before, after)
+    tau, p = kendall_tau(before, after), kendall_p(before, after)
     low, high = tau_interval(before, after)
     return Agreement(
         *names,
         tau=_defined(tau),
         low=_defined(low),
         high=_defined(high),
-        p=_defined(kendall_p(before, after)),
+        p=_defined(p),
         counterexamples=counterexamples(before, after, SIGMAS * noise),
         same_widths=tau_within(same_widths),
-        verdict=verdict(tau, low, high),
+        verdict=verdict(tau, low, high, p),
     )
 
 
@@ -76,11 +77,11 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def verdict(tau: float, low: float, high: float) -> str:
-    """The word for a tau with its interval."""
+def verdict(tau: float, low: float, high: float, p: float) -> str:
+    """The word for a tau with its interval and p value."""
     if math.isnan(tau):
         return "undefined"
-    if math.isnan(low) or low <= 0 <= high or tau < SOME:
+    if math.isnan(low) or low <= 0 <= high or tau < SOME or p > UNSURE:
         return "none"
     return "strong" if tau > STRONG else "some"
 

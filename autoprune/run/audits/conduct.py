@@ -21,10 +21,11 @@ from autoprune.run.audits.networks import Chosen, choose
 from autoprune.run.audits.records import AuditRecords, Values
 from autoprune.run.audits.request import LEAST, AuditRequest
 from autoprune.run.audits.results import AuditedNetwork, GuideAudit, agreements_of, inherited_of
-from autoprune.run.audits.training import AuditTraining, reinitialised, training_of
+from autoprune.run.audits.training import AuditTraining, training_of
 from autoprune.run.results.building import label
 from autoprune.run.session.job import Progress
 from autoprune.run.session.session import Session
+from autoprune.train.fresh import reinitialised
 
 TRAINED, SCRATCH_E, SCRATCH_B = "after", "scratch_e", "scratch_b"  # the ways in which a network is trained
 

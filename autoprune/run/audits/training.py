@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sized
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.prune.modules.borrowed import seeded
-from autoprune.prune.modules.copies import copy_model
 from autoprune.run.audits.request import AuditRequest
 from autoprune.run.session.session import Session
 from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune
+from autoprune.train.fresh import reinitialised
 from autoprune.train.trainer import Trainer
 
 
@@ -63,40 +62,13 @@ def training_of(session: Session, request: AuditRequest) -> AuditTraining:
             "expected data with a train set for an audit, which trains networks, got none. Give it one, "
             "Data.from_arrays(..., train=(x, y)), and open the run with these data."
         )
-    if request.steps is None and not isinstance(train, tuple):
+    if request.steps is None and not isinstance(train, Sized):
         raise ConfigError(
-            "expected the number of steps for a train set that is a loader, whose passes cannot be counted, got "
+            "expected the number of steps for a train set without a length, whose passes cannot be counted, got "
             f"{'epochs' if request.epochs else 'neither steps nor epochs'}. Give --steps."
         )
-    plan = FineTune(request.steps or 1, request.lr, loss=request.loss)
+    steps = request.steps or (request.epochs or 1) * len(cast(Sized, train))
+    plan = FineTune(steps, request.lr, loss=request.loss)
     examples = replace(session, job=replace(session.job, finetune=plan)).training
     assert examples is not None  # as the job has a plan
-    if request.steps is None:
-        plan = replace(plan, steps=(request.epochs or 1) * max(1, examples.examples.examples // examples.size))
     return AuditTraining(plan, request.scratch_lr or request.lr, examples)
-
-
-def reinitialised(network: nn.Module, sparse: Collection[str], seed: int) -> nn.Module:
-    """A copy of a network with new random weights, by the `reset_parameters` of its modules.
-
-    Zeros of the sparse weights stay zeros.
-
-    Raises:
-        ConfigError: a module with parameters has no `reset_parameters`.
-    """
-    fresh = copy_model(network)
-    with seeded(seed):
-        for name, module in fresh.named_modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif [*module.parameters(recurse=False)]:
-                raise ConfigError(
-                    f"expected modules with `reset_parameters` to train a network from new random weights, "
-                    f"{name or 'the network'} ({type(module).__name__}) has parameters and no such method. Give its "
-                    "class one, or leave out --scratch."
-                )
-    for name in sparse:
-        parameter = fresh.get_parameter(name)
-        parameter.data.mul_(network.get_parameter(name) != 0)
-    return fresh

@@ -89,11 +89,12 @@ def test_networks_of_the_same_widths_are_compared_among_themselves():
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ((0.7, 0.5, 0.9), "strong"),
-        ((0.5, 0.2, 0.7), "some"),
-        ((0.2, 0.1, 0.3), "none"),
-        ((0.7, -0.1, 1.0), "none"),
-        ((-0.8, -0.9, -0.6), "none"),
+        ((0.7, 0.5, 0.9, 0.001), "strong"),
+        ((0.5, 0.2, 0.7, 0.02), "some"),
+        ((0.2, 0.1, 0.3, 0.04), "none"),
+        ((0.7, -0.1, 1.0, 0.04), "none"),
+        ((1.0, 1.0, 1.0, 0.117), "none"),
+        ((-0.8, -0.9, -0.6, 0.001), "none"),
     ],
 )
 def test_the_verdict_in_words(values, word):
