@@ -10,6 +10,7 @@ from autoprune.core.statistics import paired_difference
 
 DRAWS = 1000  # number of bootstrap samples
 EVEN = 1e-18  # largest sum of squared balances that rounding alone makes
+MOST_CELLS = 1_000_000  # largest number of cells of the samples in memory at once
 SURE = (2.5, 97.5)  # percentiles of a 95 % interval
 
 
@@ -63,15 +64,21 @@ def bootstrapped(table: np.ndarray, seed: int = 0) -> tuple[float, float]:
     A sample of n images with replacement has multinomial counts in the cells of the table. Samples in which the slope
     is undefined are left out; both ends are NaN if it is so in all.
     """
-    filled = np.flatnonzero(table)
-    shares = table.ravel()[filled] / table.sum()
-    draws = np.random.default_rng(seed).multinomial(table.sum(), shares, size=DRAWS)
-    samples = np.zeros((DRAWS, table.size), dtype=np.int64)
-    samples[:, filled] = draws
-    slopes = intensification(samples.reshape(DRAWS, *table.shape))
+    random = np.random.default_rng(seed)
+    at_once = max(1, MOST_CELLS // table.size)
+    sizes = [min(at_once, DRAWS - start) for start in range(0, DRAWS, at_once)]
+    slopes = np.concatenate([intensification(_resampled(table, size, random)) for size in sizes])
     slopes = slopes[~np.isnan(slopes)]
     low, high = np.percentile(slopes, SURE) if len(slopes) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def _resampled(table: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """(size, c, 2, 2) tables of samples with replacement."""
+    filled = np.flatnonzero(table)
+    samples = np.zeros((size, table.size), dtype=np.int64)
+    samples[:, filled] = random.multinomial(table.sum(), table.ravel()[filled] / table.sum(), size=size)
+    return samples.reshape(size, *table.shape)
 
 
 @dataclass(frozen=True)

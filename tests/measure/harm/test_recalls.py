@@ -14,6 +14,7 @@ from autoprune.measure.batch import Batch
 from autoprune.measure.harm.predictions import predictions
 from autoprune.measure.harm.recalls import bootstrapped, by_class, intensification, tallied
 from autoprune.measure.harm.summary import summary
+from autoprune.measure.top_classes import TopClasses
 
 TARGET = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
 DENSE = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 2, 2])  # recalls 3/4, 2/4, 2/2: accuracy 0.7
@@ -122,6 +123,19 @@ def test_the_bootstrap_agrees_with_scipy():
     table = tallied(target, dense == target, pruned == target, 4)
     low, high = expected.confidence_interval
     assert bootstrapped(table) == pytest.approx((low, high), abs=0.12 * (high - low))
+
+
+def test_samples_in_parts_are_the_samples_at_once(monkeypatch):
+    table = np.array([[[3, 1], [2, 9]], [[1, 4], [0, 20]]])
+    whole = bootstrapped(table)
+    monkeypatch.setattr("autoprune.measure.harm.recalls.MOST_CELLS", 90)
+    assert bootstrapped(table) == whole
+
+
+def test_the_likeliest_classes_of_many_are_enough():
+    scores = one_hot(DENSE) + torch.tensor([0.1, 0.0, 0.2])
+    batch = Batch((one_hot(PRUNED),), TARGET, TopClasses.of(scores, 2))
+    assert summary(predictions(Answers(), [batch])) == summary(compared())
 
 
 def test_paired_intervals_are_those_published():
