@@ -57,16 +57,18 @@ def fair_classification(model: nn.Module, batches: Sequence[Batch], report: Sequ
 def worst_class(model: nn.Module, batches: Sequence[Batch], logits: Logits) -> float:
     """The least recall of a class that has examples."""
     hits = [(own.argmax(dim=1) == target_of(batch)).double() for own, batch in zip(logits, batches, strict=True)]
-    classes = torch.cat([target_of(batch) for batch in batches])
-    return float(_means(torch.cat(hits), classes).min())
+    classes = torch.cat([_classes(batch) for batch in batches])
+    return float(_means(torch.cat(hits), classes, classes >= 0).min())
 
 
 def group_gap(model: nn.Module, batches: Sequence[Batch], logits: Logits) -> float:
     """The largest less the smallest excessive loss of a group."""
-    pairs = zip(logits, batches, strict=True)
-    excess = [_losses(own, batch) - _losses(dense_tensor(batch), batch) for own, batch in pairs]
-    groups = torch.cat([target_of(batch) if batch.group is None else batch.group for batch in batches])
-    means = _means(torch.cat(excess), groups)
+    classes = [_classes(batch) for batch in batches]
+    triples = zip(logits, batches, classes, strict=True)
+    excess = [_losses(own, target) - _losses(dense_tensor(batch), target) for own, batch, target in triples]
+    pairs = zip(batches, classes, strict=True)
+    groups = torch.cat([target if batch.group is None else batch.group for batch, target in pairs])
+    means = _means(torch.cat(excess), groups, torch.cat(classes) >= 0)
     return float(means.max() - means.min())
 
 
@@ -92,12 +94,27 @@ def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
     return total(right) / count
 
 
-def _losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return functional.cross_entropy(logits.float(), target_of(batch), reduction="none").double()
+def _classes(batch: Batch) -> torch.Tensor:
+    """(b,) the labels of a batch; those below 0 are of examples without one. DataError if they are no classes."""
+    target = target_of(batch)
+    if target.dim() != 1 or target.is_floating_point():
+        raise DataError(
+            "worst_class and group_gap need one class for each example as target, a whole number, got targets of "
+            f"{tuple(target.shape)} of {str(target.dtype).removeprefix('torch.')}"
+        )
+    return target.long()
 
 
-def _means(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """The mean of the values of each group that has examples."""
+def _losses(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """(b,) cross entropies, 0 without a label."""
+    return functional.cross_entropy(logits.float(), classes.clamp_min(-1), reduction="none", ignore_index=-1).double()
+
+
+def _means(values: torch.Tensor, groups: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """The mean of the counted values of each group that has some. DataError if nothing is counted."""
+    if not bool(counted.any()):
+        raise DataError("worst_class and group_gap need labels, got none from 0 on in the whole set")
+    values, groups = values[counted], groups[counted]
     members, counts = torch.unique(groups, return_inverse=True, return_counts=True)[1:]
     sums = torch.zeros(len(counts), dtype=values.dtype, device=values.device)
     means: torch.Tensor = sums.index_add_(0, members, values) / counts

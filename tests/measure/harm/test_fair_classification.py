@@ -120,6 +120,18 @@ def test_it_is_a_fitness_like_the_others(network, batches):
     )
 
 
+def test_examples_without_a_label_do_not_count():
+    scores = torch.tensor([[1.0, 0], [0, 1], [0, 5]])
+    batch = Batch((scores,), torch.tensor([0, 1, -100]), torch.zeros(3, 2))
+    whole = Batch((scores[:2],), torch.tensor([0, 1]), torch.zeros(2, 2))
+    names = ("worst_class", "group_gap")
+    assert measured(nn.Identity(), [batch], *names) == measured(nn.Identity(), [whole], *names)
+    with pytest.raises(DataError, match="worst_class and group_gap need labels, got none"):
+        measured(nn.Identity(), [batch._replace(target=torch.full((3,), -1))], "worst_class")
+    with pytest.raises(DataError, match=r"need one class for each example .* got targets of \(3, 2\) of float32"):
+        measured(nn.Identity(), [batch._replace(target=torch.zeros(3, 2))], "group_gap")
+
+
 def test_mistakes_are_named(network, batches):
     with pytest.raises(PluginError, match="can report accuracy, kl, .*corrupted_accuracy; got 'worst'"):
         measured(network, batches, "worst")
