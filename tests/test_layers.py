@@ -120,7 +120,16 @@ ROOMS: dict[str, set[str]] = {
         *("measure.batch_norms", "train", "run.records", "run.session", "run.results", "errors"),
     },
     "run.harms": {
-        *("core", "prune.devices", "prune.modules", "prune.bank", "measure", "measure.harm", "errors"),
+        *(
+            "core",
+            "prune.devices",
+            "prune.modules",
+            "prune.bank",
+            "prune.criteria",
+            "measure",
+            "measure.harm",
+            "errors",
+        ),
     },
     "run.report": {"core", "run.audits", "run.fingerprint", "run.records", "run.results", "errors"},
     "run.criterion": {

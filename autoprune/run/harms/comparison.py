@@ -21,6 +21,7 @@ from autoprune.measure.harm.second_order import Change, expand
 from autoprune.measure.harm.spread import COLLAPSED, spread_ratios, spreads
 from autoprune.measure.harm.summary import summary
 from autoprune.prune.bank.subnet import Subnet
+from autoprune.prune.criteria.magnitudes import pq_index
 from autoprune.prune.devices.halving import halving
 from autoprune.prune.modules.borrowed import evaluating, on_copies, seeded
 
@@ -48,13 +49,15 @@ class Comparison:
             With labels also `losses`, the mean excessive loss of each group with its gradient norm, curvature and
             second-order estimate; `group_gap`, the largest less the smallest; and `corrupted`, the accuracies by
             corruption. `spread_least` is the least ratio of a layer's deviation to that in the dense network, and
-            `collapsed` has the layers in which it is below COLLAPSED.
+            `collapsed` has the layers in which it is below COLLAPSED. `pq_index` has the PQ index of each matrix or
+            kernel, a pair of the dense network's and this one's: the nearer to 1, the more of it could go.
         """
         found = predictions(network, self.batches)
         values = summary(found, listed=None)
         layers = spread_ratios(spreads(network, self._some), self._spreads, _kept(subnet))
         values["spread_least"] = min(layers.values(), default=1.0)
         values["collapsed"] = {name: ratio for name, ratio in layers.items() if ratio < COLLAPSED}
+        values["pq_index"] = _pq_indices(self.model, network)
         if found.labelled.any():
             values |= self._losses(found, removed_weights(self.model, network, subnet))
             values |= self._corrupted(network, values["notes"])
@@ -128,6 +131,17 @@ class Comparison:
                 parts.append(batch._replace(dense=None).placed(_taking(inside)))
             start += batch.examples
         return gathered(parts)
+
+
+def _pq_indices(model: nn.Module, network: nn.Module) -> dict[str, tuple[float, float]]:
+    """The PQ indices (Diao et al. 2023) of each weight of two and more dimensions, in both networks."""
+    own = {name: weight for name, weight in network.named_parameters() if weight.dim() > 1 and weight.numel()}
+    both = {name: (weight, own[name]) for name, weight in model.named_parameters() if name in own}
+    return {name: (_pq(dense), _pq(pruned)) for name, (dense, pruned) in both.items()}
+
+
+def _pq(weight: torch.Tensor) -> float:
+    return float(pq_index(weight.detach().float().flatten()[None]))
 
 
 def _groups(found: Predictions) -> np.ndarray:

@@ -37,6 +37,9 @@ def _lines(harm: Harm) -> Iterator[str]:
     yield f"least spread of a layer's outputs {harm['spread_least']:.0%} of the dense network's"
     for layer, ratio in harm["collapsed"].items():
         yield f"  collapsed: {layer}, {ratio:.0%}"
+    if harm["pq_index"]:
+        name, (dense, pruned) = max(harm["pq_index"].items(), key=lambda entry: entry[1][1])
+        yield f"highest PQ index of a weight      {pruned:.3f}, {name}; {dense:.3f} in the dense network"
     yield from harm["notes"]
 
 

@@ -70,6 +70,18 @@ def test_a_collapsed_layer_is_named(compared):
     assert "  collapsed: 3, 25%" in worded("flat", found)
 
 
+def test_the_pq_index_is_of_whole_weights(compared):
+    """Of one entry that is not zero it is 1 - n^(1/q - 1/p) with p = 1/2 and q = 1, of equal ones 0."""
+    network, _, comparison = compared
+    single = nn.Sequential(*network[:3], nn.Linear(64, 3)).eval()
+    single[3].weight.data = torch.zeros(3, 64)
+    single[3].weight.data[1, 5] = 2.0
+    found = comparison.of(single, WHOLE)
+    assert found["pq_index"]["3.weight"][1] == pytest.approx(1 - 1 / 192)
+    assert found["pq_index"]["0.weight"][0] == found["pq_index"]["0.weight"][1]
+    assert "highest PQ index of a weight      0.995, 3.weight" in worded("single", found)
+
+
 def test_removed_weights_become_zero(compared):
     network, *_ = compared
     half = {"0.weight": {0: np.array([0, 2])}, "0.bias": {0: np.array([0, 2])}}
