@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from autoprune.errors import DataError
 from autoprune.measure.batch import Batch
+from autoprune.prune.devices.precision import precise_dtype
 
 SEVERITIES = (1, 2, 3)
 IMAGES = ("noise", "blur", "contrast", "brightness", "pixelate")
@@ -39,8 +40,9 @@ class Scale:
     @staticmethod
     def of(images: Sequence[torch.Tensor]) -> Scale:
         count = sum(x.numel() // x.shape[1] for x in images)
-        mean = torch.stack([x.double().sum(dim=(0, 2, 3)) for x in images]).sum(dim=0) / count
-        about = [(x.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for x in images]
+        dtype = precise_dtype(images[0].device)
+        mean = torch.stack([x.to(dtype).sum(dim=(0, 2, 3)) for x in images]).sum(dim=0) / count
+        about = [(x.to(dtype) - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for x in images]
         deviation = (torch.stack(about).sum(dim=0) / count).sqrt()
         low = torch.stack([x.amin(dim=(0, 2, 3)) for x in images]).amin(dim=0)
         high = torch.stack([x.amax(dim=(0, 2, 3)) for x in images]).amax(dim=0)

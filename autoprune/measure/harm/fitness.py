@@ -12,6 +12,7 @@ from autoprune.errors import DataError, PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.harm.corruption import SEVERITIES, corrupted, corruptions_of
 from autoprune.measure.outputs import MEASURES, dense_tensor, logits_of, target_of, total
+from autoprune.prune.devices.precision import precise_dtype
 
 FAIR = ("accuracy", "kl", "worst_class", "group_gap", "agreement")  # reported without options
 
@@ -56,7 +57,7 @@ def fair_classification(model: nn.Module, batches: Sequence[Batch], report: Sequ
 
 def worst_class(model: nn.Module, batches: Sequence[Batch], logits: Logits) -> float:
     """The least recall of a class that has examples."""
-    hits = [(own.argmax(dim=1) == target_of(batch)).double() for own, batch in zip(logits, batches, strict=True)]
+    hits = [own.argmax(dim=1) == target_of(batch) for own, batch in zip(logits, batches, strict=True)]
     classes = torch.cat([_classes(batch) for batch in batches])
     return float(_means(torch.cat(hits), classes, classes >= 0).min())
 
@@ -107,14 +108,14 @@ def _classes(batch: Batch) -> torch.Tensor:
 
 def _losses(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """(b,) cross entropies, 0 without a label."""
-    return functional.cross_entropy(logits.float(), classes.clamp_min(-1), reduction="none", ignore_index=-1).double()
+    return functional.cross_entropy(logits.float(), classes.clamp_min(-1), reduction="none", ignore_index=-1)
 
 
 def _means(values: torch.Tensor, groups: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """The mean of the counted values of each group that has some. DataError if nothing is counted."""
     if not bool(counted.any()):
         raise DataError("worst_class and group_gap need labels, got none from 0 on in the whole set")
-    values, groups = values[counted], groups[counted]
+    values, groups = values[counted].to(precise_dtype(values.device)), groups[counted]
     members, counts = torch.unique(groups, return_inverse=True, return_counts=True)[1:]
     sums = torch.zeros(len(counts), dtype=values.dtype, device=values.device)
     means: torch.Tensor = sums.index_add_(0, members, values) / counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def expand(model: nn.Module, batch: Batch, changes: Sequence[Change] = (), loss:
         ]
         estimates = [_second_order(gradient, weights, direction) for direction in directions]
         curvature = _curvature(gradient, weights)
-    norm = float(torch.stack([g.detach().double().square().sum() for g in gradient.values()]).sum().sqrt())
+    norm = math.hypot(*(float(g.detach().norm()) for g in gradient.values()))
     return Expansion(norm, curvature, tuple(estimates))
 
 

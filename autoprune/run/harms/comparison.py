@@ -141,7 +141,7 @@ def _pq_indices(model: nn.Module, network: nn.Module) -> dict[str, tuple[float, 
 
 
 def _pq(weight: torch.Tensor) -> float:
-    return float(pq_index(weight.detach().float().flatten()[None]))
+    return float(pq_index(weight.detach().float().cpu().flatten()[None]))  # float64, which some devices do not have
 
 
 def _groups(found: Predictions) -> np.ndarray:
