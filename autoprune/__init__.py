@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from autoprune.run.session.job import Executor as Executor
     from autoprune.run.session.job import Progress as Progress
     from autoprune.train.finetune import FineTune as FineTune
+    from autoprune.train.recovery.options import Recovery as Recovery
     from autoprune.train.rounds.options import Rounds as Rounds
     from autoprune.train.rounds.rounds import RoundsOutcome as RoundsOutcome
 
@@ -71,6 +72,7 @@ _HOMES = {
     "Problem": "autoprune.core.problem",
     "Progress": "autoprune.run.session.job",
     "PrunedFront": "autoprune.api.front",
+    "Recovery": "autoprune.train.recovery.options",
     "Rounds": "autoprune.train.rounds.options",
     "RoundsOutcome": "autoprune.train.rounds.rounds",
     "Scoring": "autoprune.measure.settings",

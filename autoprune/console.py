@@ -85,6 +85,19 @@ def print_members(members: Sequence[Member], form: str = "table", numbers: Seque
                 screen.print(member.solved["why"])
 
 
+def print_recovered(members: Sequence[Member]) -> None:
+    """Prints recovered networks, if there are any, under the names of their recoveries, with a remark on each."""
+    if not members:
+        return
+    facts = [dict(member.recovered or {}) for member in members]
+    screen = output()
+    screen.print(f"{len(members)} recovered network{'' if len(members) == 1 else 's'}")
+    named = [replace(member, candidate=own["name"]) for member, own in zip(members, facts, strict=True)]
+    _print_table(screen, named, ())
+    for own in facts:
+        print(f"{own['name']}: {own['steps']:,} steps; {own['remark']}")
+
+
 def print_dense(members: Sequence[Member]) -> None:
     """Prints the dense network's measurements on the report set, if it is on the front; accuracies are in per cent."""
     dense = next((member for member in members if member.is_dense), None)

@@ -100,7 +100,8 @@ ROOMS: dict[str, set[str]] = {
         "pretrained",
         *("core", "plan", "prune", "prune.modules", "prune.passes", "prune.structure"),
         *("prune.devices", "prune.moments", "prune.criteria", "prune.bank", "prune.compensation"),
-        *("measure", "measure.batch_norms", "train", "data", "run.fingerprint", "run.records", "plugins", "errors"),
+        *("measure", "measure.batch_norms", "train", "train.recovery", "data"),
+        *("run.fingerprint", "run.records", "plugins", "errors"),
     },
     "run.executors": {"core", "measure", "run.records", "run.session", "plugins", "errors"},
     "run.forecast": {
@@ -113,7 +114,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "plan", "searchers.optuna", "prune.modules", "prune.passes", "prune.structure", "prune.surgery"),
         *("prune.bank", "prune.compensation", "measure", "measure.harm"),
         *("run.fingerprint", "run.records", "run.session", "run.loop"),
-        *("pretrained", "plugins", "errors"),
+        *("train.recovery", "pretrained", "plugins", "errors"),
     },
     "run.audits": {
         *("core", "plan", "prune.modules", "prune.bank", "prune.criteria", "prune.compensation", "measure"),
@@ -131,7 +132,10 @@ ROOMS: dict[str, set[str]] = {
             "errors",
         ),
     },
-    "run.report": {"core", "run.audits", "run.fingerprint", "run.records", "run.results", "errors"},
+    "run.recovery": {
+        *("prune.modules", "train", "train.recovery", "run.records", "run.session", "run.results", "errors"),
+    },
+    "run.report": {"core", "run.recovery", "run.audits", "run.fingerprint", "run.records", "run.results", "errors"},
     "run.criterion": {
         *("core", "prune.modules", "prune.criteria", "measure", "run.loop", "run.records", "run.session", "errors"),
     },
@@ -149,15 +153,26 @@ ROOMS: dict[str, set[str]] = {
             "errors",
         ),
         *("run.fingerprint", "run.records", "run.session", "run.executors", "run.forecast", "run.loop", "run.results"),
-        *("run.audits", "run.harms", "run.report", "run.criterion"),
+        *("train.recovery", "run.recovery", "run.audits", "run.harms", "run.report", "run.criterion"),
     },
     "api": {
         *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
-        *("measure", "train", "train.rounds", "data", "run", "run.audits", "run.records", "run.report", "run.results"),
+        *(
+            "measure",
+            "train",
+            "train.recovery",
+            "train.rounds",
+            "data",
+            "run",
+            "run.audits",
+            "run.recovery",
+            "prune.modules",
+        ),
+        *("run.records", "run.report", "run.results"),
         *("run.session", "pretrained", "config", "console", "plugins", "errors"),
     },
     "config": {
-        *("core", "searchers", "prune.criteria", "prune.bank", "measure", "train"),
+        *("core", "searchers", "prune.criteria", "prune.bank", "measure", "train", "train.recovery"),
         *("run.fingerprint", "run.records", "run.session", "plugins", "errors"),
     },
     "console": {"core", "run", "run.records", "run.results", "run.session"},
@@ -165,9 +180,8 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {  # resolves the public names
         *("api", "core", "prune", "prune.modules", "prune.passes", "prune.structure", "prune.structure.rules"),
-        *("prune.surgery", "prune.criteria", "measure", "measure.batch_norms", "train", "train.rounds", "data"),
-        "run.results",
-        *("run.session", "errors"),
+        *("prune.surgery", "prune.criteria", "measure", "measure.batch_norms", "train", "train.recovery"),
+        *("train.rounds", "data", "run.results", "run.session", "errors"),
     },
 }
 
@@ -186,7 +200,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pydantic": {"config"},
     "typer": {"cli"},
     "rich": {"console", "cli"},
-    "safetensors": {"run.records", "run.results", "run.session", "zoo"},
+    "safetensors": {"run.records", "run.recovery", "run.results", "run.session", "zoo"},
 }
 
 

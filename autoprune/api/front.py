@@ -15,6 +15,7 @@ from autoprune.run.audits.request import ORDERS, AuditRequest
 from autoprune.run.audits.results import GuideAudit
 from autoprune.run.drive import RunResult
 from autoprune.run.records.folder import RunFolder, as_path, write_text
+from autoprune.run.recovery.written import read_recovered
 from autoprune.run.report import write_report
 from autoprune.run.results.front_file import FrontFile, LeftOut, read_front_file, to_csv
 from autoprune.run.results.member import Member
@@ -92,6 +93,12 @@ class PrunedFront(Sequence[Member]):
     def rows(self) -> list[dict[str, Any]]:
         """The rows of front.csv: for each member, a mapping from columns to values."""
         return [member.flat() for member in self.members]
+
+    @property
+    def recovered(self) -> tuple[Member, ...]:
+        """The recovered networks in the run folder, by the names of their recoveries; none without a folder."""
+        found = [] if self.path is None else read_recovered(self.path)
+        return tuple(replace(member, builder=self._run) for member in found)
 
     @property
     def dense(self) -> Mapping[str, float]:

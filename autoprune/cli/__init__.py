@@ -12,10 +12,12 @@ import sys
 from autoprune.cli.auditing import audit
 from autoprune.cli.commands import app
 from autoprune.cli.harming import harm
+from autoprune.cli.recovering import recover
 from autoprune.cli.signals import INTERRUPTED
 
 __all__ = ["app", "main"]
 
+app.command()(recover)
 app.command()(audit)
 app.command()(harm)
 

@@ -166,6 +166,7 @@ def front(
                 typer.echo(found.why, err=form is not Format.table)
             if form is Format.table:
                 console.print_left_out(found.left_out)
+                console.print_recovered(run.read_recovered(folder))
         else:
             study = run.export_study(folder, to_optuna)
             state = "written" if study.written else "already there"

@@ -24,6 +24,7 @@ from autoprune.prune.criteria import CRITERIA
 from autoprune.run.session.job import NamedSearcher
 from autoprune.searchers import SEARCHERS
 from autoprune.train.finetune import LOSSES
+from autoprune.train.recovery.options import AUGMENTATIONS, RECOVERY_LOSSES
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,22 @@ class LossChoice(_FunctionChoice):
     builtins = LOSSES
     given = ("output", "batch")
     noun = "the loss"
+
+
+class RecoveryLossChoice(_FunctionChoice):
+    """A function of (output, batch) -> scalar tensor."""
+
+    builtins: ClassVar[Mapping[str, Any]] = dict.fromkeys(RECOVERY_LOSSES)
+    given = ("output", "batch")
+    noun = "the loss"
+
+
+class AugmentChoice(_FunctionChoice):
+    """A function of (batch) -> batch."""
+
+    builtins: ClassVar[Mapping[str, Any]] = dict.fromkeys(AUGMENTATIONS)
+    given = ("batch",)
+    noun = "the augmentation"
 
 
 class SearcherChoice(_Choice):

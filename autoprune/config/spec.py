@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from autoprune.config.calls import (
+    AugmentChoice,
     Call,
     Context,
     CostCall,
@@ -15,6 +16,7 @@ from autoprune.config.calls import (
     FitnessCall,
     LossChoice,
     MaskChoice,
+    RecoveryLossChoice,
     SearcherChoice,
     TrackerCall,
     mistakes,
@@ -33,6 +35,7 @@ from autoprune.run.session.job import Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
 from autoprune.train.finetune import FineTune
+from autoprune.train.recovery.options import Recovery
 
 MOST_LEVELS = 10_000  # largest number of levels of one unit
 MOST_WIDTH = 1_000_000  # largest number of positions of a layer
@@ -250,6 +253,41 @@ class FineTuneSpec(_Section):
 
     def resolve(self) -> FineTune:
         return FineTune(self.steps, self.lr, self.momentum, self.weight_decay, self.loss.resolve())
+
+
+@with_options("recover", Recovery)
+class RecoverSpec(_Section):
+    """The training that recovers a network of the front."""
+
+    epochs: int | None = Field(None, description="passes over the training examples", examples=[10])
+    steps: int | None = Field(None, description="steps, instead of epochs", examples=[500])
+    loss: RecoveryLossChoice = Field(
+        "distillation",
+        validate_default=True,
+        description="the training loss: distillation, cross_entropy, kl or mimic",
+        examples=["mimic"],
+    )
+    augment: AugmentChoice = Field(
+        "none",
+        validate_default=True,
+        description="random changes of the inputs: none or flip_crop",
+        examples=["flip_crop"],
+    )
+    evaluate: int | None = Field(
+        None, description="steps between measurements on the selection set; null for one epoch", examples=[100]
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> RecoverSpec:
+        try:
+            self.resolve()
+        except ConfigError as error:
+            raise mistakes(*(((), problem) for problem in error.problems)) from error
+        return self
+
+    def resolve(self) -> Recovery:
+        own = {"loss": self.loss.resolve(), "augment": self.augment.resolve()}
+        return Recovery(**{**{name: getattr(self, name) for name in type(self).model_fields}, **own})
 
 
 class TuneSpec(_Section):
@@ -496,6 +534,11 @@ class JobSpec(_Section):
         description="training of every network on the data's train set before it is measured; null for no training",
         examples=["{steps: 100, lr: 0.01}"],
     )
+    recover: RecoverSpec | None = Field(
+        None,
+        description="options of `autoprune recover`, which trains a network of the front; the search ignores them",
+        examples=["{epochs: 10, lr: 0.01}"],
+    )
     expected: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         {},
         description="expected values of the dense network on the selection set; a run warns if they differ",
@@ -593,6 +636,7 @@ class JobSpec(_Section):
             scoring=resolved_options(Scoring, {"search": self.search, "run": self.run}),
             compensation=self.compensation,
             finetune=self.finetune.resolve() if self.finetune else None,
+            recover=self.recover.resolve() if self.recover else None,
             device=self.run.device,
             threads=self.run.threads,
             tune=self.run.tune.resolve(),

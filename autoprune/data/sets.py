@@ -59,10 +59,10 @@ class Data:
         """The model's inputs for one example, (1, ...) each: the first of calibrate."""
         return tuple(x[:1] for x in self.calibrate[0].inputs)
 
-    def training(self, batches: int) -> tuple[tuple[Batch, ...], str]:
+    def training(self, batches: int | None) -> tuple[tuple[Batch, ...], str]:
         """The batches for a number of training steps, and their sha256.
 
-        All of `train` if it is a tuple, else its first `batches`, read now and held in memory.
+        All of `train` if it is a tuple or `batches` is None, else its first `batches`, read now and held in memory.
 
         Raises:
             DataError: they fail the checks of a set, or share examples with select or report.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from autoprune.run.harming import harm
     from autoprune.run.harms.wording import lottery, worded
     from autoprune.run.inspection import Inspection, inspect_job
+    from autoprune.run.recovering import recover
+    from autoprune.run.recovery.request import check_recover
+    from autoprune.run.recovery.written import read_recovered
     from autoprune.run.report import write_report
     from autoprune.run.results.export import load
     from autoprune.run.results.front_file import read_front, show_front
@@ -31,6 +34,7 @@ _HOMES = {
     "RunResult": "autoprune.run.drive",
     "audit": "autoprune.run.auditing",
     "check_audit": "autoprune.run.audits.request",
+    "check_recover": "autoprune.run.recovery.request",
     "check_export": "autoprune.run.results.requests",
     "check_solve": "autoprune.run.results.requests",
     "export": "autoprune.run.after",
@@ -42,6 +46,8 @@ _HOMES = {
     "lottery": "autoprune.run.harms.wording",
     "read_evaluations": "autoprune.run.after",
     "read_front": "autoprune.run.results.front_file",
+    "read_recovered": "autoprune.run.recovery.written",
+    "recover": "autoprune.run.recovering",
     "resume": "autoprune.run.drive",
     "search": "autoprune.run.drive",
     "show_front": "autoprune.run.results.front_file",
@@ -58,6 +64,7 @@ __all__ = [
     "audit",
     "check_audit",
     "check_export",
+    "check_recover",
     "check_solve",
     "export",
     "export_study",
@@ -68,6 +75,8 @@ __all__ = [
     "lottery",
     "read_evaluations",
     "read_front",
+    "read_recovered",
+    "recover",
     "resume",
     "search",
     "show_front",

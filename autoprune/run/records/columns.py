@@ -27,6 +27,7 @@ ROW = (
     "fit",
     "solved",
     "harm",
+    "recovered",
 )
 EVALUATION = ("fidelity", "status", "cause", "seconds", "worker", "examples", "parts", "steps")  # of a study
 OWN = frozenset((*ROW, *EVALUATION))

@@ -91,6 +91,10 @@ class RunFolder:
         return self.path / "harm.json"
 
     @property
+    def recovered(self) -> Path:
+        return self.path / "recovered"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -24,6 +24,7 @@ from autoprune.run.audits.results import GuideAudit
 from autoprune.run.records.documents import damaged, read_checked, understanding
 from autoprune.run.records.folder import RunFolder
 from autoprune.run.records.journal import read_run, told_evaluations
+from autoprune.run.recovery.written import read_recovered
 from autoprune.run.results.front_file import FrontFile, LeftOut, read_front_file
 from autoprune.run.results.member import Member
 
@@ -44,6 +45,7 @@ class RunFacts:
         modules: names of the modules with tensors, in the order of the network.
         units: all units, searched or not.
         additivity: how far damages of single units add up.
+        recovered: the networks that were recovered.
         guide_audit: the last audit of the guide; None if there was none.
         harms: the harm that `autoprune harm` measured, by the name of the network.
     """
@@ -58,6 +60,7 @@ class RunFacts:
     modules: tuple[str, ...]
     units: tuple[Unit, ...]
     additivity: str = ""
+    recovered: tuple[Member, ...] = ()
     guide_audit: GuideAudit | None = None
     harms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -165,6 +168,7 @@ def read_facts(path: Path) -> RunFacts:
         modules=modules,
         units=units,
         additivity=_first_line(folder.additivity),
+        recovered=tuple(read_recovered(path)),
         guide_audit=_read_guide_audit(folder),
         harms=_read_harms(folder, front),
     )

@@ -46,8 +46,9 @@ def _front_picture(facts: RunFacts) -> str:
     chart = _front_axes(facts, scored)
     reference = chart.level(dense, "dense") if dense is not None else ""
     label = f"{value} over {facts.cost}: {plural(len(facts.members), 'member')} of the front and all evaluations"
-    picture = chart.draw(label, chart.dots(scored, "seen"), reference, _members(facts, chart))
+    picture = chart.draw(label, chart.dots(scored, "seen"), reference, _members(facts, chart), _recovered(facts, chart))
     keys = {"member": "front, on the report set", "seen": "all evaluations, on the selection set"}
+    keys |= {"recovered": "recovered networks, on the report set"} if facts.recovered else {}
     keys |= {"dense": f"dense network, {number(dense)} on the report set"} if reference else {}
     hidden = sum(not chart.y.covers(y) for _, y in scored)
     return legend(keys) + picture + (note(f"{plural(hidden, 'evaluation')} beyond the axis.") if hidden else "")
@@ -58,10 +59,11 @@ def _front_axes(facts: RunFacts, scored: Sequence[Point]) -> Chart:
     name = facts.measured[0]
     usual = np.quantile([y for _, y in scored], (0.05, 0.95)).tolist() if scored else []
     better = {"max": ", higher is better", "min": ", lower is better", None: ""}[facts.direction(name)]
-    shares = [1.0, *(member.ratios[facts.cost] for member in facts.members), *(x for x, _ in scored)]
+    shown = (*facts.members, *facts.recovered)
+    shares = [1.0, *(member.ratios[facts.cost] for member in shown), *(x for x, _ in scored)]
     return Chart(
         ChartAxis.over(f"{facts.cost}, share of dense", shares),
-        ChartAxis.over(f"{name}{better}", [*usual, *(member.report[name] for member in facts.members)]),
+        ChartAxis.over(f"{name}{better}", [*usual, *(member.report[name] for member in shown)]),
     )
 
 
@@ -75,6 +77,17 @@ def _members(facts: RunFacts, chart: Chart) -> str:
     ]
     joined = chart.line(sorted(points), "member") if len(facts.guides) == 2 else ""
     return joined + chart.marks(points, tips, "member")
+
+
+def _recovered(facts: RunFacts, chart: Chart) -> str:
+    """The recovered networks as a second series."""
+    value = facts.measured[0]
+    points = [(member.ratios[facts.cost], member.report[value]) for member in facts.recovered]
+    tips = [
+        f"{dict(member.recovered or {})['name']}, recovered: {facts.cost} {percent(x)} of dense, {value} {number(y)}"
+        for member, (x, y) in zip(facts.recovered, points, strict=True)
+    ]
+    return chart.marks(points, tips, "recovered")
 
 
 def _front_table(facts: RunFacts) -> str:

@@ -18,6 +18,7 @@ from autoprune.run.report.facts import RunFacts
 from autoprune.run.report.guides import guide_audit
 from autoprune.run.report.harmed import harmed
 from autoprune.run.report.markup import Cell, definition_list, note, percent, plural, section, table
+from autoprune.run.report.recovered import recovered
 
 STYLE = Path(__file__).with_name("style.css")
 LISTED_CAUSES = 10  # largest number of causes of failure in the list
@@ -27,7 +28,7 @@ PARTS = 40  # largest number of frozen parts in the list
 def page(facts: RunFacts) -> str:
     """The whole report as one HTML document."""
     drawn = (figures.front_section, figures.allocation, coupling, figures.progress, figures.audit)
-    sections = (*drawn, guide_audit, harmed, frozen, environment)
+    sections = (*drawn, recovered, guide_audit, harmed, frozen, environment)
     title = escape(job_name(facts))
     return "\n".join(
         [

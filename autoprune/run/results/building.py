@@ -158,15 +158,20 @@ def built_and_measured(
                 "`min_keep: 1.0`) to search the rest, and report it with the model, as this may be a defect of "
                 "autoprune."
             )
-        measured = _with_interval(scorer).measure(network, parts.reported)
+        measured = interval_scorer(scorer).measure(network, parts.reported)
         as_built = scorer.measure(network, scorer.select)
         emptied = tuple(emptied_weights(network, named_tensors(dense)))
-        harm = summary(predictions(network, parts.reported)) if is_classification(scorer.fitness) else {}
+        harm = harm_of(scorer, network, parts.reported)
     found = {} if fit is None else fit.to_json()
     return network, Measurements(measured, as_built, report.worst, found, steps, emptied, harm)
 
 
-def _with_interval(scorer: Scorer) -> Scorer:
+def harm_of(scorer: Scorer, network: nn.Module, reported: Sequence[Batch]) -> dict[str, Any]:
+    """The harm of pruning on the report set; empty if the fitness is not one of classes."""
+    return summary(predictions(network, reported)) if is_classification(scorer.fitness) else {}
+
+
+def interval_scorer(scorer: Scorer) -> Scorer:
     """The scorer, whose fitness also computes an interval if it can."""
     fitness = with_interval(scorer.fitness)
     return scorer if fitness is scorer.fitness else replace(scorer, fitness=fitness)

@@ -18,11 +18,20 @@ from autoprune.run.results.exporter import DEFAULT, Format
 if TYPE_CHECKING:
     from torch import nn
 
+    from autoprune.train.recovery.options import Recovery
+
+
+_MAPPINGS = (
+    *("counts", "costs", "ratios", "report", "select", "search", "intervals", "fit", "solved", "harm", "recovered"),
+)
+
 
 class Builder(Protocol):
     """Builds the networks of members; a front that has the model and the data gives its members one."""
 
     def build(self, member: Member) -> nn.Module: ...
+
+    def recover(self, member: Member, options: Recovery, name: str | None) -> Member: ...
 
     def export(self, member: Member, directory: Path, format: Format) -> None: ...
 
@@ -52,6 +61,8 @@ class Member:
         solved: the kind of the network and the reason for it, if it answers a budget; None for a member of a front.
         harm: on the report set, the agreement with the dense network, and the recalls of classes
             (measure.harm.summary); None if the fitness is not one of classes.
+        recovered: how a recovered network was trained: "name", "options", "steps", "best_step", "remark", and the
+            "history" of measurements on the selection set; None for a network that was not recovered.
     """
 
     candidate: str
@@ -71,10 +82,11 @@ class Member:
     emptied_weights: tuple[str, ...] | None = None
     solved: Mapping[str, Any] | None = None
     harm: Mapping[str, Any] | None = None
+    recovered: Mapping[str, Any] | None = None
     builder: Builder | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("counts", "costs", "ratios", "report", "select", "search", "intervals", "fit", "solved", "harm"):
+        for name in _MAPPINGS:
             object.__setattr__(self, name, frozen(getattr(self, name)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,6 +139,30 @@ class Member:
             ConfigError: the member was read without the model and the data.
         """
         return self._builder().build(self)
+
+    def recover(self, options: Recovery, name: str | None = None) -> Member:
+        """Trains the network until it is deployed, and keeps the best one on the selection set.
+
+        In a run with a folder, checkpoints and the result are in its folder recovered/NAME: a recovery that was stopped
+        goes on from its last checkpoint, and one that is complete is only read. The front does not change.
+
+        Args:
+            options: the options of the training.
+            name: the name of the recovery; that of the network by default.
+
+        Returns:
+            The recovered network as a member, whose `recovered` says how it was trained. It is never worse on the
+            selection set than this one; if it is the same, its `recovered["remark"]` says so.
+
+        Raises:
+            ConfigError: the member was read without the model and the data, the data have no examples to train on, or
+                the recovery was started with other options.
+
+        Example:
+            >>> recovered = front.pick("macs<=0.5").recover(autoprune.Recovery(epochs=10))
+            >>> recovered.export("small")
+        """
+        return self._builder().recover(self, options, name)
 
     def export(self, directory: str | Path, format: Format = DEFAULT) -> None:
         """Writes the network into a new folder, atomically.
@@ -196,6 +232,7 @@ class Member:
             **({} if named or self.emptied is None else counted),  # all members have the count if one has
             **({} if self.solved is None else {"solved": dict(self.solved)}),
             **({} if self.harm is None else {"harm": dict(self.harm)}),
+            **({} if self.recovered is None else {"recovered": plain(self.recovered)}),
         }
 
     @staticmethod
@@ -233,7 +270,15 @@ class Member:
             emptied_weights=None if names is None else tuple(names),
             solved=row.get("solved"),
             harm=row.get("harm"),
+            recovered=row.get("recovered"),
         )
+
+
+def plain(value: Any) -> Any:
+    """A read-only value as lists and mappings that JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _given(name: str, value: float | None) -> dict[str, float]:

@@ -25,7 +25,14 @@ from autoprune.run.records.built_file import BuiltFile
 from autoprune.run.records.columns import HIGH, LOW, SELECT, check_measured
 from autoprune.run.records.documents import write_checked
 from autoprune.run.records.folder import RunFolder, write_text
-from autoprune.run.results.building import BuildAnswer, Measurements, built_and_measured, label, not_built
+from autoprune.run.results.building import (
+    BuildAnswer,
+    Measurements,
+    built_and_measured,
+    interval_scorer,
+    label,
+    not_built,
+)
 from autoprune.run.results.exporter import DEFAULT, Exporter, ExportFacts, Format, find_exporter, is_builtin_exporter
 from autoprune.run.results.front_file import FrontFile, LeftOut, to_csv
 from autoprune.run.results.member import Member
@@ -237,10 +244,7 @@ def _member(session: Session, evaluation: Evaluation, measured: Measurements) ->
     It has the names and number of weights without any entry left, if the search puts zeros into weights or if there are
     such weights.
     """
-    intervals = _intervals(session, measured.report)
-    report = {name: value for name, value in measured.report.items() if name not in _ends(session)}
-    for values in (report, measured.as_built):
-        _check_reported(session, values)
+    report, intervals = _reported(session, measured.report, measured.as_built)
     counts = session.space.counts(evaluation.candidate)
     costs = session.problem.costs_of(evaluation.candidate)
     search = {name: value for name, value in evaluation.values.items() if name not in costs}
@@ -263,6 +267,23 @@ def _member(session: Session, evaluation: Evaluation, measured: Measurements) ->
         emptied=len(measured.emptied) if counted else None,
         emptied_weights=measured.emptied if counted else None,
     )
+
+
+def remeasured(session: Session, member: Member, network: nn.Module) -> Member:
+    """The member with the measurements of another network of its widths, such as a recovered one."""
+    selected = session.selected(network)
+    report, intervals = _reported(session, interval_scorer(session.scorer).measure(network, session.reported), selected)
+    return replace(member, report=report, intervals=intervals, select={**member.search, **selected})
+
+
+def _reported(
+    session: Session, measured: Mapping[str, float], selected: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """The values on the report set without the ends of intervals, and the intervals; the names are checked."""
+    report = {name: value for name, value in measured.items() if name not in _ends(session)}
+    for values in (report, selected):
+        _check_reported(session, values)
+    return report, _intervals(session, measured)
 
 
 def _check_reported(session: Session, measured: Mapping[str, float]) -> None:

@@ -23,6 +23,7 @@ from autoprune.prune.criteria import CRITERIA
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import KeyPath, dotted, unknown_names
 from autoprune.train.finetune import FineTune
+from autoprune.train.recovery.options import Recovery
 
 FRONT_SIZES = (32, 12)  # the default of `front_size`, and that of a run that builds for longer than it searches
 
@@ -139,6 +140,7 @@ class Job:
         compensation: unless it is "none", the members of the front are fitted to the dense network on all calibration
             examples (prune.compensation); "thorough" takes three times as long.
         finetune: if given, every network that is scored, and every member of the front, is trained on the train set.
+        recover: the options of `autoprune recover`, which the search does not depend on.
         front_size: the number of members of the front, which are built and measured on the report set, at most; None
             chooses one of FRONT_SIZES from the forecast (run.forecast.advice).
         calls: makes further example calls of the model (prune.passes.examples) besides the example of the data. The
@@ -169,6 +171,7 @@ class Job:
     scoring: Scoring = field(default_factory=Scoring)
     compensation: Literal["sequential", "thorough", "none"] = "sequential"
     finetune: FineTune | None = None
+    recover: Recovery | None = None
     device: str = "auto"
     threads: int | None = None
     tune: Literal["auto", "off"] | Form = "auto"

@@ -104,6 +104,11 @@ class Recovering:
         return self.options.steps_of(self.batches.per_epoch)
 
     @property
+    def loss(self) -> float | None:
+        """The loss of the last step since the last measurement; None before there was one."""
+        return self._losses[-1] if self._losses else None
+
+    @property
     def best(self) -> Point | None:
         """The best measurement so far, the earliest of equal ones; None before the first one."""
         return min(self.history, key=lambda point: (point.losses, point.step), default=None)

@@ -1,0 +1,43 @@
+"""A recovery that is killed with SIGKILL again and again ends with the bits of one that was not."""
+
+import time
+
+import numpy as np
+import pytest
+from commands import STARTUP_SECONDS, finish, start, wait_until, write_job
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+KILLS = 4
+SETTINGS = ("--set", "recover.evaluate=2", "--set", "recover.ema=0.9", "--set", "recover.optimizer=adamw")
+
+
+def options(name):
+    return ("--pick", "#1", "--steps", "120", "--name", name, *SETTINGS)
+
+
+def test_kills_at_random_moments_leave_the_bits_of_the_uninterrupted_recovery(tmp_path):
+    run = tmp_path / "run"
+    finish(start("search", write_job(tmp_path, evaluations=20), "--out", run))
+    finish(start("recover", run, *options("whole")))
+    rng = np.random.default_rng(0)
+    checkpoint = run / "recovered" / "killed" / "checkpoint.safetensors"
+    killed = 0
+    while killed < KILLS:
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = start("recover", run, *options("killed"))
+        ended = lambda process=process: process.poll() is not None  # noqa: E731
+        written = lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before  # noqa: E731
+        assert wait_until(lambda ended=ended, written=written: ended() or written(), STARTUP_SECONDS)
+        time.sleep(rng.uniform(0, 0.4))
+        if ended():
+            break
+        process.kill()
+        process.communicate()
+        killed += 1
+    assert killed >= 2
+    finish(start("recover", run, *options("killed")))
+    one, other = (
+        (run / "recovered" / name / "network" / "weights.safetensors").read_bytes() for name in ("whole", "killed")
+    )
+    assert one == other
