@@ -19,6 +19,7 @@ from autoprune.core.unit import Unit
 from autoprune.errors import ConfigError, PluginError, RunNotFound, SpaceError
 from autoprune.plugins import load_plugin, misfits
 from autoprune.train.finetune import FineTune
+from autoprune.train.recovery.options import Recovery
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,6 +137,34 @@ def test_a_job_of_plug_in_files_pickles(folder):
     resolved = pickle.loads(pickle.dumps(job(text).resolve()))
     assert resolved.model() == ("model", 3)
     assert resolved.searcher(1, 2).seed == 2
+
+
+def test_options_of_recovery_are_those_of_the_job_and_change_nothing_else(folder):
+    assert job().resolve().recover is None
+    assert "recover" not in job().document()
+    found = job(JOB, "recover.epochs=3", "recover.lr=0.1", "recover.loss=mimic", "recover.augment=flip_crop")
+    assert found.resolve().recover == Recovery(epochs=3, lr=0.1, loss="mimic", augment="flip_crop")
+    own = job(JOB, "recover.steps=2", 'recover.loss={call: "plug.py:loss"}').resolve().recover
+    assert own.loss("output", "batch") == ("output", "batch")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("recover.lr=0.1", "recover: expected either epochs or steps, got neither"),
+        ("recover={steps: 1, epochs: 1}", "recover: expected either epochs or steps, got epochs=1 and steps=1"),
+        ("recover={steps: 1, lr: -1}", "recover.lr: expected at least 0"),
+        ("recover={steps: 0}", "steps: expected a whole number from 1"),
+        ("recover={steps: 1, loss: hinge}", "recover.loss: expected one of distillation, cross_entropy, kl, mimic or"),
+        ("recover={steps: 1, augment: flip}", "recover.augment: expected one of none, flip_crop or"),
+        ("recover={steps: 1, optimizer: adam}", "recover.optimizer: expected 'sgd' or 'adamw'"),
+        ("recover={steps: 1, rate: 1}", "recover.rate: unknown key"),
+    ],
+)
+def test_wrong_options_of_recovery_are_told_by_their_key(folder, setting, message):
+    with pytest.raises(ConfigError) as error:
+        job(JOB, setting)
+    assert message in str(error.value)
 
 
 def test_networks_are_trained_where_the_job_says_for_how_long(folder):

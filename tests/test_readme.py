@@ -61,7 +61,7 @@ def test_the_python_example_runs_on_the_digits(embedded, tmp_path, monkeypatch):
 
 def test_every_command_of_the_readme_exists_with_its_options():
     rows = re.findall(r"^\| `autoprune (\w+) ([^`]*)` \|", README, re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for command, arguments in rows:
         shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
         assert shown.exit_code == 0

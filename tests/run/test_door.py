@@ -106,6 +106,7 @@ REACHED = {  # what a job file says -> the argument of search that says it
     "run.attempts": "executor",
     "run.tune": "tune",
     "finetune": "finetune",
+    "recover": None,  # the search ignores it; Member.recover has it as an argument
     **{f"{option.option.section}.{option.name}": "scoring" for option in declared_options(Scoring)},
 }
 

@@ -29,6 +29,7 @@ from autoprune.run.results.building import (
     BuildAnswer,
     Measurements,
     built_and_measured,
+    harm_of,
     interval_scorer,
     label,
     not_built,
@@ -273,7 +274,8 @@ def remeasured(session: Session, member: Member, network: nn.Module) -> Member:
     """The member with the measurements of another network of its widths, such as a recovered one."""
     selected = session.selected(network)
     report, intervals = _reported(session, interval_scorer(session.scorer).measure(network, session.reported), selected)
-    return replace(member, report=report, intervals=intervals, select={**member.search, **selected})
+    harm = harm_of(session.scorer, network, session.reported) or None
+    return replace(member, report=report, intervals=intervals, select={**member.search, **selected}, harm=harm)
 
 
 def _reported(
