@@ -123,14 +123,14 @@ class Comparison:
         return {"losses": lines, "group_gap": means[order[0]] - means[order[-1]]}
 
     def _rows(self, rows: np.ndarray) -> Batch:
-        """The examples with these numbers as one batch."""
+        """The examples with these numbers as one batch; of texts, those of the first one's length."""
         parts, start = [], 0
         for batch in self.batches:
             inside = torch.from_numpy(rows[(rows >= start) & (rows < start + batch.examples)] - start)
             if len(inside):
                 parts.append(batch._replace(dense=None).placed(_taking(inside)))
             start += batch.examples
-        return gathered(parts)
+        return gathered([part for part in parts if part.inputs[0].shape[1:] == parts[0].inputs[0].shape[1:]])
 
 
 def _pq_indices(model: nn.Module, network: nn.Module) -> dict[str, tuple[float, float]]:

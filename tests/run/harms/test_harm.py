@@ -93,6 +93,36 @@ def test_removed_weights_become_zero(compared):
     assert torch.equal(without["3.weight"], -network[3].weight.detach())
 
 
+class Bag(nn.Module):
+    """Scores of the mean of a text's tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.out = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids):
+        return self.out(self.tokens(ids).mean(dim=1))
+
+
+def test_texts_of_several_lengths_lose_tokens():
+    network = Bag().eval()
+    texts = [torch.arange(12 * length).reshape(12, length) % 9 for length in (6, 4)]
+    with torch.no_grad():
+        batches = [Batch((ids,), torch.arange(12) % 2, network(ids)) for ids in texts]
+    found = Comparison(network, batches).of(network, WHOLE)
+    assert {*found["corrupted"]} == {"token_drop"}
+    assert [line["examples"] for line in found["losses"]] == [12, 12]
+    assert all(line["gradient_norm"] > 0 for line in found["losses"])
+
+
+def test_inputs_that_cannot_be_corrupted_are_said():
+    network = nn.Linear(4, 2).eval()
+    x = torch.randn(20, 4)
+    found = Comparison(network, [Batch((x,), torch.arange(20) % 2, network(x).detach())]).of(network, WHOLE)
+    assert "corrupted_accuracy" not in found
+    assert found["notes"][-1].startswith("Corrupted inputs are not measured: expected images")
+
+
 def test_orders_by_accuracy_and_on_corrupted_inputs_are_compared():
     networks = {name: (accuracy, {"corrupted_accuracy": other}) for name, accuracy, other in [("a", 3, 2), ("b", 2, 3)]}
     assert lottery(networks) == ""
@@ -118,6 +148,7 @@ def test_a_run_is_measured_and_reported(job, tmp_path):
     assert RunFolder(path).harm.is_file()
 
 
+@pytest.mark.slow
 def test_networks_that_return_no_scores_are_refused(job, data, tmp_path):
     pixels = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     objectives = (Objective("mse", "min"), Objective("macs", "min"))
