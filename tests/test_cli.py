@@ -296,6 +296,7 @@ def test_the_front_is_a_table_csv_or_json(finished):
     assert [row["macs"] for row in printed] == [int(row["macs"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_harm_is_printed_and_written(finished):
     result = call("harm", "done", "--pick", "#1", "-q")
     assert result.exit_code == 0, result.stderr

@@ -204,6 +204,25 @@ class PrunedFront(Sequence[Member]):
         request = AuditRequest(networks, band, steps, epochs, seeds, scratch, tuple(orders), lr, scratch_lr, loss)
         return self._run.audit(self._front, request)
 
+    def harm(self, which: str | None = None) -> dict[str, dict[str, Any]]:
+        """Compares networks with the dense one by class, by group and on corrupted inputs, on the report set.
+
+        In a run folder, it also writes harm.json and the report. The method needs the model and the data.
+
+        Args:
+            which: picks one member, see `pick`; None takes all.
+
+        Returns:
+            For each network, by its name: its agreement with the dense network, recalls and flipped examples, as in
+            `Member.harm` for all classes; the excessive losses of groups with their gradient norms and curvatures,
+            accuracies on corrupted inputs, collapsed layers and PQ indices.
+
+        Raises:
+            ConfigError: the text names no network, or the model and the data are not known.
+            UnsupportedModel: the networks do not return scores of classes.
+        """
+        return self._run.harm(self.members if which is None else [self.pick(which)])
+
     def resume(self) -> PrunedFront:
         """Continues the run from its journal.
 

@@ -19,6 +19,7 @@ from autoprune.run.auditing import audit_session
 from autoprune.run.audits.request import AuditRequest
 from autoprune.run.audits.results import GuideAudit
 from autoprune.run.drive import RunResult
+from autoprune.run.harming import Harms, harm_session
 from autoprune.run.records.folder import RunFolder, check_new
 from autoprune.run.recovering import recover_in, recovered_network
 from autoprune.run.recovery.written import folder_name
@@ -96,6 +97,12 @@ class OpenedRun:
         folder = None if self.path is None else RunFolder.open(self.path)
         with self._opened() as session:
             return audit_session(session, front, self._evaluations(), request, folder)
+
+    def harm(self, members: Sequence[Member]) -> Harms:
+        """Compares members with the dense network in depth, see `run.harming.harm`."""
+        folder = None if self.path is None else RunFolder.open(self.path)
+        with self._opened() as session:
+            return harm_session(session, members, folder)
 
     def resume(self) -> RunResult:
         """Continues the run."""

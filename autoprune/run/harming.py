@@ -1,8 +1,8 @@
-"""Measures in depth whom the networks of a finished run harm: `autoprune harm`."""
+"""Measures in depth whom the networks of a finished run harm: `autoprune harm` and `front.harm`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,20 @@ def harm(job: Job, path: Path, pick: str | None = None, progress: OnProgress = s
     folder = RunFolder.open(path.absolute())  # the job's own code may change the current directory
     members = show_front(folder.path, pick).members
     with as_it_ran(job, folder.path) as records:
-        session = open_again(job, folder.path, records, progress)
-        check_scores(session.reported[0])
-        comparison, found = Comparison(session.model, session.reported), {}
-        for number, member in enumerate(members):
-            progress(Progress("harm", number, len(members)))
-            found[member.candidate] = _compared(session, comparison, member)
-        progress(Progress("harm", len(members), len(members)))
-    write_checked(folder.harm, {"networks": {**_known(folder), **found}})
-    report_or_warn(folder)
+        return harm_session(open_again(job, folder.path, records, progress), members, folder)
+
+
+def harm_session(session: Session, members: Sequence[Member], folder: RunFolder | None) -> Harms:
+    """Compares members with the dense network, see `harm`; without a folder nothing is written."""
+    check_scores(session.reported[0])
+    comparison, found = Comparison(session.model, session.reported), {}
+    for number, member in enumerate(members):
+        session.progress(Progress("harm", number, len(members)))
+        found[member.candidate] = _compared(session, comparison, member)
+    session.progress(Progress("harm", len(members), len(members)))
+    if folder is not None:
+        write_checked(folder.harm, {"networks": {**_known(folder), **found}})
+        report_or_warn(folder)
     return found
 
 
