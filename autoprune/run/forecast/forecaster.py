@@ -15,7 +15,7 @@ from autoprune.errors import RunFailed
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.policies import POLICIES
 from autoprune.measure.batch_norms.recalibrate import recalibrate
-from autoprune.measure.fitness import kept_for, reporting
+from autoprune.measure.fitness import is_classification, kept_for, reporting
 from autoprune.measure.form import Form
 from autoprune.measure.scorer import cause_of
 from autoprune.prune.bank.channels import SOLUTION_CACHE_BYTES
@@ -274,7 +274,9 @@ class _Forecaster:
     @property
     def _report_seconds(self) -> float:
         contenders = 1 if self.fits is None else 3
-        passes = (self.report + contenders * self.select) * self.half.seconds + self.norms * self.calibrated_seconds
+        reports = 2 if is_classification(self.job.fitness) else 1  # one for the fitness, and one for recalls by class
+        examples = reports * self.report + contenders * self.select
+        passes = examples * self.half.seconds + self.norms * self.calibrated_seconds
         return self.report * self.dense.seconds + self.members * passes
 
     # stages of several processes or of several networks
