@@ -6,7 +6,8 @@
 the folder of the run, which is made unless it is there: a killed benchmark goes on where it was. The setting is that of
 training_free.py: channels inside blocks, 4,000 unlabelled calibration and 2,000 selection images out of the training
 images. The networks are those of docs/audit.md (some of them with other positions as well), within 5 % of the share of
-the MACs; each is trained on the other 44,000 training images with 2 seeds. Values before training are from the
+the MACs; each is trained on the other 44,000 training images with 2
+seeds, flipped and cropped at random. Values before training are from the
 selection images, those after it from the 10,000 test images.
 
 Tables: one row for each value before and after training in results/audit_resnet20.csv, one row for each network in
@@ -42,7 +43,7 @@ def main() -> None:
     front = opened(model, data, options)
     low, high = (options.share * (1 + side * BAND) for side in (-1, 1))
     length = {"steps": options.steps} if options.steps else {"epochs": options.epochs}
-    rates = {"lr": options.lr, "scratch_lr": options.scratch_lr}
+    rates = {"lr": options.lr, "scratch_lr": options.scratch_lr, "augment": "flip_crop"}
     seeds, scratch = options.seeds, options.scratch
     found = front.audit(options.networks, band=f"macs={low}..{high}", **length, seeds=seeds, scratch=scratch, **rates)
     print(found)

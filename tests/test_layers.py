@@ -118,7 +118,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "run.audits": {
         *("core", "plan", "prune.modules", "prune.bank", "prune.criteria", "prune.compensation", "measure"),
-        *("measure.batch_norms", "train", "run.records", "run.session", "run.results", "errors"),
+        *("measure.batch_norms", "train", "train.recovery", "run.records", "run.recovery", "run.session"),
+        *("run.results", "errors"),
     },
     "run.harms": {
         *(

@@ -171,6 +171,7 @@ class PrunedFront(Sequence[Member]):
         lr: float = 0.01,
         scratch_lr: float | None = None,
         loss: str = "cross_entropy",
+        augment: str = "none",
     ) -> GuideAudit:
         """Trains networks of one budget, and shows which value before training foretells the best one.
 
@@ -190,9 +191,10 @@ class PrunedFront(Sequence[Member]):
             scratch: whether the networks are also trained from new random weights, for as many steps and for as much
                 compute as the dense network takes in as many steps.
             orders: criteria that order the positions of networks at the same widths.
-            lr: the learning rate.
-            scratch_lr: the learning rate from new random weights; `lr` by default.
-            loss: "cross_entropy", "kl" or "mse", as in `FineTune`.
+            lr: the highest learning rate.
+            scratch_lr: the highest learning rate from new random weights; `lr` by default.
+            loss: "cross_entropy", "kl", "distillation" or "mimic", as in `Recovery`.
+            augment: "none" or "flip_crop", as in `Recovery`.
 
         Returns:
             Kendall's tau of each value before training with each after it, with its interval and a verdict in words.
@@ -201,7 +203,9 @@ class PrunedFront(Sequence[Member]):
             ConfigError: an argument is out of bounds, the band has fewer than three networks, the data have no train
                 set, or the model and the data are not known.
         """
-        request = AuditRequest(networks, band, steps, epochs, seeds, scratch, tuple(orders), lr, scratch_lr, loss)
+        request = AuditRequest(
+            networks, band, steps, epochs, seeds, scratch, tuple(orders), lr, scratch_lr, loss, augment
+        )
         return self._run.audit(self._front, request)
 
     def harm(self, which: str | None = None) -> dict[str, dict[str, Any]]:

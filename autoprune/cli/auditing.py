@@ -27,7 +27,8 @@ def audit(
     ] = "l1,random",
     lr: Annotated[float, typer.Option(help="The learning rate.")] = 0.01,
     scratch_lr: Annotated[float | None, typer.Option(help="That from new random weights; --lr.")] = None,
-    loss: Annotated[str, typer.Option(help="cross_entropy, kl or mse.")] = "cross_entropy",
+    loss: Annotated[str, typer.Option(help="cross_entropy, kl, distillation or mimic.")] = "cross_entropy",
+    augment: Annotated[str, typer.Option(help="Random changes of the inputs: none or flip_crop.")] = "none",
     settings: Settings = None,
     model: Model = None,
     data: Data = None,
@@ -39,7 +40,7 @@ def audit(
         from autoprune import run
 
         named = tuple(part.strip() for part in orders.split(",") if part.strip() != "none")
-        request = run.AuditRequest(networks, band, steps, epochs, seeds, scratch, named, lr, scratch_lr, loss)
+        request = run.AuditRequest(networks, band, steps, epochs, seeds, scratch, named, lr, scratch_lr, loss, augment)
         run.check_audit(folder, request)  # before the imports, which take seconds
         from autoprune import config as configs
         from autoprune import console

@@ -100,8 +100,9 @@ class _Audit:
     @property
     def training_facts(self) -> dict[str, Any]:
         """The options of training, for readers."""
-        plan = self.training.plan
-        shown = {"steps": plan.steps, "seeds": self.request.seeds, "loss": plan.loss, "lr": plan.lr}
+        options = self.training.options
+        shown = {"steps": self.training.steps, "seeds": self.request.seeds, "loss": options.loss, "lr": options.lr}
+        shown |= {} if options.augment == "none" else {"augment": self.request.augment}
         return shown | ({"scratch_lr": self.training.scratch_lr} if self.request.scratch else {})
 
     def signs(self, networks: Sequence[AuditedNetwork]) -> dict[str, float]:
@@ -134,17 +135,17 @@ class _Audit:
 
     def _trainings(self, chosen: Chosen, costs: Mapping[str, float]) -> list[tuple[str, int, int]]:
         """The ways to train a network, with the seeds and steps."""
-        steps, dense = self.training.plan.steps, self.session.dense_costs
+        steps, dense = self.training.steps, self.session.dense_costs
         ways = [(TRAINED, steps)]
         if self.request.scratch and not chosen.order:
             ways += [(SCRATCH_E, steps), (SCRATCH_B, round(steps * dense["macs"] / costs["macs"]))]
         return [(how, seed, count) for how, count in ways for seed in range(self.request.seeds)]
 
     def _trained(self, chosen: Chosen, ready: Callable[[], Ready], how: str, seed: int, steps: int) -> Values:
-        network, sparse = ready().network, self._bank(chosen.order).subnet(self._counts(chosen)).sparse
+        network, subnet = ready().network, self._bank(chosen.order).subnet(self._counts(chosen))
         if how == TRAINED:
-            return self._measures.after(self.training.trained(network, sparse, seed))
-        return self._measures.after(self.training.from_scratch(network, sparse, seed, steps))
+            return self._measures.after(self.training.trained(network, subnet, seed))
+        return self._measures.after(self.training.from_scratch(network, subnet, seed, steps))
 
     def _recorded(self, chosen: Chosen, key: Mapping[str, Any], measure: Callable[[], Values]) -> Values:
         """The values of a measurement, or the cause why there are none."""

@@ -29,9 +29,10 @@ class AuditRequest:
         seeds: how often each network is trained, each time with the examples in another order.
         scratch: whether the networks are also trained from new random weights.
         orders: criteria whose orders of positions are compared at the widths of some of the networks.
-        lr: the learning rate.
+        lr: the highest learning rate, as in Recovery.
         scratch_lr: the learning rate from new random weights; None takes `lr`.
-        loss: the loss of training: cross_entropy, kl or mse (FineTune).
+        loss: the loss of training: cross_entropy, kl, distillation or mimic, as in Recovery.
+        augment: random changes of the inputs: none, or flip_crop for images, as in Recovery.
 
     Raises:
         ConfigError: a value is out of bounds; the error lists all of them.
@@ -47,6 +48,7 @@ class AuditRequest:
     lr: float = 0.01
     scratch_lr: float | None = None
     loss: str = "cross_entropy"
+    augment: str = "none"
 
     def __post_init__(self) -> None:
         both = self.steps is not None and self.epochs is not None

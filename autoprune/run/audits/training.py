@@ -2,73 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sized
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
-from autoprune.errors import ConfigError
+from autoprune.errors import AutopruneError, RunFailed
+from autoprune.prune.bank.subnet import Subnet
 from autoprune.run.audits.request import AuditRequest
+from autoprune.run.recovery.conduct import training_examples
 from autoprune.run.session.session import Session
 from autoprune.train.examples import TrainingSet
-from autoprune.train.finetune import FineTune
 from autoprune.train.fresh import reinitialised
-from autoprune.train.trainer import Trainer
+from autoprune.train.recovery.loop import Recovering
+from autoprune.train.recovery.options import Recovery
 
 
 @dataclass(frozen=True)
 class AuditTraining:
-    """Trains networks for a number of steps, with the examples in the order of a seed.
+    """Trains networks as a recovery does, and returns them as they are after the last step.
 
     Attributes:
-        plan: the options of training; `plan.steps` are those of a network with its own weights.
+        options: the options of training; `options.steps` are those of a network with its own weights.
         scratch_lr: the learning rate from new random weights.
         examples: the examples.
+        dense: the dense network, for losses that compare with it.
     """
 
-    plan: FineTune
+    options: Recovery
     scratch_lr: float
     examples: TrainingSet
+    dense: nn.Module
 
-    def trained(self, network: nn.Module, sparse: Collection[str], seed: int) -> nn.Module:
-        """A copy of a network after all steps. TrainingDiverged if it has numbers that are not finite."""
-        return self._after(self.plan, network, sparse, seed)
+    @property
+    def steps(self) -> int:
+        """The number of steps of a network with its own weights."""
+        return self.options.steps_of(self.examples.per_epoch)
 
-    def from_scratch(self, network: nn.Module, sparse: Collection[str], seed: int, steps: int) -> nn.Module:
+    def trained(self, network: nn.Module, subnet: Subnet, seed: int) -> nn.Module:
+        """A copy of a network after all steps, with the seed of the order of the examples.
+
+        Raises:
+            TrainingDiverged: it has numbers that are not finite.
+            RunFailed: it cannot be trained.
+        """
+        return self._after(self.options, network, subnet, seed)
+
+    def from_scratch(self, network: nn.Module, subnet: Subnet, seed: int, steps: int) -> nn.Module:
         """The network with new random weights after so many steps; zeros of its sparse weights stay zeros."""
-        plan = replace(self.plan, steps=steps, lr=self.scratch_lr)
-        return self._after(plan, reinitialised(network, sparse, seed), sparse, seed)
+        options = replace(self.options, steps=steps, epochs=None, lr=self.scratch_lr)
+        return self._after(options, reinitialised(network, subnet.sparse, seed), subnet, seed)
 
     def facts(self, *, scratch: bool) -> dict[str, Any]:
         """What trained networks depend on, beside the networks, the seed and the steps."""
-        plan = asdict(replace(self.plan, steps=1, lr=self.scratch_lr if scratch else self.plan.lr))
-        return {"plan": plan, "batch": self.examples.size, "train": self.examples.sha256}
+        options = replace(self.options, steps=1, epochs=None, lr=self.scratch_lr if scratch else self.options.lr)
+        return {"options": options.to_json(), "train": self.examples.sha256}
 
-    def _after(self, plan: FineTune, network: nn.Module, sparse: Collection[str], seed: int) -> nn.Module:
-        return Trainer(plan, replace(self.examples, seed=seed), 0).fully_trained(network, sparse)
+    def _after(self, options: Recovery, network: nn.Module, subnet: Subnet, seed: int) -> nn.Module:
+        given, examples = replace(options, seed=seed), replace(self.examples, seed=seed)
+        try:
+            return Recovering(network, self.dense, given, examples, subnet.indices, subnet.sparse).run().network
+        except AutopruneError:
+            raise
+        except Exception as error:  # a user's network may raise anything in train mode
+            raise RunFailed(f"the networks of the audit cannot be trained: {type(error).__name__}: {error}") from error
 
 
 def training_of(session: Session, request: AuditRequest) -> AuditTraining:
-    """The training of an audit, whose examples are read and tested with one gradient of the dense network.
+    """The training of an audit, whose examples are read.
 
     Raises:
-        ConfigError: the data have no train set, or passes over it cannot be counted.
-        RunFailed: the dense network cannot be trained.
+        ConfigError: the data have no train set for a loss that needs labels, or an option is out of bounds.
     """
-    train = session.data.train
-    if train is None:
-        raise ConfigError(
-            "expected data with a train set for an audit, which trains networks, got none. Give it one, "
-            "Data.from_arrays(..., train=(x, y)), and open the run with these data."
-        )
-    if request.steps is None and not isinstance(train, Sized):
-        raise ConfigError(
-            "expected the number of steps for a train set without a length, whose passes cannot be counted, got "
-            f"{'epochs' if request.epochs else 'neither steps nor epochs'}. Give --steps."
-        )
-    steps = request.steps or (request.epochs or 1) * len(cast(Sized, train))
-    plan = FineTune(steps, request.lr, loss=request.loss)
-    examples = replace(session, job=replace(session.job, finetune=plan)).training
-    assert examples is not None  # as the job has a plan
-    return AuditTraining(plan, request.scratch_lr or request.lr, examples)
+    epochs = request.epochs or 1 if request.steps is None else None
+    options = Recovery(epochs, request.steps, loss=request.loss, lr=request.lr, augment=request.augment)
+    scratch_lr = request.lr if request.scratch_lr is None else request.scratch_lr
+    return AuditTraining(options, scratch_lr, training_examples(session, options), session.model)

@@ -107,7 +107,7 @@ def test_a_module_that_cannot_be_reset_is_named():
 
 
 def test_data_without_a_train_set_are_refused(data):
-    with pytest.raises(ConfigError, match="expected data with a train set for an audit"):
+    with pytest.raises(ConfigError, match="expected data with a train set for the loss cross_entropy"):
         training_of(SimpleNamespace(data=data), AuditRequest(steps=1))
 
 
