@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoprune.api.front import PrunedFront as PrunedFront
     from autoprune.api.opening import open_run as open_run
+    from autoprune.api.recovering import recover as recover
     from autoprune.api.rounds import prune_in_rounds as prune_in_rounds
     from autoprune.api.searching import search as search
     from autoprune.core.cost import Formula as Formula
@@ -92,6 +93,7 @@ _HOMES = {
     "recalibrate": "autoprune.measure.batch_norms.recalibrate",
     "open_run": "autoprune.api.opening",
     "prune_in_rounds": "autoprune.api.rounds",
+    "recover": "autoprune.api.recovering",
     "search": "autoprune.api.searching",
     "shrink": "autoprune.prune.shrink",
     "verify": "autoprune.prune.shrink",

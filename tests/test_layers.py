@@ -134,7 +134,7 @@ ROOMS: dict[str, set[str]] = {
         ),
     },
     "run.recovery": {
-        *("prune.modules", "train", "train.recovery", "run.records", "run.session", "run.results", "errors"),
+        *("data", "prune.modules", "train", "train.recovery", "run.records", "run.session", "run.results", "errors"),
     },
     "run.report": {"core", "run.recovery", "run.audits", "run.fingerprint", "run.records", "run.results", "errors"},
     "run.criterion": {
@@ -157,7 +157,7 @@ ROOMS: dict[str, set[str]] = {
         *("train.recovery", "run.recovery", "run.audits", "run.harms", "run.report", "run.criterion"),
     },
     "api": {
-        *("core", "searchers", "prune.passes", "prune.criteria", "prune.bank"),
+        *("core", "searchers", "prune.devices", "prune.modules", "prune.passes", "prune.criteria", "prune.bank"),
         *(
             "measure",
             "train",
@@ -167,7 +167,6 @@ ROOMS: dict[str, set[str]] = {
             "run",
             "run.audits",
             "run.recovery",
-            "prune.modules",
         ),
         *("run.records", "run.report", "run.results"),
         *("run.session", "pretrained", "config", "console", "plugins", "errors"),

@@ -78,7 +78,9 @@ def recover_in(
         return built
     found = read_result(folder, name)
     asked = {"candidate": member.candidate, "options": options.to_json()}
-    check_same(place, dict(found.recovered or {}), {**asked, "examples": training_examples(session, options).sha256})
+    check_same(
+        place, dict(found.recovered or {}), {**asked, "examples": training_examples(session.data, options).sha256}
+    )
     return Built(recovered_network(session, found, folder), found)
 
 

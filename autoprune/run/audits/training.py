@@ -77,4 +77,4 @@ def training_of(session: Session, request: AuditRequest) -> AuditTraining:
     epochs = request.epochs or 1 if request.steps is None else None
     options = Recovery(epochs, request.steps, loss=request.loss, lr=request.lr, augment=request.augment)
     scratch_lr = request.lr if request.scratch_lr is None else request.scratch_lr
-    return AuditTraining(options, scratch_lr, training_examples(session, options), session.model)
+    return AuditTraining(options, scratch_lr, training_examples(session.data, options), session.model)

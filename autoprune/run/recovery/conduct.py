@@ -12,6 +12,7 @@ from typing import Any
 import filelock
 from torch import nn
 
+from autoprune.data import Data
 from autoprune.errors import AutopruneError, ConfigError, JournalLocked, RunFailed
 from autoprune.prune.modules.borrowed import seeded
 from autoprune.run.records.documents import write_checked
@@ -44,7 +45,7 @@ def recover_member(session: Session, member: Member, options: Recovery, name: st
         JournalLocked: another process recovers this network.
         RunFailed: the network cannot be trained.
     """
-    examples = training_examples(session, options)
+    examples = training_examples(session.data, options)
     identity = {"candidate": member.candidate, "options": options.to_json(), "examples": examples.sha256}
     with _locked(folder):
         built = rebuild_member(session, member)
@@ -58,14 +59,13 @@ def recover_member(session: Session, member: Member, options: Recovery, name: st
     return recovered
 
 
-def training_examples(session: Session, options: Recovery) -> TrainingSet:
+def training_examples(data: Data, options: Recovery) -> TrainingSet:
     """The examples of a recovery: the train set, or, for a loss without labels, the calibration examples if there is
     none.
 
     Raises:
         ConfigError: the loss needs labels, and there is no train set.
     """
-    data = session.data
     if data.train is not None:
         with seeded(0):  # so that a loader which draws from the global generators yields the same examples every time
             batches, sha256 = data.training(options.steps)
@@ -95,7 +95,7 @@ def _trained(
 
     def after(loop: Recovering) -> None:
         checkpoints.keep(loop)
-        session.progress(Progress("recovery", loop.done, loop.steps, _said(loop)))
+        session.progress(Progress("recovery", loop.done, loop.steps, loop.summary))
 
     try:
         loop = Recovering(built.network, session.model, options, examples, kept, sparse)
@@ -107,15 +107,6 @@ def _trained(
         raise RunFailed(
             f"network {built.member.candidate} cannot be trained: {type(error).__name__}: {error}"
         ) from error
-
-
-def _said(loop: Recovering) -> str:
-    """The state of a training in a few words."""
-    loss = "" if loop.loss is None else f"loss {loop.loss:.4g}"
-    if not loop.history or loop.best is None:
-        return loss
-    last = ", ".join(f"{name} {value:.4g}" for name, value in loop.history[-1].values.items())
-    return ", ".join(filter(None, [loss, last, f"best at step {loop.best.step:,}"]))
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

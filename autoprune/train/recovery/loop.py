@@ -20,19 +20,20 @@ from autoprune.errors import PluginError, TrainingDiverged
 from autoprune.measure.batch import Batch
 from autoprune.prune.devices.halving import full, parts_of, release
 from autoprune.prune.devices.memory import device_of
-from autoprune.prune.modules.borrowed import repeatable, seeded, training
+from autoprune.prune.modules.borrowed import repeatable, seeded
 from autoprune.prune.modules.copies import copy_model
 from autoprune.prune.modules.copying import named_tensors
 from autoprune.train.averages import Averages
 from autoprune.train.optimizers import make_optimizer, trained_parameters
 from autoprune.train.recovery.augment import Augment, flip_crop
+from autoprune.train.recovery.blocks import Indices
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judge, Outcome, Point
 from autoprune.train.recovery.schedule import rate
 from autoprune.train.recovery.state import Saved, joined, load_optimizer, optimizer_tensors, part
-from autoprune.train.recovery.step_loss import Indices, StepLoss
+from autoprune.train.recovery.step_loss import StepLoss
+from autoprune.train.recovery.trained import Trained
 from autoprune.train.trainer import is_finite
-from autoprune.train.zeros import KeptZeros
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGE_PRIME = 1_000_003
@@ -88,12 +89,12 @@ class Recovering:
     history: list[Point] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self._network = copy_model(self.network)
-        self._zeros = KeptZeros.of(self._network, self.sparse)
-        self._optimizer = make_optimizer(self._network, self.options)
+        example = [x[:1].to(device_of(self.network)) for x in self.batches.batch(0).inputs]
+        self._trained = Trained(self.network, self.options, self.sparse, example)
+        self._optimizer = make_optimizer(self._trained, self.options)
         self._averages = Averages(self._tensors, self.options.ema) if self.options.ema else None
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.options.precision == "float16")
-        self._loss = StepLoss(self._network, self.teacher, self.options, self.kept)
+        self._loss = StepLoss(self._trained.network, self._trained, self.teacher, self.options, self.kept)
         self._best: dict[str, torch.Tensor] = {}
         self._losses: list[float] = []
         self.accumulate = self.options.accumulate
@@ -107,6 +108,15 @@ class Recovering:
     def loss(self) -> float | None:
         """The loss of the last step since the last measurement; None before there was one."""
         return self._losses[-1] if self._losses else None
+
+    @property
+    def summary(self) -> str:
+        """The state of the training in a few words: the last loss, the last measurement, and the best step."""
+        loss = [] if self.loss is None else [f"loss {self.loss:.4g}"]
+        if self.best is None:
+            return "".join(loss)
+        last = [f"{name} {value:.4g}" for name, value in self.history[-1].values.items()]
+        return ", ".join([*loss, *last, f"best at step {self.best.step:,}"])
 
     @property
     def best(self) -> Point | None:
@@ -133,7 +143,7 @@ class Recovering:
         while self.done < self.steps:
             loss = self._step()
             measuring = judge is not None and self._is_due()
-            if not math.isfinite(loss) or (measuring and not is_finite(self._network)):
+            if not math.isfinite(loss) or (measuring and not is_finite(self._trained)):
                 return self._diverged(loss)
             self._losses.append(loss)
             if judge is not None and measuring:
@@ -147,7 +157,7 @@ class Recovering:
             network=self._tensors,
             average=self._averages.tensors if self._averages else {},
             best=self._best,
-            optimizer=optimizer_tensors(self._network, self._optimizer),
+            optimizer=optimizer_tensors(self._trained, self._optimizer),
         )
         facts = {
             "done": self.done,
@@ -167,7 +177,7 @@ class Recovering:
             for name, tensor in part("average", saved).items():
                 self._averages.tensors[name].copy_(tensor)
         self._best = part("best", saved)
-        load_optimizer(self._network, self._optimizer, part("optimizer", saved))
+        load_optimizer(self._trained, self._optimizer, part("optimizer", saved))
         facts = saved.facts
         self.done, self.accumulate, self._losses = facts["done"], facts["accumulate"], list(facts["losses"])
         self.history = [Point.from_json(point) for point in facts["history"]]
@@ -175,11 +185,11 @@ class Recovering:
 
     @property
     def _device(self) -> torch.device:
-        return device_of(self._network)
+        return device_of(self._trained.network)
 
     @property
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return named_tensors(self._network)
+        return named_tensors(self._trained)
 
     def _is_due(self) -> bool:
         every = self.options.evaluate or self.batches.per_epoch
@@ -197,10 +207,10 @@ class Recovering:
 
     def _current(self) -> nn.Module:
         """A copy of the network as it is measured: with averaged tensors if there are averages."""
-        return copy_model(self._network, self._averages.tensors if self._averages else {}).eval()
+        return self._trained.plain(self._averages.tensors if self._averages else None)
 
     def _outcome(self, stopped: str = "") -> Outcome:
-        network = copy_model(self._network, self._best).eval() if self._best else self._current()
+        network = self._trained.unfrozen(copy_model(self.network, self._best)) if self._best else self._current()
         return Outcome(network, self.best, tuple(self.history), self.done, stopped)
 
     def _diverged(self, loss: float) -> Outcome:
@@ -240,7 +250,7 @@ class Recovering:
     def _differentiate(self, batch: Batch) -> float:
         """The loss and the gradients, in more parts if the device runs out of memory."""
         while True:
-            buffers = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
+            buffers = {name: buffer.clone() for name, buffer in self._trained.named_buffers()}
             size = -(-batch.examples // self.accumulate)
             try:
                 return self._backward(parts_of(batch, size), batch.examples)
@@ -248,7 +258,7 @@ class Recovering:
                 if size == 1:
                     raise full(parts_of(batch, 1), error, "recovery") from error
             with torch.no_grad():
-                for name, buffer in self._network.named_buffers():
+                for name, buffer in self._trained.named_buffers():
                     buffer.copy_(buffers[name])
             self.accumulate = 2 * self.accumulate
             release()
@@ -256,7 +266,7 @@ class Recovering:
     def _backward(self, parts: list[Batch], examples: int) -> float:
         self._optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        with training(self._network), torch.enable_grad(), repeatable(), seeded(self._seed(1)):
+        with self._trained.in_training(), torch.enable_grad(), repeatable(), seeded(self._seed(1)):
             for one in parts:
                 with self._precision():
                     loss = self._loss(one) * (one.examples / examples)
@@ -276,10 +286,10 @@ class Recovering:
             group["lr"] = self.options.lr * share
         if self.options.clip:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(trained_parameters(self._network), self.options.clip)
+            nn.utils.clip_grad_norm_(trained_parameters(self._trained), self.options.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._zeros.restore(self._network)
+        self._trained.restore_zeros()
         if self._averages is not None:
             self._averages.add(self._tensors, self.done)
 

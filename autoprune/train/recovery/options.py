@@ -29,6 +29,12 @@ class Recovery:
             probabilities, "distillation" is their weighted sum, and "mimic" is the mean squared difference from the
             dense network's features, the input of the last layer before global pooling. Or a function (output, batch)
             -> scalar tensor, whose batch has the dense network's output for the same, augmented inputs as `dense`.
+        features: whether the outputs of residual blocks are compared with the dense network's as well; each difference
+            is weighted to have the value of the loss.
+        train: what is trained: all parameters, norms_biases, the parameters of one dimension, head, the last layer, or
+            adapters of low rank that are merged into the weights afterwards (lora), without changing zeros (mask_lora).
+        rank: rank of the adapters.
+        alpha: what adapters are multiplied by, times their rank.
         optimizer: sgd, stochastic gradient descent with momentum, or adamw.
         lr: highest learning rate; it follows half a cosine after the warm-up.
         warmup: share of the steps over which the learning rate rises linearly.
@@ -54,6 +60,10 @@ class Recovery:
     epochs: int | None = None
     steps: int | None = None
     loss: str | Loss = "distillation"
+    features: Annotated[bool, Option("recover")] = False
+    train: Annotated[Literal["all", "norms_biases", "head", "lora", "mask_lora"], Option("recover")] = "all"
+    rank: Annotated[int, Option("recover", least=1, most=LARGEST_OPTION)] = 16
+    alpha: Annotated[float, Option("recover", most=1e6)] = 32.0
     optimizer: Annotated[Literal["sgd", "adamw"], Option("recover")] = "sgd"
     lr: Annotated[float, Option("recover", most=1000)] = 0.01
     warmup: Annotated[float, Option("recover", most=0.9)] = 0.05
@@ -80,6 +90,7 @@ class Recovery:
                 *([] if callable(self.loss) else _choice("loss", self.loss, RECOVERY_LOSSES, "(output, batch)")),
                 *([] if callable(self.augment) else _choice("augment", self.augment, AUGMENTATIONS, "(batch)")),
                 *option_problems(self),
+                *_conflicts(self.loss, self.train, self.features),
             ]
         )
 
@@ -99,7 +110,7 @@ class Recovery:
     @property
     def taught(self) -> bool:
         """Whether the dense network's output or features are computed in every step."""
-        return callable(self.loss) or self.loss in TAUGHT
+        return callable(self.loss) or self.loss in TAUGHT or self.features
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain values; functions by their names."""
@@ -112,6 +123,15 @@ def _one_length(epochs: object, steps: object) -> list[str]:
         return []
     got = "neither" if epochs is None else f"epochs={epochs!r} and steps={steps!r}"
     return [f"expected either epochs or steps, got {got}. Give one of them, such as epochs=10."]
+
+
+def _conflicts(loss: object, train: str, features: bool) -> list[str]:
+    """Sentences on options that exclude each other."""
+    if loss == "mimic" and train == "head":
+        return ["train: expected a part before the last layer for the loss mimic, got head. Take kl or train all."]
+    if loss == "mimic" and features:
+        return ["features: expected false with the loss mimic, which compares features itself, got true."]
+    return []
 
 
 def _choice(name: str, value: object, known: tuple[str, ...], signature: str) -> list[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -15,11 +14,10 @@ from torch.nn import functional
 from autoprune.errors import ConfigError, PluginError
 from autoprune.measure.batch import Batch
 from autoprune.prune.modules.borrowed import evaluating
+from autoprune.train.recovery.blocks import Indices, block_names, block_outputs, with_features
 from autoprune.train.recovery.features import FeatureSite, feature_site, recording
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.terms import loss_of
-
-Indices = Mapping[str, Mapping[int, np.ndarray]]  # tensor name -> dimension -> positions that the network keeps
 
 
 @dataclass(eq=False)
@@ -28,27 +26,32 @@ class StepLoss:
 
     Attributes:
         network: the network in training.
+        run: calls it, with its adapters if there are any.
         teacher: the dense network; None if the loss does not compare with it.
         options: the options.
         kept: the positions of the dense network's tensors that the network keeps.
     """
 
     network: nn.Module
+    run: Callable[..., Any]
     teacher: nn.Module | None
     options: Recovery
     kept: Indices
     _site: FeatureSite | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if self.options.taught and not callable(self.options.loss) and self.teacher is None:
-            raise ConfigError(f"loss: {self.options.loss} compares with the dense network, got none. Pass it.")
+        compared = "features" if self.options.features else self.options.loss
+        if self.options.taught and not callable(compared) and self.teacher is None:
+            raise ConfigError(f"loss: {compared} compares with the dense network, got none. Pass it.")
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """The loss, a mean over the examples."""
         if self.options.loss == "mimic":
             return self._mimic(batch)
+        if self.options.features:
+            return self._with_features(batch)
         dense = self._taught(batch) if self.options.taught else None
-        return loss_of(self.options, self.network(*batch.inputs), batch._replace(dense=dense))
+        return loss_of(self.options, self.run(*batch.inputs), batch._replace(dense=dense))
 
     def _taught(self, batch: Batch) -> Any:
         """The dense network's output; None without a dense network."""
@@ -56,6 +59,16 @@ class StepLoss:
             return None
         with _teaching(self.teacher):
             return self.teacher(*(x.clone() for x in batch.inputs))
+
+    def _with_features(self, batch: Batch) -> torch.Tensor:
+        """The loss with the differences of block outputs."""
+        assert self.teacher is not None
+        names = [name for name in block_names(self.teacher) if name in set(block_names(self.network))]
+        with block_outputs(self.teacher, names) as theirs:
+            dense = self._taught(batch)
+        with block_outputs(self.network, names) as own:
+            task = loss_of(self.options, self.run(*batch.inputs), batch._replace(dense=dense))
+        return with_features(task, own, theirs, self.kept)
 
     def _mimic(self, batch: Batch) -> torch.Tensor:
         """The mean squared difference from the dense network's features.
@@ -70,7 +83,7 @@ class StepLoss:
         with recording(self.teacher, self._site) as dense:
             self._taught(batch)
         with recording(self.network, self._site) as own:
-            self.network(*batch.inputs)
+            self.run(*batch.inputs)
         if own.features is None or dense.features is None:
             raise PluginError(
                 f"loss mimic: expected both networks to run the layer {self._site.layer!r}, which one of them does "
