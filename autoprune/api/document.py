@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from autoprune.core.levels import LevelRule
@@ -80,8 +81,7 @@ def _objective(objective: Objective) -> Document:
 
 
 def _finetune(plan: FineTune) -> Document:
-    plain = {"steps": plan.steps, "lr": plan.lr, "momentum": plan.momentum, "weight_decay": plan.weight_decay}
-    return {**plain, "loss": _choice(plan.loss)}
+    return {**asdict(plan), "loss": _choice(plan.loss)}
 
 
 def _stop(stop: Stop) -> Document:

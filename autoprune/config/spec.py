@@ -239,7 +239,13 @@ class FineTuneSpec(_Section):
     """The training of networks before they are measured."""
 
     steps: int = Field(ge=1, le=MOST_EVALUATIONS, description="training steps for every network", examples=[100])
-    lr: float = Field(0.01, gt=0, allow_inf_nan=False, description="constant learning rate", examples=[0.01])
+    lr: float = Field(
+        0.01,
+        gt=0,
+        allow_inf_nan=False,
+        description="highest learning rate, lowered where the loss on held-out training examples does not fall",
+        examples=[0.01],
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of stochastic gradient descent", examples=[0.9])
     weight_decay: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="weight decay (L2) of all parameters", examples=[1e-4]

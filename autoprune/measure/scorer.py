@@ -115,7 +115,7 @@ class Scorer:
 
     def trained(self, subnet: Subnet, steps: int) -> nn.Module:
         """The network of a subnet after `steps` training steps, as it is deployed."""
-        key, begin = tuple(subnet.counts.items()), functools.partial(self.bank.build, subnet)
+        key, begin = tuple(subnet.counts.items()), functools.partial(self.build, subnet)
         with torch_threads(self.scoring.form.threads):
             return self.trainer.trained(key, begin, subnet.sparse, steps)
 

@@ -10,6 +10,8 @@ import torch
 class Averages:
     """The moving averages of floating-point parameters and buffers, by name.
 
+    Tensors that are not finite at first, such as masks, are not averaged; the last ones are kept.
+
     Args:
         tensors: the tensors before the first step, with which the averages begin.
         most: the largest decay.
@@ -22,13 +24,17 @@ class Averages:
     def __init__(self, tensors: Mapping[str, torch.Tensor], most: float) -> None:
         self._most = most
         self.tensors = {name: x.detach().clone() for name, x in tensors.items() if x.is_floating_point()}
+        self._copied = {name for name, x in self.tensors.items() if not bool(x.isfinite().all())}
 
     @torch.no_grad()
     def add(self, tensors: Mapping[str, torch.Tensor], step: int) -> None:
         """Adds the tensors after a step (0-based): average = d average + (1 - d) tensor, with the decay d."""
         share = decay(step, self._most)
         for name, average in self.tensors.items():
-            average.lerp_(tensors[name], 1 - share)
+            if name in self._copied:
+                average.copy_(tensors[name])
+            else:
+                average.lerp_(tensors[name], 1 - share)
 
 
 def decay(step: int, most: float) -> float:

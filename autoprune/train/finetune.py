@@ -23,14 +23,15 @@ SHARE_ROUNDING = 1e-9  # rounding may put the product of a share and a count sli
 
 @dataclass(frozen=True)
 class FineTune:
-    """Fine-tunes every network except the dense one, with SGD with momentum at a constant learning rate.
+    """Fine-tunes every network except the dense one, with SGD with momentum.
 
-    The rate is constant because with a schedule that ends at `steps` the first steps of a longer training would differ
-    from a shorter training.
+    A fifth of the training examples is held out, at most 500. Where the loss on them does not fall, the training goes
+    back to the best network so far and on with a third of the rate and fixed batch norm statistics (train/learner.py).
+    No schedule ends at `steps`, so that a short training is the beginning of a longer one.
 
     Args:
         steps: number of steps.
-        lr: learning rate.
+        lr: highest learning rate.
         momentum: momentum of SGD.
         weight_decay: weight decay of SGD.
         loss: "kl" or "mse" compares with the dense network's outputs, "cross_entropy" with the targets; each is the

@@ -18,8 +18,9 @@ from autoprune.prune.bank.weights import make_weight_bank
 from autoprune.prune.criteria.surgeon import obs
 from autoprune.prune.modules.copying import model_digest, named_tensors
 from autoprune.prune.structure.trace import trace
+from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune
-from autoprune.train.trainer import Learner
+from autoprune.train.trainer import Trainer
 
 
 def batches(seed):
@@ -83,9 +84,8 @@ def test_networks_that_are_deployed_trained_or_written_to_share_nothing(model):
     before = model_digest(model)
     network = scorer.network(A)
     assert not shared(network, model)
-    learner = Learner.of(scorer.bank.build(scorer.subnet(A)), FineTune(steps=2))
-    learner.differentiate(FineTune(steps=2), scorer.select[0])
-    learner.optimizer.step()
+    trainer = Trainer(FineTune(steps=2), TrainingSet.of(scorer.select), 0)
+    trainer.learner(scorer.bank.build(scorer.subnet(A))).train(2)
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.add_(1)

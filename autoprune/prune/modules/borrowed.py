@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,10 +22,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def training(model: nn.Module) -> Iterator[None]:
-    """Sets every module to train mode inside, and restores each module's own mode, also after an exception."""
+def training(model: nn.Module, apart: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """Sets every module to train mode inside, and restores each module's own mode, also after an exception.
+
+    The modules `apart` are in eval mode.
+    """
     with modes_put_back(model):
         model.train()
+        for module in apart:
+            module.eval()
         yield
 
 

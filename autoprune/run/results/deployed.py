@@ -63,8 +63,8 @@ def deployed(parts: Parts, subnet: Subnet, warn: Callable[[str], None] = _log.wa
     if not steps and len(built) == 1:
         return built[0]
     contenders: list[tuple[Losses, Deployed]] = [
+        *((_losses(parts, one.network), one) for one in built),  # of equal networks the first one is taken
         *(_trained(parts, subnet, built, warn) if steps else ()),
-        *((_losses(parts, one.network), one) for one in built),
     ]
     return min(contenders, key=lambda contender: contender[0])[1]
 

@@ -17,7 +17,7 @@ from autoprune.prune.passes.containers import main_output
 from autoprune.run.session.job import Job
 from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import COMPARING, FineTune
-from autoprune.train.trainer import Learner
+from autoprune.train.trainer import Trainer
 
 
 def check_finetune(job: Job, data: Data, model: nn.Module) -> None:
@@ -79,6 +79,7 @@ def read_training(
         placed: moves batches to the device of the training.
 
     Raises:
+        DataError: there are too few examples to hold some of them out.
         RunFailed: the gradient cannot be computed; the message has the cause.
     """
     with seeded(0):
@@ -88,8 +89,9 @@ def read_training(
         compared = with_dense_outputs(model, here)
         here = [batch._replace(dense=main_output(batch.dense)) for batch in compared]
     examples = TrainingSet.of(here, sha256)
+    trainer = Trainer(plan, examples, 0)
     try:
-        Learner.of(copy_model(model), plan).differentiate(plan, examples.batch(0))
+        trainer.learner(copy_model(model)).differentiate(examples.batch(0))
     except Exception as error:  # a user's network or loss may raise anything in train mode
         raise RunFailed(f"the dense network cannot be trained: {type(error).__name__}: {error}") from error
     return examples

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from autoprune.prune.modules.copies import copy_model
+from autoprune.prune.modules.copying import named_tensors
 from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune
 from autoprune.train.fresh import reinitialised
 from autoprune.train.rounds.masks import Masks, apply, kept, narrowed, random_masks, whole_masks
 from autoprune.train.rounds.options import Rounds
-from autoprune.train.trainer import Learner, Trainer
+from autoprune.train.trainer import Trainer
 
 Values = Mapping[str, float]
 Judge = Callable[[nn.Module], Values]
@@ -68,19 +69,22 @@ class RoundsTraining:
     examples: TrainingSet | None
 
     def trained(self, network: nn.Module, masks: Mapping[str, torch.Tensor], begin: int, end: int) -> nn.Module:
-        """A network with these zeros after the steps from `begin` to `end`, and with re-estimated batch norms.
+        """A network with these zeros after the steps from `begin` to `end`.
 
-        Its weights are changed in place; the result is a copy.
+        It is changed in place; the result is a copy.
 
         Raises:
-            TrainingDiverged: it has numbers that are not finite.
+            TrainingDiverged: its loss is not finite.
         """
         apply(masks, network)
         if self.plan is None or self.examples is None:
             return copy_model(network)
-        learner = Learner.of(network, self.plan, [*masks])
+        learner = Trainer(self.plan, self.examples, 0).learner(network, [*masks])
         learner.done = begin
-        return Trainer(self.plan, self.examples, 0).train(learner, end)
+        learner.train(end)
+        found = learner.best()
+        _take_over(network, found)
+        return found
 
     @property
     def steps(self) -> int:
@@ -132,6 +136,14 @@ def prune_rounds(
         rounds.append(replace(done, controls=controls))
         after(rounds[-1])
     return RoundsOutcome(measured.eval(), masks, tuple(rounds))
+
+
+@torch.no_grad()
+def _take_over(network: nn.Module, other: nn.Module) -> None:
+    """Gives a network the weights and buffers of its copy."""
+    own = named_tensors(network)
+    for name, tensor in named_tensors(other).items():
+        own[name].copy_(tensor)
 
 
 def _controls(
