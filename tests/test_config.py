@@ -146,11 +146,13 @@ def test_options_of_recovery_are_those_of_the_job_and_change_nothing_else(folder
     assert found.resolve().recover == Recovery(epochs=3, lr=0.1, loss="mimic", augment="flip_crop")
     own = job(JOB, "recover.steps=2", 'recover.loss={call: "plug.py:loss"}').resolve().recover
     assert own.loss("output", "batch") == ("output", "batch")
+    assert job(JOB, "recover.steps=2", "recover.train=head").resolve().recover.train == "head"
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("recover={steps: 1, train: most}", "recover.train: expected one of all, norms_biases, head, lora, mask_lora"),
         ("recover.lr=0.1", "recover: expected either epochs or steps, got neither"),
         ("recover={steps: 1, epochs: 1}", "recover: expected either epochs or steps, got epochs=1 and steps=1"),
         ("recover={steps: 1, lr: -1}", "recover.lr: expected at least 0"),

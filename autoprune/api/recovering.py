@@ -23,6 +23,7 @@ from autoprune.run.session.plugin_checks import expect_data
 from autoprune.train.recovery.loop import Recovering
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judged, Outcome
+from autoprune.train.recovery.own import train_by_own
 from autoprune.train.zeros import sparse_names
 
 Kept = Mapping[str, Mapping[int, Any]]  # tensor name -> dimension -> positions
@@ -87,9 +88,11 @@ def recover(
         relay(Progress("recovery", loop.done, loop.steps, loop.summary))
 
     zeros = sparse_names(network) if sparse is None else sparse
-    loop = Recovering(network, dense, options, training_examples(data, options), kept or {}, zeros)
+    examples = training_examples(data, options)
     with relay.showing():
-        return loop.run(judge, after)
+        if callable(options.train):
+            return train_by_own(options.train, network, dense, options, examples, zeros, judge)
+        return Recovering(network, dense, options, examples, kept or {}, zeros).run(judge, after)
 
 
 def _is_module(given: object) -> bool:

@@ -24,7 +24,7 @@ from autoprune.prune.criteria import CRITERIA
 from autoprune.run.session.job import NamedSearcher
 from autoprune.searchers import SEARCHERS
 from autoprune.train.finetune import LOSSES
-from autoprune.train.recovery.options import AUGMENTATIONS, RECOVERY_LOSSES
+from autoprune.train.recovery.options import AUGMENTATIONS, PARTS, RECOVERY_LOSSES
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,14 @@ class RecoveryLossChoice(_FunctionChoice):
     builtins: ClassVar[Mapping[str, Any]] = dict.fromkeys(RECOVERY_LOSSES)
     given = ("output", "batch")
     noun = "the loss"
+
+
+class TrainChoice(_FunctionChoice):
+    """A function of (network, dense, batches, options) -> network or None."""
+
+    builtins: ClassVar[Mapping[str, Any]] = dict.fromkeys(PARTS)
+    given = ("network", "dense", "batches", "options")
+    noun = "the part"
 
 
 class AugmentChoice(_FunctionChoice):

@@ -19,6 +19,7 @@ from autoprune.config.calls import (
     RecoveryLossChoice,
     SearcherChoice,
     TrackerCall,
+    TrainChoice,
     mistakes,
 )
 from autoprune.config.document import KeyPath
@@ -279,6 +280,12 @@ class RecoverSpec(_Section):
         description="random changes of the inputs: none or flip_crop",
         examples=["flip_crop"],
     )
+    train: TrainChoice = Field(
+        "all",
+        validate_default=True,
+        description="what is trained: all, norms_biases, head, lora or mask_lora",
+        examples=["norms_biases"],
+    )
     evaluate: int | None = Field(
         None, description="steps between measurements on the selection set; null for one epoch", examples=[100]
     )
@@ -292,7 +299,7 @@ class RecoverSpec(_Section):
         return self
 
     def resolve(self) -> Recovery:
-        own = {"loss": self.loss.resolve(), "augment": self.augment.resolve()}
+        own = {"loss": self.loss.resolve(), "augment": self.augment.resolve(), "train": self.train.resolve()}
         return Recovery(**{**{name: getattr(self, name) for name in type(self).model_fields}, **own})
 
 

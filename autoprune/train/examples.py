@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ class TrainingSet:
         """The number of batches of an epoch."""
         return self._count // self.size
 
-    @property
+    @functools.cached_property
     def least(self) -> torch.Tensor:
         """(c,) the least value of each channel of the first input, which is black in images."""
         return self.examples.inputs[0].amin(dim=(0, 2, 3))

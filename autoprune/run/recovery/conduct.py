@@ -26,6 +26,7 @@ from autoprune.train.examples import TrainingSet
 from autoprune.train.recovery.loop import Recovering
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judged, Outcome
+from autoprune.train.recovery.own import train_by_own
 
 _LOCK = ".lock"
 
@@ -97,10 +98,15 @@ def _trained(
         checkpoints.keep(loop)
         session.progress(Progress("recovery", loop.done, loop.steps, loop.summary))
 
+    def judge(network: nn.Module) -> Judged:
+        return judged(session, network)
+
     try:
+        if callable(options.train):
+            return train_by_own(options.train, built.network, session.model, options, examples, sparse, judge)
         loop = Recovering(built.network, session.model, options, examples, kept, sparse)
         checkpoints.load_into(loop)
-        return loop.run(lambda network: judged(session, network), after)
+        return loop.run(judge, after)
     except (AutopruneError, OSError):
         raise
     except Exception as error:  # a user's network, loss or augmentation may raise anything in train mode

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from torch import nn
+
 from autoprune.core.options import LARGEST_OPTION, Option, option_problems, raise_problems, whole, word
+from autoprune.measure.batch import Batch
 from autoprune.plugins import plugin_name
 from autoprune.train.finetune import Loss
 from autoprune.train.recovery.augment import Augment
@@ -15,7 +19,12 @@ from autoprune.train.recovery.augment import Augment
 RECOVERY_LOSSES = ("distillation", "cross_entropy", "kl", "mimic")
 LABELLED = ("distillation", "cross_entropy")  # losses that need targets
 TAUGHT = ("distillation", "kl", "mimic")  # losses that compare with the dense network
+PARTS = ("all", "norms_biases", "head", "lora", "mask_lora")
+_OWN = "(network, dense, batches, options)"
 AUGMENTATIONS = ("none", "flip_crop")
+
+# (network, dense, batches of an epoch, options) -> a trained network, or None if the given one is trained
+OwnTraining = Callable[[nn.Module, nn.Module | None, list[Batch], Any], nn.Module | None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Recovery:
             is weighted to have the value of the loss.
         train: what is trained: all parameters, norms_biases, the parameters of one dimension, head, the last layer, or
             adapters of low rank that are merged into the weights afterwards (lora), without changing zeros (mask_lora).
+            Or a function (network, dense, batches, options) that trains the network, or returns a trained one.
         rank: rank of the adapters.
         alpha: what adapters are multiplied by, times their rank.
         optimizer: sgd, stochastic gradient descent with momentum, or adamw.
@@ -61,7 +71,7 @@ class Recovery:
     steps: int | None = None
     loss: str | Loss = "distillation"
     features: Annotated[bool, Option("recover")] = False
-    train: Annotated[Literal["all", "norms_biases", "head", "lora", "mask_lora"], Option("recover")] = "all"
+    train: str | OwnTraining = "all"
     rank: Annotated[int, Option("recover", least=1, most=LARGEST_OPTION)] = 16
     alpha: Annotated[float, Option("recover", most=1e6)] = 32.0
     optimizer: Annotated[Literal["sgd", "adamw"], Option("recover")] = "sgd"
@@ -88,6 +98,11 @@ class Recovery:
                 *_one_length(self.epochs, self.steps),
                 *(found for name, n in counts.items() if n is not None for found in whole(name, n, 1, LARGEST_OPTION)),
                 *([] if callable(self.loss) else _choice("loss", self.loss, RECOVERY_LOSSES, "(output, batch)")),
+                *(
+                    []
+                    if callable(self.train)
+                    else _choice("train", self.train, PARTS, "(network, dense, batches, options)")
+                ),
                 *([] if callable(self.augment) else _choice("augment", self.augment, AUGMENTATIONS, "(batch)")),
                 *option_problems(self),
                 *_conflicts(self.loss, self.train, self.features),
@@ -125,7 +140,7 @@ def _one_length(epochs: object, steps: object) -> list[str]:
     return [f"expected either epochs or steps, got {got}. Give one of them, such as epochs=10."]
 
 
-def _conflicts(loss: object, train: str, features: bool) -> list[str]:
+def _conflicts(loss: object, train: object, features: bool) -> list[str]:
     """Sentences on options that exclude each other."""
     if loss == "mimic" and train == "head":
         return ["train: expected a part before the last layer for the loss mimic, got head. Take kl or train all."]

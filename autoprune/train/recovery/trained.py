@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from autoprune.errors import ConfigError
 from autoprune.prune.modules.borrowed import evaluating, training
 from autoprune.prune.modules.copies import copy_model
 from autoprune.train.recovery.adapters import Adapters
@@ -32,6 +33,8 @@ class Trained(nn.Module):
         self, network: nn.Module, options: Recovery, sparse: Collection[str], inputs: Sequence[torch.Tensor]
     ) -> None:
         super().__init__()
+        if callable(options.train):
+            raise ConfigError("train: expected a part of the network to train, got a function, which trains by itself.")
         self._flags = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
         self._part = options.train
         self.network = copy_model(network)

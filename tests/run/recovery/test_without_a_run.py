@@ -7,7 +7,7 @@ import torch
 from tiny import random_data
 
 import autoprune
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import ConfigError, DataError, PluginError
 
 OPTIONS = autoprune.Recovery(steps=4, lr=0.05, evaluate=2)
 
@@ -49,3 +49,38 @@ def test_wrong_arguments_are_sentences(model, small, trainable):
         autoprune.recover(small, model, [1], OPTIONS)
     with pytest.raises(ConfigError, match="expected data with a train set for the loss distillation"):
         autoprune.recover(small, model, random_data(0), OPTIONS, progress=False)
+
+
+def test_a_training_function_of_ones_own_is_judged_as_any_other(model, small, trainable):
+    def fit(network, dense, batches, options):
+        assert network.training
+        assert sum(batch.examples for batch in batches) == 64
+        optimizer = torch.optim.SGD(network.parameters(), options.lr)
+        for batch in batches * 8:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(*batch.inputs), batch.target).backward()
+            optimizer.step()
+        with torch.no_grad():
+            network.conv1.weight += 1e-3
+
+    before = copy.deepcopy(small.state_dict())
+    measure = autoprune.Objective("moved", "max")  # any other weights are better
+
+    def moved(network, batches):
+        return {"moved": float(not torch.equal(network.linear.weight, before["linear.weight"]))}
+
+    options = autoprune.Recovery(epochs=1, lr=0.1, train=fit)
+    given = {"fitness": moved, "objective": measure, "progress": False}
+    outcome = autoprune.recover(small, model, trainable, options, **given)
+    assert [point.step for point in outcome.history] == [0, 1]
+    assert outcome.best.step == 1
+    assert not outcome.network.conv1.weight[0].any()
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
+    worse = autoprune.recover(
+        small, model, trainable, options, **{**given, "objective": autoprune.Objective("moved", "min")}
+    )
+    assert worse.best.step == 0
+    assert torch.equal(worse.network.linear.weight, before["linear.weight"])
+    other = autoprune.Recovery(steps=1, train=lambda network, dense, batches, options: 1)
+    with pytest.raises(PluginError, match="or to return a network with the same tensors, got a int"):
+        autoprune.recover(small, model, trainable, other, progress=False)
