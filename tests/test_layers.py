@@ -107,7 +107,7 @@ ROOMS: dict[str, set[str]] = {
     "run.forecast": {
         *("core", "measure", "measure.batch_norms", "prune.devices", "prune.modules", "prune.passes", "prune.surgery"),
         *("prune.moments", "prune.criteria", "prune.bank", "prune.compensation", "searchers"),
-        *("run.session", "run.executors", "errors"),
+        *("train.recovery", "run.session", "run.executors", "errors"),
     },
     "run.loop": {"core", "run.fingerprint", "run.records", "run.session", "run.executors", "plugins", "errors"},
     "run.results": {

@@ -30,7 +30,16 @@ from autoprune.prune.criteria import Criterion
 from autoprune.prune.passes.examples import Examples
 from autoprune.run import drive
 from autoprune.run.records.folder import RunFolder
-from autoprune.run.session.job import Executor, Job, MakeTracker, NamedSearcher, OnProgress, Stop, parse_target
+from autoprune.run.session.job import (
+    CompensationName,
+    Executor,
+    Job,
+    MakeTracker,
+    NamedSearcher,
+    OnProgress,
+    Stop,
+    parse_target,
+)
 from autoprune.run.session.plugin_checks import expect_data
 from autoprune.searchers import SEARCHERS
 from autoprune.train.finetune import FineTune
@@ -59,7 +68,7 @@ def search(
     costs: Mapping[str, UserCost | CostFactory] | None = None,
     guide: str | None = "auto",
     scoring: Scoring = DEFAULT_SCORING,
-    compensation: Literal["sequential", "thorough", "none"] = "sequential",
+    compensation: CompensationName = "sequential",
     finetune: FineTune | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -107,7 +116,8 @@ def search(
             cost. "auto" is "kl" with a built-in fitness that reports it and None with another one; None is no guide.
         scoring: the options of scoring, such as Scoring(batch_norms="batch"), which is faster and less exact.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
-            fits them better at three times the cost; "none" leaves them as they are assembled.
+            fits them better at three times the cost; "mimic" trains the fitted ones 500 steps, without labels, to have
+            the dense network's features; "none" leaves them as they are assembled.
         finetune: the training of every network on the data's train set before it is measured; None for no training.
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".
         threads: the number of torch's CPU threads in this process; None for torch's default.

@@ -32,7 +32,7 @@ from autoprune.errors import ConfigError
 from autoprune.measure.fitness import reported_names
 from autoprune.measure.form import Form, Layout, Precision
 from autoprune.measure.settings import GIB, MOST_GIB, Scoring
-from autoprune.run.session.job import Executor, Job, Stop, parse_target
+from autoprune.run.session.job import CompensationName, Executor, Job, Stop, parse_target
 from autoprune.run.session.limits import MOST_EVALUATIONS, MOST_SEED, MOST_THREADS, MOST_WORKERS
 from autoprune.run.session.names import unknown_names
 from autoprune.train.finetune import FineTune
@@ -536,10 +536,11 @@ class JobSpec(_Section):
         description="the mask rule, which chooses the entries of a weight that stay",
         examples=["obs"],
     )
-    compensation: Literal["sequential", "thorough", "none"] = Field(
+    compensation: CompensationName = Field(
         "sequential",
         description="the fit of the front's networks: sequential fits them to the dense one, layer by layer on all "
-        "calibration examples; thorough fits better at three times the cost; none leaves them as assembled",
+        "calibration examples; thorough fits better at three times the cost; mimic trains the fitted ones 500 steps, "
+        "without labels, to have the dense network's features; none leaves them as assembled",
         examples=["sequential"],
     )
     finetune: FineTuneSpec | None = Field(

@@ -63,11 +63,13 @@ class Compensation:
         fits: what became of each fitted layer, by name.
         untouched: the reason for each layer that was not fitted.
         examples: the number of calibration examples that were used.
+        mimic_steps: the number of steps of mimicking after the fit.
     """
 
     fits: dict[str, LayerFit] = field(default_factory=dict)
     untouched: dict[str, str] = field(default_factory=dict)
     examples: int = 0
+    mimic_steps: int = 0
 
     @property
     def unexplained(self) -> dict[str, float]:
@@ -83,6 +85,7 @@ class Compensation:
             "rows": {name: fit.rows for name, fit in self.fits.items()},
             "columns": {name: fit.columns for name, fit in self.fits.items()},
             "untouched": self.untouched,
+            **({"mimic_steps": self.mimic_steps} if self.mimic_steps else {}),
         }
 
 

@@ -53,7 +53,8 @@ class Effort:
     iterations: int
 
 
-EFFORTS = {"sequential": Effort(50_000, 100_000, 10), "thorough": Effort(100_000, 250_000, 20)}
+_SEQUENTIAL = Effort(50_000, 100_000, 10)
+EFFORTS = {"sequential": _SEQUENTIAL, "thorough": Effort(100_000, 250_000, 20), "mimic": _SEQUENTIAL}
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ from autoprune.run.forecast.statistics import (
 from autoprune.run.session.device import placed
 from autoprune.run.session.job import FRONT_SIZES, Job
 from autoprune.run.session.session import Session
+from autoprune.train.recovery.mimicking import SIZE, STEPS
 
 ALIVE = 2  # what a forward pass holds at once, as a multiple of the activations that are alive
 PRODUCTS = 4  # matrices of the size of second moments that exist for a moment: rows, products, two for symmetry
@@ -323,10 +324,18 @@ class _Forecaster:
         """The fits of the front's networks."""
         if self.fits is None:
             return self._pooled("fits", 0.0, self.members, self._all_kept, 0)
-        seconds = self.fits.seconds(self.members, self.workers, self.rates, self.on_cpu)
+        seconds = self.fits.seconds(self.members, self.workers, self.rates, self.on_cpu) + self._mimicking_seconds
         shared = 2 * self.calibrate * self.input_bytes + self._all_kept
         own = self.fits.kept_bytes + self.fits.goal_bytes + self.fits.layer_bytes
         return self._pooled("fits", seconds, self.members, shared, own)
+
+    @property
+    def _mimicking_seconds(self) -> float:
+        """The steps of mimicking, each with a pass of the dense network."""
+        if self.job.compensation != "mimic":
+            return 0.0
+        trained = STEPS * min(SIZE, self.calibrate)
+        return self.members * trained * (GRADIENTS * self.half.seconds + self.dense.seconds)
 
     # memory
 

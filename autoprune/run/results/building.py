@@ -30,6 +30,7 @@ from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.verify import verify_positions
 from autoprune.run.results.deployed import Parts, deployed
 from autoprune.run.session.session import Session
+from autoprune.train.recovery.mimicking import Mimicking
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class MemberBuilder:
     scorer: Scorer
     structure: Structure
     reference: Reference | None
+    mimicking: Mimicking | None
     objectives: tuple[Objective, ...]
     example: tuple[Example, ...]
     reported: Sequence[Batch]
@@ -105,8 +107,8 @@ class MemberBuilder:
     def of(session: Session) -> MemberBuilder:
         """The builder of a session, which reads the report set."""
         objectives, example = tuple(session.objectives), tuple(session.example)
-        reference, reported = session.reference, session.reported
-        return MemberBuilder(session.scorer, session.structure, reference, objectives, example, reported)
+        reference, mimicking, reported = session.reference, session.mimicking, session.reported
+        return MemberBuilder(session.scorer, session.structure, reference, mimicking, objectives, example, reported)
 
     def with_scorer(self, scorer: Scorer) -> MemberBuilder:
         return replace(self, scorer=scorer)

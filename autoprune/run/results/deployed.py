@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from torch import nn
 
 from autoprune.core.objective import Objective
-from autoprune.errors import PluginError, TrainingDiverged
+from autoprune.errors import PluginError, TrainingDiverged, UnsupportedModel
 from autoprune.measure.scorer import Scorer
 from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.compensation.compensate import Compensation, compensate
 from autoprune.prune.compensation.reference import Reference
 from autoprune.prune.structure.structure import Structure
+from autoprune.train.recovery.mimicking import Mimicking
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ class Parts(Protocol):
         """The dense network and the examples of fits; None if networks are not fitted."""
 
     @property
+    def mimicking(self) -> Mimicking | None:
+        """The training without labels of fitted networks; None if there is none."""
+
+    @property
     def objectives(self) -> Sequence[Objective]:
         """The objectives by which the best of several networks is chosen; costs among them are ignored."""
 
@@ -50,15 +56,15 @@ class Deployed(NamedTuple):
 def deployed(parts: Parts, subnet: Subnet, warn: Callable[[str], None] = _log.warning) -> Deployed:
     """The network of a subnet as it is exported: the best one of several on the selection set.
 
-    They are the network fitted to the dense network, the network assembled from the bank and, with fine-tuning, both
-    after training. Zeros in weights stay zeros.
+    They are the network fitted to the dense network, the one that mimicked it afterwards, if that is wanted, and the
+    network assembled from the bank; with fine-tuning, all of them after training, too. Zeros in weights stay zeros.
 
     Args:
         parts: what networks are built from.
         subnet: the part of the model that is kept.
         warn: receives a sentence for each network whose training diverged.
     """
-    built = _built(parts, subnet)
+    built = _built(parts, subnet, warn)
     steps = parts.scorer.steps(subnet)
     if not steps and len(built) == 1:
         return built[0]
@@ -69,12 +75,27 @@ def deployed(parts: Parts, subnet: Subnet, warn: Callable[[str], None] = _log.wa
     return min(contenders, key=lambda contender: contender[0])[1]
 
 
-def _built(parts: Parts, subnet: Subnet) -> list[Deployed]:
-    """The fitted network, if it is fitted, and the assembled one."""
+def _built(parts: Parts, subnet: Subnet, warn: Callable[[str], None]) -> list[Deployed]:
+    """The fitted network and that after mimicking, if there are any, and the assembled one."""
     network = Deployed(parts.scorer.build(subnet), 0, None)
     if subnet.is_whole or parts.reference is None:
         return [network]
-    return [fitted(parts, parts.reference, subnet), network]
+    own = fitted(parts, parts.reference, subnet)
+    return [own, *_mimicked(parts, parts.mimicking, subnet, own, warn), network]
+
+
+def _mimicked(
+    parts: Parts, mimicking: Mimicking | None, subnet: Subnet, own: Deployed, warn: Callable[[str], None]
+) -> list[Deployed]:
+    """The fitted network after mimicking, if that is wanted and possible."""
+    if mimicking is None or own.fit is None:
+        return []
+    try:
+        network = mimicking.mimicked(own.network, parts.scorer.bank.model, subnet.indices, subnet.sparse)
+    except (TrainingDiverged, PluginError, UnsupportedModel) as error:
+        warn(f"a network of the front is fitted, but does not mimic the dense network: {error}")
+        return []
+    return [Deployed(network, 0, replace(own.fit, mimic_steps=mimicking.steps))]
 
 
 def fitted(parts: Parts, reference: Reference, subnet: Subnet) -> Deployed:

@@ -25,6 +25,7 @@ from autoprune.run.session.names import KeyPath, dotted, unknown_names
 from autoprune.train.finetune import FineTune
 from autoprune.train.recovery.options import Recovery
 
+CompensationName = Literal["sequential", "thorough", "mimic", "none"]
 FRONT_SIZES = (32, 12)  # the default of `front_size`, and that of a run that builds for longer than it searches
 
 
@@ -138,7 +139,8 @@ class Job:
         tune: the form that candidates are scored in; "auto" times some at the start (run.session.tuning), "off" takes
             the data as it comes.
         compensation: unless it is "none", the members of the front are fitted to the dense network on all calibration
-            examples (prune.compensation); "thorough" takes three times as long.
+            examples (prune.compensation); "thorough" takes three times as long, and "mimic" trains them afterwards,
+            without labels, to have the dense network's features (train.recovery.mimicking).
         finetune: if given, every network that is scored, and every member of the front, is trained on the train set.
         recover: the options of `autoprune recover`, which the search does not depend on.
         front_size: the number of members of the front, which are built and measured on the report set, at most; None
@@ -169,7 +171,7 @@ class Job:
     seed: int = 0
     guide: str | None = "kl"
     scoring: Scoring = field(default_factory=Scoring)
-    compensation: Literal["sequential", "thorough", "none"] = "sequential"
+    compensation: CompensationName = "sequential"
     finetune: FineTune | None = None
     recover: Recovery | None = None
     device: str = "auto"
@@ -189,7 +191,7 @@ class Job:
                 *([] if self.front_size is None else whole("front_size", self.front_size, 2, MOST_EVALUATIONS)),
                 *whole("seed", self.seed, 0, MOST_SEED),
                 *([] if self.threads is None else whole("threads", self.threads, 1, MOST_THREADS)),
-                *word("compensation", self.compensation, ("sequential", "thorough", "none")),
+                *word("compensation", self.compensation, get_args(CompensationName)),
                 *([] if callable(self.criterion) else word("criterion", self.criterion, CRITERIA)),
                 *([] if callable(self.masks) else word("masks", self.masks, MASKS)),
                 *(_wrong_tracker(tracker) for tracker in self.trackers if not isinstance(tracker, Tracker | Callable)),

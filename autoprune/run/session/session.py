@@ -58,6 +58,7 @@ from autoprune.run.session.plugin_checks import expect_data, made_searcher
 from autoprune.run.session.problem import check_cost_names, first_measured, state_problem
 from autoprune.run.session.tuning import tune
 from autoprune.train.examples import TrainingSet
+from autoprune.train.recovery.mimicking import Mimicking
 from autoprune.train.trainer import FineTuning
 
 _log = logging.getLogger(__name__)
@@ -295,6 +296,11 @@ class Session:
             return None
         inputs, effort = self._inputs(self.data.calibrate), EFFORTS[self.job.compensation]
         return make_reference(self.model, self.structure, inputs, effort=effort)
+
+    @functools.cached_property
+    def mimicking(self) -> Mimicking | None:
+        """The training without labels of fitted members of the front; None if there is none."""
+        return Mimicking.of(self._inputs(self.data.calibrate)) if self.job.compensation == "mimic" else None
 
     def selected(self, network: nn.Module) -> dict[str, float]:
         """Measures a network on the selection set."""
