@@ -40,8 +40,8 @@ class Rounds:
     Source:
         Frankle and Carbin 2019 (The Lottery Ticket Hypothesis, https://arxiv.org/abs/1803.03635): geometric, rewind=0;
         Frankle et al. 2019 (Stabilizing, https://arxiv.org/abs/1903.01611): rewind to an early step; Zhu and Gupta 2017
-        (To prune, or not to prune, https://arxiv.org/abs/1710.01878): cubic. Departures: learning rates are constant,
-        and momentum starts at 0 in every round.
+        (To prune, or not to prune, https://arxiv.org/abs/1710.01878): cubic. Departures: learning rates follow no
+        schedule, and momentum starts at 0 in every round.
     """
 
     sparsity: float
