@@ -40,11 +40,11 @@ def test_all_measurements_come_from_one_pass():
     model = nn.Identity()
     model.register_forward_hook(lambda *_: passes.append(1))
     values = classification(model, [Batch((LOGITS,), torch.tensor([0, 0]), DENSE)], tuple(MEASURES))
-    assert (set(values), len(passes)) == ({"accuracy", "kl", "mse", "angular", "loss"}, 1)
+    assert (set(values), len(passes)) == ({"accuracy", "kl", "mse", "angular", "loss", "agreement"}, 1)
 
 
 def test_what_classification_cannot_report_is_refused():
-    with pytest.raises(PluginError, match="classification can report accuracy, kl, mse, angular, loss; got 'f1'"):
+    with pytest.raises(PluginError, match="classification can report accuracy, kl, mse, angular, loss, agreement; got 'f1'"):
         report("accuracy", "f1")
 
 
