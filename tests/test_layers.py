@@ -189,6 +189,7 @@ ROOMS: dict[str, set[str]] = {
 ONLY_IN: dict[str, set[str]] = {
     "torch": {"prune", "measure", "train", "pretrained", "data", "zoo", "run", "api", "testing", "__init__"},
     "transformers": {"pretrained"},
+    "accelerate": {"train.recovery"},
     "datasets": {"pretrained"},
     "deap": {"searchers.fronts", "run.criterion"},
     "optuna": {"searchers.optuna"},

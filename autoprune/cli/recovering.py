@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -53,9 +54,12 @@ def recover(
         typed = as_typed("recover", folder, {**options, "--model": model, "--data": data})
         overrides = [*_length(epochs, steps), *with_factories(settings, model, data)]
         job = configs.load_run(folder, overrides, typed).resolve()
-        typer.echo(why)
-        with console.progress_display(quiet, plain) as progress:
+        if first := os.environ.get("RANK", "0") == "0":  # of several processes that train the network together
+            typer.echo(why)
+        with console.progress_display(quiet or not first, plain) as progress:
             found = run.recover(job, folder, pick, out, name, progress, format)
+        if not first:
+            return
         console.print_recovered([found])
         if out is not None:
             print_export(out, format)

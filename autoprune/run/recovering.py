@@ -20,6 +20,7 @@ from autoprune.run.results.members import Built, write_member
 from autoprune.run.session.job import Job, OnProgress, silent
 from autoprune.run.session.session import Session
 from autoprune.train.recovery.options import Recovery
+from autoprune.train.recovery.processes import Processes, launched
 
 
 def recover(
@@ -56,25 +57,32 @@ def recover(
         raise ConfigError("recover: expected the number of epochs or steps, got neither. Give --epochs or --steps.")
     folder = RunFolder.open(path.absolute())  # the job's own code may change the current directory
     out = None if out is None else out.absolute()
+    processes = launched()  # before the session, as it decides on the device of this process
     with as_it_ran(job, folder.path) as records:
-        session = open_again(job, folder.path, records, progress)
-        built = recover_in(session, member, job.recover, name, folder)
-        if out is not None:
+        session = open_again(job, folder.path, records, progress if processes.is_first else silent)
+        built = recover_in(session, member, job.recover, name, folder, processes)
+        if out is not None and processes.is_first:
             write_member(session, built, out, find_exporter(format))
     return built.member
 
 
 def recover_in(
-    session: Session, member: Member, options: Recovery, name: str | None, folder: RunFolder | None
+    session: Session,
+    member: Member,
+    options: Recovery,
+    name: str | None,
+    folder: RunFolder | None,
+    processes: Processes | None = None,
 ) -> Built:
     """Recovers a member in an open session, see `recover`; without a folder nothing is written."""
-    name = folder_name(member, name)
+    name, processes = folder_name(member, name), processes or Processes()
     if folder is None:
-        return recover_member(session, member, options, name, None)
+        return recover_member(session, member, options, name, None, processes)
     place = folder.recovered / name
     if not (place / RESULT).is_file():
-        built = recover_member(session, member, options, name, place)
-        report_or_warn(folder)
+        built = recover_member(session, member, options, name, place, processes)
+        if processes.is_first:
+            report_or_warn(folder)
         return built
     found = read_result(folder, name)
     asked = {"candidate": member.candidate, "options": options.to_json()}

@@ -74,8 +74,12 @@ class FineTuning:
         return Trainer(self.plan, self.examples, keep_bytes)
 
 
+def norm_statistics(network: nn.Module) -> list[torch.Tensor]:
+    """The running means and variances of batch norms."""
+    statistics = [NormStatistics.of(norm) for norm in tracked_norms(network).values()]
+    return [tensor for own in statistics for tensor in (own.mean, own.variance)]
+
+
 def is_finite(network: nn.Module) -> bool:
     """Whether parameters and batch norm statistics are finite. Other buffers may hold infinities, as masks do."""
-    statistics = [NormStatistics.of(norm) for norm in tracked_norms(network).values()]
-    tensors = [*network.parameters(), *(tensor for own in statistics for tensor in (own.mean, own.variance))]
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    return all(bool(torch.isfinite(x).all()) for x in (*network.parameters(), *norm_statistics(network)))

@@ -16,6 +16,7 @@ from autoprune.train.examples import TrainingSet
 from autoprune.train.recovery.loop import Recovering
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judged
+from autoprune.train.recovery.processes import Processes
 from autoprune.train.zeros import sparse_names
 
 ALL = Recovery(
@@ -254,3 +255,30 @@ def test_an_augmentation_of_ones_own_gets_and_returns_a_batch(small, dense):
 def test_a_loss_that_compares_needs_the_dense_network(small):
     with pytest.raises(ConfigError, match="loss: mimic compares with the dense network, got none"):
         Recovering(small, None, replace(ALL, loss="mimic"), examples())
+
+
+class Half(Processes):
+    """One of two processes, whose sums are left to the test."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.count, self.rank = 2, rank
+
+    def add(self, tensors):
+        pass
+
+    def average(self, tensors):
+        pass
+
+
+def test_the_gradients_of_two_processes_add_up_to_those_of_one(small):
+    small.bn.eval().train = lambda mode=True: small.bn  # statistics of a share would differ
+    small.drop.p = 0.0
+    options, data = Recovery(steps=1, loss="cross_entropy"), examples(7)
+    loops = [Recovering(small, None, options, data, processes=own) for own in (Processes(), Half(0), Half(1))]
+    losses = [loop._differentiate(loop.processes.share(data.batch(0)), 7) for loop in loops]
+    whole, one, other = ([p.grad for p in loop._trained.parameters()] for loop in loops)
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-5)
+    assert all(torch.allclose(a, b + c, atol=1e-6) for a, b, c in zip(whole, one, other, strict=True))
+    with pytest.raises(ConfigError, match="expected at least one example for each of the 2 processes, got 1"):
+        Half(0).share(Batch((torch.ones(1, 2),)))

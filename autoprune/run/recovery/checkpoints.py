@@ -28,10 +28,12 @@ class Checkpoints:
     Attributes:
         folder: the folder; None keeps nothing.
         identity: what the training depends on. A checkpoint of another identity is refused.
+        writes: whether this process writes checkpoints; one of several that train together does.
     """
 
     folder: Path | None
     identity: Mapping[str, Any]
+    writes: bool = True
     _last: float = field(default_factory=time.monotonic, init=False)
 
     def load_into(self, loop: Recovering) -> None:
@@ -60,7 +62,7 @@ class Checkpoints:
         Raises:
             OSError: it cannot be written, as on a full disk. The last one stays.
         """
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             return
         measured = bool(loop.history) and loop.history[-1].step == loop.done
         if not measured and time.monotonic() - self._last < SECONDS:

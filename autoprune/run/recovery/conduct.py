@@ -27,11 +27,19 @@ from autoprune.train.recovery.loop import Recovering
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judged, Outcome
 from autoprune.train.recovery.own import train_by_own
+from autoprune.train.recovery.processes import Processes
 
 _LOCK = ".lock"
 
 
-def recover_member(session: Session, member: Member, options: Recovery, name: str, folder: Path | None) -> Built:
+def recover_member(
+    session: Session,
+    member: Member,
+    options: Recovery,
+    name: str,
+    folder: Path | None,
+    processes: Processes,
+) -> Built:
     """Trains the network of a member and returns the best one with its member, whose `recovered` says how.
 
     Args:
@@ -40,6 +48,7 @@ def recover_member(session: Session, member: Member, options: Recovery, name: st
         options: the options of the training.
         name: the name of the recovery.
         folder: where checkpoints, the network and its row are written; None writes nothing.
+        processes: those that train the network together; the first one writes.
 
     Raises:
         ConfigError: the data have no examples to train on, or the training was started with other options.
@@ -48,15 +57,17 @@ def recover_member(session: Session, member: Member, options: Recovery, name: st
     """
     examples = training_examples(session.data, options)
     identity = {"candidate": member.candidate, "options": options.to_json(), "examples": examples.sha256}
-    with _locked(folder):
+    written = folder if processes.is_first else None
+    with _locked(written):
         built = rebuild_member(session, member)
-        outcome = _trained(session, built, options, examples, Checkpoints(folder, identity))
+        checkpoints = Checkpoints(folder, identity, processes.is_first)
+        outcome = _trained(session, built, options, examples, checkpoints, processes)
         facts = {**identity, "name": name, **_facts(outcome)}
         found = replace(remeasured(session, built.member, outcome.network), recovered=facts)
         recovered = Built(outcome.network, found)
-        if folder is not None:
-            _write(session, recovered, folder)
-            Checkpoints(folder, identity).remove()
+        if written is not None:
+            _write(session, recovered, written)
+            Checkpoints(written, identity).remove()
     return recovered
 
 
@@ -89,7 +100,12 @@ def judged(session: Session, network: nn.Module) -> Judged:
 
 
 def _trained(
-    session: Session, built: Built, options: Recovery, examples: TrainingSet, checkpoints: Checkpoints
+    session: Session,
+    built: Built,
+    options: Recovery,
+    examples: TrainingSet,
+    checkpoints: Checkpoints,
+    processes: Processes,
 ) -> Outcome:
     subnet = session.bank.subnet(built.member.counts)
     kept, sparse = subnet.indices, subnet.sparse
@@ -104,7 +120,7 @@ def _trained(
     try:
         if callable(options.train):
             return train_by_own(options.train, built.network, session.model, options, examples, sparse, judge)
-        loop = Recovering(built.network, session.model, options, examples, kept, sparse)
+        loop = Recovering(built.network, session.model, options, examples, kept, sparse, processes)
         checkpoints.load_into(loop)
         return loop.run(judge, after)
     except (AutopruneError, OSError):

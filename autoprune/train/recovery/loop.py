@@ -29,11 +29,12 @@ from autoprune.train.recovery.augment import Augment, flip_crop
 from autoprune.train.recovery.blocks import Indices
 from autoprune.train.recovery.options import Recovery
 from autoprune.train.recovery.outcome import Judge, Outcome, Point
+from autoprune.train.recovery.processes import Processes
 from autoprune.train.recovery.schedule import rate
 from autoprune.train.recovery.state import Saved, joined, load_optimizer, optimizer_tensors, part
 from autoprune.train.recovery.step_loss import StepLoss
 from autoprune.train.recovery.trained import Trained
-from autoprune.train.trainer import is_finite
+from autoprune.train.trainer import is_finite, norm_statistics
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGE_PRIME = 1_000_003
@@ -73,6 +74,7 @@ class Recovering:
         kept: the positions of the dense network's tensors that the network keeps, as `Subnet.indices` has them; needed
             only for losses that compare features that lost positions.
         sparse: names of weights whose zeros stay zeros.
+        processes: those that train the network together.
         done: the number of steps taken.
         accumulate: the number of parts of a batch, which doubles where a device runs out of memory.
         history: the measurements so far.
@@ -84,6 +86,7 @@ class Recovering:
     batches: Batches
     kept: Indices = field(default_factory=dict)
     sparse: Collection[str] = ()
+    processes: Processes = field(default_factory=Processes)
     done: int = field(default=0, init=False)
     accumulate: int = field(init=False)
     history: list[Point] = field(default_factory=list, init=False)
@@ -223,7 +226,7 @@ class Recovering:
     def _step(self) -> float:
         """Takes a step and returns its loss; without the update if the loss is not finite."""
         batch = self._augmented(self.batches.batch(self.done).placed(lambda x: x.to(self._device)))
-        loss = self._differentiate(batch)
+        loss = self._differentiate(self.processes.share(batch), batch.examples)
         if math.isfinite(loss):
             self._update()
         self.done += 1
@@ -247,15 +250,23 @@ class Recovering:
         """The seed of the random numbers of this step; augmentation and passes have different ones."""
         return int((self.options.seed * _LARGE_PRIME + 2 * self.done + use) % 2**32)
 
-    def _differentiate(self, batch: Batch) -> float:
-        """The loss and the gradients, in more parts if the device runs out of memory."""
+    def _differentiate(self, batch: Batch, examples: int) -> float:
+        """The loss and the gradients of this process's share of so many examples, added up over the processes."""
+        loss = torch.tensor(self._own_gradients(batch, examples), device=self._device)
+        gradients = [p.grad for p in trained_parameters(self._trained) if p.grad is not None]
+        self.processes.add([loss, *gradients])
+        self.processes.average(norm_statistics(self._trained))
+        return loss.item()
+
+    def _own_gradients(self, batch: Batch, examples: int) -> float:
+        """The loss and the gradients of a batch, in more parts if the device runs out of memory."""
         while True:
             buffers = {name: buffer.clone() for name, buffer in self._trained.named_buffers()}
             size = -(-batch.examples // self.accumulate)
             try:
-                return self._backward(parts_of(batch, size), batch.examples)
+                return self._backward(parts_of(batch, size), examples)
             except torch.OutOfMemoryError as error:
-                if size == 1:
+                if size == 1 or self.processes.count > 1:
                     raise full(parts_of(batch, 1), error, "recovery") from error
             with torch.no_grad():
                 for name, buffer in self._trained.named_buffers():
