@@ -81,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "prune.devices", "prune.modules", "prune.passes", "prune.surgery", "prune.moments", "prune.bank"),
         *("measure.batch_norms", "measure.harm", "errors"),
     },
-    "train.rounds": {"core", "train", "prune.bank", "prune.modules", "errors"},
+    "train.rounds": {"core", "train", "measure.batch_norms", "prune.bank", "prune.modules", "errors"},
     "train": {"core", "measure", "measure.batch_norms", "prune.modules", "prune.passes", "errors"},
     "train.recovery": {
         *("core", "measure", "train", "prune.devices", "prune.modules", "prune.passes", "plugins", "errors"),

@@ -20,7 +20,8 @@ from autoprune.run.session.job import OnProgress, Progress
 from autoprune.run.session.plugin_checks import expect_data
 from autoprune.train.finetune import COMPARING, FineTune
 from autoprune.train.rounds.options import Rounds
-from autoprune.train.rounds.rounds import Round, RoundsOutcome, RoundsTraining, prune_rounds
+from autoprune.train.rounds.rounds import Round, RoundsOutcome, prune_rounds
+from autoprune.train.rounds.steps import RoundsTraining
 
 CLASSES = functools.partial(classification, report=("accuracy", "loss"))
 

@@ -18,7 +18,8 @@ from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune
 from autoprune.train.rounds.masks import narrowed, random_masks, whole_masks
 from autoprune.train.rounds.options import Rounds
-from autoprune.train.rounds.rounds import RoundsTraining, prune_rounds
+from autoprune.train.rounds.rounds import prune_rounds
+from autoprune.train.rounds.steps import RoundsTraining
 
 NAMES = ("a.weight", "b.weight", "out.weight")
 ENTRIES = 8 * 2 * 9 + 6 * 8 * 9 + 3 * 6
@@ -172,3 +173,24 @@ def test_what_does_not_fit_the_data_or_the_training_is_told():
     assert found.rounds[-1].sparsity == 0.5
     assert {*found.rounds[-1].values} == {"accuracy", "loss"}
     assert found.emptied == []
+
+
+def test_a_training_takes_plain_steps_as_by_hand_with_torchs_own_sgd():
+    how = training()
+    trained = dict(how.trained(Network(), {}, 0, 5).named_parameters())
+    by_hand = trained_by_hand(how.examples, 5)
+    assert all(torch.equal(trained[name], tensor) for name, tensor in by_hand.named_parameters())
+
+
+def trained_by_hand(examples, steps):
+    """The network that `same_weights` makes, after so many steps."""
+    torch.manual_seed(0)
+    network = Network().train()
+    sgd = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    for step in range(steps):
+        batch = examples.batch(step)
+        torch.manual_seed(step)  # for dropout
+        sgd.zero_grad()
+        nn.functional.cross_entropy(network(*batch.inputs), batch.target).backward()
+        sgd.step()
+    return network

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import nn
 
 from autoprune.prune.modules.copies import copy_model
-from autoprune.prune.modules.copying import named_tensors
-from autoprune.train.examples import TrainingSet
-from autoprune.train.finetune import FineTune
 from autoprune.train.fresh import reinitialised
-from autoprune.train.rounds.masks import Masks, apply, kept, narrowed, random_masks, whole_masks
+from autoprune.train.rounds.masks import Masks, kept, narrowed, random_masks, whole_masks
 from autoprune.train.rounds.options import Rounds
-from autoprune.train.trainer import Trainer
+from autoprune.train.rounds.steps import RoundsTraining
 
 Values = Mapping[str, float]
 Judge = Callable[[nn.Module], Values]
@@ -59,37 +55,6 @@ class RoundsOutcome:
     def emptied(self) -> list[str]:
         """Names of the weights of which nothing is left."""
         return [name for name, count in self.rounds[-1].kept.items() if not count]
-
-
-@dataclass(frozen=True)
-class RoundsTraining:
-    """The training of rounds; without a plan, networks are not trained."""
-
-    plan: FineTune | None
-    examples: TrainingSet | None
-
-    def trained(self, network: nn.Module, masks: Mapping[str, torch.Tensor], begin: int, end: int) -> nn.Module:
-        """A network with these zeros after the steps from `begin` to `end`.
-
-        It is changed in place; the result is a copy.
-
-        Raises:
-            TrainingDiverged: its loss is not finite.
-        """
-        apply(masks, network)
-        if self.plan is None or self.examples is None:
-            return copy_model(network)
-        learner = Trainer(self.plan, self.examples, 0).learner(network, [*masks])
-        learner.done = begin
-        learner.train(end)
-        found = learner.best()
-        _take_over(network, found)
-        return found
-
-    @property
-    def steps(self) -> int:
-        """The number of steps of a round."""
-        return 0 if self.plan is None else self.plan.steps
 
 
 def prune_rounds(
@@ -136,14 +101,6 @@ def prune_rounds(
         rounds.append(replace(done, controls=controls))
         after(rounds[-1])
     return RoundsOutcome(measured.eval(), masks, tuple(rounds))
-
-
-@torch.no_grad()
-def _take_over(network: nn.Module, other: nn.Module) -> None:
-    """Gives a network the weights and buffers of its copy."""
-    own = named_tensors(network)
-    for name, tensor in named_tensors(other).items():
-        own[name].copy_(tensor)
 
 
 def _controls(
