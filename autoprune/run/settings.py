@@ -28,7 +28,7 @@ TOLD = {  # settings that may change, with a message that says from when the new
     "tune": "the new value is not used: the run keeps the form in which its networks were scored",
 }
 FREE = (  # settings on which no result depends: a change needs no message
-    *("name", "executor", "expected", "trackers", "document"),
+    *("name", "executor", "expected", "trackers", "document", "recover"),
     *(f"scoring.{declared.name}" for declared in OPTIONS if not declared.option.changes_scores),
 )
 

@@ -120,7 +120,7 @@ class Learner:
     def _loss_in_train_mode(self, network: nn.Module, batch: Batch, seed: int) -> torch.Tensor:
         frozen = tracked_norms(network).values() if self._averages else ()
         with training(network, apart=frozen), torch.enable_grad(), repeatable(), seeded(seed):
-            return self.plan.loss_of(network(*batch.inputs), batch)
+            return self.plan.loss_of(network(*map(torch.clone, batch.inputs)), batch)
 
     def _step(self) -> None:
         share = min(1.0, (self._since + 1) / WARMUP) if self._averages else 1.0
@@ -174,7 +174,7 @@ class Learner:
                 loss = self._loss_in_train_mode(network, batch, 0)
             else:
                 with evaluating(network), torch.no_grad():
-                    loss = self.plan.loss_of(network(*batch.inputs), batch)
+                    loss = self.plan.loss_of(network(*map(torch.clone, batch.inputs)), batch)
             total += loss.item() * batch.examples
         return total / sum(batch.examples for batch in self.held)
 
