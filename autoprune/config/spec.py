@@ -539,7 +539,7 @@ class JobSpec(_Section):
     compensation: CompensationName = Field(
         "sequential",
         description="the fit of the front's networks: sequential fits them to the dense one, layer by layer on all "
-        "calibration examples; thorough fits better at three times the cost; mimic trains the fitted ones 500 steps, "
+        "calibration examples; thorough fits better at three times the cost; mimic trains the fitted ones 1,000 steps, "
         "without labels, to have the dense network's features; none leaves them as assembled",
         examples=["sequential"],
     )
