@@ -7,7 +7,7 @@ on the 10,000 test images, which are looked at once, and on the 2,000 selection 
 a training is chosen:
 
     autoprune                   planned widths, fitted: without training
-    autoprune, mimic            after the 1,000 label-free steps of `compensation: mimic`, on the 4,000 calibration images
+    autoprune, mimic            after the 1,000 label-free steps of `compensation: mimic` on the calibration images
     autoprune, torch-pruning uniform, torch-pruning global, scratch
                                 after `epochs` epochs on the 44,000 other training images, all with the same options
                                 (RECIPE); scratch has autoprune's widths, new random weights and the rate SCRATCH_LR

@@ -116,8 +116,8 @@ def search(
             cost. "auto" is "kl" with a built-in fitness that reports it and None with another one; None is no guide.
         scoring: the options of scoring, such as Scoring(batch_norms="batch"), which is faster and less exact.
         compensation: "sequential" fits the front's networks to the dense one on all calibration examples; "thorough"
-            fits them better at three times the cost; "mimic" trains the fitted ones 1,000 steps, without labels, to have
-            the dense network's features; "none" leaves them as they are assembled.
+            fits them better at three times the cost; "mimic" trains the fitted ones 1,000 steps, without labels, to
+            have the dense network's features; "none" leaves them as they are assembled.
         finetune: the training of every network on the data's train set before it is measured; None for no training.
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".
         threads: the number of torch's CPU threads in this process; None for torch's default.
