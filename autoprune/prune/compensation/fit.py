@@ -171,7 +171,7 @@ class Fit:
             write(module.bias, torch.zeros(bias.numel()))
         assert self.regression, "what is written was solved for, or jointly after that"
         mean, variance = self.regression.spread(weight)
-        scale = self._rescaled(weight).to(mean)
+        scale = self._rescaled(weight)
         write(module.weight, self.design.shaped(weight * scale[:, :, None].to(weight)))
         write(norm.running_mean, (mean * scale).flatten())
         write(norm.running_var, (variance * scale**2).flatten())
@@ -180,9 +180,10 @@ class Fit:
 
     def _rescaled(self, weight: torch.Tensor) -> torch.Tensor:
         """(g, o) factors that give new weights the norms of the present ones; 1 where either has none."""
-        present = self.design.flat(cast(torch.Tensor, self.layer.module.weight).detach().to(weight)).norm(dim=2)
-        norms = weight.norm(dim=2)
-        return torch.where((present > 0) & (norms > 0), present / norms, torch.ones_like(norms))
+        assert self.regression, "what is written was solved for, or jointly after that"
+        present = self.design.flat(cast(torch.Tensor, self.layer.module.weight).detach().float())
+        before, after = (self.regression.doubled(part).norm(dim=2) for part in (present, weight))
+        return torch.where((before > 0) & (after > 0), before / after, torch.ones_like(after))
 
     def _sample(self, x: torch.Tensor, examples: Examples) -> Sample:
         """Some rows of whole examples, enough to start a joint fit from."""

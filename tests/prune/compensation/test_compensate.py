@@ -473,6 +473,7 @@ def weights_of(*args, chunks, **options):
 @pytest.mark.parametrize("block", [{}, {"norm": False}, {"how": "in place"}, {"how": "reversed"}, {"project": True}])
 def test_chunks_give_what_all_images_at_once_give(block):
     """All rows of all images are used, so that only the order of sums differs."""
+    torch.manual_seed(3)  # of networks in which no two ridges are equally good, between which rounding would choose
     model, images = made(Block(**block), Block(**block)), photos(60)
     structure, small, indices = halved(model, images)
     whole, parts = (fitted_in(chunks, model, structure, small, indices, images) for chunks in (1, 7))
