@@ -39,6 +39,11 @@ def branches_beside_widths(space: SearchSpace) -> list[int]:
     return found if len(found) < len(space.units) else []
 
 
+def removes_branches(space: SearchSpace, levels: Levels) -> bool:
+    """Whether a network lacks branches that are searched beside widths."""
+    return any(levels[branch] for branch in branches_beside_widths(space))
+
+
 def coarse_to_fine(items: Sequence[Levels]) -> list[Levels]:
     """Reorders items: both ends, then the middle, then the middles of the halves, and so on."""
     order = [0, len(items) - 1] if len(items) > 1 else list(range(len(items)))

@@ -219,14 +219,18 @@ def decoder_problem():
     return Problem(SearchSpace(tuple(names), tuple(levels)), objectives, CostModel(widths, {"macs": macs}))
 
 
-def least_divergence(problem, price, evaluations):
-    """The least KL that `auto` finds within 80, 65 and 50 % of the MACs where removing a branch costs `price`."""
+def least_divergence(problem, price, evaluations, *, weights=None, divergence=lambda total: total):
+    """The least KL that `auto` finds within 80, 65 and 50 % of the MACs where removing a branch costs `price`.
+
+    `weights` are factors of the units' damages, and `divergence` makes the KL of their sum.
+    """
 
     def answer(number, candidate):
         shares = zip(problem.space.units, problem.space.shares, candidate.levels, strict=True)
         removed = {unit: 1 - share[level] for unit, share, level in shares}
         own = {u: x * price if u.endswith(("attention", "mlp")) else x**2 for u, x in removed.items()}
-        return Evaluation(candidate, {"kl": sum(own.values()), **problem.costs_of(candidate)})
+        total = sum(damage * (weights or {}).get(unit, 1.0) for unit, damage in own.items())
+        return Evaluation(candidate, {"kl": divergence(total), **problem.costs_of(candidate)})
 
     told = []
     searcher = make_searcher("auto", problem, plans=12, rungs=6)
@@ -243,3 +247,17 @@ def test_auto_over_depth_and_width_is_not_worse_than_over_widths_alone(price):
     both = least_divergence(problem, price, 60)
     assert all(x <= y + 1e-9 for x, y in zip(both, alone, strict=True))
     assert price > 1 or both[2] < alone[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_depth_is_of_use_where_damages_do_not_add_up_and_networks_are_soon_as_bad_as_guessing(seed):
+    problem = decoder_problem()
+    damages = np.random.default_rng(seed).lognormal(-1.0, 1.0, len(problem.space.units))
+    weights = dict(zip(problem.space.units, damages, strict=True))
+    changes = {"weights": weights, "divergence": lambda total: 4 * (1 - np.exp(-(total + 0.5 * total**2) / 4))}
+    widths = np.flatnonzero([counts != (1, 0) for counts in problem.space.levels])
+    alone = least_divergence(restricted(problem, widths, problem.space.dense.levels), 1.0, 60, **changes)
+    both = least_divergence(problem, 1.0, 60, **changes)
+    assert all(x <= 1.02 * y for x, y in zip(both, alone, strict=True))
+    assert both[2] < 0.98 * alone[2]

@@ -284,8 +284,9 @@ class _Forecaster:
 
     @property
     def members(self) -> int:
-        """The number of networks of the front."""
-        return min(self.front_size, self.evaluations)
+        """The number of networks that are built for the front; twice its size with branches beside widths."""
+        fronts = 2 if self.session.searches_branches else 1
+        return min(fronts * self.front_size, self.evaluations)
 
     @property
     def _building(self) -> list[Stage]:

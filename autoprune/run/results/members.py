@@ -18,6 +18,7 @@ from autoprune.core.statistics import wilson
 from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import interval_names, share_names
 from autoprune.measure.scorer import cause_of
+from autoprune.plan.ladder import removes_branches
 from autoprune.prune.modules.copies import copy_model
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
@@ -91,8 +92,10 @@ def finish(
     """Builds and measures the front of a search and writes front.csv and front.json.
 
     The networks on the front by the scores of the search are built, as well as the uniform network of equal cost for
-    each that empties a weight (run.session.emptied). A network that cannot be built, verified or measured is left out
-    with the cause. Networks that are dominated as built, or outside the bounds of measured objectives, are dropped.
+    each that empties a weight (run.session.emptied). Where branches were searched beside widths, so is the front of the
+    networks with removed branches: compensation improves these more, so that by their scores others may dominate them.
+    A network that cannot be built, verified or measured is left out with the cause. Networks that are dominated as
+    built, or outside the bounds of measured objectives, are dropped.
 
     Args:
         session: the session of the run.
@@ -106,22 +109,32 @@ def finish(
         RunFailed: every network was left out with a cause; nothing is written then.
     """
     scored = [e for e in evaluations if e.ok]
-    front = Front.of(scored, session.problem.objectives, session.dense_costs)
-    members = [*front.thinned(session.job.front_size or FRONT_SIZES[0]).members]
-    members += uniform_rivals(session, members, scored)
+    size = session.job.front_size or FRONT_SIZES[0]
+    members = leading(session, scored, size)
+    rivals = uniform_rivals(session, members, scored)
+    members += rivals
     kept_file = BuiltFile(folder, software or {})
     outcomes = _outcomes(session, members, team, kept_file)
     built = [outcome for outcome in outcomes if isinstance(outcome, Member)]
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     if members and not built:
         raise RunFailed(_why_empty(left_out, folder))
-    kept = _with_emptied(_undominated(session, built))
+    kept = _with_emptied(_undominated(session, built, size + len(rivals)))
     _name_replaced(session, built, kept)
     if folder is not None:
         write_text(folder.front_csv, to_csv(kept))
         write_checked(folder.front_json, front_file(session, kept, left_out).to_json())
         kept_file.remove()
     return Finished(tuple(kept), tuple(left_out))
+
+
+def leading(session: Session, scored: Sequence[Evaluation], size: int) -> list[Evaluation]:
+    """The front by the scores, and the front of the networks with removed branches, each thinned, by rising cost."""
+    objectives = session.problem.objectives
+    shallow = [e for e in scored if removes_branches(session.space, e.candidate.levels)]
+    fronts = [Front.of(pool, objectives, session.dense_costs).thinned(size) for pool in (scored, shallow)]
+    found = {e.candidate: e for front in fronts for e in front}.values()
+    return sorted(found, key=lambda e: ([o.loss(e.values[o.name]) for o in objectives][::-1], e.candidate.levels))
 
 
 def _outcomes(
@@ -172,11 +185,12 @@ def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
     )
 
 
-def _undominated(session: Session, members: Sequence[Member]) -> list[Member]:
-    """The members within all bounds that no other member dominates on the selection set."""
+def _undominated(session: Session, members: Sequence[Member], limit: int) -> list[Member]:
+    """At most `limit` members within all bounds that no other member dominates on the selection set."""
     as_built = [Evaluation(Candidate(member.levels), member.as_built) for member in members]
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
-    kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
+    front = Front.of(admitted, session.problem.objectives, session.dense_costs)
+    kept = {e.candidate.levels for e in front.thinned(limit)}
     return [member for member in members if member.levels in kept]
 
 

@@ -17,7 +17,7 @@ from autoprune.core.space import Candidate, Levels
 from autoprune.errors import AutopruneError, InfeasibleBudget, RunFailed, VerifyError
 from autoprune.plan.allocation import plan
 from autoprune.plan.damage_model import DamageModel
-from autoprune.plan.ladder import uniform_levels
+from autoprune.plan.ladder import branches_beside_widths, removes_branches, uniform_levels
 from autoprune.prune.modules.borrowed import torch_threads
 from autoprune.run.results.deployed import deployed
 from autoprune.run.results.member import Member
@@ -78,7 +78,7 @@ def _contenders(
     for member in members:
         found[member.levels] = _member(session, member)
     within = [levels for levels, scores in scored.items() if levels not in found and _is_within(scores, bounds)]
-    for levels in sorted(within, key=lambda levels: _key(session, scored[levels], bounds))[:BUILT]:
+    for levels in best_scored(session, sorted(within, key=lambda levels: _key(session, scored[levels], bounds))):
         found[levels] = Contender(Candidate(levels), [EVALUATED], scored[levels])
     found = {levels: c for levels, c in found.items() if _is_within(session.problem.costs_of(c.candidate), bounds)}
     for source, levels in _made(problem, evaluations, bounds):
@@ -93,6 +93,16 @@ def _contenders(
     return list(found.values())
 
 
+def best_scored(session: Session, ranked: Sequence[Levels]) -> list[Levels]:
+    """The first BUILT of the ranked networks; up to half of them are those with removed branches, if there are any.
+
+    Compensation improves networks with removed branches more, so that their scores do not compare with those of others.
+    """
+    shallow = [levels for levels in ranked if removes_branches(session.space, levels)][: BUILT // 2]
+    whole = [levels for levels in ranked if not removes_branches(session.space, levels)]
+    return [*whole[: BUILT - len(shallow)], *shallow]
+
+
 def _scores(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels, dict[str, float]]:
     """The costs and scores of the networks with full fidelity, by levels."""
     usable = [e for e in evaluations if e.candidate.fidelity == 1 and is_usable(problem, e)]
@@ -100,15 +110,22 @@ def _scores(problem: Problem, evaluations: Sequence[Evaluation]) -> dict[Levels,
 
 
 def _made(problem: Problem, evaluations: Sequence[Evaluation], bounds: Sequence[Bound]) -> Iterator[tuple[str, Levels]]:
-    """A plan for the budget on each bounded cost, and the uniform network with the largest cost within the budget."""
+    """Plans for the budget on each bounded cost, and the uniform network with the largest cost within the budget.
+
+    Where branches are searched beside widths, there is also the plan that keeps them.
+    """
     model = DamageModel(problem)
     model.tell(evaluations)
     table = model.table()
+    branches = branches_beside_widths(problem.space)
+    keeping = table.copy()
+    keeping[branches, 1:] = np.inf
     for bound in bounds:
-        try:
-            yield PLAN, plan(problem, table, bound.name, bound.value)
-        except InfeasibleBudget as error:
-            _log.info("no plan for %s: %s", bound, error)
+        for damages in (table, keeping) if branches else (table,):
+            try:
+                yield PLAN, plan(problem, damages, bound.name, bound.value)
+            except InfeasibleBudget as error:
+                _log.info("no plan for %s: %s", bound, error)
     rows = uniform_levels(problem.space)
     rows = rows[problem.feasible(rows)]
     if len(rows):

@@ -31,6 +31,7 @@ from autoprune.measure.form import Form, Tuning
 from autoprune.measure.layer_error import check_layers, layer_error
 from autoprune.measure.scorer import Scorer, with_dense_outputs
 from autoprune.measure.settings import ScorerSettings
+from autoprune.plan.ladder import branches_beside_widths
 from autoprune.plugins import plugin_name
 from autoprune.pretrained.networks import check_vocabulary, padded_inputs
 from autoprune.prune.bank.channels import Bank, make_bank
@@ -288,6 +289,11 @@ class Session:
     def objectives(self) -> Sequence[Objective]:
         """The objectives of the search."""
         return self.problem.objectives
+
+    @property
+    def searches_branches(self) -> bool:
+        """Whether branches are searched beside widths, so that the front is chosen from two fronts by score."""
+        return bool(branches_beside_widths(self.space))
 
     @functools.cached_property
     def reference(self) -> Reference | None:

@@ -8,12 +8,13 @@ import numpy as np
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.options import at_least
-from autoprune.core.problem import Problem, cost_range, primary_cost
+from autoprune.core.problem import Problem
 from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import Allocator, reachable
 from autoprune.plan.damage_model import DamageModel
 from autoprune.plan.damages import damage_name, probes
 from autoprune.plan.ladder import branches_beside_widths, coarse_to_fine, ladder
+from autoprune.searchers.common.budgets import Budgets, SpreadBudgets
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.common.rivals import UniformRivals
 from autoprune.searchers.fronts.evolution import EvolutionSearch
@@ -21,10 +22,9 @@ from autoprune.searchers.rules.search import ClosedFormSearch
 
 SKETCHES = 4  # average number of plans before the probes and after each lot of them
 LOTS, LOT = 4, 8  # number of lots that the probes are divided into, and the least size of a lot
+GROUP = 3  # number of budgets that are planned for with one damage model where branches are searched beside widths
 ROUND = 8  # number of plans, and then of children, per turn after the probes
 MANY = 10_000  # more than any rule plans
-
-Budgets = tuple[str, list[float]]  # name of the cost, and limits
 
 
 class AutoSearch:
@@ -35,13 +35,15 @@ class AutoSearch:
     the uniform network of equal cost is followed by that network (searchers.common.rivals). The search goes on until
     the space is exhausted, or, if it is large, nothing new is found.
 
-    Branches beside widths are opened in stages: the search begins with that of the widths alone, up to its plans. Then
-    branches are probed, and every plan that may remove some is accompanied by the one that keeps them.
+    Branches beside widths are opened in stages: widths are probed first, with fewer plans in between. Then branches are
+    probed, and every plan that may remove some is accompanied by the one that keeps them. The first budgets are round
+    shares of the dense network's cost, and budgets within which all networks are about as bad as the cheapest ones are
+    left out.
 
     Args:
         problem: the problem to search.
         seed: seed of the evolution.
-        plans: the number of plans over the range of the first cost, after the probes.
+        plans: the number of plans over the range of the first cost, after the probes, if no branches are beside widths.
         probe_levels: the number of levels to probe per unit.
         population: the size of the evolution's population.
         rungs: the largest number of uniform networks to start with.
@@ -73,7 +75,7 @@ class AutoSearch:
         self._evolution = EvolutionSearch(problem, seed=seed, population=population, rungs=rungs)
         self._model = DamageModel(problem)
         self._branches = branches_beside_widths(problem.space)
-        self._budgets = _Budgets(problem)
+        self._budgets = SpreadBudgets(problem, above_worst=bool(self._branches))
         self._rivals = {cost: UniformRivals(problem, cost) for cost in self._budgets.costs}
         self._opening = self._first_steps()
         self._rounds = self._later_steps()
@@ -90,6 +92,7 @@ class AutoSearch:
         self._proposals.record(evaluations)
         self._model.tell(evaluations)
         self._evolution.tell(evaluations)
+        self._budgets.tell(evaluations)
         for rivals in self._rivals.values():
             for rival in rivals.tell(evaluations):
                 self._proposals.add(rival, first=True)
@@ -110,6 +113,8 @@ class AutoSearch:
         for rule in self._rules:
             yield [candidate.levels for candidate in rule.ask(MANY)]
         first, later = _sketches(len(problem.space.units) - len(self._branches))
+        if self._branches:
+            first, later = first // 2, later // 2  # the plans below are better, and take more evaluations
         yield self._planned(self._budgets.next(first))
         rows = probes(problem, self._probe_levels) if self._probe_levels else []
         widths = [row for row in rows if not self._removes_branches(row)]
@@ -117,11 +122,12 @@ class AutoSearch:
         for start in range(0, len(widths), lot):
             yield widths[start : start + lot]
             yield self._planned(self._budgets.next(later))
-        budgets = self._budgets.next(self._plans)
-        yield self._planned(budgets)
-        if self._branches:
-            yield [row for row in rows if self._removes_branches(row)]
-            yield self._planned(budgets, removing=(True,))
+        if not self._branches:
+            yield self._planned(self._budgets.next(self._plans))
+            return
+        yield [row for row in rows if self._removes_branches(row)]
+        for budgets in self._budgets.round_shares(GROUP):
+            yield self._planned(budgets, removing=(True, False))
 
     def _later_steps(self) -> Iterator[Iterable[Levels]]:
         """Plans and children in turn, without end."""
@@ -156,39 +162,3 @@ def _sketches(units: int) -> tuple[int, int]:
     """The number of plans before the probes and after each lot; the first is larger where probing takes long."""
     first = min(max(SKETCHES, units // 8), 3 * SKETCHES)
     return first, (SKETCHES * (LOTS + 1) - first) // LOTS
-
-
-class _Budgets:
-    """Budgets over the reachable range of each cost that is an objective, one cost after the other.
-
-    If no objective is a cost, the only budget is the largest.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        names = [o.name for o in problem.objectives if o.name in problem.costs.names]
-        self._ranges = [(name, *cost_range(problem, name)) for name in names or [primary_cost(problem)]]
-        self._single = not names
-        self._turn = 0
-        self._drawn = [0] * len(self._ranges)
-
-    @property
-    def costs(self) -> list[str]:
-        """The names of the costs."""
-        return [name for name, _, _ in self._ranges]
-
-    def next(self, n: int) -> Budgets:
-        """The next n budgets on the next cost, so that all budgets drawn so far are spread evenly."""
-        place = self._turn % len(self._ranges)
-        name, least, most = self._ranges[place]
-        self._turn += 1
-        if self._single:
-            return name, [most]
-        first = self._drawn[place] + 1
-        self._drawn[place] += n
-        return name, [least + (most - least) * _corput(index) for index in range(first, first + n)]
-
-
-def _corput(index: int) -> float:
-    """The van der Corput sequence from index 1: 1/2, 1/4, 3/4, 1/8, ... (the binary digits mirrored)."""
-    digits = f"{index:b}"
-    return float(int(digits[::-1], 2) / 2 ** len(digits))
