@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -11,7 +11,10 @@ import numpy as np
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.objective import Objective, losses
 from autoprune.core.pick import Choice
+from autoprune.core.space import Levels
 from autoprune.errors import InfeasibleBudget
+
+SPARED = 1e6  # more than any contribution to a scaled hypervolume
 
 
 def nondominated(losses: np.ndarray) -> np.ndarray:
@@ -74,14 +77,18 @@ class Front:
         """(n, m) losses of the n members, lower is better."""
         return losses(self.members, self.objectives)
 
-    def thinned(self, limit: int) -> Front:
-        """At most `limit` members: drops the least hypervolume contributor repeatedly; each objective's best stays."""
+    def thinned(self, limit: int, spared: Collection[Levels] = ()) -> Front:
+        """At most `limit` members: drops the least hypervolume contributor repeatedly; each objective's best stays.
+
+        Members whose levels are `spared` are dropped after all others.
+        """
         members = list(self.members)
         losses = self.losses()
         while len(members) > max(limit, len(self.objectives)):
             spread = np.where(np.ptp(losses, axis=0) > 0, np.ptp(losses, axis=0), 1.0)
             scaled = (losses - losses.min(axis=0)) / spread
             contribution = moocore.hv_contributions(scaled, ref=np.full(scaled.shape[1], 1.1))
+            contribution[[member.candidate.levels in spared for member in members]] += SPARED
             contribution[scaled.argmin(axis=0)] = np.inf
             drop = int(contribution.argmin())
             members.pop(drop)

@@ -9,6 +9,8 @@ import numpy as np
 from autoprune.core.problem import Problem
 from autoprune.core.space import Levels, SearchSpace
 
+ROUND_SHARES = 20  # equal steps from 0 to the dense network's cost, where plans and members are wanted beside branches
+
 
 def ladder(problem: Problem, rungs: int) -> list[Levels]:
     """At most `rungs` uniform networks within the bounds, evenly chosen from the widest to the narrowest."""

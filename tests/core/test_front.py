@@ -195,3 +195,10 @@ def test_thinning_drops_the_member_that_adds_least():
 def test_thinning_an_empty_front_or_to_nothing_keeps_the_ends():
     assert len(front_of().thinned(3)) == 0
     assert values(FRONT.thinned(0)) == [(0.5, 10), (0.9, 100)]
+
+
+def test_thinning_drops_spared_members_after_all_others():
+    front = front_of((0.0, 0), (0.5, 10), (0.55, 95), (1.0, 100))
+    spared = {member.candidate.levels for member in front if member.values["macs"] == 95}
+    assert values(front.thinned(3, spared)) == [(0.0, 0), (0.55, 95), (1.0, 100)]
+    assert values(front.thinned(2, spared)) == [(0.0, 0), (1.0, 100)]

@@ -8,17 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import nn
 
 from autoprune.core.evaluation import Evaluation
 from autoprune.core.front import Front
+from autoprune.core.problem import primary_cost
 from autoprune.core.process import ending_forks
 from autoprune.core.space import Candidate
 from autoprune.core.statistics import wilson
 from autoprune.errors import PluginError, RunFailed, VerifyError
 from autoprune.measure.fitness import interval_names, share_names
 from autoprune.measure.scorer import cause_of
-from autoprune.plan.ladder import removes_branches
+from autoprune.plan.ladder import ROUND_SHARES, removes_branches
 from autoprune.prune.modules.copies import copy_model
 from autoprune.run.fingerprint.secrets import without
 from autoprune.run.loop.hiding import secrets_of
@@ -132,9 +134,24 @@ def leading(session: Session, scored: Sequence[Evaluation], size: int) -> list[E
     """The front by the scores, and the front of the networks with removed branches, each thinned, by rising cost."""
     objectives = session.problem.objectives
     shallow = [e for e in scored if removes_branches(session.space, e.candidate.levels)]
-    fronts = [Front.of(pool, objectives, session.dense_costs).thinned(size) for pool in (scored, shallow)]
+    fronts = [_thinned(session, Front.of(pool, objectives, session.dense_costs), size) for pool in (scored, shallow)]
     found = {e.candidate: e for front in fronts for e in front}.values()
     return sorted(found, key=lambda e: ([o.loss(e.values[o.name]) for o in objectives][::-1], e.candidate.levels))
+
+
+def _thinned(session: Session, front: Front, size: int) -> Front:
+    """The front with at most `size` members.
+
+    Where branches are searched, plans are made for round shares of the first cost, and the most expensive member
+    within each of these stays as long as possible.
+    """
+    if not session.searches_branches:
+        return front.thinned(size)
+    cost = primary_cost(session.problem)
+    limits = session.dense_costs[cost] * np.arange(1, ROUND_SHARES) / ROUND_SHARES
+    inside = [[member for member in front if member.values[cost] <= limit] for limit in limits]
+    dearest = [max(members, key=lambda member: member.values[cost]) for members in inside if members]
+    return front.thinned(size, {member.candidate.levels for member in dearest})
 
 
 def _outcomes(
@@ -190,7 +207,7 @@ def _undominated(session: Session, members: Sequence[Member], limit: int) -> lis
     as_built = [Evaluation(Candidate(member.levels), member.as_built) for member in members]
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
     front = Front.of(admitted, session.problem.objectives, session.dense_costs)
-    kept = {e.candidate.levels for e in front.thinned(limit)}
+    kept = {e.candidate.levels for e in _thinned(session, front, limit)}
     return [member for member in members if member.levels in kept]
 
 

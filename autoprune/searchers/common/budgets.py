@@ -10,10 +10,10 @@ from autoprune.core.evaluation import Evaluation
 from autoprune.core.problem import Problem, cost_range, primary_cost
 from autoprune.core.space import Levels
 from autoprune.plan.damages import damages_by_levels
+from autoprune.plan.ladder import ROUND_SHARES
 
 CHEAP = 0.1  # share of the range of a cost, up to which networks count as the worst ones
 WORST = 0.9  # share of their least damage from which on other networks count as no better
-ROUND_SHARES = 20  # number of equal steps from 0 to the dense network's cost
 
 Budgets = tuple[str, list[float]]  # name of the cost, and limits
 
