@@ -37,6 +37,23 @@ def hypervolume(losses: np.ndarray, reference: Sequence[float]) -> float:
     return float(moocore.hypervolume(losses, ref=np.asarray(reference, dtype=float)))
 
 
+def relative(losses: np.ndarray) -> np.ndarray:
+    """(n, m) losses, scaled to [0, 1] after taking logarithms where no loss of an objective is below 0.
+
+    Half of the least positive loss takes the place of 0.
+    """
+    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf) / 2
+    logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
+    scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)
+    return _to_unit(scaled)
+
+
+def _to_unit(losses: np.ndarray) -> np.ndarray:
+    """(n, m) losses, scaled to [0, 1]; 0 where all are equal."""
+    spread = np.ptp(losses, axis=0)
+    return np.asarray((losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
 @dataclass(frozen=True)
 class Front:
     """Non-dominated evaluations at full fidelity, sorted by the last objective's loss and then by levels.
@@ -77,16 +94,17 @@ class Front:
         """(n, m) losses of the n members, lower is better."""
         return losses(self.members, self.objectives)
 
-    def thinned(self, limit: int, spared: Collection[Levels] = ()) -> Front:
+    def thinned(self, limit: int, spared: Collection[Levels] = (), *, by_ratio: bool = False) -> Front:
         """At most `limit` members: drops the least hypervolume contributor repeatedly; each objective's best stays.
 
-        Members whose levels are `spared` are dropped after all others.
+        Members whose levels are `spared` are dropped after all others. With `by_ratio`, the losses of objectives other
+        than costs are compared as in `relative`.
         """
         members = list(self.members)
         losses = self.losses()
+        ratios = np.array([by_ratio and o.name not in self.dense for o in self.objectives])
         while len(members) > max(limit, len(self.objectives)):
-            spread = np.where(np.ptp(losses, axis=0) > 0, np.ptp(losses, axis=0), 1.0)
-            scaled = (losses - losses.min(axis=0)) / spread
+            scaled = np.where(ratios, relative(losses), _to_unit(losses))
             contribution = moocore.hv_contributions(scaled, ref=np.full(scaled.shape[1], 1.1))
             contribution[[member.candidate.levels in spared for member in members]] += SPARED
             contribution[scaled.argmin(axis=0)] = np.inf
@@ -123,8 +141,7 @@ class Front:
         if not self.members:
             raise InfeasibleBudget("the front is empty: no evaluation succeeded")
         losses = self.losses()
-        spread = np.ptp(losses, axis=0)
-        scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
+        scaled = _to_unit(losses)
         # for two objectives the ends are (0, 1) and (1, 0): distance from their chord grows with 1 - x - y
         score = scaled.sum(axis=1) if scaled.shape[1] == 2 else np.linalg.norm(scaled, axis=1)
         return self.members[int(score.argmin())]

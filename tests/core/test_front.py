@@ -202,3 +202,12 @@ def test_thinning_drops_spared_members_after_all_others():
     spared = {member.candidate.levels for member in front if member.values["macs"] == 95}
     assert values(front.thinned(3, spared)) == [(0.0, 0), (0.55, 95), (1.0, 100)]
     assert values(front.thinned(2, spared)) == [(0.0, 0), (1.0, 100)]
+
+
+def test_thinning_by_ratio_counts_small_losses_as_much_as_large_ones():
+    objectives = Objective("kl", "min"), Objective("macs", "min")
+    losses = [(4.0, 10), (3.6, 30), (0.4, 60), (0.2, 80), (0.1, 100)]
+    found = [Evaluation(Candidate((i,)), dict(zip(("kl", "macs"), row, strict=True))) for i, row in enumerate(losses)]
+    front = Front.of(found, objectives, {"macs": 100.0})
+    kept = [[e.values["macs"] for e in front.thinned(4, by_ratio=by_ratio)] for by_ratio in (False, True)]
+    assert kept == [[10, 30, 60, 100], [10, 60, 80, 100]]

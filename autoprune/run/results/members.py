@@ -143,7 +143,8 @@ def _thinned(session: Session, front: Front, size: int) -> Front:
     """The front with at most `size` members.
 
     Where branches are searched, plans are made for round shares of the first cost, and the most expensive member
-    within each of these stays as long as possible.
+    within each of these stays as long as possible. Without the logarithm, networks that are about as bad as guessing
+    would take the place of better ones.
     """
     if not session.searches_branches:
         return front.thinned(size)
@@ -151,7 +152,7 @@ def _thinned(session: Session, front: Front, size: int) -> Front:
     limits = session.dense_costs[cost] * np.arange(1, ROUND_SHARES) / ROUND_SHARES
     inside = [[member for member in front if member.values[cost] <= limit] for limit in limits]
     dearest = [max(members, key=lambda member: member.values[cost]) for members in inside if members]
-    return front.thinned(size, {member.candidate.levels for member in dearest})
+    return front.thinned(size, {member.candidate.levels for member in dearest}, by_ratio=True)
 
 
 def _outcomes(

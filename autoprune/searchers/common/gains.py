@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoprune.core.front import hypervolume, nondominated
+from autoprune.core.front import hypervolume, nondominated, relative
 from autoprune.core.space import Levels
 
 RECENT_GAINS = 100  # number of past gains that a new one is ranked among
@@ -54,12 +54,11 @@ class Gains:
 def largest_gain(losses: Sequence[LossVector], known: Sequence[LossVector]) -> int | None:
     """The index of the one of n losses that adds the most hypervolume to the known ones; None if none adds any.
 
-    An objective is compared by the logarithm of its losses if none is below 0, with half of the least positive one in
-    place of 0. The reference point lies beyond the worst values of all.
+    Losses are compared as in `relative`. The reference point lies beyond the worst values of all.
     """
     if not losses:
         return None
-    scaled = _scaled(np.array([*losses, *known]))
+    scaled = relative(np.array([*losses, *known]))
     reference = [1 + BEYOND] * scaled.shape[1]
     front = scaled[len(losses) :]
     front = front[nondominated(front)]
@@ -67,12 +66,3 @@ def largest_gain(losses: Sequence[LossVector], known: Sequence[LossVector]) -> i
     leading = np.flatnonzero(nondominated(scaled)[: len(losses)])
     gains = [hypervolume(np.concatenate([front, scaled[[index]]]), reference) - covered for index in leading]
     return int(leading[int(np.argmax(gains))]) if max(gains, default=0.0) > 0 else None
-
-
-def _scaled(losses: np.ndarray) -> np.ndarray:
-    """(n, m) losses, scaled to [0, 1]."""
-    least = np.min(losses, axis=0, where=losses > 0, initial=np.inf) / 2
-    logarithmic = (losses >= 0).all(axis=0) & np.isfinite(least)
-    scaled = np.where(logarithmic, np.log(np.where(logarithmic, np.maximum(losses, least), 1.0)), losses)
-    span = np.ptp(scaled, axis=0)
-    return np.asarray((scaled - scaled.min(axis=0)) / np.where(span > 0, span, 1.0))
