@@ -111,17 +111,15 @@ def finish(
         RunFailed: every network was left out with a cause; nothing is written then.
     """
     scored = [e for e in evaluations if e.ok]
-    size = session.job.front_size or FRONT_SIZES[0]
-    members = leading(session, scored, size)
-    rivals = uniform_rivals(session, members, scored)
-    members += rivals
+    members = leading(session, scored, session.job.front_size or FRONT_SIZES[0])
+    members += uniform_rivals(session, members, scored)
     kept_file = BuiltFile(folder, software or {})
     outcomes = _outcomes(session, members, team, kept_file)
     built = [outcome for outcome in outcomes if isinstance(outcome, Member)]
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     if members and not built:
         raise RunFailed(_why_empty(left_out, folder))
-    kept = _with_emptied(_undominated(session, built, size + len(rivals)))
+    kept = _with_emptied(_undominated(session, built))
     _name_replaced(session, built, kept)
     if folder is not None:
         write_text(folder.front_csv, to_csv(kept))
@@ -203,12 +201,11 @@ def _why_empty(left_out: Sequence[LeftOut], folder: RunFolder | None) -> str:
     )
 
 
-def _undominated(session: Session, members: Sequence[Member], limit: int) -> list[Member]:
-    """At most `limit` members within all bounds that no other member dominates on the selection set."""
+def _undominated(session: Session, members: Sequence[Member]) -> list[Member]:
+    """The members within all bounds that no other member dominates on the selection set."""
     as_built = [Evaluation(Candidate(member.levels), member.as_built) for member in members]
     admitted = [evaluation for evaluation in as_built if session.admits(evaluation)]
-    front = Front.of(admitted, session.problem.objectives, session.dense_costs)
-    kept = {e.candidate.levels for e in _thinned(session, front, limit)}
+    kept = {e.candidate.levels for e in Front.of(admitted, session.problem.objectives, session.dense_costs).members}
     return [member for member in members if member.levels in kept]
 
 

@@ -145,7 +145,7 @@ class Job:
         recover: the options of `autoprune recover`, which the search does not depend on.
         front_size: the number of members of the front, which are built and measured on the report set, at most; None
             chooses one of FRONT_SIZES from the forecast (run.forecast.advice). Where branches are searched beside
-            widths, up to twice as many are built.
+            widths, two fronts are built, with and without removed branches, each with so many.
         calls: makes further example calls of the model (prune.passes.examples) besides the example of the data. The
             structure holds for all calls, and every member of the front is compared in all.
         executor: the executor that scores candidates.
