@@ -95,7 +95,8 @@ def finish(
 
     The networks on the front by the scores of the search are built, as well as the uniform network of equal cost for
     each that empties a weight (run.session.emptied). Where branches were searched beside widths, so is the front of the
-    networks with removed branches: compensation improves these more, so that by their scores others may dominate them.
+    networks with removed branches: compensation improves some of these far more, so that others may dominate them by
+    their scores.
     A network that cannot be built, verified or measured is left out with the cause. Networks that are dominated as
     built, or outside the bounds of measured objectives, are dropped.
 

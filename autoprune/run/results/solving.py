@@ -96,7 +96,7 @@ def _contenders(
 def best_scored(session: Session, ranked: Sequence[Levels]) -> list[Levels]:
     """The first BUILT of the ranked networks; up to half of them are those with removed branches, if there are any.
 
-    Compensation improves networks with removed branches more, so that their scores do not compare with those of others.
+    Compensation improves some of these far more, so that their scores do not compare with those of others.
     """
     shallow = [levels for levels in ranked if removes_branches(session.space, levels)][: BUILT // 2]
     whole = [levels for levels in ranked if not removes_branches(session.space, levels)]
