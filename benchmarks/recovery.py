@@ -9,8 +9,9 @@ a training is chosen:
     autoprune                   planned widths, fitted: without training
     autoprune, mimic            after the 1,000 label-free steps of `compensation: mimic` on the calibration images
     autoprune, torch-pruning uniform, torch-pruning global, scratch
-                                after `epochs` epochs on the 44,000 other training images, all with the same options
-                                (RECIPE); scratch has autoprune's widths, new random weights and the rate SCRATCH_LR
+                                after `epochs` epochs on the 44,000 other training images: pruned networks mimic the
+                                dense one (RECIPE), scratch, which has autoprune's widths and new random weights, has
+                                the labels and the dense network's probabilities (SCRATCH)
 
 `core_seconds` is the processor time of the training. Rows in the file are kept, and the missing ones are added as they
 come. Needs: pip install torch-pruning
@@ -40,8 +41,8 @@ from autoprune.train.recovery.outcome import Judged
 
 TABLE, TARGET = "recovery_cifar10.csv", 0.5
 RIVALS = ("uniform", "global")
-RECIPE = Recovery(epochs=1, lr=0.05, weight_decay=5e-4, batch_size=128, augment="flip_crop")
-SCRATCH_LR = 0.1
+SCRATCH = Recovery(epochs=1, lr=0.1, weight_decay=5e-4, batch_size=128, augment="flip_crop")
+RECIPE = replace(SCRATCH, loss="mimic", optimizer="adamw", lr=2e-3)
 
 Row = dict[str, Any]
 
@@ -110,7 +111,7 @@ def mimic(session: Session, setting: Setting, network: nn.Module) -> nn.Module:
 
 def recovered(method: str, make: Callable[[], nn.Module], epochs: int, session: Session, setting: Setting) -> nn.Module:
     """The best network on the selection images after the measurements of a training."""
-    options = replace(RECIPE, epochs=epochs, lr=SCRATCH_LR if method == "scratch" else RECIPE.lr)
+    options = replace(SCRATCH if method == "scratch" else RECIPE, epochs=epochs)
     assert setting.data.train is not None, "the reader of CIFAR-10 gives one"
     examples = TrainingSet.of([channels_last(batch) for batch in setting.data.train], size=options.batch_size)
 
