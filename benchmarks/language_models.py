@@ -29,15 +29,19 @@ from autoprune.run.results.member import Member
 
 COUNTS = {"length": 128, "calibrate": 200, "select": 150, "report": 200, "batch_size": 25}
 EVALUATIONS = 50, 100, 200
+WIDTHS = ({"match": "*", "levels": 8},)
+DEPTH = ({"match": "*", "kind": "branches", "keep": (1, 0)}, *WIDTHS)
 SHARES = 1.0, 0.8, 0.65, 0.5
 PRESETS = Path(__file__).parents[1] / "configs" / "presets"
 
 
-def searched(folder: str, file: str, evaluations: int, *, cost: str = "macs", seed: int = 0) -> autoprune.PrunedFront:
-    """The front of a search by `auto` over widths."""
+def searched(
+    folder: str, file: str, evaluations: int, *, cost: str = "macs", seed: int = 0, depth: bool = False
+) -> autoprune.PrunedFront:
+    """The front of a search by `auto` over widths, or over depth and width."""
     data = text(file, tokenizer=folder, separator="\n\n\n", seed=seed, **COUNTS)
     return autoprune.search(
-        causal_lm(folder, biases="none"), data, objectives=("perplexity", cost), rules=[{"match": "*", "levels": 8}],
+        causal_lm(folder, biases="none"), data, objectives=("perplexity", cost), rules=DEPTH if depth else WIDTHS,
         fitness=language_model, evaluations=evaluations, front_size=16, threads=1, seed=seed,
     )  # fmt: skip
 
