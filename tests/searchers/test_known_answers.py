@@ -159,6 +159,7 @@ def test_the_fronts_on_the_grids_approach_the_analytic_hypervolumes():
     assert hypervolume(np.array(front), (1.1,) * 3) == pytest.approx(1.331 - math.pi / 6, abs=0.01)
 
 
+@pytest.mark.slow
 def test_zdt1_is_solved_on_a_grid_and_not_later_than_by_pymoos_nsga2(pymoo):
     from pymoo.algorithms.moo.nsga2 import NSGA2
 

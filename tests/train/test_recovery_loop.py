@@ -213,6 +213,7 @@ class Small(Network):
         return out
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_divided_until_it_fits(dense):
     network = Small()
     loop = Recovering(network, dense, replace(ALL, accumulate=1), examples())

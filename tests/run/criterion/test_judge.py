@@ -96,6 +96,7 @@ def test_a_job_searches_with_the_file(tiny, found):
     assert search(replace(tiny, criterion=load_plugin(f"{found[1]}:scores")), None).members
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same_formula(tiny, found, tmp_path):
     again = find_criterion(tiny, tmp_path / "again.py", evaluations=10)
     assert again == found[0]

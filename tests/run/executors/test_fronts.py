@@ -62,6 +62,7 @@ def assert_same_front(serial, processes):
         assert (processes / name).read_bytes() == (serial / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_workers_build_the_front_of_one_process_byte_for_byte(job, tmp_path):
     serial, processes = runs_of(job, tmp_path)
     assert_same_front(serial, processes)
@@ -149,6 +150,7 @@ def test_a_network_that_kills_every_worker_is_left_out_and_the_others_are_the_fr
     assert found.left_out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_while_it_built_the_front_builds_only_the_others(job, acting, tmp_path):
     log, armed = tmp_path / "measured", tmp_path / "armed"
     act = f"""

@@ -86,6 +86,7 @@ def test_workers_share_the_fits_of_the_front(job):
     assert shared.duration < own.duration / 2
 
 
+@pytest.mark.slow
 def test_a_front_of_open_size_is_forecast_and_built_with_the_size_that_is_chosen(job, tmp_path, monkeypatch):
     monkeypatch.setattr(forecaster, "chosen_front_size", lambda building, search: 3)
     open_size, said = job("random", 12, front_size=None, compensation="none"), []

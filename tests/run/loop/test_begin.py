@@ -118,6 +118,7 @@ def test_a_place_where_no_folder_can_be_made_is_told_before_the_model_is_loaded(
         search(job("uniform", 4, model=model), tmp_path / place)
 
 
+@pytest.mark.slow
 def test_code_that_changes_the_current_directory_changes_nothing_of_where_a_run_lies(job, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()

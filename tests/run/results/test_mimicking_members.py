@@ -36,6 +36,7 @@ def test_the_best_of_the_fitted_the_mimicking_and_the_assembled_network_is_deplo
     assert len({values["kl"] for values in rivals}) == 3
 
 
+@pytest.mark.slow
 def test_a_front_says_which_members_mimicked(job, few_steps, tmp_path):
     search(job("uniform", 4, compensation="mimic"), tmp_path / "run")
     rows = json.loads((tmp_path / "run" / "front.json").read_text())["rows"]

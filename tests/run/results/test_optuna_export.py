@@ -40,6 +40,7 @@ def shortened(path, records):
         (path / name).unlink()
 
 
+@pytest.mark.slow
 def test_the_best_trials_of_the_study_are_the_front_of_what_was_evaluated(finished, tmp_path):
     path, result = finished
     storage = f"sqlite:///{tmp_path}/study.db"

@@ -111,6 +111,7 @@ def test_a_space_of_weights_alone_is_planned_exactly(job):
     assert all(e.ok for e in result.evaluations)
 
 
+@pytest.mark.slow
 def test_a_run_with_other_masks_is_not_resumed(job, tmp_path):
     search(weights_job(job, evaluations=5), tmp_path / "run")
     with pytest.raises(JournalMismatch, match="masks was obs, is magnitude"):

@@ -50,6 +50,7 @@ def data(model):
     return Data.from_arrays(calibrate=(calibrate,), select=(select, labels[60:120]), report=(report, labels[120:]))
 
 
+@pytest.mark.slow
 def test_every_kind_is_searched_measured_proved_and_exported(model, data, tmp_path):
     structure = autoprune.find_structure(model, data.example)
     assert {unit.kind for unit in structure.units} == KINDS | {"branches"}

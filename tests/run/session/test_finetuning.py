@@ -161,6 +161,7 @@ def test_a_run_without_fine_tuning_says_nothing_of_it(job, tmp_path):
             assert '"steps"' not in path.read_text(), path
 
 
+@pytest.mark.slow
 def test_no_member_is_worse_on_the_selection_set_than_its_score_or_without_training(tuned):
     for compensation in ("sequential", "none"):
         job = tuned("uniform", 5, compensation=compensation, tune="off")

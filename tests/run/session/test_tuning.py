@@ -108,6 +108,7 @@ def test_a_tuning_is_the_same_after_json():
     assert Tuning.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
+@pytest.mark.slow
 def test_a_resumed_run_scores_in_the_form_it_began_with(job, tmp_path, monkeypatch):
     form = Form("contiguous", "bfloat16", 10, 1)
     search(job("uniform", 4, tune=form), tmp_path / "run")
