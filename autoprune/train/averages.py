@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from autoprune.prune.modules.copying import cloned
+
 
 class Averages:
     """The moving averages of floating-point parameters and buffers, by name.
@@ -23,7 +25,7 @@ class Averages:
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], most: float) -> None:
         self._most = most
-        self.tensors = {name: x.detach().clone() for name, x in tensors.items() if x.is_floating_point()}
+        self.tensors = cloned({name: x for name, x in tensors.items() if x.is_floating_point()})
         self._copied = {name for name, x in self.tensors.items() if not bool(x.isfinite().all())}
 
     @torch.no_grad()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from autoprune.errors import ConfigError, PluginError
 from autoprune.measure.batch import Batch
 from autoprune.measure.outputs import MEASURES
+from autoprune.prune.modules.borrowed import repeatable, seeded, training
 from autoprune.prune.passes.containers import main_output
+from autoprune.train.optimizers import trained_parameters
 
 Loss = Callable[[Any, Batch], torch.Tensor]  # (output of the network, batch) -> mean loss over the batch
 
@@ -78,6 +81,19 @@ class FineTune:
     def steps_at(self, fidelity: float) -> int:
         """The number of steps at a fidelity, a share of all steps, rounded up."""
         return math.ceil(fidelity * self.steps - SHARE_ROUNDING)
+
+    def optimizer(self, network: nn.Module, lr: float | None = None) -> torch.optim.SGD:
+        """SGD over the parameters that require a gradient, at the rate `lr`; None for that of the options."""
+        rate = self.lr if lr is None else lr
+        return torch.optim.SGD(trained_parameters(network), rate, self.momentum, weight_decay=self.weight_decay)
+
+    def training_loss(
+        self, network: nn.Module, batch: Batch, seed: int, frozen: Iterable[nn.Module] = ()
+    ) -> torch.Tensor:
+        """The loss of a network on a batch, in train mode except for the `frozen` modules, with the random numbers of
+        a seed."""
+        with training(network, apart=frozen), torch.enable_grad(), repeatable(), seeded(seed):
+            return self.loss_of(network(*map(torch.clone, batch.inputs)), batch)
 
     def loss_of(self, output: Any, batch: Batch) -> torch.Tensor:
         """The loss of a step. PluginError if it cannot be computed from this output."""

@@ -20,7 +20,7 @@ examples than before its training.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,9 +30,9 @@ from autoprune.errors import TrainingDiverged
 from autoprune.measure.batch import Batch
 from autoprune.measure.batch_norms.recalibrate import recalibrate
 from autoprune.prune.modules.batch_norms import tracked_norms
-from autoprune.prune.modules.borrowed import evaluating, repeatable, seeded, training
+from autoprune.prune.modules.borrowed import evaluating
 from autoprune.prune.modules.copies import copy_model
-from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.copying import cloned, named_tensors
 from autoprune.train.averages import Averages
 from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune
@@ -71,7 +71,7 @@ class Learner:
     examples: TrainingSet
     held: Sequence[Batch]
     zeros: KeptZeros
-    done: int = 0
+    done: int = field(default=0, init=False)
     lr: float = field(init=False)
     least: float = field(init=False)
     _averages: Averages | None = field(default=None, init=False)  # since the first return
@@ -82,8 +82,8 @@ class Learner:
         self.lr, self.least = self.plan.lr, self._held_loss(self.network)
         if not math.isfinite(self.least):
             raise TrainingDiverged(f"expected a network with a finite loss before fine-tuning, got {self.least}.")
-        self._best = copied(named_tensors(self.network))
-        self._optimizer = self._made_optimizer()
+        self._best = cloned(named_tensors(self.network))
+        self._optimizer = self.plan.optimizer(self.network)
 
     @property
     def nbytes(self) -> int:
@@ -107,20 +107,22 @@ class Learner:
 
     def best(self) -> nn.Module:
         """A copy of the best network on the held-out examples, the present one included."""
-        present = self._measured()
-        return present if self._held_loss(present) < self.least else copy_model(self.network, self._best).eval()
+        if not self._is_due():  # else it was just compared
+            present = self._measured()
+            if self._held_loss(present) < self.least:
+                return present
+        return copy_model(self.network, self._best).eval()
 
     def differentiate(self, batch: Batch) -> float:
         """Computes the loss and the gradients of the next step, in train mode."""
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss_in_train_mode(self.network, batch, self.done)
+        loss = self.plan.training_loss(self.network, batch, self.done, self._frozen(self.network))
         torch.autograd.backward(loss)
         return loss.item()
 
-    def _loss_in_train_mode(self, network: nn.Module, batch: Batch, seed: int) -> torch.Tensor:
-        frozen = tracked_norms(network).values() if self._averages else ()
-        with training(network, apart=frozen), torch.enable_grad(), repeatable(), seeded(seed):
-            return self.plan.loss_of(network(*map(torch.clone, batch.inputs)), batch)
+    def _frozen(self, network: nn.Module) -> Iterable[nn.Module]:
+        """The batch norms of a network that keep their statistics: all since the first return."""
+        return tracked_norms(network).values() if self._averages else ()
 
     def _step(self) -> None:
         share = min(1.0, (self._since + 1) / WARMUP) if self._averages else 1.0
@@ -141,7 +143,7 @@ class Learner:
         loss = self._held_loss(present)
         if not loss < self.least:  # also if it is not a number
             return False
-        self.least, self._best = loss, copied(named_tensors(present))
+        self.least, self._best = loss, cloned(named_tensors(present))
         return True
 
     @torch.no_grad()
@@ -151,12 +153,7 @@ class Learner:
             tensor.copy_(self._best[name])
         self.lr /= LOWERED
         self._averages = Averages(named_tensors(self.network), DECAY)
-        self._optimizer, self._since = self._made_optimizer(), 0
-
-    def _made_optimizer(self) -> torch.optim.SGD:
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        plan = self.plan
-        return torch.optim.SGD(trained, lr=self.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+        self._optimizer, self._since = self.plan.optimizer(self.network, self.lr), 0
 
     def _measured(self) -> nn.Module:
         """A copy as it is measured: averaged, or with re-estimated batch norms before the first return."""
@@ -171,14 +168,9 @@ class Learner:
         total = 0.0
         for batch in self.held:
             if callable(self.plan.loss):
-                loss = self._loss_in_train_mode(network, batch, 0)
+                loss = self.plan.training_loss(network, batch, 0, self._frozen(network))
             else:
                 with evaluating(network), torch.no_grad():
                     loss = self.plan.loss_of(network(*map(torch.clone, batch.inputs)), batch)
             total += loss.item() * batch.examples
         return total / sum(batch.examples for batch in self.held)
-
-
-def copied(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """Copies of tensors by name."""
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -104,7 +104,9 @@ def test_a_training_that_is_continued_from_any_step_ends_with_the_same_bits(smal
         saved = loop.state()
         states.append(replace(saved, tensors={name: x.detach().clone() for name, x in saved.tensors.items()}))
 
-    make = lambda: Recovering(small, dense, options, examples())  # noqa: E731
+    def make():
+        return Recovering(small, dense, options, examples())
+
     last = make()
     whole = last.run(size_of, keep)
     assert len(states) == 8

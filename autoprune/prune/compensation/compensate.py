@@ -47,7 +47,7 @@ from autoprune.prune.compensation.walks import Chunk, PrunedWalks, pooled, side_
 from autoprune.prune.devices.halving import halving
 from autoprune.prune.modules.batch_norms import NormStatistics, kept_channels, tracked_norms
 from autoprune.prune.modules.borrowed import evaluating, without_tf32
-from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.copying import cloned, named_tensors
 from autoprune.prune.moments.regression import factor_bytes
 from autoprune.prune.structure.structure import Structure
 from autoprune.prune.surgery.surgery import Indices
@@ -125,7 +125,7 @@ def compensate(
         DeviceMemoryError: the device has too little memory for a pass of one example.
     """
     own = named_tensors(network)
-    before = {name: tensor.detach().clone() for name, tensor in own.items()}
+    before = cloned(own)
 
     def attempt(chunks: Batches) -> Compensation:
         first = chunks is reference.chunks

@@ -43,6 +43,11 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def cloned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of tensors by name, without gradients."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
 def copy_with(model: nn.Module, memo: Mapping[int, Any], *, connected: bool = False) -> nn.Module:
     """A deep copy, with replacements by the id of the object that they replace.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def block_outputs(network: nn.Module, names: list[str]) -> Iterator[dict[str, to
     """Records the first tensor that each of the named modules returns inside, by name."""
     found: dict[str, torch.Tensor] = {}
 
-    def leave(name: str) -> object:
+    def leave(name: str) -> Callable[[nn.Module, object, object], None]:
         def note(module: nn.Module, args: object, output: object) -> None:
             tensor = main_output(output)
             if isinstance(tensor, torch.Tensor):
@@ -50,7 +50,7 @@ def block_outputs(network: nn.Module, names: list[str]) -> Iterator[dict[str, to
 
     with contextlib.ExitStack() as stack:
         for name in names:
-            stack.callback(network.get_submodule(name).register_forward_hook(leave(name)).remove)  # type: ignore[arg-type]
+            stack.callback(network.get_submodule(name).register_forward_hook(leave(name)).remove)
         yield found
 
 

@@ -22,7 +22,7 @@ from autoprune.prune.devices.halving import full, parts_of, release
 from autoprune.prune.devices.memory import device_of
 from autoprune.prune.modules.borrowed import repeatable, seeded
 from autoprune.prune.modules.copies import copy_model
-from autoprune.prune.modules.copying import named_tensors
+from autoprune.prune.modules.copying import cloned, named_tensors
 from autoprune.train.averages import Averages
 from autoprune.train.optimizers import make_optimizer, trained_parameters
 from autoprune.train.recovery.augment import Augment, flip_crop
@@ -206,7 +206,7 @@ class Recovering:
         self.history.append(point)
         self._losses = []
         if self.best is point:
-            self._best = {name: tensor.detach().clone() for name, tensor in named_tensors(network).items()}
+            self._best = cloned(named_tensors(network))
 
     def _current(self) -> nn.Module:
         """A copy of the network as it is measured: with averaged tensors if there are averages."""
@@ -261,7 +261,7 @@ class Recovering:
     def _own_gradients(self, batch: Batch, examples: int) -> float:
         """The loss and the gradients of a batch, in more parts if the device runs out of memory."""
         while True:
-            buffers = {name: buffer.clone() for name, buffer in self._trained.named_buffers()}
+            buffers = cloned(dict(self._trained.named_buffers()))
             size = -(-batch.examples // self.accumulate)
             try:
                 return self._backward(parts_of(batch, size), examples)

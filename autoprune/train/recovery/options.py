@@ -111,7 +111,10 @@ class Recovery:
 
     def steps_of(self, per_epoch: int) -> int:
         """The number of steps, given the number of batches in an epoch."""
-        return self.steps if self.epochs is None else self.epochs * per_epoch  # type: ignore[return-value]  # one is given
+        if self.epochs is not None:
+            return self.epochs * per_epoch
+        assert self.steps is not None, "one of them is given"
+        return self.steps
 
     def warmup_of(self, steps: int) -> int:
         """The number of steps of the warm-up, rounded up; at least one step comes after it."""

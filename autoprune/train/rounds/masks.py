@@ -59,14 +59,6 @@ def random_masks(masks: Mapping[str, torch.Tensor], seed: int) -> Masks:
     return found
 
 
-@torch.no_grad()
-def apply(masks: Mapping[str, torch.Tensor], network: nn.Module) -> nn.Module:
-    """Sets the other entries of a network to zero, in place, and returns it."""
-    for name, mask in masks.items():
-        network.get_parameter(name).mul_(mask)
-    return network
-
-
 def kept(masks: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """The number of entries that stay, by name of the weight."""
     return {name: int(mask.sum()) for name, mask in masks.items()}

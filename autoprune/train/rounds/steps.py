@@ -11,12 +11,11 @@ from torch import nn
 
 from autoprune.errors import TrainingDiverged
 from autoprune.measure.batch_norms.recalibrate import recalibrate
-from autoprune.prune.modules.borrowed import repeatable, seeded, training
 from autoprune.prune.modules.copies import copy_model
 from autoprune.train.examples import TrainingSet
 from autoprune.train.finetune import FineTune
-from autoprune.train.rounds.masks import apply
 from autoprune.train.trainer import is_finite
+from autoprune.train.zeros import KeptZeros
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,20 @@ class RoundsTraining:
         Raises:
             TrainingDiverged: it has numbers that are not finite.
         """
-        apply(masks, network)
+        zeros = KeptZeros(masks)
+        zeros.restore(network)
         if self.plan is None or self.examples is None:
             return copy_model(network)
         plan = self.plan
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        sgd = torch.optim.SGD(trained, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+        sgd = plan.optimizer(network)
         for step in range(begin, end):
-            loss = _differentiate(network, plan, self.examples, step, sgd)
-            if not math.isfinite(loss):
-                raise TrainingDiverged(_diverged(f"a finite loss, got {loss},", step, plan))
+            sgd.zero_grad(set_to_none=True)
+            loss = plan.training_loss(network, self.examples.batch(step), step)
+            torch.autograd.backward(loss)
+            if not math.isfinite(loss.item()):
+                raise TrainingDiverged(_diverged(f"a finite loss, got {loss.item()},", step, plan))
             sgd.step()
-            apply(masks, network)
+            zeros.restore(network)
         sgd.zero_grad(set_to_none=True)
         found = copy_model(network)
         recalibrate(found, self.examples.statistics_inputs)
@@ -61,18 +62,6 @@ class RoundsTraining:
     def steps(self) -> int:
         """The number of steps of a round."""
         return 0 if self.plan is None else self.plan.steps
-
-
-def _differentiate(
-    network: nn.Module, plan: FineTune, examples: TrainingSet, step: int, sgd: torch.optim.Optimizer
-) -> float:
-    """Computes the loss and the gradients of a step, with every module in train mode."""
-    batch = examples.batch(step)
-    sgd.zero_grad(set_to_none=True)
-    with training(network), torch.enable_grad(), repeatable(), seeded(step):
-        loss = plan.loss_of(network(*batch.inputs), batch)
-        torch.autograd.backward(loss)
-    return loss.item()
 
 
 def _diverged(expected: str, step: int, plan: FineTune) -> str:

@@ -1,6 +1,7 @@
 """A recovery that is killed with SIGKILL again and again ends with the bits of one that was not."""
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ def options(name):
     return ("--pick", "#1", "--steps", "120", "--name", name, *SETTINGS)
 
 
+def ended_or_written(process, checkpoint, before):
+    """Whether a process has ended, or has written the checkpoint since it was last changed at `before`."""
+    return process.poll() is not None or (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before)
+
+
 def test_kills_at_random_moments_leave_the_bits_of_the_uninterrupted_recovery(tmp_path):
     run = tmp_path / "run"
     finish(start("search", write_job(tmp_path, evaluations=20), "--out", run))
@@ -26,11 +32,9 @@ def test_kills_at_random_moments_leave_the_bits_of_the_uninterrupted_recovery(tm
     while killed < KILLS:
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = start("recover", run, *options("killed"))
-        ended = lambda process=process: process.poll() is not None  # noqa: E731
-        written = lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before  # noqa: E731
-        assert wait_until(lambda ended=ended, written=written: ended() or written(), STARTUP_SECONDS)
+        assert wait_until(partial(ended_or_written, process, checkpoint, before), STARTUP_SECONDS)
         time.sleep(rng.uniform(0, 0.4))
-        if ended():
+        if process.poll() is not None:
             break
         process.kill()
         process.communicate()
