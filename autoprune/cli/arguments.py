@@ -7,9 +7,12 @@ import shlex
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from autoprune.config import JobSpec
 
 Config = Annotated[
     Path,
@@ -61,13 +64,37 @@ class Format(StrEnum):
     json = "json"
 
 
-def with_factories(settings: list[str] | None, model: str | None, data: str | None) -> list[str]:
+def read_run(
+    command: str,
+    folder: Path,
+    options: Mapping[str, object],
+    settings: list[str] | None,
+    model: str | None,
+    data: str | None,
+) -> JobSpec:
+    """Reads the job of a run for a command.
+
+    Args:
+        command: the name of the command.
+        folder: the run folder.
+        options: the options of the command as typed, without --set, --model and --data; None is left out.
+        settings: the values of --set.
+        model: the value of --model.
+        data: the value of --data.
+    """
+    from autoprune import config
+
+    typed = _as_typed(command, folder, {**options, "--model": model, "--data": data})
+    return config.load_run(folder, _with_factories(settings, model, data), typed)
+
+
+def _with_factories(settings: list[str] | None, model: str | None, data: str | None) -> list[str]:
     """The settings, with the values of --model and --data in the form that --set takes."""
     named = {"model": model, "data": data}
     return [*(f"{key}={json.dumps({'call': name})}" for key, name in named.items() if name), *(settings or ())]
 
 
-def as_typed(command: str, folder: Path, options: Mapping[str, object]) -> str:
+def _as_typed(command: str, folder: Path, options: Mapping[str, object]) -> str:
     """A command as the user types it, without --set."""
     given = [word for key, value in options.items() if value is not None for word in (key, str(value))]
     return shlex.join(["autoprune", command, str(folder), *given])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoprune.cli.arguments import Data, Model, Plain, Quiet, Run, Settings, as_typed, with_factories
+from autoprune.cli.arguments import Data, Model, Plain, Quiet, Run, Settings, read_run
 from autoprune.cli.reporting import reported_errors, resumable
 
 
@@ -42,12 +42,10 @@ def audit(
         named = tuple(part.strip() for part in orders.split(",") if part.strip() != "none")
         request = run.AuditRequest(networks, band, steps, epochs, seeds, scratch, named, lr, scratch_lr, loss, augment)
         run.check_audit(folder, request)  # before the imports, which take seconds
-        from autoprune import config as configs
         from autoprune import console
 
-        options = {"--band": band, "--steps": steps, "--epochs": epochs, "--model": model, "--data": data}
-        typed = as_typed("audit", folder, options)
-        job = configs.load_run(folder, with_factories(settings, model, data), typed).resolve()
+        options = {"--band": band, "--steps": steps, "--epochs": epochs}
+        job = read_run("audit", folder, options, settings, model, data).resolve()
         with resumable(folder, "audit"), console.progress_display(quiet, plain) as progress:
             found = run.audit(job, folder, request, progress=progress)
         typer.echo(repr(found))

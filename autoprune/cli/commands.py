@@ -26,8 +26,7 @@ from autoprune.cli.arguments import (
     Quiet,
     Run,
     Settings,
-    as_typed,
-    with_factories,
+    read_run,
 )
 from autoprune.cli.printing import print_export, print_result, told
 from autoprune.cli.reporting import located_errors, reported_errors, resumable
@@ -127,11 +126,9 @@ def resume(
 ) -> None:
     """Continue an interrupted run. The result is the same as without the interruption."""
     with reported_errors(ctx):
-        from autoprune import config as configs
         from autoprune import console, run
 
-        typed = as_typed("resume", folder, {"--fork": fork, "--model": model, "--data": data})
-        job = told(configs.load_run(folder, with_factories(settings, model, data), typed)).resolve()
+        job = told(read_run("resume", folder, {"--fork": fork}, settings, model, data)).resolve()
         with resumable(fork or folder), console.progress_display(quiet, plain) as progress:
             if fork is None:
                 result = run.resume(job, folder, progress=progress, repair=repair)
@@ -192,11 +189,9 @@ def solve(
         from autoprune import run
 
         run.check_solve(folder, budget, out)  # before the imports, which take seconds
-        from autoprune import config as configs
         from autoprune import console
 
-        typed = as_typed("solve", folder, {"--budget": budget, "--out": out, "--model": model, "--data": data})
-        job = configs.load_run(folder, with_factories(settings, model, data), typed).resolve()
+        job = read_run("solve", folder, {"--budget": budget, "--out": out}, settings, model, data).resolve()
         with console.progress_display(quiet) as progress:
             member = run.solve(job, folder, budget, out, progress=progress)
         console.print_members([member])
@@ -221,13 +216,11 @@ def export(
         from autoprune import run
 
         why = run.check_export(folder, pick, out, format).why  # before the imports, which take seconds
-        from autoprune import config as configs
         from autoprune import console
 
         own = None if format == "autoprune" else format
-        options = {"--pick": pick, "--out": out, "--format": own, "--model": model, "--data": data}
-        typed = as_typed("export", folder, options)
-        job = configs.load_run(folder, with_factories(settings, model, data), typed).resolve()
+        options = {"--pick": pick, "--out": out, "--format": own}
+        job = read_run("export", folder, options, settings, model, data).resolve()
         with console.progress_display(quiet) as progress:
             member = run.export(job, folder, pick, out, progress=progress, format=format)
         console.print_members([member])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoprune.cli.arguments import PICKS, Data, Model, Plain, Quiet, Run, Settings, as_typed, with_factories
+from autoprune.cli.arguments import PICKS, Data, Model, Plain, Quiet, Run, Settings, read_run
 from autoprune.cli.reporting import reported_errors
 
 
@@ -25,11 +25,9 @@ def harm(
         from autoprune import run
 
         shown = run.show_front(folder, pick)  # before the imports, which take seconds
-        from autoprune import config as configs
         from autoprune import console
 
-        typed = as_typed("harm", folder, {"--pick": pick, "--model": model, "--data": data})
-        job = configs.load_run(folder, with_factories(settings, model, data), typed).resolve()
+        job = read_run("harm", folder, {"--pick": pick}, settings, model, data).resolve()
         with console.progress_display(quiet, plain) as progress:
             found = run.harm(job, folder, pick, progress=progress)
         for name, values in found.items():

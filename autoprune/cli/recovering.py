@@ -17,8 +17,7 @@ from autoprune.cli.arguments import (
     Quiet,
     Run,
     Settings,
-    as_typed,
-    with_factories,
+    read_run,
 )
 from autoprune.cli.printing import print_export
 from autoprune.cli.reporting import reported_errors
@@ -46,14 +45,12 @@ def recover(
         from autoprune import run
 
         why = run.check_recover(folder, pick, out, format, name).why  # before the imports, which take seconds
-        from autoprune import config as configs
         from autoprune import console
 
         own = None if format == "autoprune" else format
         options = {"--pick": pick, "--epochs": epochs, "--steps": steps, "--out": out, "--format": own, "--name": name}
-        typed = as_typed("recover", folder, {**options, "--model": model, "--data": data})
-        overrides = [*_length(epochs, steps), *with_factories(settings, model, data)]
-        job = configs.load_run(folder, overrides, typed).resolve()
+        overrides = [*_length(epochs, steps), *(settings or ())]
+        job = read_run("recover", folder, options, overrides, model, data).resolve()
         if first := os.environ.get("RANK", "0") == "0":  # of several processes that train the network together
             typer.echo(why)
         with console.progress_display(quiet or not first, plain) as progress:
