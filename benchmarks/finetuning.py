@@ -17,7 +17,7 @@ from typing import Any
 from compensation.setting import open_setting
 from tables import write_table
 from torch import nn
-from training_free import FRONT, PROBE_LEVELS, Bench, best_planned, evaluations, fit, job
+from training_free import Bench, additive_search, best_planned, fit, job
 
 from autoprune.measure.scorer import with_dense_outputs
 from autoprune.run.session.job import silent
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     setting = open_setting(NAME, options.data, options.models)
     session = open_session(job(setting), silent)
-    scored = evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=FRONT)
+    scored = additive_search(session)
     examples = TrainingSet.of(with_dense_outputs(session.model, setting.data.calibrate))
     rows: list[dict[str, Any]] = []
     for share in SHARES:

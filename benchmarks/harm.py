@@ -21,11 +21,9 @@ from compensation.setting import open_setting
 from tables import write_table
 from torch import nn
 from training_free import (
-    FRONT,
-    PROBE_LEVELS,
     TARGETS,
+    additive_search,
     by_norm,
-    evaluations,
     fit,
     job,
     planned_within,
@@ -49,7 +47,7 @@ def main() -> None:
     session = open_session(job(open_setting("resnet20", options.data, options.models)), silent)
     dense = Candidate((0,) * len(session.space.units))
     rows = [row(session, options.corrupted, 1.0, ("dense", dense, partial(_same, session.model)))]
-    scored = evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=FRONT)
+    scored = additive_search(session)
     for target in options.targets:
         rows += [row(session, options.corrupted, target, network) for network in networks(session, target, scored)]
     threads = f"torch {torch.__version__}, {torch.get_num_threads()} threads"

@@ -28,7 +28,7 @@ from typing import Any
 from compensation.setting import NETWORKS, Setting, accuracy, channels_last, macs, open_setting, timed
 from tables import read_table, write_table
 from torch import nn
-from training_free import FRONT, PROBE_LEVELS, Bench, best_planned, evaluations, fit, job
+from training_free import Bench, additive_search, best_planned, fit, job
 
 from autoprune.run.session.job import silent
 from autoprune.run.session.session import Session, open_session
@@ -95,7 +95,7 @@ def label(method: str) -> str:
 
 def planned(name: str, setting: Setting, session: Session) -> nn.Module:
     """The planned and fitted network within the target."""
-    scored = evaluations(session, "additive", 10_000, probe_levels=PROBE_LEVELS, plans=FRONT)
+    scored = additive_search(session)
     return fit(session, best_planned(Bench(name, setting, session, []), TARGET, scored))
 
 
