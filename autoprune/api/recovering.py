@@ -17,7 +17,7 @@ from autoprune.measure.intact import Intact
 from autoprune.measure.scorer import measured, with_dense_outputs
 from autoprune.prune.devices.memory import device_of
 from autoprune.run.recovery.conduct import training_examples
-from autoprune.run.session.device import placed
+from autoprune.run.session.device import placed_batches
 from autoprune.run.session.job import OnProgress, Progress
 from autoprune.run.session.plugin_checks import expect_data
 from autoprune.train.recovery.loop import Recovering
@@ -75,8 +75,7 @@ def recover(
     wrong = [f"{name}: expected a torch.nn.Module, got {x!r}" for name, x in modules.items() if not _is_module(x)]
     wrong += [] if isinstance(options, Recovery) else [f"options: expected a Recovery, got {options!r}"]
     raise_problems(wrong)
-    device = device_of(network)
-    batches = [batch.placed(lambda x: placed(x, device)) for batch in data.select]
+    batches = placed_batches(data.select, device_of(network))
     select, intact, relay = with_dense_outputs(dense, batches, fitness), Intact(), Relay(progress)
 
     def judge(candidate: nn.Module) -> Judged:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 from torch import nn
 
 from autoprune.api.progress import Relay
 from autoprune.data import Data
 from autoprune.errors import ConfigError
-from autoprune.measure.batch import Batch
 from autoprune.measure.fitness import Fitness, classification
 from autoprune.measure.intact import Intact
 from autoprune.measure.scorer import measured, with_dense_outputs
-from autoprune.run.session.device import placed
+from autoprune.run.session.device import placed_batches
 from autoprune.run.session.finetuning import read_training
 from autoprune.run.session.job import OnProgress, Progress
 from autoprune.run.session.plugin_checks import expect_data
@@ -68,9 +66,7 @@ def prune_in_rounds(
     _check(rounds, finetune, data)
     relay = Relay(progress)
 
-    def place(batches: Sequence[Batch]) -> list[Batch]:
-        device = next(model.parameters()).device
-        return [batch.placed(lambda x: placed(x, device)) for batch in batches]
+    place = functools.partial(placed_batches, device=next(model.parameters()).device)
 
     def after(done: Round) -> None:
         values = ", ".join(f"{name} {value:.4g}" for name, value in done.values.items())

@@ -23,7 +23,8 @@ from autoprune.prune.bank.subnet import Subnet
 from autoprune.prune.compensation.compensate import compensate
 from autoprune.prune.modules.batch_norms import tracked_norms
 from autoprune.prune.modules.copies import copy_model
-from autoprune.run.session.device import placed
+from autoprune.run.session.device import placed_batches
+from autoprune.run.session.problem import first_measured
 from autoprune.run.session.session import Session
 
 ADAPTIVE, ASSEMBLED, FITTED = "_adaptive", "_assembled", "_fitted"  # endings of names, see `Measures.before`
@@ -100,9 +101,7 @@ class Measures:
         return {name + ending: value for name, value in values.items()}
 
     def _measured(self, fitness: Fitness, network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-        name = next(
-            (o.name for o in self._session.job.objectives if o.name not in self._session.dense_costs), "fitness"
-        )
+        name = first_measured(self._session.job, self._session.dense_costs)
         return measured(network, batches, fitness, name, self._intact)
 
     @functools.cached_property
@@ -114,8 +113,7 @@ class Measures:
         return self._prepared(self._session.data.report, self._after)
 
     def _prepared(self, batches: Sequence[Batch], fitness: Fitness) -> Sequence[Batch]:
-        here = [batch.placed(lambda x: placed(x, self._session.device)) for batch in batches]
-        return with_dense_outputs(self._session.model, here, fitness)
+        return with_dense_outputs(self._session.model, placed_batches(batches, self._session.device), fitness)
 
     @functools.cached_property
     def _has_layers(self) -> bool:

@@ -81,13 +81,12 @@ def _built(parts: Parts, subnet: Subnet, warn: Callable[[str], None]) -> list[De
     if subnet.is_whole or parts.reference is None:
         return [network]
     own = fitted(parts, parts.reference, subnet)
-    return [own, *_mimicked(parts, parts.mimicking, subnet, own, warn), network]
+    return [own, *_mimicked(parts, subnet, own, warn), network]
 
 
-def _mimicked(
-    parts: Parts, mimicking: Mimicking | None, subnet: Subnet, own: Deployed, warn: Callable[[str], None]
-) -> list[Deployed]:
+def _mimicked(parts: Parts, subnet: Subnet, own: Deployed, warn: Callable[[str], None]) -> list[Deployed]:
     """The fitted network after mimicking, if that is wanted and possible."""
+    mimicking = parts.mimicking
     if mimicking is None or own.fit is None:
         return []
     try:

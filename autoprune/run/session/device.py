@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from autoprune.errors import ConfigError
+from autoprune.measure.batch import Batch
 
 
 def pick_device(name: str) -> torch.device:
@@ -24,6 +27,11 @@ def pick_device(name: str) -> torch.device:
 def placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Moves a tensor to the device; images become channels-last, the fastest layout for convolutions."""
     return x.to(device, memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format)
+
+
+def placed_batches(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
+    """Moves batches to the device, see `placed`."""
+    return [batch.placed(lambda x: placed(x, device)) for batch in batches]
 
 
 def check_values(name: str) -> None:

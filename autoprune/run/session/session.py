@@ -52,7 +52,7 @@ from autoprune.run.fingerprint.fingerprint import CodeFacts, architecture
 from autoprune.run.session.bank_file import bank_key, load_bank, save_bank
 from autoprune.run.session.code import code_of, cost_facts
 from autoprune.run.session.costs import make_cost
-from autoprune.run.session.device import pick_device, placed
+from autoprune.run.session.device import pick_device, placed, placed_batches
 from autoprune.run.session.finetuning import check_fidelities, check_finetune, read_training
 from autoprune.run.session.job import Job, OnProgress, Progress
 from autoprune.run.session.plugin_checks import expect_data, made_searcher
@@ -336,7 +336,7 @@ class Session:
         return {**asdict(plan), "loss": plugin_name(plan.loss), **examples}
 
     def _batches(self, batches: Sequence[Batch]) -> list[Batch]:
-        return [batch.placed(lambda x: placed(x, self.device)) for batch in batches]
+        return placed_batches(batches, self.device)
 
     @functools.cached_property
     def _batch_norm_inputs(self) -> Sequence[tuple[torch.Tensor, ...]]:

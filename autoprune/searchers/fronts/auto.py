@@ -13,7 +13,7 @@ from autoprune.core.space import Candidate, Levels
 from autoprune.plan.allocation import Allocator, reachable
 from autoprune.plan.damage_model import DamageModel
 from autoprune.plan.damages import damage_name, probes
-from autoprune.plan.ladder import branches_beside_widths, coarse_to_fine, ladder
+from autoprune.plan.ladder import branches_beside_widths, coarse_to_fine, ladder, removes_branches
 from autoprune.searchers.common.budgets import Budgets, SpreadBudgets
 from autoprune.searchers.common.proposals import Proposals
 from autoprune.searchers.common.rivals import UniformRivals
@@ -117,7 +117,7 @@ class AutoSearch:
             first, later = first // 2, later // 2  # the plans below are better, and take more evaluations
         yield self._planned(self._budgets.next(first))
         rows = probes(problem, self._probe_levels) if self._probe_levels else []
-        widths = [row for row in rows if not self._removes_branches(row)]
+        widths = [row for row in rows if not removes_branches(problem.space, row)]
         lot = max(LOT, -(-len(problem.space.units) // LOTS))
         for start in range(0, len(widths), lot):
             yield widths[start : start + lot]
@@ -125,7 +125,7 @@ class AutoSearch:
         if not self._branches:
             yield self._planned(self._budgets.next(self._plans))
             return
-        yield [row for row in rows if self._removes_branches(row)]
+        yield [row for row in rows if removes_branches(problem.space, row)]
         for budgets in self._budgets.round_shares(GROUP):
             yield self._planned(budgets, removing=(True, False))
 
@@ -153,9 +153,6 @@ class AutoSearch:
         allocator = Allocator(self._proposals.problem, table, cost)
         allocator.expect(values)
         return allocator
-
-    def _removes_branches(self, levels: Levels) -> bool:
-        return any(levels[branch] for branch in self._branches)
 
 
 def _sketches(units: int) -> tuple[int, int]:
