@@ -3,7 +3,7 @@
     python benchmarks/language_depth.py FOLDER TEXT
 
 FOLDER, TEXT and rows are those of language_models.py; every search has 100 evaluations, with three seeds, each of which
-also draws other documents for the sets.
+also assigns the sequences to the sets for calibration and selection anew.
 """
 
 from __future__ import annotations
